@@ -1,0 +1,31 @@
+"""The one exception for bad input, raised where the input enters."""
+
+from collections.abc import Sequence
+from numbers import Real
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used.
+
+    The message is one sentence that names the key or file, says what was found and what was expected, and how to mend
+    it. The programs print it without a traceback.
+    """
+
+
+def check_count(name: str, value: object, least: int = 1) -> None:
+    """Refuse a `value` that is not an integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name} is {value!r}: expected an integer of at least {least}")
+
+
+def check_number(name: str, value: object, low: float = float("-inf"), high: float = float("inf")) -> None:
+    """Refuse a `value` that is not a finite number in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not low <= float(value) <= high or abs(value) == float("inf"):
+        bounds = f"a number in [{low:g}, {high:g}]" if high < float("inf") else f"a number of at least {low:g}"
+        raise InputError(f"{name} is {value!r}: expected {bounds if low > float('-inf') else 'a finite number'}")
+
+
+def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    """Refuse a `value` that is not one of `choices`."""
+    if value not in choices:
+        raise InputError(f"{name} is {value!r}: expected one of {', '.join(map(str, choices))}")

@@ -1,0 +1,60 @@
+"""A data set: examples in their stored form, how to decode them, and the factors that generated them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from jensen.core.batch import Batch
+
+Decode = Callable[[Tensor], Tensor]
+"""`(B, *stored)` to float `(B, *event)`, on the device of its argument."""
+
+
+def pixels(stored: Tensor) -> Tensor:
+    """uint8 grey levels 0..255 to float32 in [0, 1]."""
+    return stored.float() / 255
+
+
+def identity(stored: Tensor) -> Tensor:
+    """Stored as it is used."""
+    return stored
+
+
+@dataclass(frozen=True)
+class Examples:
+    """N examples with F factors.
+
+    stored: `(N, *stored)`, compact (packed bits, bytes, floats), in memory, memory-mapped or on a device.
+    decode: turns gathered rows into observations. It runs after the transfer, so compact rows cross the bus.
+    factors: `(N, F)` integers, factor f in range(factor_sizes[f]).
+    names: of the factors.
+    sizes: number of values of each factor.
+    """
+
+    stored: Tensor
+    decode: Decode
+    factors: Tensor = field(default_factory=lambda: torch.empty(0))
+    names: tuple[str, ...] = ()
+    sizes: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            object.__setattr__(self, "factors", torch.empty(len(self.stored), 0, dtype=torch.uint8))
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def fetch(self, index: Tensor) -> Batch:
+        """The rows `index` `(B,)`, gathered in one call, `x` still in its stored form."""
+        local = index.to(self.stored.device)
+        return Batch(self.stored[local], self.factors[local].long(), local)
+
+    def observe(self, index: Tensor) -> Tensor:
+        """The rows `index` `(B,)` as observations `(B, *event)`."""
+        return self.decode(self.fetch(index).x)
+
+    def to(self, device: torch.device | str) -> "Examples":
+        """The same examples with all rows on `device`."""
+        return replace(self, stored=self.stored.to(device), factors=self.factors.to(device))
