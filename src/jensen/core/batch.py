@@ -10,9 +10,9 @@ class Batch(NamedTuple):
 
     x: `(B, *event)` float observations; images are `(B, C, H, W)` in [0, 1].
     factors: `(B, F)` int64 values of the known factors; F = 0 where there are none.
-    index: `(B,)` int64 row of each example in its data set: its identity, whatever the batch, the epoch or the rank.
+    row: `(B,)` int64 place of each example in its data set: its identity, whatever the batch, the epoch or the rank.
     """
 
     x: Tensor
     factors: Tensor
-    index: Tensor
+    row: Tensor

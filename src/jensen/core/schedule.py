@@ -4,26 +4,12 @@ The numbers of a schedule are buffers, so a stack of models holds a stack of the
 and stay out of checkpoints.
 """
 
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 
 from jensen.core.errors import InputError, check_count, check_number
-
-
-class Schedule(Protocol):
-    """A scalar of the step."""
-
-    end_step: int
-    """The step from which on the value stays as it is; training must reach it."""
-
-    range: tuple[float, float]
-    """The least and the greatest value."""
-
-    def __call__(self, step: Tensor) -> Tensor:
-        """`()` integer step of the optimiser to `()` value."""
-        ...
 
 
 def linear(step: Tensor, start: Tensor, end: Tensor, steps: Tensor) -> Tensor:
@@ -40,31 +26,38 @@ def cyclic(step: Tensor, start: Tensor, end: Tensor, steps: Tensor, cycles: Tens
     return start + (end - start) * (phase / ramp).clamp(max=1)
 
 
-class _Numbers(nn.Module):
-    """Holds named numbers as buffers."""
+class Schedule(nn.Module, ABC):
+    """A scalar of the step, abstract. Its `numbers` become buffers.
 
-    def __init__(self, **numbers: float) -> None:
+    end_step: the step from which on the value stays as it is; training must reach it.
+    bounds: the least and the greatest value.
+    """
+
+    def __init__(self, end_step: int, bounds: tuple[float, float], **numbers: float) -> None:
         super().__init__()
+        self.end_step, self.bounds = end_step, bounds
         for name, number in numbers.items():
             self.register_buffer(name, torch.tensor(float(number)), persistent=False)
 
+    @abstractmethod
+    def forward(self, step: Tensor) -> Tensor:
+        """`()` integer step of the optimiser to `()` value."""
 
-class Constant(_Numbers):
+
+class Constant(Schedule):
     """The same `value` at every step."""
 
     value: Tensor
 
     def __init__(self, value: float) -> None:
         check_number("value", value)
-        super().__init__(value=value)
-        self.end_step = 0
-        self.range = (value, value)
+        super().__init__(end_step=0, bounds=(value, value), value=value)
 
     def forward(self, step: Tensor) -> Tensor:
         return self.value
 
 
-class Linear(_Numbers):
+class Linear(Schedule):
     """`linear` from `start` to `end` over `steps` optimiser steps."""
 
     start: Tensor
@@ -75,15 +68,13 @@ class Linear(_Numbers):
         check_number("start", start)
         check_number("end", end)
         check_count("steps", steps)
-        super().__init__(start=start, end=end, steps=steps)
-        self.end_step = steps
-        self.range = (min(start, end), max(start, end))
+        super().__init__(end_step=steps, bounds=(min(start, end), max(start, end)), start=start, end=end, steps=steps)
 
     def forward(self, step: Tensor) -> Tensor:
         return linear(step, self.start, self.end, self.steps)
 
 
-class Cyclic(_Numbers):
+class Cyclic(Schedule):
     """`cyclic` between `start` and `end`: `cycles` cycles in `steps` optimiser steps, rising for the part `ramp` of each."""
 
     start: Tensor
@@ -98,9 +89,15 @@ class Cyclic(_Numbers):
         check_count("steps", steps)
         check_count("cycles", cycles)
         check_number("ramp", ramp, low=1e-6, high=1)
-        super().__init__(start=start, end=end, steps=steps, cycles=cycles, ramp=ramp)
-        self.end_step = steps
-        self.range = (min(start, end), max(start, end))
+        super().__init__(
+            end_step=steps,
+            bounds=(min(start, end), max(start, end)),
+            start=start,
+            end=end,
+            steps=steps,
+            cycles=cycles,
+            ramp=ramp,
+        )
 
     def forward(self, step: Tensor) -> Tensor:
         return cyclic(step, self.start, self.end, self.steps, self.cycles, self.ramp)
@@ -108,11 +105,9 @@ class Cyclic(_Numbers):
 
 def as_schedule(name: str, value: float | Schedule, low: float = float("-inf")) -> Schedule:
     """`value` itself if it is a schedule, else `Constant(value)`; refused where it falls below `low`."""
-    if isinstance(value, nn.Module):
-        schedule: Schedule = value
-    else:
+    if not isinstance(value, Schedule):
         check_number(name, value, low)
-        schedule = Constant(value)
-    if schedule.range[0] < low:
-        raise InputError(f"{name} falls to {schedule.range[0]:g} in its schedule: expected numbers of at least {low:g}")
+    schedule = value if isinstance(value, Schedule) else Constant(value)
+    if schedule.bounds[0] < low:
+        raise InputError(f"{name} falls to {schedule.bounds[0]:g} in its schedule: expected numbers of at least {low:g}")
     return schedule

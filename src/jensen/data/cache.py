@@ -52,8 +52,8 @@ def cached(name: str, shape: tuple[int, ...], build: Build) -> Array:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise InputError(
-                f"{path} could not be written ({error.strerror}): expected {np.prod(shape) / 1e6:.0f} MB of free disk; free some, or"
-                " set JENSEN_CACHE to a folder that has room"
+                f"{path} could not be written ({error.strerror}): expected {np.prod(shape) / 1e6:.0f} MB of free disk; free"
+                " some, or set JENSEN_CACHE to a folder that has room"
             ) from error
         _log.warning("%s cannot be kept (%s): made in memory, for this process only", path, error.strerror)
         return np.concatenate(list(build()))
@@ -81,6 +81,7 @@ def _make(path: Path, shape: tuple[int, ...], build: Build) -> Array:
     for leftover in path.parent.glob(f"{path.stem}.*.partial"):  # of a process that was killed: we hold the lock
         leftover.unlink(missing_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f"{path.stem}.", suffix=".partial", delete=False) as file:
+        partial = Path(file.name)
         try:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
@@ -92,11 +93,13 @@ def _make(path: Path, shape: tuple[int, ...], build: Build) -> Array:
             file.write(digest.digest())
             file.flush()
             os.fsync(file.fileno())
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
+            partial.chmod(0o644)
+            partial.replace(path)
         finally:
-            Path(file.name).unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
     made = _load(path, shape)
     if made is None:
-        raise InputError(f"{path} does not read back as it was written: expected {shape} bytes; set JENSEN_CACHE to a folder on a sound disk")
+        raise InputError(
+            f"{path} does not read back as it was written: expected a sound disk; set JENSEN_CACHE to a folder on one"
+        )
     return made

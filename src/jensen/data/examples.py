@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from jensen.core.batch import Batch
 
@@ -23,12 +24,12 @@ def identity(stored: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Examples:
+class Examples(Dataset[Batch]):
     """N examples with F factors.
 
     stored: `(N, *stored)`, compact (packed bits, bytes, floats), in memory, memory-mapped or on a device.
     decode: turns gathered rows into observations. It runs after the transfer, so compact rows cross the bus.
-    factors: `(N, F)` integers, factor f in range(factor_sizes[f]).
+    factors: `(N, F)` integers, factor f in range(sizes[f]).
     names: of the factors.
     sizes: number of values of each factor.
     """
@@ -46,14 +47,10 @@ class Examples:
     def __len__(self) -> int:
         return len(self.stored)
 
-    def fetch(self, index: Tensor) -> Batch:
+    def __getitem__(self, index: Tensor) -> Batch:
         """The rows `index` `(B,)`, gathered in one call, `x` still in its stored form."""
         local = index.to(self.stored.device)
         return Batch(self.stored[local], self.factors[local].long(), local)
-
-    def observe(self, index: Tensor) -> Tensor:
-        """The rows `index` `(B,)` as observations `(B, *event)`."""
-        return self.decode(self.fetch(index).x)
 
     def to(self, device: torch.device | str) -> "Examples":
         """The same examples with all rows on `device`."""

@@ -6,7 +6,7 @@ of white pixels is within 2 of the published 128,328,862; about one image in 10,
 An image is 64 rows of 64 bits, packed little-endian into 512 bytes: bit c % 8 of byte 8 r + c // 8 is column c of row r.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,9 @@ from jensen.data.examples import Examples
 NAMES = ("shape", "scale", "orientation", "posX", "posY")
 SIZES = (3, 6, 40, 32, 32)
 SIDE = 64
+
+Packed = Callable[[npt.NDArray[np.uint8]], Array]
+"""Latents `(N, 5)` to their packed images `(N, 512)`."""
 
 _UNIT = 256
 """Vertices are rounded to 1/256 of a pixel; from there on all arithmetic is on integers."""
@@ -57,7 +60,9 @@ def render(latents: npt.ArrayLike | Tensor) -> Array:
     if checked.ndim != 2 or checked.shape[1] != len(SIZES) or not np.issubdtype(checked.dtype, np.integer):
         raise InputError(f"latents are {checked.dtype} of shape {checked.shape}: expected integers of shape (N, {len(SIZES)})")
     if ((checked < 0) | (checked >= SIZES)).any():
-        raise InputError(f"latents lie in {checked.min(0).tolist()}..{checked.max(0).tolist()}: expected 0 <= latent < {list(SIZES)}")
+        raise InputError(
+            f"latents lie in {checked.min(0).tolist()}..{checked.max(0).tolist()}: expected 0 <= latent < {list(SIZES)}"
+        )
     return np.unpackbits(pack(checked), axis=1, bitorder="little").reshape(-1, SIDE, SIDE)
 
 
@@ -129,6 +134,16 @@ def sprites(factors: Sequence[str] | None = None, size: int | None = None, seed:
     Raises:
         InputError: an unknown factor, none at all, or a size that the grid does not hold.
     """
+
+    def packed(latents: npt.NDArray[np.uint8]) -> Array:
+        whole = len(latents) == np.prod(SIZES)
+        return cached("sprites-1", (len(latents), SIDE * SIDE // 8), lambda: _blocks(latents)) if whole else pack(latents)
+
+    return subset(factors, size, seed, packed)
+
+
+def subset(factors: Sequence[str] | None, size: int | None, seed: int, packed: Packed) -> Examples:
+    """The examples that `sprites` describes, their images from `packed`."""
     names = NAMES if factors is None else tuple(name for name in NAMES if name in factors)
     for name in factors or ():
         check_choice("factors", name, NAMES)
@@ -138,13 +153,13 @@ def sprites(factors: Sequence[str] | None = None, size: int | None = None, seed:
     if size is not None:
         check_count("size", size)
         if size > len(latents):
-            raise InputError(f"size is {size}: expected at most {len(latents)}, the number of images that {', '.join(names)} give")
+            raise InputError(
+                f"size is {size}: expected at most {len(latents)}, the number of images that {', '.join(names)} give"
+            )
         latents = latents[permutation(fold(seed, "subset"), len(latents))[:size].sort().values.numpy()]
-    whole = len(latents) == np.prod(SIZES)
-    stored = cached("sprites-1", (len(latents), SIDE * SIDE // 8), lambda: _blocks(latents)) if whole else pack(latents)
     kept = [NAMES.index(name) for name in names]
     return Examples(
-        stored=torch.from_numpy(stored),
+        stored=torch.from_numpy(packed(latents)),
         decode=unpack,
         factors=torch.from_numpy(latents[:, kept]),
         names=names,

@@ -1,0 +1,98 @@
+"""Encodes the held-out set once per validation, runs the diagnostics on it, and writes what they return to TensorBoard."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from jensen.algorithm.gradient import Gradient
+from jensen.callbacks.gather import gather_rows
+from jensen.core.batch import Batch
+from jensen.core.bound import Inference
+from jensen.core.random import fold
+from jensen.diagnostics.snapshot import Diagnostic, Snapshot
+
+PICTURED = 256
+"""Held-out observations in a snapshot's `images`."""
+
+
+class _Encoded(NamedTuple):
+    row: Tensor
+    factors: Tensor
+    inference: Inference
+
+
+class Diagnose(Callback):
+    """Runs `diagnostics`, by name, at the end of each validation; results are tagged `<name>/<key>`.
+
+    The forward pass is the validation's own: nothing is encoded twice. Under DDP each rank encodes its share, the codes are
+    gathered and put back in the order of the data set, and rank zero runs the diagnostics and writes.
+    """
+
+    def __init__(self, diagnostics: Mapping[str, Diagnostic]) -> None:
+        self.diagnostics = dict(diagnostics)
+        self._parts: list[_Encoded] = []
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: Gradient, outputs: Inference, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._parts.append(_Encoded(batch.row, batch.factors, outputs))
+
+    @torch.no_grad()
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Gradient) -> None:
+        parts, self._parts = self._parts, []
+        if trainer.sanity_checking or not self.diagnostics:
+            return
+        row, factors, inference = _map(lambda *rows: gather_rows(torch.cat(rows)), *parts)
+        order = row.argsort()
+        factors, inference = _map(lambda rows: rows[order], (factors, inference))
+        if not trainer.is_global_zero:
+            return
+        data, model = trainer.datamodule, pl_module.model
+
+        def draw(count: int) -> Tensor:
+            return model.prior.sample(fold(0, "samples"), torch.arange(count, device=pl_module.device), model.latent_dim)
+
+        snapshot = Snapshot(
+            bound=inference.bound,
+            posterior=inference.posterior,
+            z=inference.z,
+            log_prior=inference.log_prior,
+            latent_rate=model.prior.latent_rate(inference.posterior),
+            factors=factors,
+            names=data.examples("train").names,
+            images=data.show(PICTURED).to(pl_module.device),
+            encode=model.encode,
+            decode=model.decode,
+            draw=draw,
+        )
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                for name, diagnostic in self.diagnostics.items():
+                    write(logger.experiment, name, diagnostic(snapshot), trainer.global_step)
+
+
+def _map(function: Callable[..., Tensor], *trees: Any) -> Any:
+    """`function` on the tensors at each place of equal nested tuples."""
+    if isinstance(trees[0], Tensor):
+        return function(*trees)
+    parts = [_map(function, *branches) for branches in zip(*trees, strict=True)]
+    return type(trees[0])(*parts) if hasattr(trees[0], "_fields") else tuple(parts)
+
+
+def write(writer: SummaryWriter, name: str, results: Mapping[str, Tensor], step: int) -> None:
+    """Results to TensorBoard; the rank of a tensor says what it is."""
+    for key, value in results.items():
+        tag = f"{name}/{key}"
+        if value.dim() == 0:
+            writer.add_scalar(tag, value, step)
+        elif value.dim() == 1:
+            writer.add_histogram(tag, value.float().cpu(), step)
+        elif value.dim() == 3 and value.shape[0] == 3:
+            writer.add_image(tag, value, step)
+        else:
+            raise TypeError(f"diagnostic {tag} returned shape {list(value.shape)}: expected (), (N,) or (3, H, W)")

@@ -1,0 +1,157 @@
+"""The one LightningDataModule: splits, batches fetched in bulk, data on the device, shapes checked."""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from jensen.core.batch import Batch
+from jensen.core.errors import InputError, check_count
+from jensen.core.random import fold, permutation
+from jensen.data.examples import Examples
+from jensen.data.order import InTurn, Shuffled
+from jensen.data.transform import Transform
+
+
+class DataModule(LightningDataModule):
+    """Serves `Batch`es of the examples of a source.
+
+    Args:
+        source: gives the examples. Downloads and caches are made in it, on one process per machine first.
+        splits: what the source has: `[train]`, and then it is called without saying which, or `[train, test]`.
+        x_shape: `event` shape of an observation as the model sees it, `[C, H, W]` or `[D]`; checked.
+        validation: how many training examples are held out, the same ones for every seed; 0 validates on the test split.
+        batch_size: examples per optimiser step over all ranks, so that more ranks change no number.
+        seed: of the order of the batches and of the transform.
+        device: where the stored examples live: `auto` (where the model is), `cpu`, or a torch device.
+        workers: processes that fetch; 0 is fastest for data in memory.
+        transform: applied to the decoded observations on the model's device.
+        options: every other key, passed to the source.
+
+    Raises:
+        InputError: a count below its minimum, sizes that do not fit the data or the ranks, a shape that the data contradict.
+    """
+
+    def __init__(
+        self,
+        source: Callable[..., Examples],
+        x_shape: Sequence[int],
+        batch_size: int,
+        seed: int,
+        splits: Sequence[str] = ("train",),
+        validation: int = 0,
+        device: str = "auto",
+        workers: int = 0,
+        transform: Transform | None = None,
+        **options: object,
+    ) -> None:
+        super().__init__()
+        check_count("batch_size", batch_size)
+        check_count("validation", validation, least=0)
+        check_count("workers", workers, least=0)
+        if not validation and "test" not in splits:
+            raise InputError("validation is 0 but these data have no test split: expected the number of examples to hold out")
+        if workers and device not in ("auto", "cpu"):
+            raise InputError(f"workers is {workers} and device is {device}: expected workers=0, or device=cpu")
+        self.x_shape = tuple(x_shape)
+        self.batch_size, self.seed, self.validation = batch_size, seed, validation
+        self.device, self.workers, self.transform = device, workers, transform
+        self.source, self.splits, self.options = source, tuple(splits), options
+        self._examples: dict[str, Examples] = {}
+
+    def examples(self, split: str) -> Examples:
+        """The examples of `train` or `test`, read when first asked for."""
+        if split not in self._examples:
+            if split not in self.splits:
+                raise InputError(f"these data have no {split} split: expected data that have one, such as data=mnist")
+            examples = self.source(**self.options, **({"split": split} if len(self.splits) > 1 else {}))
+            first = torch.zeros(1, dtype=torch.long)
+            shape = self._observe(examples, examples[first], key=0).x.shape[1:]
+            if shape != self.x_shape:
+                raise InputError(
+                    f"data.x_shape is {list(self.x_shape)} but the first {split} example has shape {list(shape)}:"
+                    " set data.x_shape to that, or choose other data"
+                )
+            self._examples[split] = examples
+        return self._examples[split]
+
+    @property
+    def _validation_split(self) -> str:
+        return "train" if self.validation else "test"
+
+    @cached_property
+    def _rows(self) -> tuple[Tensor, Tensor]:
+        """Rows to validate on, in random order, and rows to train on.
+
+        The key is fixed: runs that differ in seed are judged on the same examples.
+        """
+        size = len(self.examples(self._validation_split))
+        if self.validation >= size:
+            raise InputError(f"data.validation is {self.validation}: expected fewer than the {size} examples there are")
+        order = permutation(fold(0, "held out"), size)
+        if self.validation:
+            return order[: self.validation], order[self.validation :]
+        return order, torch.arange(len(self.examples("train")))
+
+    def show(self, count: int) -> Tensor:
+        """`(count, *event)` held-out observations, the same ones every time."""
+        examples = self.examples(self._validation_split)
+        return self._observe(examples, examples[self._rows[0][:count]], key=0).x
+
+    def prepare_data(self) -> None:
+        """Downloads and fills caches; Lightning calls it on one process per machine while the others wait."""
+        self.examples("train")
+
+    def setup(self, stage: str) -> None:
+        assert self.trainer is not None
+        where = self.trainer.strategy.root_device if self.device == "auto" else torch.device(self.device)
+        for split in {"fit": {"train", self._validation_split}, "test": {"test"}}.get(stage, {self._validation_split}):
+            examples = self.examples(split)
+            self._examples[split] = examples if self.workers else examples.to(where)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        rows, trainer = self._rows[1], self.trainer
+        assert trainer is not None
+        if len(rows) < self.batch_size:
+            raise InputError(
+                f"data.batch_size is {self.batch_size}: expected at most {len(rows)}, the number of training examples"
+            )
+
+        def position() -> int:
+            return trainer.global_step * trainer.accumulate_grad_batches
+
+        return self._loader("train", Shuffled(rows, self.batch_size, self.seed, *self._ranks(), position))
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return self._loader(self._validation_split, InTurn(self._rows[0], self.batch_size, *self._ranks()))
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        rows = torch.arange(len(self.examples("test")))
+        return self._loader("test", InTurn(rows, self.batch_size, *self._ranks()))
+
+    def _ranks(self) -> tuple[int, int]:
+        assert self.trainer is not None
+        world = self.trainer.world_size
+        if self.batch_size % world:
+            raise InputError(f"data.batch_size is {self.batch_size} over all ranks: expected a multiple of the {world} ranks")
+        return self.trainer.global_rank, world
+
+    def _loader(self, split: str, order: Sampler[Tensor]) -> DataLoader[Batch]:
+        examples = self.examples(split)
+        # batch_size=None: the sampler names whole batches, and the data set gathers each in one call.
+        pinned = torch.cuda.is_available() and examples.stored.device.type == "cpu"
+        return DataLoader(examples, sampler=order, batch_size=None, num_workers=self.workers, pin_memory=pinned)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Decodes and transforms, on the model's device."""
+        trainer = self.trainer
+        assert trainer is not None
+        key = fold(self.seed, "transform", trainer.global_step) if trainer.training else 0
+        return self._observe(next(iter(self._examples.values())), batch, key)  # all splits of a source decode alike
+
+    def _observe(self, examples: Examples, batch: Batch, key: int) -> Batch:
+        x = examples.decode(batch.x)
+        return batch._replace(x=x if self.transform is None else self.transform(x, key, batch.row))

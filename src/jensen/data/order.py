@@ -1,0 +1,58 @@
+"""Which examples make up a batch, as a function of the seed and the step.
+
+A run, its resumed copy and its twin on several ranks see the same batches in the same order: nothing is advanced, so
+nothing has to be saved.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from jensen.core.errors import InputError
+from jensen.core.random import fold, permutation
+
+
+class Shuffled(Sampler[Tensor]):
+    """This rank's share `(batch_size / world,)` of each global batch, epoch after epoch, in an order of its own each.
+
+    position: the number of batches the run has already seen, asked whenever an epoch starts or is resumed.
+    The examples that do not fill a last batch wait for another epoch.
+    """
+
+    def __init__(self, rows: Tensor, batch_size: int, seed: int, rank: int, world: int, position: Callable[[], int]) -> None:
+        self.rows, self.batch_size, self.seed = rows, batch_size, seed
+        self.rank, self.world, self.position = rank, world, position
+
+    def __len__(self) -> int:
+        return len(self.rows) // self.batch_size
+
+    def __iter__(self) -> Iterator[Tensor]:
+        epoch, start = divmod(self.position(), len(self))
+        order = self.rows[permutation(fold(self.seed, "epoch", epoch), len(self.rows))]
+        for batch in order.split(self.batch_size)[start : len(self)]:
+            yield batch[self.rank :: self.world]
+
+
+class InTurn(Sampler[Tensor]):
+    """This rank's share of each global batch of `rows`, every row once, none repeated to fill up.
+
+    The batches differ by at most one row, and there are few enough of them that no rank's share is empty.
+
+    Raises:
+        InputError: fewer rows than ranks.
+    """
+
+    def __init__(self, rows: Tensor, batch_size: int, rank: int, world: int) -> None:
+        if len(rows) < world:
+            raise InputError(f"there are {len(rows)} examples to evaluate: expected at least one for each of the {world} ranks")
+        self.batches = torch.tensor_split(rows, min(-(-len(rows) // batch_size), len(rows) // world))
+        self.rank, self.world = rank, world
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for batch in self.batches:
+            yield batch[self.rank :: self.world]

@@ -1,0 +1,14 @@
+"""How the codes are spread: histograms of the posterior means and standard deviations."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from jensen.diagnostics.snapshot import Snapshot, by_rate
+
+
+def codes(snapshot: Snapshot, latents: int = 16) -> Mapping[str, Tensor]:
+    """Histograms of the code, of its standard deviation and of the code of each of the first `latents` by rate."""
+    mean, log_var = snapshot.posterior
+    each = {f"z{latent}": mean[:, latent] for latent in by_rate(snapshot)[:latents].tolist()}
+    return {"mean": mean.flatten(), "std": (0.5 * log_var).exp().flatten()} | each

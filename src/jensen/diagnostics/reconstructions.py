@@ -1,0 +1,18 @@
+"""Held-out images above what the decoder makes of their codes."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from jensen.diagnostics.picture import grid, is_image
+from jensen.diagnostics.snapshot import Snapshot
+
+
+def reconstructions(snapshot: Snapshot, count: int = 10) -> Mapping[str, Tensor]:
+    """`count` images, their reconstructions from the mean of q(z|x), and the absolute difference. Empty for vectors."""
+    images = snapshot.images[:count]
+    if not is_image(images.shape[1:]):
+        return {}
+    decoded = snapshot.decode(snapshot.encode(images).mean)
+    return {"images": grid(torch.stack([images, decoded, (images - decoded).abs()]), ("data", "decoded", "difference"))}

@@ -1,0 +1,43 @@
+"""The held-out set, encoded once, and what a diagnostic is."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from torch import Tensor
+
+from jensen.core.bound import Bound
+from jensen.core.gaussian import Gaussian
+
+
+class Snapshot(NamedTuple):
+    """What a model says of N held-out examples at one moment, on one device, in the order of the data set.
+
+    bound: `(N,)` distortion and rate.
+    posterior, z: `(N, D)`; z is a sample of the posterior.
+    log_prior: `(N,)`, log p(z).
+    latent_rate: `(N, D)`, KL of each latent to the prior's marginal.
+    factors: `(N, F)` int64; `names`: of the F factors.
+    images: `(P, *event)`, a few held-out observations, the same ones every time.
+    encode: `(B, *event)` to the posterior; decode: `(B, D)` to the mean observation; draw: n to `(n, D)` samples of the prior.
+    """
+
+    bound: Bound
+    posterior: Gaussian
+    z: Tensor
+    log_prior: Tensor
+    latent_rate: Tensor
+    factors: Tensor
+    names: tuple[str, ...]
+    images: Tensor
+    encode: Callable[[Tensor], Gaussian]
+    decode: Callable[[Tensor], Tensor]
+    draw: Callable[[int], Tensor]
+
+
+Diagnostic = Callable[[Snapshot], Mapping[str, Tensor]]
+"""What it returns says where it goes: `()` a scalar, `(N,)` a histogram, `(3, H, W)` an image of uint8 or of [0, 1]."""
+
+
+def by_rate(snapshot: Snapshot) -> Tensor:
+    """Latents `(D,)` by falling mean rate: the order of every table and picture."""
+    return snapshot.latent_rate.mean(0).argsort(descending=True)

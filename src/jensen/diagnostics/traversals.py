@@ -1,0 +1,39 @@
+"""What each latent does: one row of images a latent, the others held still."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from jensen.diagnostics.picture import grid, is_image
+from jensen.diagnostics.snapshot import Snapshot, by_rate
+
+
+def traversals(
+    snapshot: Snapshot, latents: int = 10, columns: int = 11, images: int = 2, tail: float = 0.01
+) -> Mapping[str, Tensor]:
+    """Grids for the first `images` held-out images: rows are the `latents` of largest rate, in falling order.
+
+    In a row one latent goes in equal steps from the `tail` to the 1 - `tail` quantile of its codes on the held-out set; the
+    others stay at the image's code. Each row is labelled with its latent and that latent's mean rate. Empty for vectors.
+    """
+    if not is_image(snapshot.images.shape[1:]):
+        return {}
+    order = by_rate(snapshot)[:latents]
+    codes, rates = snapshot.posterior.mean, snapshot.latent_rate.mean(0)
+    low, high = (_quantile(codes, at)[order] for at in (tail, 1 - tail))
+    steps = torch.linspace(0, 1, columns, device=codes.device)
+    values = low[:, None] + (high - low)[:, None] * steps  # (rows, columns)
+    labels = [f"z{latent}\n{rates[latent]:.2f} nats" for latent in order.tolist()]
+
+    pictures = {}
+    for number, code in enumerate(snapshot.encode(snapshot.images[:images]).mean):
+        moved = code.repeat(len(order), columns, 1)
+        moved.scatter_(2, order[:, None, None].expand(-1, columns, 1), values[..., None])
+        pictures[f"image_{number}"] = grid(snapshot.decode(moved.flatten(0, 1)).unflatten(0, moved.shape[:2]), labels)
+    return pictures
+
+
+def _quantile(x: Tensor, at: float) -> Tensor:
+    """Of each column of `(N, D)`, `(D,)`. (torch.quantile refuses more than 16 million numbers.)"""
+    return x.sort(0).values[round(at * (len(x) - 1))]

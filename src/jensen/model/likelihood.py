@@ -1,0 +1,202 @@
+"""p(x|z): the distortion of a decoder's output, in nats per example with every constant.
+
+A decoder gives one unbounded number for each pixel or coordinate; the likelihood says what it means.
+"""
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn import functional
+
+from jensen.core.errors import InputError, check_number
+from jensen.core.gaussian import LOG_2PI, LOG_VAR_BOUND
+
+
+class Likelihood(Protocol):
+    """How observations scatter about a decoder's output."""
+
+    def distortion(self, output: Tensor, x: Tensor) -> Tensor:
+        """-log p(x | output), `(B, *event)`, `(B, *event)` to `(B,)`, nats, summed over the event."""
+        ...
+
+    def mean(self, output: Tensor) -> Tensor:
+        """E[x | output], `(B, *event)`."""
+        ...
+
+    def check(self, x: Tensor) -> None:
+        """Refuse observations that this likelihood is no density of, with an `InputError`."""
+        ...
+
+
+def bernoulli_distortion(logit: Tensor, x: Tensor) -> Tensor:
+    """-(x log p + (1 - x) log(1 - p)) with p = sigmoid(logit), `(B, *event)` to `(B,)`."""
+    return functional.binary_cross_entropy_with_logits(logit.float(), x, reduction="none").flatten(1).sum(1)
+
+
+def normal_distortion(mean: Tensor, x: Tensor, log_var: Tensor) -> Tensor:
+    """-log N(x; mean, exp(log_var) I), `(B, *event)`, `(B, *event)`, `()` to `(B,)`."""
+    squares = (x - mean.float()).square().flatten(1)
+    return 0.5 * (squares.sum(1) * (-log_var).exp() + squares.shape[1] * (LOG_2PI + log_var))
+
+
+def log_normaliser(logit: Tensor) -> Tensor:
+    """log C of the continuous Bernoulli, elementwise: C = 2 atanh(1 - 2p) / (1 - 2p) = logit / tanh(logit / 2).
+
+    Loaiza-Ganem & Cunningham 2019 (arXiv 1907.06845), eq. 8. Even in the logit. About p = 1/2 the quotient is 0/0: there its
+    series log 2 + l^2/12 - 7 l^4/1440, whose next term, 31 l^6/90720, is below 4e-7 at the |l| = 1/3 where they meet.
+    """
+    size = logit.abs()
+    near = size < 1 / 3
+    safe = torch.where(near, torch.ones_like(size), size)  # keeps NaN out of the gradient of the branch not taken
+    square = logit.square()
+    series = math.log(2) + square / 12 - 7 * square.square() / 1440
+    return torch.where(near, series, safe.log() - (safe / 2).tanh().log())
+
+
+def _check_unit_interval(name: str, x: Tensor) -> None:
+    if x.min() < 0 or x.max() > 1:
+        raise InputError(
+            f"model/likelihood={name} takes x in [0, 1] but the data lie in [{x.min():.3g}, {x.max():.3g}]:"
+            " use model/likelihood=normal"
+        )
+
+
+class Bernoulli(nn.Module):
+    """Pixels that are 0 or 1; the output is the logit."""
+
+    def distortion(self, output: Tensor, x: Tensor) -> Tensor:
+        return bernoulli_distortion(output, x)
+
+    def mean(self, output: Tensor) -> Tensor:
+        return output.sigmoid()
+
+    def check(self, x: Tensor) -> None:
+        grey = x[(x != 0) & (x != 1)]
+        if grey.numel():
+            raise InputError(
+                f"model/likelihood=bernoulli takes x that is 0 or 1 but the data hold {grey[0]:.3g}: use cross_entropy or"
+                " continuous_bernoulli for grey levels, or normal"
+            )
+
+
+class CrossEntropy(nn.Module):
+    """Grey levels in [0, 1] under the Bernoulli formula: the common loss on MNIST, and no log-density of them.
+
+    It is the expectation of the Bernoulli distortion over pixels binarised with probability x, so its least value is the
+    pixels' own entropy, not 0.
+    """
+
+    def distortion(self, output: Tensor, x: Tensor) -> Tensor:
+        return bernoulli_distortion(output, x)
+
+    def mean(self, output: Tensor) -> Tensor:
+        return output.sigmoid()
+
+    def check(self, x: Tensor) -> None:
+        _check_unit_interval("cross_entropy", x)
+
+
+class ContinuousBernoulli(nn.Module):
+    """A density on [0, 1]: p^x (1-p)^(1-x) C(p), with its normaliser (Loaiza-Ganem & Cunningham 2019, eq. 6-8)."""
+
+    def distortion(self, output: Tensor, x: Tensor) -> Tensor:
+        return bernoulli_distortion(output, x) - log_normaliser(output.float()).flatten(1).sum(1)
+
+    def mean(self, output: Tensor) -> Tensor:
+        """1 / (1 - exp(-l)) - 1 / l for logit l (eq. 9), by its series 1/2 + l/12 - l^3/720 about 0."""
+        logit = output.float()
+        near = logit.abs() < 1 / 3
+        safe = torch.where(near, torch.ones_like(logit), logit)
+        return torch.where(near, 0.5 + logit / 12 - logit**3 / 720, -1 / torch.expm1(-safe) - 1 / safe)
+
+    def check(self, x: Tensor) -> None:
+        _check_unit_interval("continuous_bernoulli", x)
+
+
+class Normal(nn.Module):
+    """N(output, variance I) with a fixed `variance`."""
+
+    log_var: Tensor
+
+    def __init__(self, variance: float = 1.0) -> None:
+        super().__init__()
+        check_number("variance", variance, low=1e-8)
+        self.register_buffer("log_var", torch.tensor(math.log(variance)), persistent=False)
+
+    def distortion(self, output: Tensor, x: Tensor) -> Tensor:
+        return normal_distortion(output, x, self.log_var)
+
+    def mean(self, output: Tensor) -> Tensor:
+        return output
+
+    def check(self, x: Tensor) -> None:
+        _check_finite(x)
+
+
+class LearnedNormal(nn.Module):
+    """N(output, variance I) with one variance for all pixels, learned by gradient from `variance`."""
+
+    def __init__(self, variance: float = 1.0) -> None:
+        super().__init__()
+        check_number("variance", variance, low=1e-8, high=1e8)
+        self.raw_log_var = nn.Parameter(LOG_VAR_BOUND * torch.atanh(torch.tensor(math.log(variance) / LOG_VAR_BOUND)))
+
+    @property
+    def log_var(self) -> Tensor:
+        """`()`, bounded as in `core.gaussian.bounded`."""
+        return LOG_VAR_BOUND * torch.tanh(self.raw_log_var / LOG_VAR_BOUND)
+
+    def distortion(self, output: Tensor, x: Tensor) -> Tensor:
+        return normal_distortion(output, x, self.log_var)
+
+    def mean(self, output: Tensor) -> Tensor:
+        return output
+
+    def check(self, x: Tensor) -> None:
+        _check_finite(x)
+
+
+class OptimalNormal(nn.Module):
+    """N(output, variance I) with the variance that is best for the data: their mean squared error.
+
+    Rybkin et al. 2021 (arXiv 2006.13202), eq. 5-6. In training it is the error of the minibatch over all ranks. It minimises
+    the mean distortion, so no gradient flows through it and none is lost. In evaluation it is the running mean over the
+    last hundred or so training batches: a bound must not be told the variance by the example it bounds.
+    """
+
+    MINIMUM = math.exp(-12)
+    """A standard deviation of exp(-6), the floor that the authors use: below a half grey level of 8-bit images."""
+
+    variance: Tensor
+
+    def __init__(self, decay: float = 0.99) -> None:
+        super().__init__()
+        check_number("decay", decay, low=0, high=1)
+        self.decay = decay
+        self.register_buffer("variance", torch.tensor(math.nan))  # NaN until the first batch is seen
+
+    def distortion(self, output: Tensor, x: Tensor) -> Tensor:
+        error = (x - output.detach().float()).square().mean()
+        variance = self._running(error) if self.training else torch.where(self.variance.isnan(), error, self.variance)
+        return normal_distortion(output, x, variance.clamp(min=self.MINIMUM).log())
+
+    def _running(self, error: Tensor) -> Tensor:
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(error)
+            error = error / distributed.get_world_size()
+        mixed = self.decay * self.variance + (1 - self.decay) * error
+        self.variance.copy_(torch.where(self.variance.isnan(), error, mixed))
+        return error
+
+    def mean(self, output: Tensor) -> Tensor:
+        return output
+
+    def check(self, x: Tensor) -> None:
+        _check_finite(x)
+
+
+def _check_finite(x: Tensor) -> None:
+    if not x.isfinite().all():
+        raise InputError("the data hold NaN or infinite numbers: expected finite ones; remove or mend those examples")

@@ -1,0 +1,49 @@
+"""Fully connected encoder and decoder."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from jensen.core.errors import check_choice, check_count
+from jensen.core.gaussian import Gaussian
+
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "softplus": nn.Softplus}
+
+
+def _layers(widths: Sequence[int], activation: str) -> list[nn.Module]:
+    check_choice("activation", activation, tuple(ACTIVATIONS))
+    for width in widths:
+        check_count("hidden", width)
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]
+    return layers
+
+
+class MLPEncoder(nn.Module):
+    """`(B, *event)` through `hidden` layers to the mean and log_var of `(B, D)`."""
+
+    def __init__(
+        self, x_shape: Sequence[int], latent_dim: int, hidden: Sequence[int] = (400,), activation: str = "relu"
+    ) -> None:
+        super().__init__()
+        check_count("latent_dim", latent_dim)
+        widths = [math.prod(x_shape), *hidden]
+        self.body = nn.Sequential(nn.Flatten(), *_layers(widths, activation), nn.Linear(widths[-1], 2 * latent_dim))
+
+    def forward(self, x: Tensor) -> Gaussian:
+        return Gaussian(*self.body(x).chunk(2, dim=-1))
+
+
+class MLPDecoder(nn.Sequential):
+    """`(B, D)` through `hidden` layers, the encoder's in reverse, to `(B, *event)`."""
+
+    def __init__(
+        self, x_shape: Sequence[int], latent_dim: int, hidden: Sequence[int] = (400,), activation: str = "relu"
+    ) -> None:
+        check_count("latent_dim", latent_dim)
+        widths = [latent_dim, *reversed(hidden)]
+        last = nn.Linear(widths[-1], math.prod(x_shape))
+        super().__init__(*_layers(widths, activation), last, nn.Unflatten(1, tuple(x_shape)))
