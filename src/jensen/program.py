@@ -26,7 +26,6 @@ def program(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
     def wrap(main: Callable[[DictConfig], None]) -> Callable[[], None]:
         @functools.wraps(main)
         def job(cfg: DictConfig) -> None:
-            _quieten()
             try:
                 main(cfg)
             except (InputError, InstantiationException) as error:
@@ -41,11 +40,13 @@ def program(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
     return wrap
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Silences what Lightning says that is no news or does not hold here."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",  # batches are gathered from memory: workers would only copy them
+        "Checkpoint directory .* exists and is not empty.*",  # it is being continued
+        ".*your dataloader is not resumable.*",  # it is: the order of the data follows from the step (data/order.py)
         ".*smaller than the logging interval.*",  # that is of an epoch; logging goes by steps
         ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning 2.6 under torch 2.15
     ):

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from pytorch_lightning import Trainer, seed_everything
 
 from jensen.core.errors import InputError
-from jensen.program import program, say
+from jensen.program import program, quieten, say
 
 
 def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
@@ -17,6 +17,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
 
     Returns `val/...` of the last step and, where the data have a test split that was not validated on, `test/...`.
     """
+    quieten()
     seed_everything(cfg.seed, verbose=False)  # the initial weights; every other draw names its own key
     data = instantiate(cfg.data)
     algorithm = instantiate(cfg.algorithm)
@@ -39,7 +40,7 @@ def refuse_ranks_in_sweep(trainer: Trainer) -> None:
     """A process that starts its own ranks repeats its whole command line in each, and so the sweep."""
     if trainer.strategy.launcher is not None and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise InputError(
-            "trainer.strategy starts ranks of its own, and in a sweep (-m) each would repeat the whole sweep: start the ranks by"
+            "trainer.strategy starts ranks of its own, and in a sweep each would repeat the whole sweep: start the ranks by"
             " SLURM or torchrun, or sweep with trainer.devices=1"
         )
 

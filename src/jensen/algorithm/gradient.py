@@ -8,12 +8,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from jensen.core.batch import Batch
-from jensen.core.bound import Inference
+from jensen.core.bound import Bound, Inference
 from jensen.core.errors import InputError
 from jensen.core.random import fold, normal
 from jensen.model.vae import VAE
 from jensen.objective.objective import Objective
 
+TERMS = ("loss", "elbo", "distortion", "rate")
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
@@ -36,44 +37,60 @@ class Gradient(LightningModule):
         super().__init__()
         self.model, self.objective = model, objective
         self.optimizer, self.seed = optimizer, seed
+        self._sums: list[Tensor] = []
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        inference = self.infer(batch, fold(self.seed, "noise", self.global_step))
+        inference = self._infer(batch, fold(self.seed, "noise", self.global_step))
         loss = self.objective(inference, self.step)
-        if (
-            self.global_step + 1
-        ) % self.trainer.log_every_n_steps == 0:  # a call of self.log costs more than a small model's step
-            self._log("train", loss, inference)
+        if self.global_step % self.trainer.log_every_n_steps == 0:
+            self._log_step(_terms(loss.detach(), inference.bound))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Inference:
-        return self._evaluate("val", batch)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> Inference:
-        return self._evaluate("test", batch)
-
-    def _evaluate(self, tag: str, batch: Batch) -> Inference:
-        inference = self.infer(batch, fold(self.seed, "evaluation"))
-        self._log(tag, self.objective(inference, self.step), inference)
+        inference = self._infer(batch, fold(self.seed, "evaluation"))
+        terms = _terms(self.objective(inference, self.step), inference.bound)
+        self._sums.append(torch.stack([*terms.values(), torch.ones_like(inference.z[0, 0])]) * len(batch.row))
         return inference
 
-    def infer(self, batch: Batch, key: int) -> Inference:
+    def test_step(self, batch: Batch, batch_idx: int) -> Inference:
+        return self.validation_step(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_epoch("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_epoch("test")
+
+    def _infer(self, batch: Batch, key: int) -> Inference:
         """The model's word on a batch, with the noise of `key`."""
         return self.model(batch.x, normal(key, batch.row, (self.model.latent_dim,)))
 
     @property
     def step(self) -> Tensor:
-        """The trainer's step, `()`, filled in on the device without waiting for it."""
+        """Optimiser steps so far, `()`, filled in on the device without waiting for it."""
         return torch.full((), self.global_step, device=self.device)
 
-    def _log(self, tag: str, loss: Tensor, inference: Inference) -> None:
-        bound = inference.bound
-        terms = {"loss": loss, "elbo": bound.elbo.mean(), "distortion": bound.distortion.mean(), "rate": bound.rate.mean()}
-        if tag == "train":
-            terms |= {name: schedule(self.step) for name, schedule in self.objective.schedules.items()}
-        self.log_dict(
-            {f"{tag}/{name}": term.detach() for name, term in terms.items()}, batch_size=len(bound.rate), sync_dist=True
-        )
+    def _log_step(self, terms: dict[str, Tensor]) -> None:
+        """Writes the terms, averaged over the ranks, and what the schedules say, in one transfer.
+
+        Straight to the loggers: `self.log` costs more than a small model's step, and Lightning's own count of steps, which it
+        would write them under, shifts when a run is continued.
+        """
+        terms |= {name: schedule(self.step) for name, schedule in self.objective.schedules.items()}
+        values = self.trainer.strategy.reduce(torch.stack([*terms.values()]), reduce_op="mean").tolist()
+        self._write({f"train/{name}": value for name, value in zip(terms, values, strict=True)})
+
+    def _log_epoch(self, tag: str) -> None:
+        """Means over all examples of all ranks, to the loggers and to the callbacks that monitor them."""
+        *totals, count = self.trainer.strategy.reduce(torch.stack(self._sums).sum(0), reduce_op="sum")
+        self._sums.clear()
+        means = {f"{tag}/{name}": total / count for name, total in zip(TERMS, totals, strict=True)}
+        self.log_dict(means, logger=False)
+        self._write({name: mean.item() for name, mean in means.items()})
+
+    def _write(self, scalars: dict[str, float]) -> None:
+        for logger in self.loggers:
+            logger.log_metrics(scalars, self.global_step)
 
     def configure_optimizers(self) -> Optimizer:
         return self.optimizer(self.parameters())
@@ -99,4 +116,11 @@ class Gradient(LightningModule):
 
     def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
         if self.global_step == self.last_step:
-            self.trainer.should_stop = True  # so that Lightning validates, and keeps, the last step wherever the interval falls
+            # So that Lightning validates and keeps the last step, wherever the interval falls.
+            self.trainer.should_stop = True
+
+
+def _terms(loss: Tensor, bound: Bound) -> dict[str, Tensor]:
+    """What is always logged, `()` each, mean over the batch, nats per example; in the order of `TERMS`."""
+    elbo, distortion, rate = (term.detach().mean() for term in (bound.elbo, bound.distortion, bound.rate))
+    return dict(zip(TERMS, (loss, elbo, distortion, rate), strict=True))

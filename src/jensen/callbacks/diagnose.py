@@ -1,20 +1,20 @@
 """Encodes the held-out set once per validation, runs the diagnostics on it, and writes what they return to TensorBoard."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from jensen.algorithm.gradient import Gradient
 from jensen.callbacks.gather import gather_rows
 from jensen.core.batch import Batch
 from jensen.core.bound import Inference
 from jensen.core.random import fold
 from jensen.diagnostics.snapshot import Diagnostic, Snapshot
+from jensen.model.vae import VAE
 
 PICTURED = 256
 """Held-out observations in a snapshot's `images`."""
@@ -38,12 +38,18 @@ class Diagnose(Callback):
         self._parts: list[_Encoded] = []
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: Gradient, outputs: Inference, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Inference,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         self._parts.append(_Encoded(batch.row, batch.factors, outputs))
 
     @torch.no_grad()
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Gradient) -> None:
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         parts, self._parts = self._parts, []
         if trainer.sanity_checking or not self.diagnostics:
             return
@@ -52,7 +58,7 @@ class Diagnose(Callback):
         factors, inference = _map(lambda rows: rows[order], (factors, inference))
         if not trainer.is_global_zero:
             return
-        data, model = trainer.datamodule, pl_module.model
+        data, model = trainer.datamodule, cast(VAE, pl_module.model)
 
         def draw(count: int) -> Tensor:
             return model.prior.sample(fold(0, "samples"), torch.arange(count, device=pl_module.device), model.latent_dim)

@@ -1,0 +1,37 @@
+"""What several tests share."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from jensen.program import conf_folder
+
+TINY = ("data.size=300", "data.validation=60", "data.batch_size=12", "model=mlp", "latent_dim=3", "model.encoder.hidden=[16]")
+"""Overrides that make a run take a second or two."""
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that a test makes lands in the user's cache."""
+    monkeypatch.setenv("JENSEN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def configure() -> Iterator[Callable[..., DictConfig]]:
+    """`configure("data=sprites", ...)` composes `conf/train.yaml` with overrides."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        yield lambda *overrides: compose("train", list(overrides))
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The folder of small real data sets beside the repository; the test is skipped where there is none."""
+    folder = Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent: this test compares with real data")
+    return folder

@@ -1,0 +1,103 @@
+"""Every choice of every group composes and instantiates; wrong values are one sentence."""
+
+import pytest
+from conftest import TINY
+from hydra.errors import ConfigCompositionException, InstantiationException
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from jensen.algorithm.gradient import Gradient
+from jensen.core.errors import InputError
+from jensen.core.schedule import Schedule
+from jensen.data.module import DataModule
+from jensen.program import conf_folder, explain
+from jensen.train import train
+
+NODES = {"data", "model", "objective", "algorithm", "trainer", "logger", "callbacks", "diagnostics"}
+
+
+def choices() -> list[tuple[str, str]]:
+    files = sorted(conf_folder().rglob("*/*.yaml"))
+    return [(str(file.parent.relative_to(conf_folder())), file.stem) for file in files]
+
+
+@pytest.mark.parametrize(("group", "choice"), choices())
+def test_every_choice_composes_and_instantiates(configure, group, choice, tmp_path):
+    if group == "schedule":
+        cfg = configure(f"+schedule@objective.beta={choice}")
+        assert isinstance(instantiate(cfg.objective).beta, Schedule)
+        return
+    if group == "loader":  # a part of every choice of data
+        return
+    if group in ("callbacks", "diagnostics"):
+        override = f"{group}=[{choice}]"
+    else:
+        override = f"+{group}={choice}" if group == "transform" else f"{group}={choice}"
+    extra = ["data.root=somewhere"] if choice in ("folder",) else []
+    model = ["model=mlp"] if group == "data" else []
+    cfg = configure(override, *extra, *model)
+    assert isinstance(instantiate(cfg.data), DataModule)
+    assert isinstance(instantiate(cfg.algorithm), Gradient)
+    instantiate(cfg.trainer, accelerator="cpu", logger=instantiate(cfg.logger, save_dir=tmp_path))
+    assert all(callable(diagnostic) for diagnostic in instantiate(cfg.diagnostics).values())
+    instantiate(cfg.callbacks)
+
+
+def test_every_group_is_tried():
+    assert {group.split("/")[0] for group, _ in choices()} == NODES | {"schedule", "loader", "optimizer", "experiment"}
+
+
+def test_an_unknown_key_and_a_misspelt_choice_are_hydras_own_errors(configure):
+    with pytest.raises(ConfigCompositionException, match=r"data\.foo"):
+        configure("data.foo=1")
+    with pytest.raises(Exception, match="Could not find 'data/sprit'"):
+        configure("data=sprit")
+
+
+REFUSED = {
+    "objective.beta=-1": "objective.beta is -1: expected a number of at least 0",
+    "objective.beta=nan": "objective.beta is nan: expected a number of at least 0",
+    "objective.beta=lots": "objective.beta is 'lots': expected a number",
+    "latent_dim=0": "model.encoder.latent_dim is 0: expected an integer of at least 1",
+    "latent_dim=2.5": "latent_dim is 2.5: expected an integer",
+    "data.batch_size=0": "data.batch_size is 0",
+    "data.batch_size=241": "data.batch_size is 241: expected at most 240, the number of training examples",
+    "data.validation=300": "data.validation is 300: expected fewer than the 300",
+    "data.validation=0": "data.validation is 0 but these data have no test split",
+    "data.size=0": "size is 0",
+    "data.size=737281": "size is 737281: expected at most 737280",
+    "data.factors=[colour]": "factors is 'colour': expected one of shape, scale",
+    "data.factors=[]": "factors is empty",
+    "data.x_shape=[1,32,32]": "data.x_shape is [1, 32, 32] but the first train example has shape [1, 64, 64]",
+    "data.workers=-1": "data.workers is -1",
+    "model.encoder.activation=sine": "model.encoder.activation is 'sine': expected one of relu",
+    "model.encoder.hidden=[0]": "model.encoder.hidden is 0",
+    "+schedule@objective.beta=linear objective.beta.steps=6": "objective.beta changes until step 6 but training ends at step 5",
+    "+schedule@objective.beta=cyclic objective.beta.start=-1": "objective.beta falls to -1 in its schedule",
+    "data=sprites_colour": "model/likelihood=bernoulli takes x that is 0 or 1",
+    "data=folder data.root=/nowhere model=conv": "/nowhere is not a folder",
+    "data=mnist model=conv": "model.encoder.x_shape is [1, 28, 28]: expected [channels, height, width] with sides",
+    "data=mnist data.root=/nowhere": "data.download=true",
+    "data=dsprites data.path=/nowhere.npz": "/nowhere.npz cannot be read",
+}
+
+
+@pytest.mark.parametrize("overrides", REFUSED)
+def test_wrong_values_are_one_sentence_before_training(configure, tmp_path, overrides):
+    keys = {word.split("=")[0] for word in overrides.split()}
+    chosen = [word for word in TINY if word.split("=")[0] not in keys]
+    if not overrides.startswith(("data=sprites", "data.")) and "data=" in overrides:
+        chosen = [word for word in chosen if word != "data.size=300"]
+    if "model=conv" in overrides:
+        chosen = [word for word in chosen if not word.startswith("model.encoder")]
+    cfg = configure(*overrides.split(), *chosen, "trainer.max_steps=5", "trainer.accelerator=cpu")
+    with pytest.raises((InputError, InstantiationException)) as caught:
+        train(cfg, tmp_path)
+    sentence = explain(caught.value)
+    assert sentence is not None
+    assert REFUSED[overrides] in sentence
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_the_resolved_configuration_is_plain(configure):
+    OmegaConf.to_container(configure("experiment=mnist_mlp"), resolve=True, throw_on_missing=True)

@@ -1,0 +1,61 @@
+"""Imports point down: the rule that keeps every package readable on its own."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "jensen"
+LAYERS = {"core": 0, "data": 1, "model": 1, "objective": 1, "scores": 1, "diagnostics": 2, "algorithm": 3, "callbacks": 3}
+TOP = 4
+ALLOWED = {  # where a library may appear: packages, or single files
+    "pytorch_lightning": {"algorithm", "callbacks", "", "data/module.py"},
+    "hydra": {""},
+    "omegaconf": {""},
+    "torchvision": {"data", "model", ""},
+    "sklearn": {"scores"},
+}
+CORE_MAY_IMPORT = {"torch", "jensen"}
+
+
+def imported(file: Path) -> set[str]:
+    tree = ast.parse(file.read_text())
+    plain = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    return plain | {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+
+
+def package(parts: tuple[str, ...]) -> str:
+    return parts[0] if len(parts) > 1 else ""
+
+
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
+def test_imports_point_down(file):
+    here = package(file.relative_to(SOURCE).parts)
+    for name in imported(file):
+        if name.split(".")[0] != "jensen" or name == "jensen":
+            continue
+        there = name.split(".")[1]
+        layer = LAYERS.get(there, TOP)
+        assert there == here or layer < LAYERS.get(here, TOP) or (here == "" and layer == TOP), (
+            f"{here or 'top'} imports {name}"
+        )
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
+def test_libraries_stay_where_they_belong(file):
+    relative = file.relative_to(SOURCE)
+    here = package(relative.parts)
+    libraries = {name.split(".")[0] for name in imported(file)}
+    for library in libraries & ALLOWED.keys():
+        assert {here, str(relative)} & ALLOWED[library], f"{relative} imports {library}"
+    if here == "core":
+        assert libraries <= CORE_MAY_IMPORT | sys.stdlib_module_names
+
+
+def test_every_package_has_a_layer():
+    packages = {folder.name for folder in SOURCE.iterdir() if folder.is_dir() and list(folder.glob("*.py"))}
+    assert packages <= LAYERS.keys()

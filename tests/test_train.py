@@ -1,0 +1,153 @@
+"""The whole program on small data: what a run leaves behind, and that nothing about it is by chance."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY
+from hydra.utils import instantiate
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from jensen.algorithm.gradient import TERMS
+from jensen.train import train
+
+TRAINER = ("trainer.accelerator=cpu", "trainer.log_every_n_steps=5", "trainer.max_steps=30", "trainer.val_check_interval=12")
+QUICK = (*TINY, *TRAINER)
+
+
+def events(folder: Path) -> EventAccumulator:
+    accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0, "histograms": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def scalar(folder: Path, tag: str) -> dict[int, float]:
+    return {event.step: event.value for event in events(folder).Scalars(tag)}
+
+
+def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
+
+
+def command(*overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """`python -m jensen.train`, as a user would run it."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
+    line = [sys.executable, "-W", "error::ResourceWarning", "-m", "jensen.train", *overrides]
+    return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_a_run_leaves_scalars_pictures_and_checkpoints(configure, tmp_path):
+    results = train(configure(*QUICK), tmp_path)
+    assert results["val/elbo"] == pytest.approx(-(results["val/distortion"] + results["val/rate"]), rel=1e-5)
+    assert results["val/loss"] == pytest.approx(results["val/distortion"] + 4 * results["val/rate"], rel=1e-5)
+
+    tags = events(tmp_path).Tags()
+    assert {f"{split}/{name}" for split in ("train", "val") for name in TERMS} < set(tags["scalars"])
+    assert {"train/beta", "rate/active_units", "rate/active_rates"} <= set(tags["scalars"])
+    assert {"rate/by_latent", "codes/mean", "codes/std", "codes/z0"} <= set(tags["histograms"])
+    assert {"rate/sorted", "reconstructions/images", "samples/images", "traversals/image_0"} <= set(tags["images"])
+    assert sorted(scalar(tmp_path, "train/elbo")) == [0, 5, 10, 15, 20, 25]
+    assert sorted(scalar(tmp_path, "rate/active_units")) == [12, 24, 30]  # each interval, and the last step
+    assert sorted(scalar(tmp_path, "val/elbo")) == [12, 24, 30]
+    assert scalar(tmp_path, "val/elbo")[max(scalar(tmp_path, "val/elbo"))] == pytest.approx(results["val/elbo"])
+    assert weights(tmp_path, "best").keys() == weights(tmp_path, "last").keys()
+
+
+def test_the_logged_bound_is_the_models(configure, tmp_path):
+    """val/elbo again from the checkpoint, by code that shares nothing with the trainer."""
+    cfg = configure(*QUICK)
+    results = train(cfg, tmp_path)
+    algorithm = instantiate(cfg.algorithm)
+    algorithm.load_state_dict(weights(tmp_path))
+    data = instantiate(cfg.data)
+    x = data.show(60)
+    with torch.no_grad():
+        posterior = algorithm.model.encode(x)
+        q = torch.distributions.Normal(posterior.mean, (posterior.log_var / 2).exp())
+        z = q.sample((400,))
+        logits = algorithm.model.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])
+        distortion = -torch.distributions.Bernoulli(logits=logits).log_prob(x).flatten(2).sum(2)
+        rate = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).sum(1)
+    assert results["val/rate"] == pytest.approx(rate.mean().item(), rel=1e-5)
+    one_sample = distortion.mean(1)  # what a single draw of the noise gives, 400 times
+    assert abs(results["val/distortion"] - distortion.mean().item()) < 5 * one_sample.std().item()
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(configure, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train(configure(*QUICK, f"seed={seed}"), tmp_path / name)
+    first, again, other = (weights(tmp_path / name) for name in "abc")
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not any(torch.equal(first[key], other[key]) for key in first if "weight" in key)
+
+
+@pytest.mark.parametrize("stop", [7, 12, 20, 24])  # amid an epoch of 20 steps, at a validation, at an epoch's end, at both
+def test_a_continued_run_equals_an_uninterrupted_one(configure, tmp_path, stop):
+    schedule = ("+schedule@objective.beta=linear", "objective.beta.steps=5")
+    train(configure(*QUICK, *schedule), tmp_path / "whole")
+    train(configure(*QUICK, *schedule, f"trainer.max_steps={stop}"), tmp_path / "parts")
+    train(configure(*QUICK, *schedule), tmp_path / "parts")
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+    uninterrupted, continued = (scalar(tmp_path / name, "train/loss") for name in ("whole", "parts"))
+    assert uninterrupted == continued
+
+
+def test_two_ranks_give_what_one_process_gives(tmp_path):
+    # 61 held-out examples: the ranks' shares differ in size
+    overrides = [*QUICK, "data.validation=61", "trainer.max_steps=12"]
+    for ranks in (1, 2):
+        done = command(*overrides, "trainer=ddp", f"trainer.devices={ranks}", f"hydra.run.dir={ranks}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    one, two = weights(tmp_path / "1"), weights(tmp_path / "2")
+    assert max((one[key] - two[key]).abs().max() for key in one) < 1e-6
+    for tag in ("val/elbo", "val/loss", "val/rate", "rate/active_units", "train/elbo"):
+        alone, shared = scalar(tmp_path / "1", tag), scalar(tmp_path / "2", tag)
+        assert alone.keys() == shared.keys()
+        assert list(shared.values()) == pytest.approx(list(alone.values()), rel=2e-6)
+    pictures = [events(tmp_path / name).Images("traversals/image_0")[-1] for name in ("1", "2")]
+    assert pictures[0].height == pictures[1].height
+
+
+def test_the_command_says_where_the_run_is_and_how_it_ended(tmp_path):
+    done = command(*QUICK, "hydra.run.dir=here", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for words in ("val/elbo", "val/distortion", "val/rate", "nats per example", f"tensorboard --logdir {tmp_path / 'here'}"):
+        assert words in done.stdout
+    assert "Warning" not in done.stderr
+
+
+def test_bad_input_ends_the_command_with_a_sentence(tmp_path):
+    done = command("objective.beta=-1", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "objective.beta is -1: expected a number of at least 0" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_sweep_runs_in_order_and_outlives_a_failing_job(tmp_path):
+    folders = ("hydra.sweep.dir=sweep", "hydra.sweep.subdir=${hydra.job.num}")
+    done = command("-m", *QUICK, "trainer.max_steps=2", "objective.beta=1,-1,2", *folders, cwd=tmp_path)
+    assert done.returncode == 1
+    assert [(tmp_path / "sweep" / str(job) / "checkpoints" / "last.ckpt").exists() for job in range(3)] == [True, False, True]
+
+
+def test_ranks_inside_a_sweep_are_refused(tmp_path):
+    done = command("-m", *QUICK, "seed=1,2", "trainer=ddp", "trainer.devices=2", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "each would repeat the whole sweep" in done.stderr
+
+
+def test_the_test_split_is_reported_where_there_is_one(configure, tmp_path, shared_data):
+    cfg = configure("experiment=mnist_mlp", f"data.root={shared_data}", "data.validation=500", *TRAINER, "trainer.max_steps=3")
+    assert {"val/elbo", "test/elbo", "test/distortion", "test/rate"} <= train(cfg, tmp_path).keys()
+
+
+@pytest.mark.parametrize("data", ["blobs", "gaussian"])
+def test_vectors_train_too(configure, tmp_path, data):
+    results = train(
+        configure(f"data={data}", "model=linear", "latent_dim=2", "trainer.max_steps=5", "trainer.accelerator=cpu"), tmp_path
+    )
+    assert results["val/elbo"] < 0
