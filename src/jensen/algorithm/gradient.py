@@ -1,10 +1,12 @@
 """Raising the bound by gradient: the thin LightningModule of every model that has a loss."""
 
+import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from jensen.core.batch import Batch
@@ -15,7 +17,7 @@ from jensen.model.vae import VAE
 from jensen.objective.objective import Objective
 
 TERMS = ("loss", "elbo", "distortion", "rate")
-MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+MakeOptimizer = Callable[[Iterable[dict[str, Any]]], Optimizer]
 
 
 class Gradient(LightningModule):
@@ -31,9 +33,7 @@ class Gradient(LightningModule):
         seed: of the noise.
     """
 
-    def __init__(
-        self, model: VAE, objective: Objective, optimizer: Callable[[Iterable[nn.Parameter]], Optimizer], seed: int
-    ) -> None:
+    def __init__(self, model: VAE, objective: Objective, optimizer: MakeOptimizer, seed: int) -> None:
         super().__init__()
         self.model, self.objective = model, objective
         self.optimizer, self.seed = optimizer, seed
@@ -43,7 +43,8 @@ class Gradient(LightningModule):
         inference = self._infer(batch, fold(self.seed, "noise", self.global_step))
         loss = self.objective(inference, self.step)
         if self.global_step % self.trainer.log_every_n_steps == 0:
-            self._log_step(_terms(loss.detach(), inference.bound))
+            with torch.no_grad():
+                self._log_step(_terms(loss, inference.bound) | self.objective.terms(inference, self.step))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Inference:
@@ -63,7 +64,8 @@ class Gradient(LightningModule):
 
     def _infer(self, batch: Batch, key: int) -> Inference:
         """The model's word on a batch, with the noise of `key`."""
-        return self.model(batch.x, normal(key, batch.row, (self.model.latent_dim,)))
+        noise = normal(key, batch.row, (self.objective.samples, self.model.latent_dim))
+        return self.model(batch.x, noise.transpose(0, 1).flatten(0, 1))
 
     @property
     def step(self) -> Tensor:
@@ -78,27 +80,36 @@ class Gradient(LightningModule):
         """
         terms |= {name: schedule(self.step) for name, schedule in self.objective.schedules.items()}
         values = self.trainer.strategy.reduce(torch.stack([*terms.values()]), reduce_op="mean").tolist()
-        self._write({f"train/{name}": value for name, value in zip(terms, values, strict=True)})
+        self._write("train", dict(zip(terms, values, strict=True)))
 
     def _log_epoch(self, tag: str) -> None:
         """Means over all examples of all ranks, to the loggers and to the callbacks that monitor them."""
         *totals, count = self.trainer.strategy.reduce(torch.stack(self._sums).sum(0), reduce_op="sum")
         self._sums.clear()
-        means = {f"{tag}/{name}": total / count for name, total in zip(TERMS, totals, strict=True)}
-        self.log_dict(means, logger=False)
-        self._write({name: mean.item() for name, mean in means.items()})
+        means = {name: total / count for name, total in zip(TERMS, totals, strict=True)}
+        self.log_dict({f"{tag}/{name}": mean for name, mean in means.items()}, logger=False)
+        self._write(tag, {name: mean.item() for name, mean in means.items()})
 
-    def _write(self, scalars: dict[str, float]) -> None:
+    def _write(self, tag: str, terms: dict[str, float]) -> None:
+        """Also beta_effective, the beta for which distortion + beta * rate would be this loss, and bits per pixel value."""
+        if terms["rate"]:
+            terms["beta_effective"] = (terms["loss"] - terms["distortion"]) / terms["rate"]
+        if len(shape := self.trainer.datamodule.x_shape) == 3:
+            terms["bits_per_dimension"] = -terms["elbo"] / (math.prod(shape) * math.log(2))
         for logger in self.loggers:
-            logger.log_metrics(scalars, self.global_step)
+            logger.log_metrics({f"{tag}/{name}": value for name, value in terms.items()}, self.global_step)
 
     def configure_optimizers(self) -> Optimizer:
-        return self.optimizer(self.parameters())
+        groups: list[dict[str, Any]] = [{"params": [*self.model.parameters()]}]
+        if own := [*self.objective.parameters()]:
+            groups.append({"params": own, **self.objective.optimizer_options})
+        return self.optimizer(groups)
 
     def on_fit_start(self) -> None:
         """Refuses what could only fail, or mislead, later."""
         trainer = self.trainer
         self.last_step = steps = trainer.estimated_stepping_batches
+        self.objective.dataset_size = trainer.datamodule.train_size
         for name, schedule in self.objective.schedules.items():
             if schedule.end_step > steps:
                 raise InputError(
@@ -121,6 +132,6 @@ class Gradient(LightningModule):
 
 
 def _terms(loss: Tensor, bound: Bound) -> dict[str, Tensor]:
-    """What is always logged, `()` each, mean over the batch, nats per example; in the order of `TERMS`."""
-    elbo, distortion, rate = (term.detach().mean() for term in (bound.elbo, bound.distortion, bound.rate))
-    return dict(zip(TERMS, (loss, elbo, distortion, rate), strict=True))
+    """What is always logged, `()` each, means over the batch in nats per example, in the order of `TERMS`."""
+    distortion, rate = bound.distortion.mean(), bound.rate.mean()
+    return dict(zip(TERMS, (loss, -(distortion + rate), distortion, rate), strict=True))

@@ -9,7 +9,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from jensen.callbacks.gather import gather_rows
+from jensen.core.ranks import gather_rows
 from jensen.core.batch import Batch
 from jensen.core.bound import Inference
 from jensen.core.random import fold

@@ -96,6 +96,11 @@ class DataModule(LightningDataModule):
             return order[: self.validation], order[self.validation :]
         return order, torch.arange(len(self.examples("train")))
 
+    @property
+    def train_size(self) -> int:
+        """Examples that are trained on."""
+        return len(self._rows[1])
+
     def show(self, count: int) -> Tensor:
         """`(count, *event)` held-out observations, the same ones every time."""
         examples = self.examples(self._validation_split)

@@ -34,8 +34,15 @@ class VAE(nn.Module):
         return self.likelihood.mean(self.decoder(z))
 
     def forward(self, x: Tensor, noise: Tensor) -> Inference:
-        """The bound at one sample of q(z|x), `(B, *event)` and standard normal `noise` `(B, D)`."""
+        """The bound at a sample of q(z|x) for each row of standard normal `noise`, `(B, *event)` and `(S B, D)`.
+
+        With S > 1 samples an example, rows i, i + B, i + 2 B, ... of the inference are those of example i.
+        """
         posterior = self.encode(x)
+        if len(noise) > len(x):
+            times = len(noise) // len(x)
+            posterior = Gaussian(posterior.mean.repeat(times, 1), posterior.log_var.repeat(times, 1))
+            x = x.repeat(times, *[1] * (x.dim() - 1))
         z = sample(posterior, noise)
         distortion = self.likelihood.distortion(self.decoder(z), x)
         return Inference(Bound(distortion, self.prior.rate(posterior, z)), posterior, z, self.prior.log_prob(z))

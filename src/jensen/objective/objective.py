@@ -12,12 +12,26 @@ class Objective(nn.Module, ABC):
     """A loss: a function of what the model says and of the step, without a count of its own. Abstract.
 
     Its numbers are schedules (`core.schedule.as_schedule`) and its attributes: each is logged under its name, and refused if
-    it changes after training ends.
+    it changes after training ends. Its parameters, if it has any, are trained along with the model's, as a group of their
+    own with `optimizer_options`.
     """
+
+    samples: int = 1
+    """Draws of z for each example; rows i, i + B, i + 2 B, ... of an inference are those of example i."""
+
+    dataset_size: int = 0
+    """Number of training examples; the algorithm sets it before the first step."""
+
+    optimizer_options: dict[str, object] = {}  # noqa: RUF012 (replaced, never changed)
+    """Options of the optimiser for the objective's own parameters, such as another lr."""
 
     @abstractmethod
     def forward(self, inference: Inference, step: Tensor) -> Tensor:
         """The `()` loss of a minibatch at the `()` integer step of the optimiser."""
+
+    def terms(self, inference: Inference, step: Tensor) -> dict[str, Tensor]:
+        """Unweighted terms, `()` each, that are logged beside the loss; on logged steps only."""
+        return {}
 
     @property
     def schedules(self) -> dict[str, Schedule]:
