@@ -47,6 +47,7 @@ def quieten() -> None:
         ".*does not have many workers.*",  # batches are gathered from memory: workers would only copy them
         "Checkpoint directory .* exists and is not empty.*",  # it is being continued
         ".*your dataloader is not resumable.*",  # it is: the order of the data follows from the step (data/order.py)
+        ".*sync_dist=True.*",  # what is logged is the same on all ranks already
         ".*smaller than the logging interval.*",  # that is of an epoch; logging goes by steps
         ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning 2.6 under torch 2.15
     ):

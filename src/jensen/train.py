@@ -15,7 +15,8 @@ from jensen.program import program, quieten, say
 def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     """Fits `cfg.algorithm` to `cfg.data` and leaves the run in `folder`; a run that is there already is continued.
 
-    Returns `val/...` of the last step and, where the data have a test split that was not validated on, `test/...`.
+    Returns `val/...` and the diagnostics' scalars of the last step and, where the data have a test split that was not
+    validated on, `test/...`.
     """
     quieten()
     seed_everything(cfg.seed, verbose=False)  # the initial weights; every other draw names its own key
@@ -49,8 +50,8 @@ def refuse_ranks_in_sweep(trainer: Trainer) -> None:
 def main(cfg: DictConfig) -> None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     results = train(cfg, folder)
-    for name, value in results.items():
-        say(f"{name:16} {value:10.3f} nats per example")
+    for name in (name for name in results if name.startswith(("val/", "test/"))):
+        say(f"{name:16} {results[name]:10.3f} nats per example")
     say(f"tensorboard --logdir {folder}")
 
 

@@ -135,9 +135,10 @@ def test_a_file_of_another_shape_is_built_again(place, shape):
     assert np.array_equal(cached("a", SHAPE, never), ROWS)
 
 
-def test_a_build_that_ends_too_early_is_refused_and_never_served():
+@pytest.mark.parametrize("wrong", [ROWS[:-1], ROWS[:-20], np.concatenate([ROWS, ROWS])], ids=["short", "shorter", "long"])
+def test_a_build_of_another_size_is_refused_and_never_served(wrong):
     with pytest.raises(InputError, match="does not read back as it was written"):
-        cached("a", SHAPE, lambda: iter([ROWS[:-1]]))
+        cached("a", SHAPE, lambda: iter([wrong]))
     assert np.array_equal(cached("a", SHAPE, blocks), ROWS)
 
 

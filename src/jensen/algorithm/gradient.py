@@ -2,17 +2,21 @@
 
 import math
 from collections.abc import Callable, Iterable
+from copy import deepcopy
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from jensen.core.batch import Batch
 from jensen.core.bound import Bound, Inference
 from jensen.core.errors import InputError
 from jensen.core.random import fold, normal
+from jensen.core.schedule import Schedule, as_schedule
 from jensen.model.vae import VAE
 from jensen.objective.objective import Objective
 
@@ -31,12 +35,16 @@ class Gradient(LightningModule):
         objective: the loss.
         optimizer: parameters to optimiser.
         seed: of the noise.
+        lr_scale: times the optimiser's lr; a schedule of it is a warm-up or a decay.
     """
 
-    def __init__(self, model: VAE, objective: Objective, optimizer: MakeOptimizer, seed: int) -> None:
+    def __init__(
+        self, model: VAE, objective: Objective, optimizer: MakeOptimizer, seed: int, lr_scale: float | Schedule = 1.0
+    ) -> None:
         super().__init__()
         self.model, self.objective = model, objective
         self.optimizer, self.seed = optimizer, seed
+        self.lr_scale = as_schedule("lr_scale", lr_scale, low=0)
         self._sums: list[Tensor] = []
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -99,22 +107,28 @@ class Gradient(LightningModule):
         for logger in self.loggers:
             logger.log_metrics({f"{tag}/{name}": value for name, value in terms.items()}, self.global_step)
 
-    def configure_optimizers(self) -> Optimizer:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         groups: list[dict[str, Any]] = [{"params": [*self.model.parameters()]}]
         if own := [*self.objective.parameters()]:
             groups.append({"params": own, **self.objective.optimizer_options})
-        return self.optimizer(groups)
+        optimizer = self.optimizer(groups)
+        if self.lr_scale.end_step == 0:
+            return optimizer
+        scale = deepcopy(self.lr_scale).cpu()  # asked for a Python number at every step: not from the device
+        scheduler = LambdaLR(optimizer, lambda step: scale(torch.tensor(step)).item())
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_fit_start(self) -> None:
         """Refuses what could only fail, or mislead, later."""
         trainer = self.trainer
         self.last_step = steps = trainer.estimated_stepping_batches
         self.objective.dataset_size = trainer.datamodule.train_size
-        for name, schedule in self.objective.schedules.items():
+        schedules = {f"objective.{name}": schedule for name, schedule in self.objective.schedules.items()}
+        for name, schedule in (schedules | {"algorithm.lr_scale": self.lr_scale}).items():
             if schedule.end_step > steps:
                 raise InputError(
-                    f"objective.{name} changes until step {schedule.end_step} but training ends at step {steps}:"
-                    f" lower objective.{name}.steps or raise trainer.max_steps"
+                    f"{name} changes until step {schedule.end_step} but training ends at step {steps}:"
+                    f" lower {name}.steps or raise trainer.max_steps"
                 )
         x = trainer.datamodule.show(256).to(self.device)
         self.model.likelihood.check(x)

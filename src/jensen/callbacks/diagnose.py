@@ -6,13 +6,14 @@ from typing import Any, NamedTuple, cast
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from jensen.core.ranks import gather_rows
 from jensen.core.batch import Batch
 from jensen.core.bound import Inference
 from jensen.core.random import fold
+from jensen.core.ranks import gather_rows
 from jensen.diagnostics.snapshot import Diagnostic, Snapshot
 from jensen.model.vae import VAE
 
@@ -30,12 +31,19 @@ class Diagnose(Callback):
     """Runs `diagnostics`, by name, at the end of each validation; results are tagged `<name>/<key>`.
 
     The forward pass is the validation's own: nothing is encoded twice. Under DDP each rank encodes its share, the codes are
-    gathered and put back in the order of the data set, and rank zero runs the diagnostics and writes.
+    gathered and put back in the order of the data set, every rank runs the diagnostics (which may share out their work,
+    `core.ranks`) and rank zero writes. `charts` are the titles and tags of TensorBoard's CUSTOM SCALARS.
     """
 
-    def __init__(self, diagnostics: Mapping[str, Diagnostic]) -> None:
-        self.diagnostics = dict(diagnostics)
+    def __init__(self, diagnostics: Mapping[str, Diagnostic], charts: Mapping[str, list[str]] | None = None) -> None:
+        self.diagnostics, self.charts = dict(diagnostics), dict(charts or {})
         self._parts: list[_Encoded] = []
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        layout = {title: ["Multiline", tags] for title, tags in self.charts.items()}
+        for writer in _writers(trainer):
+            writer.add_custom_scalars({"jensen": layout})
 
     def on_validation_batch_end(
         self,
@@ -56,8 +64,6 @@ class Diagnose(Callback):
         row, factors, inference = _map(lambda *rows: gather_rows(torch.cat(rows)), *parts)
         order = row.argsort()
         factors, inference = _map(lambda rows: rows[order], (factors, inference))
-        if not trainer.is_global_zero:
-            return
         data, model = trainer.datamodule, cast(VAE, pl_module.model)
 
         def draw(count: int) -> Tensor:
@@ -75,11 +81,22 @@ class Diagnose(Callback):
             encode=model.encode,
             decode=model.decode,
             draw=draw,
+            infer=model,
         )
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                for name, diagnostic in self.diagnostics.items():
-                    write(logger.experiment, name, diagnostic(snapshot), trainer.global_step)
+        for name, diagnostic in self.diagnostics.items():
+            results = diagnostic(snapshot)
+            scalars = {
+                f"{name}/{key}": value for key, value in results.items() if isinstance(value, Tensor) and not value.dim()
+            }
+            pl_module.log_dict(scalars, logger=False)  # for callbacks that monitor them, and for whoever called train
+            for writer in _writers(trainer):
+                write(writer, name, results, trainer.global_step)
+
+
+def _writers(trainer: Trainer) -> list[SummaryWriter]:
+    """TensorBoard's; none on ranks other than zero."""
+    loggers = trainer.loggers if trainer.is_global_zero else []
+    return [logger.experiment for logger in loggers if isinstance(logger, TensorBoardLogger)]
 
 
 def _map(function: Callable[..., Tensor], *trees: Any) -> Any:
@@ -90,11 +107,13 @@ def _map(function: Callable[..., Tensor], *trees: Any) -> Any:
     return type(trees[0])(*parts) if hasattr(trees[0], "_fields") else tuple(parts)
 
 
-def write(writer: SummaryWriter, name: str, results: Mapping[str, Tensor], step: int) -> None:
-    """Results to TensorBoard; the rank of a tensor says what it is."""
+def write(writer: SummaryWriter, name: str, results: Mapping[str, Tensor | str], step: int) -> None:
+    """Results to TensorBoard; what a value is says what it means (`Diagnostic`)."""
     for key, value in results.items():
         tag = f"{name}/{key}"
-        if value.dim() == 0:
+        if isinstance(value, str):
+            writer.add_text(tag, value, step)
+        elif value.dim() == 0:
             writer.add_scalar(tag, value, step)
         elif value.dim() == 1:
             writer.add_histogram(tag, value.float().cpu(), step)

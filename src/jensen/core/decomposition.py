@@ -180,13 +180,13 @@ def aggregate_log_density(draws: Draws, q: Gaussian, dataset_size: int) -> Tenso
     ratio = torch.zeros_like(own[:, 0])  # sum_n q(z|x_n) / q(z|x_row)
     height = min(len(features), 512)
     buffer = features.new_empty(height * max(_BLOCK // height, 1))
-    for block in weights.split(len(buffer) // height, 1):
-        for rows, total in zip(features.split(height), ratio.split(height), strict=True):
+    for block in torch.split(weights, len(buffer) // height, 1):
+        for rows, total in zip(torch.split(features, height), torch.split(ratio, height), strict=True):
             logs = torch.mm(rows, block, out=buffer[: len(rows) * block.shape[1]].view(len(rows), -1))
             total += logs.clamp_(min=_UNDERFLOW).exp_().sum(1)
     log_ratio = ratio.log()
     (stuck,) = ratio.isinf().nonzero(as_tuple=True)
-    for some in stuck.split(max(_BLOCK // len(q.mean), 1)):
+    for some in torch.split(stuck, max(_BLOCK // len(q.mean), 1)):
         log_ratio[some] = (features[some] @ weights).logsumexp(1)
 
     log_own = -0.5 * (LOG_2PI + q.log_var[draws.row] + draws.noise.square()).sum(1)
@@ -290,7 +290,7 @@ def _log_marginal(points: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
     weights = torch.stack([mean * precision, -0.5 * precision, -0.5 * (LOG_2PI + log_var + mean.square() * precision)])
     features = torch.stack([points, points.square(), torch.ones_like(points)], 1)
     total = torch.zeros_like(points)
-    for block in weights.split(max(_BLOCK // len(points), 1), 1):
+    for block in torch.split(weights, max(_BLOCK // len(points), 1), 1):
         total += (features @ block).clamp_(min=_UNDERFLOW).exp_().sum(1)
     return total.log() - math.log(len(mean))
 

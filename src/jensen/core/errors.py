@@ -1,5 +1,6 @@
 """The one exception for bad input, raised where the input enters."""
 
+import math
 from collections.abc import Sequence
 from numbers import Real
 
@@ -18,11 +19,18 @@ def check_count(name: str, value: object, least: int = 1) -> None:
         raise InputError(f"{name} is {value!r}: expected an integer of at least {least}")
 
 
-def check_number(name: str, value: object, low: float = float("-inf"), high: float = float("inf")) -> None:
+def check_number(name: str, value: object, low: float = -math.inf, high: float = math.inf) -> None:
     """Refuse a `value` that is not a finite number in [low, high]."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not low <= float(value) <= high or abs(value) == float("inf"):
-        bounds = f"a number in [{low:g}, {high:g}]" if high < float("inf") else f"a number of at least {low:g}"
-        raise InputError(f"{name} is {value!r}: expected {bounds if low > float('-inf') else 'a finite number'}")
+    if isinstance(value, bool) or not isinstance(value, Real) or not (_is_finite(value) and low <= float(value) <= high):
+        bounds = f"a number in [{low:g}, {high:g}]" if high < math.inf else f"a number of at least {low:g}"
+        raise InputError(f"{name} is {value!r}: expected {bounds if low > -math.inf else 'a finite number'}")
+
+
+def _is_finite(value: Real) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond any float
+        return False
 
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:

@@ -60,4 +60,4 @@ def normal(key: int, index: Tensor, shape: tuple[int, ...], dtype: torch.dtype =
 
 def permutation(key: int, size: int) -> Tensor:
     """A random order of `range(size)`, `(size,)`, on the CPU."""
-    return torch.randperm(size, generator=torch.Generator().manual_seed(key))
+    return bits(key, torch.arange(size), (1,))[:, 0].argsort()

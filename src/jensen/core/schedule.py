@@ -17,6 +17,11 @@ def linear(step: Tensor, start: Tensor, end: Tensor, steps: Tensor) -> Tensor:
     return start + (end - start) * (step / steps).clamp(max=1)
 
 
+def geometric(step: Tensor, start: Tensor, end: Tensor, steps: Tensor) -> Tensor:
+    """From `start` at step 0 to `end` at step `steps` by equal factors, then `end`; start, end > 0. All `()`."""
+    return start * (end / start) ** (step / steps).clamp(max=1)
+
+
 def cyclic(step: Tensor, start: Tensor, end: Tensor, steps: Tensor, cycles: Tensor, ramp: Tensor) -> Tensor:
     """`cycles` equal cycles in `steps`, each rising from `start` to `end` in its first part `ramp`, then `end`. All `()`.
 
@@ -72,6 +77,23 @@ class Linear(Schedule):
 
     def forward(self, step: Tensor) -> Tensor:
         return linear(step, self.start, self.end, self.steps)
+
+
+class Geometric(Schedule):
+    """`geometric` from `start` to `end` over `steps` optimiser steps."""
+
+    start: Tensor
+    end: Tensor
+    steps: Tensor
+
+    def __init__(self, start: float, end: float, steps: int) -> None:
+        check_number("start", start, low=1e-30)
+        check_number("end", end, low=1e-30)
+        check_count("steps", steps)
+        super().__init__(end_step=steps, bounds=(min(start, end), max(start, end)), start=start, end=end, steps=steps)
+
+    def forward(self, step: Tensor) -> Tensor:
+        return geometric(step, self.start, self.end, self.steps)
 
 
 class Cyclic(Schedule):

@@ -49,6 +49,8 @@ def cached(name: str, shape: tuple[int, ...], build: Build) -> Array:
         with FileLock(path.with_suffix(".lock")):
             array = _load(path, shape)  # another process may have made it while this one waited
             return _make(path, shape, build) if array is None else array
+    except _SourceError as error:
+        raise error.cause from None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise InputError(
@@ -59,11 +61,26 @@ def cached(name: str, shape: tuple[int, ...], build: Build) -> Array:
         return np.concatenate(list(build()))
 
 
+class _SourceError(Exception):
+    """An OSError of what is being cached, which must not be taken for one of the cache's own folder."""
+
+    def __init__(self, cause: OSError) -> None:
+        self.cause = cause
+
+
+def _unmistakable(blocks: Iterator[Array]) -> Iterator[Array]:
+    try:
+        yield from blocks
+    except OSError as error:
+        raise _SourceError(error) from error
+
+
 def _load(path: Path, shape: tuple[int, ...]) -> Array | None:
     """The mapped array, or None where the file is absent or not exactly what `_make` wrote."""
     try:
         with path.open("rb") as file:
-            left = os.fstat(file.fileno()).st_size - _DIGEST_SIZE
+            size = os.fstat(file.fileno()).st_size
+            left = size - _DIGEST_SIZE
             digest = hashlib.sha256()
             while left > 0 and (block := file.read(min(left, 1 << 22))):
                 digest.update(block)
@@ -72,9 +89,10 @@ def _load(path: Path, shape: tuple[int, ...]) -> Array | None:
                 return None
         # "c" is copy-on-write: torch wants writable memory, and nothing that is written reaches the file.
         array: Array = np.load(path, mmap_mode="c", allow_pickle=False)
+        whole = size - _DIGEST_SIZE == array.offset + array.nbytes  # type: ignore[attr-defined]
     except (OSError, ValueError):
         return None
-    return array if array.shape == shape and array.dtype == np.uint8 else None
+    return array if whole and array.shape == shape and array.dtype == np.uint8 else None
 
 
 def _make(path: Path, shape: tuple[int, ...], build: Build) -> Array:
@@ -87,7 +105,7 @@ def _make(path: Path, shape: tuple[int, ...], build: Build) -> Array:
             np.lib.format.write_array_header_1_0(file, header)
             file.seek(0)
             digest = hashlib.sha256(file.read())
-            for block in build():
+            for block in _unmistakable(build()):
                 digest.update(np.ascontiguousarray(block).data)
                 file.write(np.ascontiguousarray(block).data)
             file.write(digest.digest())

@@ -30,8 +30,9 @@ def gaussian(
     rotate: bool = False,
     exact: bool = True,
     seed: int = 0,
+    split: str = "train",
 ) -> Examples:
-    """`size` points of N(0, Sigma), Sigma as in `covariance`.
+    """`size` points of N(0, Sigma), Sigma as in `covariance`; those of another `split` are others.
 
     With `exact` the sample's own mean and covariance are 0 and Sigma to rounding, so what a linear model can reach is
     known without sampling error.
@@ -46,7 +47,7 @@ def gaussian(
         check_number("variances", value, low=1e-12)
     if exact and size <= len(variances):
         raise InputError(f"size is {size}: expected more than {len(variances)} points, or exact=false")
-    points = normal(fold(seed, "points"), torch.arange(size), (len(variances),), torch.float64)
+    points = normal(fold(seed, "points", split), torch.arange(size), (len(variances),), torch.float64)
     if exact:
         points = points - points.mean(0)
         scale = torch.linalg.cholesky(points.T @ points / size)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from jensen.core.bound import Bound
+from jensen.core.bound import Bound, Inference
 from jensen.core.gaussian import Gaussian
 
 
@@ -19,6 +19,7 @@ class Snapshot(NamedTuple):
     factors: `(N, F)` int64; `names`: of the F factors.
     images: `(P, *event)`, a few held-out observations, the same ones every time.
     encode: `(B, *event)` to the posterior; decode: `(B, D)` to the mean observation; draw: n to `(n, D)` samples of the prior.
+    infer: observations and standard normal noise `(S B, D)` to the inference of each.
     """
 
     bound: Bound
@@ -32,10 +33,12 @@ class Snapshot(NamedTuple):
     encode: Callable[[Tensor], Gaussian]
     decode: Callable[[Tensor], Tensor]
     draw: Callable[[int], Tensor]
+    infer: Callable[[Tensor, Tensor], Inference]
 
 
-Diagnostic = Callable[[Snapshot], Mapping[str, Tensor]]
-"""What it returns says where it goes: `()` a scalar, `(N,)` a histogram, `(3, H, W)` an image of uint8 or of [0, 1]."""
+Diagnostic = Callable[[Snapshot], Mapping[str, Tensor | str]]
+"""What it returns says where it goes: `()` a scalar, `(N,)` a histogram, `(3, H, W)` an image of uint8 or of [0, 1], a string
+Markdown. It is called on every rank with the same snapshot."""
 
 
 def by_rate(snapshot: Snapshot) -> Tensor:

@@ -45,17 +45,18 @@ def log_normaliser(logit: Tensor) -> Tensor:
     """log C of the continuous Bernoulli, elementwise: C = 2 atanh(1 - 2p) / (1 - 2p) = logit / tanh(logit / 2).
 
     Loaiza-Ganem & Cunningham 2019 (arXiv 1907.06845), eq. 8. Even in the logit. About p = 1/2 the quotient is 0/0: there its
-    series log 2 + l^2/12 - 7 l^4/1440, whose next term, 31 l^6/90720, is below 4e-7 at the |l| = 1/3 where they meet.
+    series log 2 + l^2/12 - 7 l^4/1440, whose next term, 31 l^6/90720, is below 5e-7 at the |l| = 1/3 where they meet.
     """
     size = logit.abs()
     near = size < 1 / 3
     safe = torch.where(near, torch.ones_like(size), size)  # keeps NaN out of the gradient of the branch not taken
-    square = logit.square()
+    square = torch.where(near, logit, torch.zeros_like(logit)).square()
     series = math.log(2) + square / 12 - 7 * square.square() / 1440
     return torch.where(near, series, safe.log() - (safe / 2).tanh().log())
 
 
 def _check_unit_interval(name: str, x: Tensor) -> None:
+    _check_finite(x)
     if x.min() < 0 or x.max() > 1:
         raise InputError(
             f"model/likelihood={name} takes x in [0, 1] but the data lie in [{x.min():.3g}, {x.max():.3g}]:"
@@ -105,11 +106,14 @@ class ContinuousBernoulli(nn.Module):
         return bernoulli_distortion(output, x) - log_normaliser(output.float()).flatten(1).sum(1)
 
     def mean(self, output: Tensor) -> Tensor:
-        """1 / (1 - exp(-l)) - 1 / l for logit l (eq. 9), by its series 1/2 + l/12 - l^3/720 about 0."""
+        """1 / (1 - exp(-l)) - 1 / l for logit l (eq. 9), by its series 1/2 + l/12 - l^3/720 about 0; 1/2 and an odd part."""
         logit = output.float()
-        near = logit.abs() < 1 / 3
-        safe = torch.where(near, torch.ones_like(logit), logit)
-        return torch.where(near, 0.5 + logit / 12 - logit**3 / 720, -1 / torch.expm1(-safe) - 1 / safe)
+        size = logit.abs()
+        near = size < 1 / 3
+        safe = torch.where(near, torch.ones_like(size), size)
+        small = torch.where(near, size, torch.zeros_like(size))
+        odd = torch.where(near, small / 12 - small**3 / 720, 0.5 + 1 / torch.expm1(safe.clamp(max=80)) - 1 / safe)
+        return 0.5 + odd * logit.sign()
 
     def check(self, x: Tensor) -> None:
         _check_unit_interval("continuous_bernoulli", x)

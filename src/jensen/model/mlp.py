@@ -45,5 +45,5 @@ class MLPDecoder(nn.Sequential):
     ) -> None:
         check_count("latent_dim", latent_dim)
         widths = [latent_dim, *reversed(hidden)]
-        last = nn.Linear(widths[-1], math.prod(x_shape))
-        super().__init__(*_layers(widths, activation), last, nn.Unflatten(1, tuple(x_shape)))
+        layers = _layers(widths, activation)
+        super().__init__(*layers, nn.Linear(widths[-1], math.prod(x_shape)), nn.Unflatten(1, tuple(x_shape)))

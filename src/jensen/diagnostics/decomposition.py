@@ -1,0 +1,46 @@
+"""The exact parts of the rate on the held-out set."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from jensen.core.decomposition import Draws, aggregate_log_density, decompose
+from jensen.core.gaussian import Gaussian
+from jensen.core.ranks import gather_rows, world
+from jensen.diagnostics.snapshot import Snapshot
+
+
+def decomposition(snapshot: Snapshot, samples: int = 4096, seed: int = 0) -> Mapping[str, Tensor]:
+    """Mutual information, total correlation and dimension-wise KL with their standard errors (`core.decomposition`).
+
+    They are those of the aggregate posterior of the N held-out examples: where `mi_over_log_n` nears 1 they say more of N than
+    of the encoder, and total correlations of different N are not comparable. `gaussian_tc_...` is the total correlation of a
+    Gaussian with the covariance of the codes (`code`) or of samples (`z`); it needs no N, and the two may differ in trend
+    (Locatello et al. 2019, section 5.2). The draws are shared out over the ranks.
+    """
+    parts = decompose(
+        snapshot.posterior, samples=samples, generator=torch.Generator().manual_seed(seed), log_density=shared_out
+    )
+    codes = torch.atleast_2d(torch.cov(snapshot.posterior.mean.double().T, correction=0))
+    noise = snapshot.posterior.log_var.double().exp().mean(0).diag()
+    return {name: value for name, value in parts._asdict().items() if value.dim() == 0} | {
+        "mi_over_log_n": parts.mutual_information / parts.log_n,
+        "gaussian_tc_code": gaussian_total_correlation(codes),
+        "gaussian_tc_z": gaussian_total_correlation(codes + noise),
+    }
+
+
+def shared_out(draws: Draws, q: Gaussian, dataset_size: int) -> Tensor:
+    """`aggregate_log_density`, each rank doing its share of the draws."""
+    rank, ranks = world()
+    mine = Draws(*(part.tensor_split(ranks)[rank] for part in draws))
+    return gather_rows(aggregate_log_density(mine, q, dataset_size))
+
+
+def gaussian_total_correlation(covariance: Tensor) -> Tensor:
+    """1/2 [sum_d log C_dd - log det C] of `(D, D)`; constant dimensions are left out."""
+    std = covariance.diagonal().sqrt()
+    kept = std > 1e-6
+    correlation = (covariance / torch.outer(std, std))[kept][:, kept]
+    return -0.5 * torch.linalg.slogdet(correlation).logabsdet
