@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from jensen.algorithm.gradient import TERMS
 from jensen.train import train
 
+PARTS = ("decomposition/mutual_information", "decomposition/total_correlation", "decomposition/dimension_wise_kl")
 TRAINER = ("trainer.accelerator=cpu", "trainer.log_every_n_steps=5", "trainer.max_steps=30", "trainer.val_check_interval=12")
 QUICK = (*TINY, *TRAINER)
 
@@ -104,7 +105,7 @@ def test_two_ranks_give_what_one_process_gives(tmp_path):
         assert done.returncode == 0, done.stderr
     one, two = weights(tmp_path / "1"), weights(tmp_path / "2")
     assert max((one[key] - two[key]).abs().max() for key in one) < 1e-6
-    for tag in ("val/elbo", "val/loss", "val/rate", "rate/active_units", "train/elbo"):
+    for tag in ("val/elbo", "val/loss", "val/rate", "rate/active_units", "train/elbo", *PARTS):
         alone, shared = scalar(tmp_path / "1", tag), scalar(tmp_path / "2", tag)
         assert alone.keys() == shared.keys()
         assert list(shared.values()) == pytest.approx(list(alone.values()), rel=2e-6)

@@ -1,6 +1,7 @@
 """Closed-form truth against this machine: `python -m jensen.doctor`, in about a minute.
 
-`torchrun --nproc-per-node 2 -m jensen.doctor` does the same on two ranks that share the work. Every check compares what jensen computes, or trains, here with a number that is known without it.
+`torchrun --nproc-per-node 2 -m jensen.doctor` does the same on two ranks that share the work. Every check compares what jensen
+computes, or trains, here with a number that is known without it.
 """
 
 import math

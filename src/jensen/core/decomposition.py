@@ -115,12 +115,15 @@ def decompose(
 
     draws = draw(q, samples, generator)
     controls = _controls(draws, q)
-    joint = _Term.estimate((log_density or aggregate_log_density)(draws, q, size), controls)  # E log q(z)
+    log_q = (log_density or aggregate_log_density)(draws, q, size)
+    own = _own_log_density(draws, q)
+    latent_conditional = -gaussian.entropy(q).mean(0)  # E log q(z_d|x)
+    # E log q(z), less the chance in log q(z|x): so MI is a mean of log q(z|x) - log q(z), each at most log N.
+    joint = _Term.estimate(log_q - own + latent_conditional.sum(), controls)
     marginals = [_marginal(latent, draws, q, controls, prior) for latent in range(q.mean.shape[1])]
     entropies = sum((entropy for entropy, _ in marginals), _Term.zero(joint))  # sum_d H(z_d)
     cross = sum((log_prior for _, log_prior in marginals), _Term.zero(joint))  # sum_d E log p(z_d)
     log_prior = cross if prior is None else _Term.estimate(mixture.log_prob(draws.z, prior), controls)
-    latent_conditional = -gaussian.entropy(q).mean(0)  # E log q(z_d|x)
     conditional = _Term.exact(latent_conditional.sum())
 
     rate = conditional - log_prior
@@ -189,11 +192,16 @@ def aggregate_log_density(draws: Draws, q: Gaussian, dataset_size: int) -> Tenso
     for some in torch.split(stuck, max(_BLOCK // len(q.mean), 1)):
         log_ratio[some] = (features[some] @ weights).logsumexp(1)
 
-    log_own = -0.5 * (LOG_2PI + q.log_var[draws.row] + draws.noise.square()).sum(1)
+    log_own = _own_log_density(draws, q)
     if dataset_size == len(q.mean):
         return log_own + log_ratio - math.log(dataset_size)
     share = (dataset_size - 1) / max(len(q.mean) - 1, 1)
     return log_own + log_ratio + torch.log(share + (1 - share) * (-log_ratio).exp()) - math.log(dataset_size)
+
+
+def _own_log_density(draws: Draws, q: Gaussian) -> Tensor:
+    """log q(z|x_row), `(S,)`."""
+    return -0.5 * (LOG_2PI + q.log_var[draws.row] + draws.noise.square()).sum(1)
 
 
 @dataclass(frozen=True)
@@ -259,15 +267,17 @@ def _controls(draws: Draws, q: Gaussian) -> Tensor:
     return controls / torch.where(size > 0, size, torch.ones_like(size))
 
 
-def _marginal(
-    latent: int, draws: Draws, q: Gaussian, controls: Tensor, prior: Mixture | None
-) -> tuple[_Term, _Term]:
-    """H(z_d) and E log p(z_d) under q(z), by the trapezoidal rule, which on sums of Gaussians errs less than rounding does at a
-    spacing of half the smallest standard deviation; at the draws, where that takes too many points."""
+def _marginal(latent: int, draws: Draws, q: Gaussian, controls: Tensor, prior: Mixture | None) -> tuple[_Term, _Term]:
+    """H(z_d) and E log p(z_d) under q(z), by the trapezoidal rule; at the draws, where that would take too many points.
+
+    At a spacing of half the smallest standard deviation the rule is exact on Gaussians to rounding, and on q log q to some
+    1e-9; the logarithm of a mixture prior turns more sharply and takes half of that.
+    """
     mean, log_var = q.mean[:, latent], q.log_var[:, latent]
     std = (0.5 * log_var).exp()
     low, high = (mean - _REACH * std).min(), (mean + _REACH * std).max()
-    count = int(((high - low) / (0.5 * std.min())).ceil().clamp(max=2**31)) + 1
+    spacing = std.min() * (0.5 if prior is None else 0.25)
+    count = int(((high - low) / spacing).ceil().clamp(max=2**31)) + 1
     if count <= max(_GRID, len(draws.z)):
         points = torch.linspace(0, 1, count, dtype=mean.dtype, device=mean.device) * (high - low) + low
     else:

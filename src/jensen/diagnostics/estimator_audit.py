@@ -1,0 +1,57 @@
+"""What the minibatch estimates of the rate's parts say beside the exact values."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from jensen.core import gaussian
+from jensen.core.decomposition import decompose
+from jensen.core.gaussian import Gaussian
+from jensen.core.minibatch import ESTIMATORS, log_weight, minibatch_log_density
+from jensen.core.random import fold, normal, permutation
+from jensen.diagnostics.decomposition import shared_out
+from jensen.diagnostics.snapshot import Snapshot
+
+PARTS = ("mutual_information", "total_correlation", "dimension_wise_kl")
+
+
+def estimator_audit(
+    snapshot: Snapshot, sizes: Sequence[int] = (64, 256, 1024), batches: int = 10, samples: int = 4096, seed: int = 0
+) -> Mapping[str, Tensor | str]:
+    """Each estimator of `core.minibatch` on batches of the held-out set, the first of `sizes` as scalars, all as a table.
+
+    Mean over `batches` batches of each size, without repetition within a batch; the N of the estimators is that of the
+    held-out set, so the exact decomposition of it is what they should give. The estimates of a batch add up to its rate
+    whatever the estimator: that they do says nothing.
+    """
+    q = Gaussian(*(part.double() for part in snapshot.posterior))
+    exact = decompose(q, samples=samples, generator=torch.Generator().manual_seed(seed), log_density=shared_out)
+    truth = [getattr(exact, part) for part in PARTS]
+    sizes = [size for size in sizes if size <= len(q.mean)]
+    found = {(name, size): _mean(q, name, size, batches, seed) for name in ESTIMATORS for size in sizes}
+
+    results: dict[str, Tensor | str] = {f"{part}_exact": value for part, value in zip(PARTS, truth, strict=True)}
+    for name in ESTIMATORS if sizes else ():
+        results |= {f"{part}_{name}": value for part, value in zip(PARTS, found[name, sizes[0]], strict=True)}
+    head = f"Bias of MI / TC / DWKL against the exact {' / '.join(f'{value:.2f}' for value in truth)} nats, N = {len(q.mean)}"
+    lines = [f"| estimator | {' | '.join(f'M = {size}' for size in sizes)} |", "|---|" + "---|" * len(sizes)]
+    for name in ESTIMATORS:
+        biases = ((found[name, size] - torch.stack(truth)).tolist() for size in sizes)
+        lines.append(f"| {name} | " + " | ".join(" / ".join(f"{bias:+.2f}" for bias in three) for three in biases) + " |")
+    return results | {"table": head + "\n\n" + "\n".join(lines)}
+
+
+def _mean(q: Gaussian, estimator: str, size: int, batches: int, seed: int) -> Tensor:
+    """MI, TC and DWKL, `(3,)`, averaged over the batches, which are the same for every estimator."""
+    weight = log_weight(estimator, size, len(q.mean), like=q.mean)
+    total = torch.zeros(3).to(q.mean)
+    for batch in range(batches):
+        row = permutation(fold(seed, "batch", size, batch), len(q.mean))[:size].to(q.mean.device)
+        some = Gaussian(q.mean[row], q.log_var[row])
+        z = gaussian.sample(some, normal(fold(seed, "noise", size, batch), row, (q.mean.shape[1],), torch.float64))
+        joint, marginals = minibatch_log_density(z, some, weight)
+        own, prior = (gaussian.log_density(z, p).sum(-1) for p in (some, gaussian.standard(z)))
+        product = marginals.sum(-1)
+        total += torch.stack([(own - joint).mean(), (joint - product).mean(), (product - prior).mean()]) / batches
+    return total

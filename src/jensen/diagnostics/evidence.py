@@ -1,0 +1,33 @@
+"""log p(x) of held-out examples by importance sampling, and how loose the bound is."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from jensen.core import gaussian
+from jensen.core.random import fold, normal
+from jensen.diagnostics.snapshot import Snapshot
+
+
+def evidence(snapshot: Snapshot, samples: int = 64, count: int = 64, seed: int = 0) -> Mapping[str, Tensor]:
+    """log p(x) of the first `count` held-out examples by `samples` draws each, with the standard error over examples.
+
+    log (1/S) sum_s p(x, z_s) / q(z_s|x), Burda et al. 2016 (arXiv 1509.00519), eq. 8: below log p(x) in expectation, and nearer
+    the more draws. `gap` is what it exceeds the mean elbo of the same draws by, at most KL(q(z|x) || p(z|x)).
+    """
+    x = snapshot.images[:count]
+    log_weights = []
+    for draw in range(samples):
+        noise = normal(fold(seed, "evidence", draw), torch.arange(len(x), device=x.device), (snapshot.z.shape[1],))
+        inference = snapshot.infer(x, noise)
+        log_posterior = gaussian.log_density(inference.z, inference.posterior).sum(-1)
+        log_weights.append((inference.log_prior - inference.bound.distortion - log_posterior).double())
+    log_weight = torch.stack(log_weights)
+    bound = log_weight.logsumexp(0) - math.log(samples)
+    return {
+        "log_p": bound.mean(),
+        "log_p_se": bound.std() / math.sqrt(len(x)),
+        "gap": (bound - log_weight.mean(0)).mean(),
+    }
