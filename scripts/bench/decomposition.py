@@ -3,7 +3,7 @@
     python scripts/bench/decomposition.py [--examples 10000 100000] [--samples 10000] [--latents 10] [--rounds 3]
 
 One thread. The broadcast is done in blocks of draws, so that it fits in memory, in float32 as users do; for large N it is
-timed on part of the draws and scaled up. The error of log q(z) is against the same sum in float64, broadcast, of a hundred draws.
+timed on part of the draws and scaled up. The error of log q(z) is against the same sum in float64, broadcast, of 100 draws.
 """
 
 import argparse
@@ -61,7 +61,6 @@ def main() -> None:
         exact = Gaussian(q.mean.double(), q.log_var.double())
         draws = draw(exact, options.samples, torch.Generator().manual_seed(1))
         part = min(options.samples, max(BLOCK, 10_000_000 // count))
-        exact = Gaussian(q.mean.double(), q.log_var.double())
         theirs, joint, ours = [], [], []
         for _ in range(options.rounds):
             theirs.append(seconds(broadcast, draws.z[:part].float(), q) * options.samples / part)

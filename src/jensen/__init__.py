@@ -1,6 +1,6 @@
 """Variational autoencoders and Gaussian mixtures.
 
-`jensen.GMM` is found when it is first asked for, so that `import jensen` stays light.
+`jensen.GMM` and `jensen.load` are found when they are first asked for, so that `import jensen` stays light.
 """
 
 from typing import Any
@@ -11,4 +11,8 @@ def __getattr__(name: str) -> Any:
         from jensen.model.gmm import GMM
 
         return GMM
+    if name == "load":
+        from jensen.run import load
+
+        return load
     raise AttributeError(f"module 'jensen' has no attribute {name!r}")

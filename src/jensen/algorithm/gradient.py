@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from jensen.core.batch import Batch
 from jensen.core.bound import Bound, Inference
 from jensen.core.errors import InputError
+from jensen.core.gaussian import Gaussian
 from jensen.core.random import fold, normal
 from jensen.core.schedule import Schedule, as_schedule
 from jensen.model.vae import VAE
@@ -59,7 +60,7 @@ class Gradient(LightningModule):
         inference = self._infer(batch, fold(self.seed, "evaluation"))
         terms = _terms(self.objective(inference, self.step), inference.bound)
         self._sums.append(torch.stack([*terms.values(), torch.ones_like(inference.z[0, 0])]) * len(batch.row))
-        return inference
+        return first_draws(inference, len(batch.row))
 
     def test_step(self, batch: Batch, batch_idx: int) -> Inference:
         return self.validation_step(batch, batch_idx)
@@ -143,6 +144,17 @@ class Gradient(LightningModule):
         if self.global_step == self.last_step:
             # So that Lightning validates and keeps the last step, wherever the interval falls.
             self.trainer.should_stop = True
+
+
+def first_draws(inference: Inference, examples: int) -> Inference:
+    """Of an inference with several draws an example, the first of each: `(S B, ...)` to `(B, ...)`."""
+    bound, posterior, z, log_prior = inference
+    return Inference(
+        Bound(*(part[:examples] for part in bound)),
+        Gaussian(*(part[:examples] for part in posterior)),
+        z[:examples],
+        log_prior[:examples],
+    )
 
 
 def _terms(loss: Tensor, bound: Bound) -> dict[str, Tensor]:

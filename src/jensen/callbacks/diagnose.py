@@ -1,8 +1,10 @@
 """Encodes the held-out set once per validation, runs the diagnostics on it, and writes what they return to TensorBoard."""
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -14,7 +16,7 @@ from jensen.core.batch import Batch
 from jensen.core.bound import Inference
 from jensen.core.random import fold
 from jensen.core.ranks import gather_rows
-from jensen.diagnostics.snapshot import Diagnostic, Snapshot
+from jensen.diagnostics.snapshot import Diagnostic, Results, Snapshot
 from jensen.model.vae import VAE
 
 PICTURED = 256
@@ -32,11 +34,22 @@ class Diagnose(Callback):
 
     The forward pass is the validation's own: nothing is encoded twice. Under DDP each rank encodes its share, the codes are
     gathered and put back in the order of the data set, every rank runs the diagnostics (which may share out their work,
-    `core.ranks`) and rank zero writes. `charts` are the titles and tags of TensorBoard's CUSTOM SCALARS.
+    `core.ranks`) and rank zero writes.
+
+    Args:
+        diagnostics: functions of a snapshot, by name.
+        charts: titles and tags of TensorBoard's CUSTOM SCALARS.
+        on_encoded: told how many examples were encoded and in how many seconds.
     """
 
-    def __init__(self, diagnostics: Mapping[str, Diagnostic], charts: Mapping[str, list[str]] | None = None) -> None:
-        self.diagnostics, self.charts = dict(diagnostics), dict(charts or {})
+    def __init__(
+        self,
+        diagnostics: Mapping[str, Diagnostic],
+        charts: Mapping[str, list[str]] | None = None,
+        on_encoded: Callable[[int, float], None] | None = None,
+    ) -> None:
+        self.diagnostics, self.charts, self.on_encoded = dict(diagnostics), dict(charts or {}), on_encoded
+        self._start = 0.0
         self._parts: list[_Encoded] = []
 
     @rank_zero_only
@@ -44,6 +57,9 @@ class Diagnose(Callback):
         layout = {title: ["Multiline", tags] for title, tags in self.charts.items()}
         for writer in _writers(trainer):
             writer.add_custom_scalars({"jensen": layout})
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._start = time.perf_counter()
 
     def on_validation_batch_end(
         self,
@@ -64,6 +80,8 @@ class Diagnose(Callback):
         row, factors, inference = _map(lambda *rows: gather_rows(torch.cat(rows)), *parts)
         order = row.argsort()
         factors, inference = _map(lambda rows: rows[order], (factors, inference))
+        if self.on_encoded is not None:
+            self.on_encoded(len(order), time.perf_counter() - self._start)
         data, model = trainer.datamodule, cast(VAE, pl_module.model)
 
         def draw(count: int) -> Tensor:
@@ -107,10 +125,12 @@ def _map(function: Callable[..., Tensor], *trees: Any) -> Any:
     return type(trees[0])(*parts) if hasattr(trees[0], "_fields") else tuple(parts)
 
 
-def write(writer: SummaryWriter, name: str, results: Mapping[str, Tensor | str], step: int) -> None:
+def write(writer: SummaryWriter, name: str, results: Results, step: int) -> None:
     """Results to TensorBoard; what a value is says what it means (`Diagnostic`)."""
     for key, value in results.items():
         tag = f"{name}/{key}"
+        if isinstance(value, np.ndarray):
+            continue
         if isinstance(value, str):
             writer.add_text(tag, value, step)
         elif value.dim() == 0:

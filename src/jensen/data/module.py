@@ -60,6 +60,7 @@ class DataModule(LightningDataModule):
         self.batch_size, self.seed, self.validation = batch_size, seed, validation
         self.device, self.workers, self.transform = device, workers, transform
         self.source, self.splits, self.options = source, tuple(splits), options
+        self.evaluated = "validation"
         self._examples: dict[str, Examples] = {}
 
     def examples(self, split: str) -> Examples:
@@ -82,6 +83,12 @@ class DataModule(LightningDataModule):
     def _validation_split(self) -> str:
         return "train" if self.validation else "test"
 
+    def _evaluated(self) -> tuple[str, Tensor]:
+        """The split, and its rows, that a validation goes over: the held-out ones, or those that `evaluated` names."""
+        if self.evaluated == "test":
+            return "test", torch.arange(len(self.examples("test")))
+        return (self._validation_split, self._rows[0]) if self.evaluated == "validation" else ("train", self._rows[1])
+
     @cached_property
     def _rows(self) -> tuple[Tensor, Tensor]:
         """Rows to validate on, in random order, and rows to train on.
@@ -102,9 +109,10 @@ class DataModule(LightningDataModule):
         return len(self._rows[1])
 
     def show(self, count: int) -> Tensor:
-        """`(count, *event)` held-out observations, the same ones every time."""
-        examples = self.examples(self._validation_split)
-        return self._observe(examples, examples[self._rows[0][:count]], key=0).x
+        """`(count, *event)` of the observations to evaluate on, the same ones every time."""
+        split, rows = self._evaluated()
+        examples = self.examples(split)
+        return self._observe(examples, examples[rows[:count]], key=0).x
 
     def prepare_data(self) -> None:
         """Downloads and fills caches; Lightning calls it on one process per machine while the others wait."""
@@ -113,7 +121,7 @@ class DataModule(LightningDataModule):
     def setup(self, stage: str) -> None:
         assert self.trainer is not None
         where = self.trainer.strategy.root_device if self.device == "auto" else torch.device(self.device)
-        for split in {"fit": {"train", self._validation_split}, "test": {"test"}}.get(stage, {self._validation_split}):
+        for split in {"fit": {"train", self._validation_split}, "test": {"test"}}.get(stage, {self._evaluated()[0]}):
             examples = self.examples(split)
             self._examples[split] = examples if self.workers else examples.to(where)
 
@@ -131,7 +139,8 @@ class DataModule(LightningDataModule):
         return self._loader("train", Shuffled(rows, self.batch_size, self.seed, *self._ranks(), position))
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        return self._loader(self._validation_split, InTurn(self._rows[0], self.batch_size, *self._ranks()))
+        split, rows = self._evaluated()
+        return self._loader(split, InTurn(rows, self.batch_size, *self._ranks()))
 
     def test_dataloader(self) -> DataLoader[Batch]:
         rows = torch.arange(len(self.examples("test")))

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 _GAP = 2
-_ROOM_FOR_LABEL = 44
-"""Rows lower than this are enlarged, so that two lines of text fit beside each."""
+_ROOM_FOR_LABEL = 50
+"""Rows lower than this are enlarged, so that three lines of text fit beside each."""
 
 
 def is_image(event: Sequence[int]) -> bool:
@@ -38,7 +38,7 @@ def grid(rows: Tensor, labels: Sequence[str] = ()) -> Tensor:
 
 
 def _label_column(labels: Sequence[str], height: int) -> Tensor:
-    font = ImageFont.load_default(size=13)
+    font = ImageFont.load_default(size=12)
     blank = ImageDraw.Draw(Image.new("L", (1, 1)))
     width = 10 + int(max(blank.multiline_textbbox((0, 0), label, font=font)[2] for label in labels))
     column = Image.new("RGB", (width, height * len(labels)), "white")

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from jensen.core.bound import Bound, Inference
@@ -36,9 +37,12 @@ class Snapshot(NamedTuple):
     infer: Callable[[Tensor, Tensor], Inference]
 
 
-Diagnostic = Callable[[Snapshot], Mapping[str, Tensor | str]]
-"""What it returns says where it goes: `()` a scalar, `(N,)` a histogram, `(3, H, W)` an image of uint8 or of [0, 1], a string
-Markdown. It is called on every rank with the same snapshot."""
+Results = Mapping[str, Tensor | str | np.ndarray]
+"""What a value is says where it goes: a tensor `()` is a scalar, `(N,)` a histogram, `(3, H, W)` an image of uint8 or of
+[0, 1]; a string is Markdown; a numpy array is a detail, which `jensen.evaluate` keeps and TensorBoard does not show."""
+
+Diagnostic = Callable[[Snapshot], Results]
+"""It is called on every rank with the same snapshot."""
 
 
 def by_rate(snapshot: Snapshot) -> Tensor:

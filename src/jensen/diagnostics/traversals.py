@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from jensen.diagnostics.factor_map import normalised_information
 from jensen.diagnostics.picture import grid, is_image
 from jensen.diagnostics.snapshot import Snapshot, by_rate
 
@@ -15,7 +16,8 @@ def traversals(
     """Grids for the first `images` held-out images: rows are the `latents` of largest rate, in falling order.
 
     In a row one latent goes in equal steps from the `tail` to the 1 - `tail` quantile of its codes on the held-out set; the
-    others stay at the image's code. Each row is labelled with its latent and that latent's mean rate. Empty for vectors.
+    others stay at the image's code. Each row is labelled with its latent, that latent's mean rate and, where factors are known
+    and it tells at least a twentieth of one, the factor it tells most of. Empty for vectors.
     """
     if not is_image(snapshot.images.shape[1:]):
         return {}
@@ -24,7 +26,8 @@ def traversals(
     low, high = (_quantile(codes, at)[order] for at in (tail, 1 - tail))
     steps = torch.linspace(0, 1, columns, device=codes.device)
     values = low[:, None] + (high - low)[:, None] * steps  # (rows, columns)
-    labels = [f"z{latent}\n{rates[latent]:.2f} nats" for latent in order.tolist()]
+    known = _best_factors(snapshot)
+    labels = [f"z{latent}\n{rates[latent]:.2f} nats{known[latent]}" for latent in order.tolist()]
 
     pictures = {}
     for number, code in enumerate(snapshot.encode(snapshot.images[:images]).mean):
@@ -32,6 +35,17 @@ def traversals(
         moved.scatter_(2, order[:, None, None].expand(-1, columns, 1), values[..., None])
         pictures[f"image_{number}"] = grid(snapshot.decode(moved.flatten(0, 1)).unflatten(0, moved.shape[:2]), labels)
     return pictures
+
+
+def _best_factors(snapshot: Snapshot) -> list[str]:
+    """The end of each latent's label."""
+    if not snapshot.factors.shape[1]:
+        return [""] * snapshot.posterior.mean.shape[1]
+    best = normalised_information(snapshot).max(1)
+    return [
+        f"\n{snapshot.names[factor]}" if share > 0.05 else ""
+        for share, factor in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    ]
 
 
 def _quantile(x: Tensor, at: float) -> Tensor:

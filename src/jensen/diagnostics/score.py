@@ -1,0 +1,31 @@
+"""A score of `jensen.scores` as a diagnostic."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from jensen.core.errors import InputError
+from jensen.diagnostics.snapshot import Results, Snapshot
+
+
+def score(snapshot: Snapshot, function: Callable[..., Mapping[str, Any]], **options: Any) -> Results:
+    """What `function(codes, factors, ...)` says of the posterior's means: numbers as scalars, sizes and arrays as details.
+
+    Functions that ask for `log_var` get it. Nothing for data without factors.
+
+    Raises:
+        InputError: what the score refuses.
+    """
+    if not snapshot.factors.shape[1]:
+        return {}
+    if "log_var" in inspect.signature(function).parameters:
+        log_var = snapshot.posterior.log_var
+        if log_var.isfinite().all():
+            options = {"log_var": log_var.double().cpu().numpy()} | options
+        elif inspect.signature(function).parameters["log_var"].default is inspect.Parameter.empty:
+            raise InputError("log_var is missing: expected codes with the log-variances of their posteriors")
+    found = function(snapshot.posterior.mean.double().cpu().numpy(), snapshot.factors.cpu().numpy(), **options)
+    return {key: torch.tensor(value) if isinstance(value, float) else np.asarray(value) for key, value in found.items()}

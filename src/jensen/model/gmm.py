@@ -1,0 +1,461 @@
+"""A Gaussian mixture with parameters: fit it, score with it, draw from it."""
+
+import importlib
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Self, final
+
+import numpy as np
+import torch
+from torch import Tensor, distributions, nn
+
+from jensen.core import em, missing, mixture, normal, random
+from jensen.core.ascent import Ascent, Reseed, Step, ascend
+from jensen.core.bound import Bound
+from jensen.core.components import FLAT, Components, Diagonal, Full, Prior, Spherical, Tied, spread
+from jensen.core.errors import InputError, check_choice, check_count, check_number
+from jensen.core.mixture import Mixture
+from jensen.core.stream import Statistics, Stream
+from jensen.model.points import Points, Survey
+
+logger = logging.getLogger("jensen")
+
+STRUCTURES: dict[str, type[Full] | type[Tied] | type[Diagonal] | type[Spherical]] = {
+    "full": Full,
+    "tied": Tied,
+    "diag": Diagonal,
+    "spherical": Spherical,
+}
+
+_ROUNDING = 1e-3
+"""Products are float64 where float32's epsilon times `spread` is above this; below it the log-likelihood errs by 2e-6 or so."""
+
+FLOOR = 1e-10
+"""The least variance in any direction, as a part of the data's: clusters 10,000 deviations apart stay far above it."""
+
+
+@final
+class GMM(nn.Module):
+    """p(x) = sum_k weight_k N(x; k), fitted by EM. Its float64 parameters are buffers, so `state_dict` holds plain tensors.
+
+    Args:
+        components: K.
+        covariance: "full", "tied", "diag" or "spherical".
+        seed: for starts and draws.
+        init: "kmeans++" (centres by k-means++ and three rounds of k-means), "random" (K of the points, the data's
+            variance), `(K, D)` means, or a `Mixture` or fitted `GMM` to start from. Components that start alike stay alike.
+        restarts: starts that are fitted together, as one batch; the best is kept.
+        tolerance: EM ends when a step gains less than this many nats per example; at 0 only after `max_iter`.
+        max_iter: the most M-steps.
+        prior: pseudo-counts for a maximum a posteriori fit; `variance` and `floor` in units of each column's variance. By
+            default none, with the floor `FLOOR`: the exact maximum over covariances that have at least that part of the
+            data's variance in every direction.
+        beta: temperatures of deterministic annealing, fitted one after another: `(4, 2, 1)`.
+        missing: take NaN for missing values and marginalise them, rather than refuse them.
+        accelerate: SQUAREM, which ends at the same kind of maximum in a fraction of the steps.
+        warm_start: a later `fit` goes on from the parameters of the last.
+        order: "mean" or "weight" sorts the components, by ascending mean (first coordinate first) or descending weight, so that
+            labels agree between fits; None leaves them as they came.
+
+    Attributes, after `fit`:
+        history: a `Step` for each iteration. reseeded: the components that were started anew. converged, iterations.
+        log_likelihood: of all points, nats. failure: why a fit could not proceed and kept its last good parameters, or None.
+    """
+
+    log_weight: Tensor
+    mean: Tensor
+    _place: Tensor
+
+    def __init__(
+        self,
+        components: int,
+        covariance: str = "full",
+        *,
+        seed: int = 0,
+        init: Any = "kmeans++",
+        restarts: int = 1,
+        tolerance: float = 1e-6,
+        max_iter: int = 1000,
+        prior: Prior | None = None,
+        beta: float | Sequence[float] = 1.0,
+        missing: bool = False,
+        accelerate: bool = True,
+        warm_start: bool = False,
+        order: str | None = None,
+    ) -> None:
+        super().__init__()
+        check_count("components", components)
+        check_choice("covariance", covariance, list(STRUCTURES))
+        check_count("restarts", restarts)
+        check_count("max_iter", max_iter, least=0)
+        check_number("tolerance", tolerance, low=0)
+        check_choice("order", order, (None, "mean", "weight"))
+        self.betas = tuple(beta) if isinstance(beta, Sequence) else (beta,)
+        for each in self.betas or (None,):
+            check_number("beta", each, low=1e-6)
+        for name, value in (prior or FLAT)._asdict().items():
+            if bool((torch.as_tensor(value) < 0).any()):
+                raise InputError(f"prior.{name} is {value}: expected pseudo-counts and variances of at least 0")
+        if isinstance(init, str):
+            check_choice("init", init, ("kmeans++", "random"))
+        elif restarts > 1:
+            raise InputError(f"restarts is {restarts} with a given init: they would all be the same; use restarts=1")
+        self.components, self.covariance, self.seed = components, covariance, seed
+        self.init = init.mixture if isinstance(init, GMM) else init  # a module here would become part of this one
+        self.restarts, self.tolerance, self.max_iter, self.prior = restarts, tolerance, max_iter, prior
+        self.missing, self.accelerate, self.warm_start, self.order = missing, accelerate, warm_start, order
+        self._structure = STRUCTURES[covariance]
+        self._names = ("log_weight", *self._structure._fields)
+        for name in self._names:
+            self.register_buffer(name, None)
+        self.register_buffer("_place", torch.empty(0), persistent=False)  # follows `.to(device)` before there are parameters
+        self.history: list[Step] = []
+        self.reseeded: list[Reseed] = []
+        self.converged, self.iterations = False, 0
+        self.log_likelihood = math.nan
+        self.failure: str | None = None
+
+    # ---- parameters -----------------------------------------------------------------------------
+
+    @property
+    def mixture(self) -> Mixture:
+        """The parameters as a value, for the functions of `core.mixture` and `core.em`."""
+        if self.log_weight is None:
+            raise InputError("this GMM has no parameters: call fit, load_state_dict or GMM.of first")
+        log_weight, *parameters = (getattr(self, name) for name in self._names)
+        return Mixture(log_weight, self._structure(*parameters))
+
+    @classmethod
+    def of(cls, p: Mixture, **options: Any) -> Self:
+        """The GMM with the parameters of `p`, a mixture without leading axes."""
+        covariance = next(name for name, structure in STRUCTURES.items() if isinstance(p.components, structure))
+        gmm = cls(len(p.log_weight), covariance, **options)
+        gmm._keep(p)
+        return gmm
+
+    def _keep(self, p: Mixture) -> None:
+        for name, value in zip(self._names, (p.log_weight, *p.components), strict=True):
+            setattr(self, name, value.detach().double().clone())
+        self._place = self._place.to(self.log_weight.device)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        """Takes the shapes from the checkpoint, since D is not known before."""
+        for name in self._names:
+            value = state_dict.get(prefix + name)
+            if value is None:
+                continue
+            if len(value) != self.components and name in ("log_weight", "mean"):
+                raise InputError(
+                    f"the checkpoint has {len(value)} components: expected {self.components}; make GMM({len(value)})"
+                )
+            setattr(self, name, torch.empty_like(value, device=self._place.device))
+        super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[arg-type]
+
+    @property
+    def parameter_count(self) -> int:
+        """Free parameters, for `bic` and `aic`."""
+        components, dim = self.mixture.components.mean.shape
+        shape = {"full": components * dim * (dim + 1) // 2, "tied": dim * (dim + 1) // 2, "diag": components * dim}
+        return components - 1 + components * dim + shape.get(self.covariance, components)
+
+    # ---- fitting --------------------------------------------------------------------------------
+
+    def fit(self, x: Any, weights: Any = None) -> Self:
+        """Fit to points `(N, D)`, of which each counts `weights` `(N,)` times.
+
+        x: a tensor, a numpy array or memory map, or a DataLoader (see `Points`); only a chunk is held at a time.
+        Raises `InputError` for points that no mixture can be fitted to, before any work.
+        """
+        generator = torch.Generator().manual_seed(self.seed)
+        points = Points(x, weights, self._place.device)
+        survey = points.survey(generator, self.missing)
+        self._check(survey)
+        # Rounded to the data's precision: then subtracting it adds no error of its own.
+        chunk = next(iter(points.chunks(1)))[0]
+        origin = survey.mean.to(chunk.dtype)
+        centred = survey._replace(mean=survey.mean - origin.double(), kept=survey.kept - origin.double())
+        start = self._start(centred, origin.double(), generator)
+        prior = self.prior or Prior(floor=FLOOR)
+        prior = prior._replace(
+            variance=torch.as_tensor(prior.variance).to(survey.var) * survey.var,
+            floor=torch.as_tensor(prior.floor).to(survey.var) * survey.var,
+        )
+
+        stream = Stream(points.chunks, survey.size, origin)
+        epsilon = torch.finfo(chunk.dtype).eps
+        exact = chunk.dtype == torch.float64 or survey.size <= stream.chunk(start, torch.float64)  # few points: no gain
+
+        def expect(p: Mixture, coefficient: Tensor, beta: float) -> Statistics:
+            if survey.missing:
+                return missing.expect(points.chunks, origin, p, beta)
+            wide = exact or bool((epsilon * spread(p.components) > _ROUNDING).any())
+            return stream(p, torch.float64 if wide else torch.float32, beta, coefficient)
+
+        self.history, self.reseeded, self.iterations = [], [], 0
+        for beta in self.betas:
+            found = ascend(
+                partial(expect, beta=beta),
+                start,
+                survey.total,
+                points=survey.size,
+                sigma=survey.var.sqrt(),
+                generator=generator,
+                tolerance=self.tolerance,
+                max_iter=self.max_iter,
+                accelerate=self.accelerate,
+                beta=beta,
+                prior=prior,
+            )
+            start = Mixture(
+                *(found.mixture.log_weight[None], type(found.mixture.components)(*(v[None] for v in found.mixture.components)))
+            )
+            self._note(found)
+        mean, shape = found.mixture.components
+        self._keep(self._ordered(Mixture(found.mixture.log_weight, self._structure(mean + origin.double(), shape))))
+        return self
+
+    def _note(self, found: Ascent) -> None:
+        self.history += found.history
+        self.reseeded += found.reseeded
+        self.iterations += found.iterations
+        self.converged, self.log_likelihood, self.failure = found.converged, found.log_likelihood, found.failure
+        for event in found.reseeded:
+            logger.warning(
+                "component %d was %s after iteration %d and was seeded anew", event.component, event.reason, event.iteration
+            )
+        if found.failure:
+            logger.warning("the fit stopped and keeps its last good parameters: %s", found.failure)
+
+    def _check(self, survey: Survey) -> None:
+        size = len(survey.kept)
+        if survey.size < self.components or (size < self.components and size < survey.size):
+            raise InputError(
+                f"x has {min(survey.size, size)} points: expected at least {self.components}, one for each component"
+            )
+        unseen = (survey.low > survey.high).nonzero().flatten().tolist()
+        if unseen:
+            raise InputError(f"column {unseen[0]} of x holds nothing but NaN: expected numbers; remove it")
+        constant = (survey.low == survey.high).nonzero().flatten().tolist()
+        if len(constant) == len(survey.low):
+            raise InputError(f"all {survey.size} points of x are the same: expected at least two different ones")
+        if constant:
+            raise InputError(
+                f"column {constant[0]} of x is {survey.low[constant[0]].item():g} in every point: expected one that varies;"
+                " remove it"
+            )
+
+    def _start(self, survey: Survey, origin: Tensor, generator: torch.Generator) -> Mixture:
+        """Starts `(R, K)` about the origin."""
+        dim = len(survey.mean)
+        init = self.mixture if self.warm_start and self.log_weight is not None else self.init
+        if isinstance(init, str):
+            return _kmeans(self, survey, generator) if init == "kmeans++" else _random(self, survey, generator)
+        if not isinstance(init, Mixture):
+            mean = torch.as_tensor(np.asarray(init) if not isinstance(init, Tensor) else init).to(origin)
+            self._fits_init(mean, self._structure, dim)
+            if len(mean.unique(dim=0)) < len(mean):
+                raise InputError("init holds the same mean twice: expected different ones, since alike components stay alike")
+            init = Mixture(mean.new_full(mean.shape[:1], -math.log(len(mean))), self._structure.at(mean, survey.var))
+        self._fits_init(init.components.mean, type(init.components), dim)
+        parameters = [value.detach().to(origin) for value in init.components]
+        parameters[0] = parameters[0] - origin
+        return Mixture(init.log_weight.to(origin)[None], self._structure(*(value[None] for value in parameters)))
+
+    def _fits_init(self, mean: Tensor, structure: type, dim: int) -> None:
+        if mean.shape != (self.components, dim) or structure is not self._structure:
+            raise InputError(
+                f"init has means of shape {tuple(mean.shape)} and {structure.__name__} covariances: expected"
+                f" {(self.components, dim)} and {self._structure.__name__}"
+            )
+
+    def _ordered(self, p: Mixture) -> Mixture:
+        if self.order is None:
+            return p
+        if self.order == "weight":
+            order = p.log_weight.argsort(descending=True, stable=True)
+        else:
+            rows = p.components.mean.tolist()
+            order = torch.tensor(sorted(range(len(rows)), key=rows.__getitem__), device=p.log_weight.device)
+        kept = [value if len(value) != len(order) or self.covariance == "tied" else value[order] for value in p.components]
+        kept[0] = p.components.mean[order]
+        return Mixture(p.log_weight[order], type(p.components)(*kept))
+
+    # ---- scoring --------------------------------------------------------------------------------
+
+    def _points(self, x: Any) -> Tensor:
+        """`x` as a tensor `(N, D)` on the device of the parameters."""
+        dim = self.mixture.components.mean.shape[-1]
+        x = x if isinstance(x, Tensor) else torch.as_tensor(np.array(x))
+        x = x.to(self.mean.device, x.dtype if x.is_floating_point() else torch.float64)
+        if x.dim() != 2 or x.shape[1] != dim:
+            raise InputError(f"x has the shape {tuple(x.shape)}: expected (N, {dim}), the coordinates this GMM was fitted to")
+        if not self.missing and bool(x.isnan().any()):
+            raise InputError("x holds NaN: expected numbers; make the GMM with missing=True to marginalise them")
+        return x
+
+    def _log_joint(self, x: Tensor) -> Tensor:
+        p = self.mixture
+        return p.log_weight + missing.log_density(x, p) if bool(x.isnan().any()) else mixture.log_joint(x, p)
+
+    def log_prob(self, x: Any) -> Tensor:
+        """log p(x), `(N, D)` to `(N,)`, nats; differentiable in x. Of missing values the marginal."""
+        x = self._points(x)
+        return mixture.logsumexp(self._log_joint(x), -1) if bool(x.isnan().any()) else mixture.log_prob(x, self.mixture)
+
+    def forward(self, x: Any) -> Tensor:
+        """`log_prob`."""
+        return self.log_prob(x)
+
+    def responsibilities(self, x: Any) -> Tensor:
+        """p(k|x), `(N, D)` to `(N, K)`."""
+        return self._log_joint(self._points(x)).softmax(-1)
+
+    def predict(self, x: Any) -> Tensor:
+        """The most probable component, `(N, D)` to `(N,)` int64."""
+        return self._log_joint(self._points(x)).argmax(-1)
+
+    def bound(self, x: Any, r: Tensor | None = None) -> Bound:
+        """The bound on log p(x) at responsibilities `r` `(N, K)`, `(N,)` each part; by default where it is tight."""
+        x = self._points(x)
+        return em.bound(x, self.mixture, self.responsibilities(x) if r is None else r)
+
+    def _total(self, x: Any) -> tuple[float, int]:
+        """Sum of log p(x) over points of any kind, and their number."""
+        parts = [(float(self.log_prob(part).double().sum()), len(part)) for part, _ in Points(x).chunks(65536)]
+        return sum(value for value, _ in parts), sum(count for _, count in parts)
+
+    def bic(self, x: Any) -> float:
+        """Bayesian information criterion, -2 log p(x) + parameters log N (Schwarz 1978); less is better."""
+        total, count = self._total(x)
+        return -2 * total + self.parameter_count * math.log(count)
+
+    def aic(self, x: Any) -> float:
+        """Akaike's information criterion, -2 log p(x) + 2 parameters (Akaike 1974); less is better."""
+        return -2 * self._total(x)[0] + 2 * self.parameter_count
+
+    # ---- drawing and taking apart ---------------------------------------------------------------
+
+    def sample(self, n: int, seed: int | None = None) -> Tensor:
+        """`(n, D)` draws in the parameters' dtype; the same every time for one seed, by default that of the GMM."""
+        check_count("n", n, least=0)
+        p, key = self.mixture, self.seed if seed is None else seed
+        index = torch.arange(n, device=self.mean.device)
+        uniform = random.uniform(random.fold(key, "component"), index, (), torch.float64)
+        noise = random.normal(random.fold(key, "noise"), index, self.mean.shape[1:], torch.float64)
+        return mixture.sample(p, uniform, noise)
+
+    def marginal(self, dims: Sequence[int]) -> Mixture:
+        """The mixture of the coordinates `dims`, in that order."""
+        p, dims = self.mixture, self._dims(dims)
+        full = p.components.full()
+        return Mixture(p.log_weight, Full(*normal.marginal(normal.Normal(*full), dims)))
+
+    def conditional(self, dims: Sequence[int], values: Any) -> Mixture:
+        """The mixture of the other coordinates given that `dims` have `values`, `(len(dims),)` or `(N, len(dims))`.
+
+        Of N values the result has N as its leading axis. `core.mixture.mean` of it is the regression on `dims`.
+        """
+        p, dims = self.mixture, self._dims(dims)
+        values = torch.as_tensor(values).to(p.log_weight)
+        if values.dim() not in (1, 2) or values.shape[-1] != len(dims) or len(dims) == self.mean.shape[1]:
+            raise InputError(
+                f"dims is {dims} and values has the shape {tuple(values.shape)}: expected a value for each of dims, and dims to"
+                f" leave one of {self.mean.shape[1]} coordinates"
+            )
+        each = values.unsqueeze(-2)  # (..., 1, G) against K components
+        full = normal.Normal(*p.components.full())
+        log_weight = (p.log_weight + normal.log_density(each, normal.marginal(full, dims))).log_softmax(-1)
+        mean, scale_tril = normal.condition(full, dims, each)
+        return Mixture(log_weight, Full(mean, scale_tril.expand(*mean.shape, mean.shape[-1])))
+
+    def _dims(self, dims: Sequence[int]) -> list[int]:
+        size = self.mean.shape[1]
+        found = [dim % size for dim in dims if -size <= dim < size]
+        if not found or len(found) != len(dims) or len(set(found)) != len(found):
+            raise InputError(f"dims is {list(dims)}: expected different coordinates of 0..{size - 1}, at least one")
+        return found
+
+    # ---- other libraries ------------------------------------------------------------------------
+
+    def as_distribution(self) -> distributions.MixtureSameFamily:
+        """The same density in `torch.distributions`."""
+        p = self.mixture
+        weights = distributions.Categorical(logits=p.log_weight)
+        if isinstance(p.components, Diagonal | Spherical):
+            mean, log_var = p.components.marginals()
+            return distributions.MixtureSameFamily(
+                weights, distributions.Independent(distributions.Normal(mean, (0.5 * log_var).exp()), 1)
+            )
+        full = p.components.full()
+        return distributions.MixtureSameFamily(weights, distributions.MultivariateNormal(full.mean, scale_tril=full.scale_tril))
+
+    @classmethod
+    def from_sklearn(cls, fitted: Any, **options: Any) -> Self:
+        """The GMM with the parameters of a fitted `sklearn.mixture.GaussianMixture`."""
+        cov, mean = torch.as_tensor(fitted.covariances_).double(), torch.as_tensor(fitted.means_).double()
+        log_var = fitted.covariance_type in ("diag", "spherical")
+        components: Components = STRUCTURES[fitted.covariance_type](mean, cov.log() if log_var else torch.linalg.cholesky(cov))
+        return cls.of(Mixture(torch.as_tensor(fitted.weights_).double().log(), components), **options)
+
+    def to_sklearn(self) -> Any:
+        """A fitted `sklearn.mixture.GaussianMixture` with these parameters; scikit-learn must be installed."""
+        p = self.mixture
+        # By name: scikit-learn is no dependency of this package.
+        fitted = importlib.import_module("sklearn.mixture").GaussianMixture(self.components, covariance_type=self.covariance)
+        fitted.weights_, fitted.means_ = p.log_weight.exp().cpu().numpy(), self.mean.cpu().numpy()
+        if isinstance(p.components, Diagonal | Spherical):
+            fitted.covariances_ = p.components.log_var.exp().cpu().numpy()
+            fitted.precisions_cholesky_ = (-0.5 * p.components.log_var).exp().cpu().numpy()
+            fitted.precisions_ = fitted.precisions_cholesky_**2
+        else:
+            scale_tril = self.get_buffer("scale_tril")
+            upper = torch.linalg.solve_triangular(scale_tril, torch.eye(scale_tril.shape[-1]).to(scale_tril), upper=False).mT
+            fitted.covariances_ = (scale_tril @ scale_tril.mT).cpu().numpy()
+            fitted.precisions_cholesky_, fitted.precisions_ = upper.cpu().numpy(), (upper @ upper.mT).cpu().numpy()
+        fitted.converged_, fitted.n_iter_, fitted.n_features_in_ = self.converged, self.iterations, self.mean.shape[1]
+        return fitted
+
+
+def _random(gmm: GMM, survey: Survey, generator: torch.Generator) -> Mixture:
+    """Each start at K different points, `(R, K)`, with the data's variance and equal weights."""
+    kept = _filled(survey)
+    chosen = [torch.randperm(len(kept), generator=generator)[: gmm.components] for _ in range(gmm.restarts)]
+    mean = kept[torch.stack(chosen).to(kept.device)]
+    return Mixture(mean.new_full(mean.shape[:2], -math.log(gmm.components)), gmm._structure.at(mean, survey.var))
+
+
+def _kmeans(gmm: GMM, survey: Survey, generator: torch.Generator, rounds: int = 3) -> Mixture:
+    """Starts at k-means++ centres (Arthur & Vassilvitskii 2007) of standardised points, after `rounds` rounds of k-means.
+
+    The moments of the cells give weights and covariances, with a few pseudo-counts, since a cell may hold one point.
+    """
+    kept, weights = _filled(survey), survey.kept_weights
+    unit = (kept - survey.mean) / survey.var.sqrt()
+    nearest = torch.ones(gmm.restarts, len(unit)).to(unit)
+    centres: list[Tensor] = []
+    for _ in range(gmm.components):
+        odds = (nearest * weights).cumsum(-1)
+        if bool((odds[:, -1] <= 0).any()):
+            raise InputError(
+                f"x has only {len(centres)} different points: expected at least {gmm.components}, one for each component"
+            )
+        draw = torch.rand(gmm.restarts, 1, generator=generator, dtype=torch.float64).to(unit) * odds[:, -1:]
+        centres.append(unit[torch.searchsorted(odds, draw, right=True).squeeze(1).clamp(max=len(unit) - 1)])
+        distance = (unit - centres[-1].unsqueeze(1)).square().sum(-1)
+        nearest = torch.minimum(nearest, distance) if len(centres) > 1 else distance
+    centre = torch.stack(centres, 1)
+    for _ in range(rounds + 1):
+        label = torch.cdist(unit, centre).argmin(-1)  # (R, M)
+        r = nn.functional.one_hot(label, gmm.components) * weights.unsqueeze(-1)
+        count = r.sum(-2).unsqueeze(-1)
+        centre = torch.where(count > 0, r.mT @ unit / count.clamp(min=1e-300), centre)
+    p = Mixture(centre[..., 0], gmm._structure.at(survey.mean + centre * survey.var.sqrt(), survey.var))
+    prior = Prior(weight=1.0, covariance=2.0, variance=survey.var)
+    return em.m_step(p, p.components.moments(kept, r), prior)
+
+
+def _filled(survey: Survey) -> Tensor:
+    """The points kept, `(M, D)`, with the column's mean for a missing value."""
+    return torch.where(survey.kept.isnan(), survey.mean, survey.kept)

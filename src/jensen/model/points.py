@@ -1,0 +1,157 @@
+"""Points for a fit, wherever they are: a tensor, a numpy array or memory map, or batches from a loader."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jensen.core.errors import InputError
+
+_KEPT = 8192
+"""Points kept at random for choosing where to start."""
+
+
+class Survey(NamedTuple):
+    """What one pass over the points finds; points of weight 0 count for nothing but `size`.
+
+    size: N, and `total`: the sum of weights.
+    mean, var: `(D,)` float64, of the values that are not missing.
+    low, high: `(D,)`, their range.
+    missing: whether there is a NaN.
+    kept: up to 8,192 of the points in random order, `(M, D)`, and their weights `(M,)`, float64.
+    """
+
+    size: int
+    total: float
+    mean: Tensor
+    var: Tensor
+    low: Tensor
+    high: Tensor
+    missing: bool
+    kept: Tensor
+    kept_weights: Tensor
+
+
+@final
+class Points:
+    """`x` in chunks `(n, D)` of float32 or float64 on one device, as often as needed, never held as a whole.
+
+    x: an `(N, D)` tensor, numpy array (memory-mapped ones are read chunk by chunk) or nested list; or an iterable of batches
+        `(n, *event)`, or tuples that begin with one, that can be passed over again and again, such as a DataLoader.
+    weights: `(N,)`, for an array.
+    device: where batches and arrays go; a tensor stays where it is.
+    """
+
+    def __init__(self, x: Any, weights: Any = None, device: torch.device | str = "cpu") -> None:
+        if isinstance(x, list) and not any(isinstance(row, Tensor | np.ndarray) for row in x):
+            x = np.asarray(x)
+        self.array = isinstance(x, Tensor | np.ndarray)
+        if not self.array and (not isinstance(x, Iterable) or isinstance(x, Iterator)):
+            raise InputError(
+                f"x is a {type(x).__name__}: expected a tensor, a numpy array, or batches that can be read again and again"
+                " (a DataLoader or a list)"
+            )
+        if self.array and (x.ndim != 2 or 0 in x.shape[1:]):
+            raise InputError(f"x has the shape {tuple(x.shape)}: expected (N, D), points by coordinates; reshape it")
+        if self.array and not isinstance(x, Tensor) and x.dtype.kind not in "fiub":
+            raise InputError(f"x is an array of {x.dtype}: expected numbers; convert it to float32 or float64")
+        self._x = x
+        self.device = x.device if isinstance(x, Tensor) else torch.device(device)
+        self._weights = None if weights is None else self._checked(weights)
+
+    def _checked(self, weights: Any) -> Tensor:
+        if not self.array:
+            raise InputError("weights came with batches: expected an array x; give x as one array or memory map")
+        weights = torch.as_tensor(weights).detach().to(self.device, torch.float64)
+        if weights.shape != (len(self._x),):
+            raise InputError(f"weights has the shape {tuple(weights.shape)}: expected ({len(self._x)},), one for each point")
+        if not bool(weights.isfinite().all()) or bool((weights < 0).any()):
+            worst = weights[~(weights.isfinite() & (weights >= 0))][0].item()
+            raise InputError(f"weights holds {worst:g}: expected finite numbers of at least 0; remove those points")
+        if not bool(weights.any()):
+            raise InputError("weights are all 0: expected at least one above 0")
+        return weights
+
+    def chunks(self, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Points and weights, at most `size` at a time."""
+        if not self.array:
+            for batch in self._x:
+                whole = batch[0] if isinstance(batch, tuple | list) else batch
+                yield from ((part, None) for part in self._ready(whole).flatten(1).split(size))
+            return
+        for start in range(0, len(self._x), size):
+            part = slice(start, start + size)
+            yield self._ready(self._x[part]), None if self._weights is None else self._weights[part]
+
+    def _ready(self, part: Any) -> Tensor:
+        if isinstance(part, np.ndarray):
+            kept = np.float32 if part.dtype.kind == "f" and part.dtype.itemsize <= 4 else np.float64
+            # torch warns of arrays that it must not write to; it does not write, but a copy of a chunk costs nothing.
+            part = torch.from_numpy(np.array(part, kept) if not part.flags.writeable else np.asarray(part, kept))
+        if not part.is_floating_point():
+            part = part.double()
+        return part.detach().to(self.device, torch.float64 if part.dtype == torch.float64 else torch.float32)
+
+    def survey(self, generator: torch.Generator, missing: bool) -> Survey:
+        """One pass; refuses points that no mixture can be fitted to."""
+        size, total, found = 0, 0.0, False
+        weight = mean = square = low = high = kept = torch.empty(0)
+        keys = kept_weights = torch.empty(0, dtype=torch.float64)
+        for x, w in self.chunks(4096):
+            if size and x.shape[1] != len(mean):
+                raise InputError(f"x has a batch of {x.shape[1]} columns after others of {len(mean)}: expected one width")
+            if not bool(x.isfinite().all()):
+                found = found or bool(x.isnan().any())
+                _refuse(x, size, missing)
+            size += len(x)
+            w = torch.ones(len(x), dtype=torch.float64, device=x.device) if w is None else w
+            x, w = (x, w) if bool(w.all()) else (x[w > 0], w[w > 0])
+            x, seen = x.double(), ~x.isnan()
+            part = _Part.of(torch.where(seen, x, 0), w.unsqueeze(1) * seen)
+            if not len(weight):
+                weight, mean, square = part
+                low, high, kept = x.new_full(mean.shape, torch.inf), x.new_full(mean.shape, -torch.inf), x[:0]
+                keys, kept_weights = keys.to(x.device), kept_weights.to(x.device)
+            else:  # Chan, Golub & LeVeque 1983
+                both, shift = weight + part.weight, part.mean - mean
+                share = part.weight / both.clamp(min=1e-300)
+                square = square + part.square + shift.square() * weight * share
+                weight, mean = both, mean + shift * share
+            low = torch.minimum(low, torch.where(seen, x, torch.inf).amin(0)) if len(x) else low
+            high = torch.maximum(high, torch.where(seen, x, -torch.inf).amax(0)) if len(x) else high
+            total += float(w.sum())
+            keys = torch.cat([keys, torch.rand(len(x), generator=generator, dtype=torch.float64).to(x.device)])
+            kept, kept_weights = torch.cat([kept, x]), torch.cat([kept_weights, w])
+            if len(keys) > 2 * _KEPT:
+                keys, kept, kept_weights = _least(keys, kept, kept_weights)
+        keys, kept, kept_weights = _least(keys, kept, kept_weights)
+        return Survey(size, total, mean, square / weight.clamp(min=1e-300), low, high, found, kept, kept_weights)
+
+
+class _Part(NamedTuple):
+    weight: Tensor
+    mean: Tensor
+    square: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor, weight: Tensor) -> "_Part":
+        total = weight.sum(0)
+        mean = (weight * x).sum(0) / total.clamp(min=1e-300)
+        return cls(total, mean, (weight * (x - mean).square()).sum(0))
+
+
+def _least(keys: Tensor, *values: Tensor) -> list[Tensor]:
+    order = keys.argsort()[:_KEPT]
+    return [part[order] for part in (keys, *values)]
+
+
+def _refuse(x: Tensor, before: int, missing: bool) -> None:
+    """Say which number is not finite, unless it is a NaN and those are `missing` values."""
+    bad = x.isinf() if missing else ~x.isfinite()
+    if bool(bad.any()):
+        row, column = bad.nonzero()[0].tolist()
+        kind = "NaN" if bool(x[row, column].isnan()) else "an infinite number"
+        remedy = "remove or mend those points" + (", or give missing=True to marginalise NaN" if kind == "NaN" else "")
+        raise InputError(f"x holds {kind} in row {before + row}, column {column}: expected finite numbers; {remedy}")

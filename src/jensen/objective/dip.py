@@ -1,0 +1,56 @@
+"""A covariance of the latents near the identity: DIP-VAE."""
+
+import torch
+from torch import Tensor
+
+from jensen.core.bound import Inference
+from jensen.core.errors import check_choice
+from jensen.core.minibatch import gather_minibatch
+from jensen.core.schedule import Schedule, as_schedule
+from jensen.objective.objective import Objective
+
+VARIANTS = ("I", "II")
+
+
+class DIP(Objective):
+    """distortion + rate + off_diagonal * sum_{i != j} C_ij^2 + diagonal * sum_i (C_ii - 1)^2, nats per example.
+
+    Kumar, Sattigeri & Balakrishnan 2018 (arXiv 1711.00848), eq. 6-7:
+
+        I    C = Cov_x[mean(x)]
+        II   C = Cov_x[mean(x)] + E_x[diag var(x)], the covariance of q(z)
+
+    over the whole minibatch, of all ranks, with divisor M. A match of moments that stands for TC + DWKL: where q(z) is
+    Gaussian both are 0 together (for II).
+
+    Args:
+        variant: `I` or `II`.
+        off_diagonal: a number or a schedule of the optimiser's step, at least 0.
+        diagonal: likewise.
+    """
+
+    def __init__(self, variant: str = "I", off_diagonal: float | Schedule = 10.0, diagonal: float | Schedule = 100.0) -> None:
+        super().__init__()
+        check_choice("variant", variant, VARIANTS)
+        self.variant = variant
+        self.off_diagonal = as_schedule("off_diagonal", off_diagonal, low=0)
+        self.diagonal = as_schedule("diagonal", diagonal, low=0)
+
+    def forward(self, inference: Inference, step: Tensor) -> Tensor:
+        distortion, rate = inference.bound
+        off_diagonal, diagonal = self._departures(inference)
+        return (distortion + rate).mean() + self.off_diagonal(step) * off_diagonal + self.diagonal(step) * diagonal
+
+    def terms(self, inference: Inference, step: Tensor) -> dict[str, Tensor]:
+        off_diagonal, diagonal = self._departures(inference)
+        return {"covariance_off_diagonal": off_diagonal, "covariance_diagonal": diagonal}
+
+    def _departures(self, inference: Inference) -> tuple[Tensor, Tensor]:
+        """sum_{i != j} C_ij^2 and sum_i (C_ii - 1)^2, `()` each."""
+        mean, log_var = (gather_minibatch(part) for part in inference.posterior)
+        centred = mean - mean.mean(0)
+        covariance = centred.T @ centred / len(mean)
+        if self.variant == "II":
+            covariance = covariance + torch.diag(log_var.exp().mean(0))
+        variance = covariance.diagonal()
+        return (covariance - torch.diag(variance)).square().sum(), (variance - 1).square().sum()

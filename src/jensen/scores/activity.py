@@ -1,0 +1,54 @@
+"""Which latents a model uses: three rules, for the scores that leave the others out."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from jensen.core.errors import InputError, check_choice
+from jensen.core.gaussian import Gaussian, kl, standard
+from jensen.scores.inputs import Floats
+
+RULES = ("kl", "range", "variance")
+KL_THRESHOLD = 0.01
+VARIANCE_THRESHOLD = 0.01
+RANGE_THRESHOLD = 1 / 20
+
+
+def mean_kl(codes: Floats, log_var: Floats) -> Floats:
+    """Each latent's KL(q(z_j|x) || N(0, 1)), averaged over the points: `(D,)`, in nats."""
+    posterior = Gaussian(torch.from_numpy(codes), torch.from_numpy(log_var))
+    return kl(posterior, standard(posterior.mean)).mean(0).numpy()
+
+
+Active = str | Sequence[bool] | npt.NDArray[np.bool_] | None
+"""A rule, or the latents themselves: `(D,)` booleans."""
+
+
+def active_latents(codes: Floats, log_var: Floats | None, rule: Active) -> npt.NDArray[np.bool_]:
+    """The latents that `rule` calls active, `(D,)`.
+
+    "kl": mean KL from N(0, 1) above 0.01 nats; needs `log_var`. "range": a range above 1/20 of the largest (Hsu et al.
+    2023; their training code has 1/8), which hangs on the scale of the other latents. "variance": variance of the means
+    above 0.01 (Burda et al. 2016). A mask `(D,)` names them outright. None is "kl" where there is a `log_var`, else "range".
+    """
+    if rule is None:
+        rule = "range" if log_var is None else "kl"
+    if not isinstance(rule, str):
+        mask = np.asarray(rule)
+        if mask.dtype != bool or mask.shape != codes.shape[1:]:
+            raise InputError(
+                f"active is {mask.dtype} of shape {mask.shape}: expected {codes.shape[1]} booleans, one a latent, "
+                f"or one of {', '.join(RULES)}"
+            )
+        return mask
+    check_choice("active", rule, RULES)
+    if rule == "variance":
+        return codes.var(0) > VARIANCE_THRESHOLD
+    if rule == "range":
+        spread = np.ptp(codes, 0)
+        return spread > RANGE_THRESHOLD * spread.max()
+    if log_var is None:
+        raise InputError('active is "kl" but there is no log_var: expected the posterior\'s log_var, or active="range"')
+    return mean_kl(codes, log_var) > KL_THRESHOLD

@@ -1,0 +1,96 @@
+"""Entropies and mutual information of codes and factors, in nats: what most scores are made of.
+
+Natural logarithms throughout. Plug-in estimates count, and are biased up: by about (bins - 1)(classes - 1) / (2 N) nats
+for a mutual information (Miller 1955), which is .035 for 20 bins, 40 classes and 10,000 points, and .37 for 1,000.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from jensen.scores.inputs import Floats, Labels, numbered, standardised
+
+
+def divide(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Floats:
+    """`numerator / denominator` with x / 0 := 0: where there is nothing to share, nothing has a share of it."""
+    numerator, denominator = np.broadcast_arrays(np.asarray(numerator, float), np.asarray(denominator, float))
+    return np.divide(numerator, denominator, out=np.zeros(denominator.shape), where=denominator != 0)
+
+
+class Top(NamedTuple):
+    """The largest entry along an axis, where it is, and the second largest (0 where there is no second)."""
+
+    first: Floats
+    place: npt.NDArray[np.int64]
+    second: Floats
+
+
+def top(values: Floats, axis: int) -> Top:
+    """The two largest of non-negative `values` along `axis`; of equal ones the first counts as the largest."""
+    order = np.sort(values, axis)
+    first = np.take(order, -1, axis)
+    second = np.take(order, -2, axis) if values.shape[axis] > 1 else np.zeros_like(first)
+    return Top(first, values.argmax(axis), second)
+
+
+def discretise(codes: Floats, bins: int) -> Labels:
+    """`codes` `(N, D)` to the numbers of `bins` equally wide intervals over each latent's range, `(N, D)`.
+
+    As `numpy.digitize(z, numpy.histogram(z, bins)[1][:-1]) - 1`, written so that a constant latent, or one whose range is
+    a few float spacings, is no error.
+    """
+    low = codes.min(0)
+    place = divide(codes - low, codes.max(0) - low)
+    return np.minimum((place * bins).astype(np.int64), bins - 1)
+
+
+def contingency(first: Labels, second: Labels) -> Floats:
+    """How often each pair of labels occurs, `(A, B)`, for labels `(N,)` numbered from 0."""
+    shape = first.max() + 1, second.max() + 1
+    return np.bincount(first * shape[1] + second, minlength=shape[0] * shape[1]).reshape(shape).astype(np.float64)
+
+
+def entropy(counts: npt.NDArray[np.floating | np.integer]) -> float:
+    """Plug-in entropy of `counts` of any shape."""
+    share = counts[counts > 0] / counts.sum()
+    return float(max(-(share * np.log(share)).sum(), 0.0))
+
+
+def entropies(labels: Labels) -> Floats:
+    """H of each column, `(N, F)` to `(F,)`."""
+    return np.array([entropy(np.bincount(column)) for column in numbered(labels).T])
+
+
+def mutual_information(counts: Floats) -> float:
+    """Plug-in mutual information of the pairs counted in `(A, B)`."""
+    joint = counts / counts.sum()
+    independent = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
+    held = joint > 0
+    return float(max((joint[held] * np.log(joint[held] / independent[held])).sum(), 0.0))
+
+
+def informations(discrete: Labels, factors: Labels) -> Floats:
+    """Plug-in I(z_j; v_k) of discrete codes `(N, D)` and factors `(N, F)`: `(D, F)`."""
+    discrete, factors = numbered(discrete), numbered(factors)
+    return np.array([[mutual_information(contingency(z, v)) for v in factors.T] for z in discrete.T])
+
+
+def neighbour_informations(codes: Floats, factors: Labels, neighbours: int, seed: int) -> Floats:
+    """I(z_j; v_k) of continuous codes `(N, D)` by nearest neighbours: `(D, F)`.
+
+    Ross 2014 ("Mutual information between discrete and continuous data sets"), the estimator of Kraskov et al. 2004 for a
+    discrete partner, as in scikit-learn's `mutual_info_classif`, which clamps it at 0. Its standard deviation on
+    independent data is about 0.7 / sqrt(N) nats. No bins, so no ceiling: a perfect code reaches H(v_k).
+    """
+    from sklearn.feature_selection import mutual_info_classif
+
+    scaled, labels = standardised(codes), numbered(factors)
+    found = np.zeros((codes.shape[1], factors.shape[1]))
+    varying = np.flatnonzero(np.ptp(codes, 0) > 0)  # the estimator breaks ties by noise, so a constant would score a little
+    for k, column in enumerate(labels.T):
+        if len(varying) and np.bincount(column).max() > 1:  # a value that one point has tells it nothing
+            found[varying, k] = mutual_info_classif(
+                scaled[:, varying], column, discrete_features=False, n_neighbors=neighbours, random_state=seed
+            )
+    return np.minimum(found, entropies(factors))
