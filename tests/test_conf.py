@@ -2,6 +2,7 @@
 
 import pytest
 from conftest import TINY
+from hydra import compose
 from hydra.errors import ConfigCompositionException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -35,7 +36,9 @@ def test_every_choice_composes_and_instantiates(configure, group, choice, tmp_pa
         override = f"+{group}={choice}" if group == "transform" else f"{group}={choice}"
     extra = ["data.root=somewhere"] if choice in ("folder",) else []
     model = ["model=mlp"] if group == "data" else []
-    cfg = configure(override, *extra, *model)
+    if choice in ("water_filling", "probabilistic_pca"):
+        model = ["data=gaussian", "model=linear"]
+    cfg = configure(*model, override, *extra)
     assert isinstance(instantiate(cfg.data), DataModule)
     assert isinstance(instantiate(cfg.algorithm), Gradient)
     instantiate(cfg.trainer, accelerator="cpu", logger=instantiate(cfg.logger, save_dir=tmp_path))
@@ -101,3 +104,9 @@ def test_wrong_values_are_one_sentence_before_training(configure, tmp_path, over
 
 def test_the_resolved_configuration_is_plain(configure):
     OmegaConf.to_container(configure("experiment=mnist_mlp"), resolve=True, throw_on_missing=True)
+
+
+def test_evaluate_and_encode_compose(configure):
+    cfg = compose("evaluate", ["diagnostics=[mig_hist20,dci]"])
+    assert list(cfg.diagnostics) == ["mig_hist20", "dci"]
+    assert compose("encode").out == "codes.npz"

@@ -160,9 +160,10 @@ def judge(fitted: Any, w: Workload, x: np.ndarray) -> float:
     if isinstance(fitted, GMM):
         p = fitted.mixture
     else:
-        if hasattr(fitted, "weights_"):
+        library = type(fitted).__module__.split(".")[0]
+        if library == "sklearn":
             weights, means, cov = fitted.weights_, fitted.means_, fitted.covariances_
-        elif hasattr(fitted, "priors"):
+        elif library == "pomegranate":
             weights = fitted.priors.cpu().numpy()
             means = np.stack([each.means.cpu().numpy() for each in fitted.distributions])
             cov = np.stack([each.covs.cpu().numpy() for each in fitted.distributions])
@@ -186,13 +187,14 @@ def products(w: Workload, dtype: torch.dtype, device: str) -> Callable[[], float
 
     def once() -> float:
         count = max(1, w.points // chunk)
+        repeats = max(1, 100_000 // w.points)
 
         def iteration() -> None:
-            for _ in range(count):
+            for _ in range(count * repeats):
                 torch.mm(coefficient, features, out=r)
                 torch.mm(features, r.T, out=sums)
 
-        return timed(iteration, device)[0] * w.points / (count * chunk)
+        return timed(iteration, device)[0] * w.points / (count * repeats * chunk)
 
     return once
 

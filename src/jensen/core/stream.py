@@ -88,15 +88,14 @@ class Stream:
         total: Tensor | float = 0.0
         sums: Tensor | float = 0.0
         scatter = mean.new_zeros(dim, dim)
+        # Smaller responsibilities would be subnormal numbers: exp and the products are ten times slower on those.
+        low = -650.0 if dtype == torch.float64 else -75.0
 
         for features, weight in self._features(p, dtype):
             r = torch.mm(coefficient, features, out=self._buffer("r", rows, features.shape[1], dtype))
             joint = r.view(rows // components, components, -1)
             top = joint.amax(1, keepdim=True)
-            joint.sub_(top)
-            if dtype == torch.float32:  # smaller terms would be subnormal numbers, ten times slower; float64 has none here
-                joint.clamp_(min=-80)
-            evidence = joint.exp_().sum(1, keepdim=True)
+            evidence = joint.sub_(top).clamp_(min=low).exp_().sum(1, keepdim=True)
             joint.mul_(evidence.reciprocal() if weight is None else weight / evidence)
             log_prob = evidence.log_().add_(top).squeeze(1)
             total = total + (log_prob if weight is None else log_prob * weight).sum(-1, dtype=torch.float64)

@@ -1,0 +1,109 @@
+"""One row a latent: a decoder that shows its z as pixels tells what moved."""
+
+import numpy as np
+import pytest
+import torch
+from snapshots import image_snapshot, randn, vector_snapshot, with_posterior
+
+from jensen.diagnostics import traversals as module
+from jensen.diagnostics.traversals import traversals
+
+DIM = 4
+
+
+@pytest.fixture
+def shown():
+    """A snapshot of 101 codes whose decoder gives z itself as one row of pixels."""
+    mean = randn(101, DIM) * torch.tensor([0.2, 1.5, 0.8, 0.4])
+    snapshot = with_posterior(image_snapshot(latents=DIM), mean, torch.full((101, DIM), -2.0))
+    return snapshot._replace(decode=lambda z: ((z + 5) / 10)[:, None, None])  # (B, 1, 1, DIM)
+
+
+def pixels(picture, rows, columns):
+    """The grey level of each cell's pixels, `(rows, columns, DIM)`: a pixel is enlarged to a square, and a gap is 2."""
+    height = picture.shape[1] // rows
+    size = height - 2
+    width = size * DIM + 2
+    start = picture.shape[2] - columns * width
+    down = torch.arange(rows)[:, None, None] * height + size // 2
+    across = start + torch.arange(columns)[None, :, None] * width + torch.arange(DIM) * size + size // 2
+    return picture[0, down, across]
+
+
+def expected_pixels(snapshot, image, latents, columns, tail):
+    """By loops: `(latents, columns, DIM)`."""
+    codes = snapshot.posterior.mean.numpy()
+    order = np.argsort(-snapshot.latent_rate.mean(0).numpy())[:latents]
+    code = snapshot.encode(snapshot.images[image : image + 1]).mean[0].numpy()
+    rows = np.empty((len(order), columns, DIM))
+    for row, latent in enumerate(order):
+        low, high = np.quantile(codes[:, latent], [tail, 1 - tail])
+        for column, value in enumerate(np.linspace(low, high, columns)):
+            rows[row, column] = code
+            rows[row, column, latent] = value
+    return np.rint(255 * np.clip((rows + 5) / 10, 0, 1))
+
+
+@pytest.mark.parametrize(("latents", "columns", "tail"), [(10, 11, 0.01), (2, 5, 0.1), (3, 2, 0.0)])
+def test_the_latent_of_a_row_goes_from_quantile_to_quantile_and_the_others_stay(shown, latents, columns, tail):
+    found = traversals(shown, latents=latents, columns=columns, images=3, tail=tail)
+    assert list(found) == ["image_0", "image_1", "image_2"]
+    for number, picture in enumerate(found.values()):
+        expected = expected_pixels(shown, number, latents, columns, tail)
+        got = pixels(picture, min(latents, DIM), columns).numpy().astype(float)
+        assert np.abs(got - expected).max() <= 1  # half a grey level either way
+
+
+def test_the_decoder_gets_each_row_with_one_latent_changed(shown):
+    seen = []
+    traversals(shown._replace(decode=lambda z: seen.append(z) or shown.decode(z)), images=1)
+    z = seen[0].unflatten(0, (DIM, 11))
+    code = shown.encode(shown.images[:1]).mean[0]
+    for row, latent in enumerate(shown.latent_rate.mean(0).argsort(descending=True).tolist()):
+        others = [other for other in range(DIM) if other != latent]
+        assert torch.equal(z[row][:, others], code[others].expand(11, -1))
+        values = shown.posterior.mean[:, latent].sort().values
+        assert z[row, 0, latent] == values[1]
+        assert z[row, -1, latent].item() == pytest.approx(values[99].item(), rel=1e-6)
+        steps = z[row, :, latent].diff()
+        assert steps.numpy() == pytest.approx(np.full(10, steps.mean().item()), rel=1e-3)
+        assert steps.min() > 0
+
+
+def test_rows_are_labelled_with_latent_and_rate_in_falling_order(shown, monkeypatch):
+    labels = []
+    monkeypatch.setattr(module, "grid", lambda rows, names: labels.append(names))
+    traversals(shown, latents=3, images=1)
+    rates = shown.latent_rate.mean(0).tolist()
+    expected = sorted(((rate, latent) for latent, rate in enumerate(rates)), reverse=True)[:3]
+    assert labels == [[f"z{latent}\n{rate:.2f} nats" for rate, latent in expected]]
+
+
+@pytest.mark.parametrize("channels", [1, 3, 2])
+def test_pictures_of_real_images_hold_every_cell_beside_the_labels(channels):
+    snapshot = image_snapshot(channels=channels)
+    found = traversals(snapshot)
+    assert list(found) == ["image_0", "image_1"]
+    for picture in found.values():
+        cell = picture.shape[1] // 4
+        assert picture.dtype == torch.uint8
+        assert picture.shape[:2] == (3, 4 * cell)
+        assert (cell - 2) % 16 == 0  # low images are enlarged beside labels
+        assert 30 < picture.shape[2] - 11 * cell < 150
+
+
+def test_the_same_images_every_time():
+    snapshot = image_snapshot()
+    first, again = traversals(snapshot), traversals(snapshot)
+    assert first.keys() == again.keys()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["image_0"], first["image_1"])
+
+
+def test_vectors_have_none():
+    assert traversals(vector_snapshot()) == {}
+
+
+def test_one_held_out_example_is_enough():
+    found = traversals(image_snapshot(count=1))
+    assert list(found) == ["image_0"]

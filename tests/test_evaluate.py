@@ -1,0 +1,197 @@
+"""Evaluating, encoding and loading finished runs, and scoring codes from elsewhere."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from sklearn.metrics import mutual_info_score
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import jensen
+from jensen.core.errors import InputError
+from jensen.evaluate import on_run, read_codes, save
+from jensen.run import configuration, restored
+from jensen.train import train
+
+OVERRIDES = (*TINY, "trainer.accelerator=cpu", "trainer.max_steps=30", "diagnostics=[]")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run's folder, made once by the command that users type."""
+    folder = tmp_path_factory.mktemp("finished")
+    command("train", *OVERRIDES, "hydra.run.dir=run", cwd=folder)
+    return folder / "run"
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def command(program: str, *overrides: str, cwd: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", f"jensen.{program}", *overrides]
+    done = subprocess.run(line, cwd=cwd, env=dict(os.environ), capture_output=True, text=True, timeout=300)
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_evaluate_writes_scores_and_appends_to_tensorboard(run):
+    done = command("evaluate", f"run={run}", "diagnostics=[rate,mig_hist20]", cwd=run.parent)
+    assert "encoded 60 examples in" in done.stdout
+    entry = json.loads((run / "scores.json").read_text())
+    assert {"run", "checkpoint", "step", "split", "bound", "version", "diagnostics"} <= entry.keys()
+    assert entry["step"] == 30
+    assert entry["diagnostics"]["mig_hist20"]["settings"]["function"]["path"] == "jensen.scores.mig_hist20"
+    events = EventAccumulator(str(run))
+    events.Reload()
+    (event,) = events.Scalars("mig_hist20/mig_hist20")
+    assert event.step == 30
+    assert event.value == pytest.approx(entry["diagnostics"]["mig_hist20"]["mig_hist20"])
+    assert not list(run.glob("*.partial"))
+
+
+def test_later_diagnostics_join_the_scores_of_the_same_checkpoint(run):
+    command("evaluate", f"run={run}", "diagnostics=[rate]", cwd=run.parent)
+    command("evaluate", f"run={run}", "diagnostics=[sap_r2]", cwd=run.parent)
+    assert set(json.loads((run / "scores.json").read_text())["diagnostics"]) == {"rate", "sap_r2"}
+
+
+def test_the_evaluated_bound_is_the_one_of_training(configure, tmp_path):
+    cfg = configure(*OVERRIDES)
+    results = train(cfg, tmp_path)
+    (tmp_path / ".hydra").mkdir()
+    OmegaConf.save(cfg, tmp_path / ".hydra" / "config.yaml")
+    bound = on_run(tmp_path, "validation", "last", {})["bound"]
+    for name in ("elbo", "distortion", "rate", "loss"):
+        assert bound[name] == pytest.approx(results[f"val/{name}"], rel=1e-6)
+
+
+def test_encode_writes_what_the_loaded_model_says(run, tmp_path):
+    command("encode", f"run={run}", f"out={tmp_path / 'codes.npz'}", cwd=run.parent)
+    model, data = jensen.load(run), instantiate(configuration(run).data)
+    assert not model.training
+    with np.load(tmp_path / "codes.npz", allow_pickle=False) as codes, torch.no_grad():
+        order = data._rows[0].sort().values
+        examples = data.examples("train")
+        posterior = model.encode(examples.decode(examples[order].x))
+        assert np.allclose(codes["codes"], posterior.mean, atol=1e-6)
+        assert np.allclose(codes["log_var"], posterior.log_var, atol=1e-6)
+        assert np.array_equal(codes["factors"], examples[order].factors)
+        assert codes["names"].tolist() == ["shape", "scale", "orientation", "posX", "posY"]
+
+
+@pytest.mark.parametrize(("split", "count"), [("validation", 60), ("train", 240)])
+def test_any_split_is_encoded(run, split, count):
+    seen = []
+    on_run(run, split, "best", {"count": lambda snapshot: seen.append(len(snapshot.z)) or {}})
+    assert seen == [count]
+
+
+def test_codes_from_elsewhere_are_scored(tmp_path):
+    rng = np.random.default_rng(0)
+    factors = rng.integers(0, 4, (500, 2))
+    np.savez(tmp_path / "codes.npz", codes=factors + 0.01 * rng.standard_normal((500, 2)), factors=factors)
+    command("evaluate", "codes=codes.npz", "diagnostics=[mig_hist20]", cwd=tmp_path)
+    found = json.loads((tmp_path / "codes.scores.json").read_text())["diagnostics"]["mig_hist20"]["mig_hist20"]
+    entropy = [mutual_info_score(column, column) for column in factors.T]
+    leak = mutual_info_score(*factors.T)
+    assert found == pytest.approx(np.mean([1 - leak / each for each in entropy]), abs=1e-6)
+
+
+def test_what_can_be_scored_is_and_what_failed_is_named(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "codes.npz", codes=rng.standard_normal((300, 2)), factors=rng.integers(0, 3, (300, 2)))
+    chosen = "diagnostics=[mig_exact,sap_r2,samples]"
+    done = command("evaluate", "codes=codes.npz", chosen, cwd=tmp_path, status=1)
+    assert "mig_exact failed: log_var is missing" in done.stderr
+    assert "samples failed" in done.stderr
+    assert set(json.loads((tmp_path / "codes.scores.json").read_text())["diagnostics"]) == {"sap_r2"}
+
+
+def arrays(**changes):
+    return {"codes": np.zeros((5, 2)), "factors": np.zeros((5, 1), int)} | changes
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (arrays(factors=np.zeros((4, 1), int)), "with one N"),
+        (arrays(factors=np.zeros((5, 1))), "expected integer labels"),
+        (arrays(codes=np.zeros(5)), r"expected \(N, D\)"),
+        (arrays(log_var=np.zeros((5, 3))), r"log_var \(5, 3\)"),
+        ({"codes": np.zeros((5, 2))}, "expected arrays codes"),
+        (arrays(codes=np.array([{}], dtype=object)), "expected an npz file of plain arrays"),
+    ],
+)
+def test_other_arrays_are_refused(tmp_path, content, message):
+    np.savez(tmp_path / "codes.npz", **content)
+    with pytest.raises(InputError, match=message):
+        read_codes(tmp_path / "codes.npz")
+
+
+def test_what_is_no_npz_file_is_refused(tmp_path):
+    (tmp_path / "codes.npz").write_bytes(b"not a zip file")
+    for name in ("codes.npz", "missing.npz"):
+        with pytest.raises(InputError, match="cannot be read"):
+            read_codes(tmp_path / name)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path, run):
+    with pytest.raises(InputError, match=r"has no \.hydra/config\.yaml"):
+        jensen.load(tmp_path)
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(InputError, match=r"last\.ckpt is missing"):
+        jensen.load(run)
+
+
+def test_a_torn_checkpoint_is_refused(run):
+    path = run / "checkpoints" / "last.ckpt"
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(InputError, match="expected a whole checkpoint"):
+        restored(run)
+    jensen.load(run, "best")
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(run):
+    path = run / ".hydra" / "config.yaml"
+    path.write_text(path.read_text().replace("latent_dim: 3", "latent_dim: 4"))
+    with pytest.raises(InputError, match="does not fit the model"):
+        jensen.load(run)
+
+
+def test_a_checkpoint_with_code_in_it_is_not_run(run, tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "ran",))
+
+    torch.save({"state_dict": Payload()}, run / "checkpoints" / "last.ckpt")
+    with pytest.raises(InputError, match="cannot be read"):
+        jensen.load(run)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_scores_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "scores.json"
+    save(path, {"run": "a", "diagnostics": {"x": 1}})
+    before = path.read_text()
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(InputError, match="No space left"):
+        save(path, {"run": "a", "diagnostics": {"y": 2}})
+    monkeypatch.undo()
+    assert path.read_text() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["scores.json"]
