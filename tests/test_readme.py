@@ -58,6 +58,16 @@ def test_a_command_runs_on_a_folder_of_images(tmp_path):
     assert "val/elbo" in run(line.replace("IMAGES", str(tmp_path / "images")), tmp_path, *extra).stdout
 
 
+def test_the_commands_for_a_finished_run(tmp_path):
+    size = ["data.size=400", "data.validation=100", "model=mlp"]
+    run("python -m jensen.train hydra.run.dir=RUN", tmp_path, "trainer.max_steps=2", "trainer.accelerator=cpu", *size)
+    for line in commands("run on a run"):
+        extra = ["diagnostics=[mig_hist20,mig_exact]"] if "diagnostics" not in line and "evaluate" in line else []
+        run(line.replace("dci,", ""), tmp_path, *extra)
+    assert (tmp_path / "RUN" / "scores.json").exists()
+    assert (tmp_path / "codes.scores.json").exists()
+
+
 def test_the_extensions_work_as_written(tmp_path):
     files = re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", README, re.DOTALL)
     assert len(files) == 8
@@ -68,7 +78,7 @@ def test_the_extensions_work_as_written(tmp_path):
     done = run(line, tmp_path, "trainer.max_steps=20", "trainer.accelerator=cpu", "hydra.run.dir=here")
     assert "val/elbo" in done.stdout
     events = b"".join(file.read_bytes() for file in (tmp_path / "here").glob("events*"))
-    for tag in (b"spread/largest", b"spread/mean_image", b"train/capacity", b"train/gamma"):
+    for tag in (b"spread/largest", b"spread/mean_image", b"train/target", b"train/gamma"):
         assert tag in events
 
 

@@ -169,6 +169,19 @@ def test_float32_products_are_float64_to_the_rounding_of_the_spread(structure):
     torch.testing.assert_close(half.sums, whole.sums, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_responsibilities_are_never_subnormal_numbers(dtype):
+    """A product with them takes a hundred times as long."""
+    x = torch.cat([points(), points() + 40, points() + 30, points() + 1000]).to(dtype)
+    mean = torch.tensor([0.0, 40.0, 30.0, 1000.0], dtype=torch.float64)[:, None].expand(4, 4)
+    p = Mixture(torch.full((4,), 0.25).double().log(), Diagonal.at(mean, torch.ones(4, dtype=torch.float64)))
+    stream = Stream(lambda size: [(x, None)], len(x), torch.zeros(4, dtype=dtype))
+    stream(p, dtype)
+    r = stream._buffers["r", dtype]
+    assert r.min() >= torch.finfo(dtype).tiny
+    assert r.min() < 1e-30
+
+
 def runs(structure, x, starts, **options):
     origin = x.mean(0)
     stack = Mixture(

@@ -121,7 +121,9 @@ def test_ceilings_hold_and_mws_is_plain_and_log_n_off_for_each_density(which, si
     assert found["mutual_information_stratified"].item() <= math.log(COUNT) + 1e-9
     off = math.log(COUNT)
     for part, times in (("mutual_information", 1), ("total_correlation", DIM - 1), ("dimension_wise_kl", -DIM)):
-        assert found[f"{part}_mws"].item() == pytest.approx(found[f"{part}_plain"].item() + times * off, rel=1e-12, abs=1e-9), part
+        assert found[f"{part}_mws"].item() == pytest.approx(found[f"{part}_plain"].item() + times * off, rel=1e-12, abs=1e-9), (
+            part
+        )
 
 
 def test_whatever_the_estimator_its_parts_add_up_to_the_same(overlapping):

@@ -26,7 +26,9 @@ REFERENCE = {  # beta: rate, squared error, active
 
 
 def model_of(matrices, noise) -> LinearModel:
-    return LinearModel(*(matrices[name].double() for name in LinearModel._fields[:-1]), torch.tensor(noise, dtype=torch.float64))
+    return LinearModel(
+        *(matrices[name].double() for name in LinearModel._fields[:-1]), torch.tensor(noise, dtype=torch.float64)
+    )
 
 
 def random_covariance(dim, seed=0):
@@ -218,7 +220,10 @@ def test_the_best_evidence_is_scikit_learns(latents):
 def test_the_best_evidence_is_scipys_mean_log_density_and_no_noise_is_better(latents):
     x = randn(4000, 5).double()
     x = x - x.mean(0)
-    x = torch.linalg.solve_triangular(torch.linalg.cholesky(x.T @ x / len(x)), x.T, upper=False).T * torch.tensor(VARIANCES).sqrt()
+    x = (
+        torch.linalg.solve_triangular(torch.linalg.cholesky(x.T @ x / len(x)), x.T, upper=False).T
+        * torch.tensor(VARIANCES).sqrt()
+    )
 
     def evidence(noise):
         kept = [value if rank < latents else noise for rank, value in enumerate(VARIANCES)]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import mutual_info_score
 from snapshots import image_snapshot, randn, vector_snapshot, with_posterior
 
 from jensen.diagnostics import traversals as module
@@ -77,6 +78,29 @@ def test_rows_are_labelled_with_latent_and_rate_in_falling_order(shown, monkeypa
     rates = shown.latent_rate.mean(0).tolist()
     expected = sorted(((rate, latent) for latent, rate in enumerate(rates)), reverse=True)[:3]
     assert labels == [[f"z{latent}\n{rate:.2f} nats" for rate, latent in expected]]
+
+
+def test_a_row_that_tells_a_factor_is_labelled_with_it_too(shown, monkeypatch):
+    """One latent is a factor with little noise, the others know none; I(z; v) / H(v) by scikit-learn."""
+    generator = torch.Generator().manual_seed(4)
+    factors = torch.stack([torch.arange(2000) % 3, torch.arange(2000) % 4], 1)[torch.randperm(2000, generator=generator)]
+    mean = torch.randn(2000, DIM, generator=generator)
+    mean[:, 2] = factors[:, 1] + 0.01 * mean[:, 2]
+    snapshot = with_posterior(shown, mean, torch.zeros(2000, DIM))._replace(z=mean, factors=factors, names=("form", "size"))
+    labels = []
+    monkeypatch.setattr(module, "grid", lambda rows, names: labels.extend(names))
+    traversals(snapshot, images=1)
+    assert sorted(label.split("\n")[0] for label in labels) == ["z0", "z1", "z2", "z3"]
+    for label in labels:
+        lines = label.split("\n")
+        latent = int(lines[0][1:])
+        bins = np.digitize(mean[:, latent], np.histogram_bin_edges(mean[:, latent], 20)[1:-1])
+        shares = [
+            mutual_info_score(factors[:, factor], bins) / mutual_info_score(factors[:, factor], factors[:, factor])
+            for factor in range(2)
+        ]
+        assert lines[2:] == (["size"] if latent == 2 else [])
+        assert (max(shares) > 0.05) == (latent == 2)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 2])

@@ -86,8 +86,7 @@ class Stream:
         coefficient = coefficients(p, beta) if coefficient is None else coefficient
         coefficient = coefficient.reshape(rows, width).to(dtype)
         total: Tensor | float = 0.0
-        sums: Tensor | float = 0.0
-        scatter = mean.new_zeros(dim, dim)
+        sums, scatter = mean.new_zeros(width, rows), mean.new_zeros(dim, dim)
         # Smaller responsibilities would be subnormal numbers: exp and the products are ten times slower on those.
         low = -650.0 if dtype == torch.float64 else -75.0
 
@@ -105,7 +104,6 @@ class Stream:
                 points = features[1:]
                 scatter += (points if weight is None else points * weight) @ points.T
         assert isinstance(total, Tensor), "no points"
-        assert isinstance(sums, Tensor)
         total = beta * total.reshape(mean.shape[:-2])
         if common is not None:
             total = total - 0.5 * (common * scatter).sum((-2, -1))

@@ -3,7 +3,8 @@
 import importlib
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Self, final
 
@@ -173,8 +174,7 @@ class GMM(nn.Module):
         survey = points.survey(generator, self.missing)
         self._check(survey)
         # Rounded to the data's precision: then subtracting it adds no error of its own.
-        chunk = next(iter(points.chunks(1)))[0]
-        origin = survey.mean.to(chunk.dtype)
+        origin = survey.mean.to(survey.dtype)
         centred = survey._replace(mean=survey.mean - origin.double(), kept=survey.kept - origin.double())
         start = self._start(centred, origin.double(), generator)
         prior = self.prior or Prior(floor=FLOOR)
@@ -184,8 +184,8 @@ class GMM(nn.Module):
         )
 
         stream = Stream(points.chunks, survey.size, origin)
-        epsilon = torch.finfo(chunk.dtype).eps
-        exact = chunk.dtype == torch.float64 or survey.size <= stream.chunk(start, torch.float64)  # few points: no gain
+        epsilon = torch.finfo(survey.dtype).eps
+        exact = survey.dtype == torch.float64 or survey.size <= stream.chunk(start, torch.float64)  # few points: no gain
 
         def expect(p: Mixture, coefficient: Tensor, beta: float) -> Statistics:
             if survey.missing:
@@ -195,19 +195,20 @@ class GMM(nn.Module):
 
         self.history, self.reseeded, self.iterations = [], [], 0
         for beta in self.betas:
-            found = ascend(
-                partial(expect, beta=beta),
-                start,
-                survey.total,
-                points=survey.size,
-                sigma=survey.var.sqrt(),
-                generator=generator,
-                tolerance=self.tolerance,
-                max_iter=self.max_iter,
-                accelerate=self.accelerate,
-                beta=beta,
-                prior=prior,
-            )
+            with _exact_products():
+                found = ascend(
+                    partial(expect, beta=beta),
+                    start,
+                    survey.total,
+                    points=survey.size,
+                    sigma=survey.var.sqrt(),
+                    generator=generator,
+                    tolerance=self.tolerance,
+                    max_iter=self.max_iter,
+                    accelerate=self.accelerate,
+                    beta=beta,
+                    prior=prior,
+                )
             start = Mixture(
                 *(found.mixture.log_weight[None], type(found.mixture.components)(*(v[None] for v in found.mixture.components)))
             )
@@ -416,6 +417,17 @@ class GMM(nn.Module):
             fitted.precisions_cholesky_, fitted.precisions_ = upper.cpu().numpy(), (upper @ upper.mT).cpu().numpy()
         fitted.converged_, fitted.n_iter_, fitted.n_features_in_ = self.converged, self.iterations, self.mean.shape[1]
         return fitted
+
+
+@contextmanager
+def _exact_products() -> Iterator[None]:
+    """float32 products in float32, whatever `torch.set_float32_matmul_precision` says: TF32 and bfloat16 lose the moments."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _random(gmm: GMM, survey: Survey, generator: torch.Generator) -> Mixture:

@@ -17,6 +17,7 @@ class Survey(NamedTuple):
     """What one pass over the points finds; points of weight 0 count for nothing but `size`.
 
     size: N, and `total`: the sum of weights.
+    dtype: of the points, float64 if of any.
     mean, var: `(D,)` float64, of the values that are not missing.
     low, high: `(D,)`, their range.
     missing: whether there is a NaN.
@@ -25,6 +26,7 @@ class Survey(NamedTuple):
 
     size: int
     total: float
+    dtype: torch.dtype
     mean: Tensor
     var: Tensor
     low: Tensor
@@ -96,7 +98,7 @@ class Points:
 
     def survey(self, generator: torch.Generator, missing: bool) -> Survey:
         """One pass; refuses points that no mixture can be fitted to."""
-        size, total, found = 0, 0.0, False
+        size, total, found, dtype = 0, 0.0, False, torch.float32
         weight = mean = square = low = high = kept = torch.empty(0)
         keys = kept_weights = torch.empty(0, dtype=torch.float64)
         for x, w in self.chunks(4096):
@@ -105,7 +107,7 @@ class Points:
             if not bool(x.isfinite().all()):
                 found = found or bool(x.isnan().any())
                 _refuse(x, size, missing)
-            size += len(x)
+            size, dtype = size + len(x), torch.promote_types(dtype, x.dtype)
             w = torch.ones(len(x), dtype=torch.float64, device=x.device) if w is None else w
             x, w = (x, w) if bool(w.all()) else (x[w > 0], w[w > 0])
             x, seen = x.double(), ~x.isnan()
@@ -127,7 +129,7 @@ class Points:
             if len(keys) > 2 * _KEPT:
                 keys, kept, kept_weights = _least(keys, kept, kept_weights)
         keys, kept, kept_weights = _least(keys, kept, kept_weights)
-        return Survey(size, total, mean, square / weight.clamp(min=1e-300), low, high, found, kept, kept_weights)
+        return Survey(size, total, dtype, mean, square / weight.clamp(min=1e-300), low, high, found, kept, kept_weights)
 
 
 class _Part(NamedTuple):

@@ -103,9 +103,15 @@ def numbered(factors: Labels) -> Labels:
     """
     columns = []
     for column in factors.T:
-        _, first, inverse = np.unique(column, return_index=True, return_inverse=True)
-        columns.append(np.argsort(np.argsort(first))[inverse.reshape(-1)])
-    return np.stack(columns, 1).astype(np.int64)
+        if column.max() > 4 * len(column):  # a table of all labels would be larger than sorting is slow
+            column = np.unique(column, return_inverse=True)[1].reshape(-1)
+        first = np.full(column.max() + 1, -1)
+        first[column[::-1]] = np.arange(len(column))[::-1]  # of equal indices the last one is kept: the first appearance
+        seen = np.flatnonzero(first >= 0)
+        number = np.zeros(len(first), np.int64)
+        number[seen[np.argsort(first[seen])]] = np.arange(len(seen))
+        columns.append(number[column])
+    return np.stack(columns, 1)
 
 
 def standardised(codes: Floats, like: Floats | None = None) -> Floats:
