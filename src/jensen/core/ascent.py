@@ -227,12 +227,10 @@ def ascend(
         except torch.linalg.LinAlgError:
             failure = f"a covariance is not positive definite after iteration {iteration}"
             break
-        iteration += 1
-
-        look = budget and (done or iteration % 8 == 0)
+        look = budget and (done or iteration % 8 == 7)
         lost = _lost(following, seen, 0.5 * total / points, prior) if look else []
         if lost:
-            events = [Reseed(iteration, *event) for event in lost[:budget]]
+            events = [Reseed(iteration + 1, *event) for event in lost[:budget]]
             following, budget = _reseed(following, events, generator), budget - len(events)
             reseeded += events
             seen, last, done, phase, cycle = None, [-math.inf for _ in starts], False, 0, []
@@ -243,7 +241,7 @@ def ascend(
             phase, cycle = (phase + 1) % 3, [*cycle, p] if phase < 2 else []
             if phase == 2:
                 following, length = extrapolate(cycle[0], cycle[1], following, sigma, limit)
-        p = following
+        p, iteration = following, iteration + 1
 
     start = max(starts, key=last.__getitem__)
     rows = torch.stack([torch.stack(row) for row in history])[..., start].tolist() if history else []

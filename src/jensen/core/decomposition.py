@@ -181,7 +181,7 @@ def aggregate_log_density(draws: Draws, q: Gaussian, dataset_size: int) -> Tenso
     features, weights = torch.cat([features, -own], 1), torch.cat([weights, torch.ones_like(constant)], 1).T.contiguous()
 
     ratio = torch.zeros_like(own[:, 0])  # sum_n q(z|x_n) / q(z|x_row)
-    height = min(len(features), 512)
+    height = max(min(len(features), 512), 1)
     buffer = features.new_empty(height * max(_BLOCK // height, 1))
     for block in torch.split(weights, len(buffer) // height, 1):
         for rows, total in zip(torch.split(features, height), torch.split(ratio, height), strict=True):

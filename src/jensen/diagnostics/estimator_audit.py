@@ -35,11 +35,12 @@ def estimator_audit(
     for name in ESTIMATORS if sizes else ():
         results |= {f"{part}_{name}": value for part, value in zip(PARTS, found[name, sizes[0]], strict=True)}
     head = f"Bias of MI / TC / DWKL against the exact {' / '.join(f'{value:.2f}' for value in truth)} nats, N = {len(q.mean)}"
-    lines = [f"| estimator | {' | '.join(f'M = {size}' for size in sizes)} |", "|---|" + "---|" * len(sizes)]
+    rows = [["estimator", *(f"M = {size}" for size in sizes)], ["---"] * (1 + len(sizes))]
     for name in ESTIMATORS:
         biases = ((found[name, size] - torch.stack(truth)).tolist() for size in sizes)
-        lines.append(f"| {name} | " + " | ".join(" / ".join(f"{bias:+.2f}" for bias in three) for three in biases) + " |")
-    return results | {"table": head + "\n\n" + "\n".join(lines)}
+        rows.append([name, *(" / ".join(f"{bias:+.2f}" for bias in three) for three in biases)])
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return results | {"table": f"{head}\n\n{table}"}
 
 
 def _mean(q: Gaussian, estimator: str, size: int, batches: int, seed: int) -> Tensor:

@@ -57,10 +57,10 @@ def factor_vae(
     found = groups(v)
     counts = [np.zeros((z.shape[1], v.shape[1])) for _ in range(2)]
     if active.any() and len(found.factors):
-        rng = np.random.default_rng(seed)
+        rng, scaled = np.random.default_rng(seed), z[:, active] / std[active]
         for votes, table in zip((train, test), counts, strict=True):
             for start in range(0, votes, BLOCK):
-                latent, factor = _votes(rng, z[:, active] / std[active], found, min(BLOCK, votes - start), batch)
+                latent, factor = _votes(rng, scaled, found, min(BLOCK, votes - start), batch)
                 np.add.at(table, (np.flatnonzero(active)[latent], found.factors[factor]), 1)
     learned, tested = counts
     right = np.zeros_like(tested)
