@@ -185,7 +185,7 @@ def aggregate_log_density(draws: Draws, q: Gaussian, dataset_size: int) -> Tenso
     buffer = features.new_empty(height * max(_BLOCK // height, 1))
     for block in torch.split(weights, len(buffer) // height, 1):
         for rows, total in zip(torch.split(features, height), torch.split(ratio, height), strict=True):
-            logs = torch.mm(rows, block, out=buffer[: len(rows) * block.shape[1]].view(len(rows), -1))
+            logs = torch.mm(rows, block, out=buffer[: len(rows) * block.shape[1]].view(len(rows), block.shape[1]))
             total += logs.clamp_(min=_UNDERFLOW).exp_().sum(1)
     log_ratio = ratio.log()
     (stuck,) = ratio.isinf().nonzero(as_tuple=True)

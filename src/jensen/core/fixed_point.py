@@ -8,7 +8,7 @@ GMRES (Saad & Schultz 1986) needs few products.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -25,9 +25,7 @@ _SINGULAR = 1e-14
 """A pivot below this, against the largest, has no solution in it."""
 
 
-def step(
-    x: Tensor, p: Mixture, *, weights: Tensor | None = None, prior: Prior = FLAT, kept: Mixture | None = None
-) -> Mixture:
+def step(x: Tensor, p: Mixture, *, weights: Tensor | None = None, prior: Prior = FLAT, kept: Mixture | None = None) -> Mixture:
     """F: one EM step from `p` on points `(..., N, D)` with `weights` `(..., N)`.
 
     kept: where a component without any points stays; by default at `p`.
@@ -63,9 +61,9 @@ def coordinates(p: Mixture, about: Mixture) -> Tensor:
 def mixture_at(theta: Tensor, about: Mixture) -> Mixture:
     """The mixture with the `coordinates` theta `(..., P)`."""
     mean, shape = about.components
-    batch, structure = mean.shape[:-2], type(about.components)
+    batch, structure = mean.shape[:-2], cast(Callable[[Tensor, Tensor], Components], type(about.components))
     weight_size, mean_size = about.log_weight.shape[-1], mean.shape[-2:].numel()
-    weight, move, change = theta.split([weight_size, mean_size, theta.shape[-1] - weight_size - mean_size], -1)
+    weight, move, change = theta.tensor_split([weight_size, weight_size + mean_size], -1)
     log_weight = (about.log_weight + weight).log_softmax(-1)
     move = move.reshape(mean.shape)
     if hasattr(about.components, "scale_tril"):
@@ -134,7 +132,7 @@ def _least_squares(hessenberg: Tensor, error: Tensor, active: Tensor) -> tuple[T
     q, r = torch.linalg.qr(hessenberg)
     pivot = r.diagonal(dim1=-2, dim2=-1)
     lost = pivot.abs() <= _SINGULAR * pivot.abs().amax(-1, keepdim=True)
-    r = r + torch.where(lost, 1e300, 0).diag_embed()
+    r = r + (1e300 * lost.to(r)).diag_embed()
     y = torch.linalg.solve_triangular(r, q.mT @ first, upper=True)
     found = torch.linalg.vector_norm(first - hessenberg @ y, dim=(-2, -1))
     return y, torch.where(active, found, error)
