@@ -10,9 +10,6 @@ from omegaconf import DictConfig
 
 from jensen.program import conf_folder
 
-TINY = ("data.size=300", "data.validation=60", "data.batch_size=12", "model=mlp", "latent_dim=3", "model.encoder.hidden=[16]")
-"""Overrides that make a run take a second or two."""
-
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,11 @@
 """Every choice of every group composes and instantiates; wrong values are one sentence."""
 
 import pytest
-from conftest import TINY
 from hydra import compose
 from hydra.errors import ConfigCompositionException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from tiny import TINY
 
 from jensen.algorithm.gradient import Gradient
 from jensen.core.errors import InputError

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from sklearn.metrics import mutual_info_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny import TINY
 
 import jensen
 from jensen.core.errors import InputError

@@ -23,8 +23,8 @@ def dci_boost20(
     larger rate give nearly the same matrix. On the eight golden codes at 1,000 points D differs from `dci` by .004 on
     average and .020 at most, C by .006 and .022, informativeness by .008 and .034, in a fifth of the time
     (`scripts/bench/scores.py --agreement` measures it again). Where noise drowns the factors it is higher, because later
-    stages fit noise: .39 for .31 in the worst case seen. Forests with leaves of 5 points were off by .05 there and by .18 elsewhere, ordinary random
-    forests by .6. It is for watching a run; published numbers are of `dci`.
+    stages fit noise: .39 for .31 in the worst case seen. Forests with leaves of 5 points were off by .05 on those codes and
+    by .18 on others, ordinary random forests by .6. It is for watching a run; published numbers are of `dci`.
     """
     return dci_by("dci_boost20", _boosted, codes, factors, train=train, test=test, seed=seed, jobs=jobs)
 
