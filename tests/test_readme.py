@@ -92,6 +92,13 @@ def test_scripts_train_runs_in_an_environment_that_is_set_up(tmp_path):
     assert (tmp_path / "here" / "checkpoints" / "best.ckpt").exists()
 
 
+def test_the_python_of_the_readme_runs():
+    blocks = re.findall(r"<!-- python -->\n```python\n(.*?)```", README, re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(block, {})
+
+
 def test_links_lead_somewhere():
     for target in re.findall(r"\]\((?!https?:)([^)]+)\)", README):
         assert (ROOT / target).exists(), target
