@@ -77,6 +77,15 @@ def test_the_logged_bound_is_the_models(configure, tmp_path):
     assert abs(results["val/distortion"] - distortion.mean().item()) < 5 * one_sample.std().item()
 
 
+def test_the_last_checkpoint_is_of_the_last_step_even_if_an_earlier_one_was_best(configure, tmp_path):
+    train(configure(*QUICK, "callbacks.best.mode=min"), tmp_path)  # the bound rises, so by the least the first one is best
+    steps = [
+        torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True)["global_step"] for name in ("best", "last")
+    ]
+    assert steps == [12, 30]
+    assert sorted(file.name for file in (tmp_path / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(configure, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         train(configure(*QUICK, f"seed={seed}"), tmp_path / name)

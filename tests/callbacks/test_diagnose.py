@@ -256,7 +256,7 @@ def test_the_custom_scalars_are_laid_out(tmp_path):
 
 
 def test_a_diagnostics_scalar_can_choose_the_checkpoint(configure, tmp_path):
-    monitor = ("callbacks.checkpoint.monitor=rate/active_units", "callbacks.checkpoint.mode=min", "diagnostics=[rate]")
+    monitor = ("callbacks.best.monitor=rate/active_units", "callbacks.best.mode=min", "diagnostics=[rate]")
     results = train(configure(*SMALL, *monitor), tmp_path)
     values = [event.value for event in events(tmp_path).Scalars("rate/active_units")]
     assert len(values) == 2

@@ -16,6 +16,8 @@ from jensen.diagnostics.probabilistic_pca import best_evidence, probabilistic_pc
 from jensen.diagnostics.water_filling import optimum, water_filling
 
 VARIANCES, NOISE = (4.0, 2.0, 1.0, 0.5, 0.25), 0.2
+UNEVEN = (5.0, 3.0, 1.0, 0.5, 0.1)
+"""Unlike VARIANCES no geometric series, of which the best evidence with the smallest kept is that with the largest kept."""
 REFERENCE = {  # beta: rate, squared error, active
     0.5: (5.7565, 0.50, 5),
     1.0: (4.0236, 1.00, 5),
@@ -204,35 +206,37 @@ def test_the_curve_is_shannons_and_the_trained_point_stands_on_it(monkeypatch):
 # ---- probabilistic PCA
 
 
+@pytest.mark.parametrize("variances", [VARIANCES, UNEVEN])
 @pytest.mark.parametrize("latents", [1, 2, 3, 4])
-def test_the_best_evidence_is_scikit_learns(latents):
+def test_the_best_evidence_is_scikit_learns(latents, variances):
     """PCA.score on points whose covariance (with n - 1) is exact; its own moment, with n, is smaller: P / (2 n) better."""
     count = 3000
     x = np.random.default_rng(0).standard_normal((count, 5))
     x -= x.mean(0)
-    x = np.linalg.solve(np.linalg.cholesky(np.cov(x.T)), x.T).T * np.sqrt(VARIANCES)
+    x = np.linalg.solve(np.linalg.cholesky(np.cov(x.T)), x.T).T * np.sqrt(variances)
     x = x @ np.linalg.qr(np.random.default_rng(1).standard_normal((5, 5)))[0]
     score = PCA(latents, svd_solver="full").fit(x).score(x)
-    assert best_evidence(VARIANCES, latents) == pytest.approx(score - 5 / (2 * count), abs=1e-9)
+    assert best_evidence(variances, latents) == pytest.approx(score - 5 / (2 * count), abs=1e-9)
 
 
+@pytest.mark.parametrize("variances", [VARIANCES, UNEVEN])
 @pytest.mark.parametrize("latents", [1, 3])
-def test_the_best_evidence_is_scipys_mean_log_density_and_no_noise_is_better(latents):
+def test_the_best_evidence_is_scipys_mean_log_density_and_no_noise_is_better(latents, variances):
     x = randn(4000, 5).double()
     x = x - x.mean(0)
     x = (
         torch.linalg.solve_triangular(torch.linalg.cholesky(x.T @ x / len(x)), x.T, upper=False).T
-        * torch.tensor(VARIANCES).sqrt()
+        * torch.tensor(variances).sqrt()
     )
 
     def evidence(noise):
-        kept = [value if rank < latents else noise for rank, value in enumerate(VARIANCES)]
+        kept = [value if rank < latents else noise for rank, value in enumerate(variances)]
         return stats.multivariate_normal(np.zeros(5), np.diag(kept)).logpdf(x.numpy()).mean()
 
     best = optimize.minimize_scalar(lambda noise: -evidence(noise), bounds=(1e-3, 4), method="bounded", options={"xatol": 1e-9})
-    assert best_evidence(VARIANCES, latents) == pytest.approx(-best.fun, abs=1e-6)
-    shuffled = (0.5, 4.0, 0.25, 2.0, 1.0)
-    assert best_evidence(shuffled, latents) == best_evidence(VARIANCES, latents)
+    assert best_evidence(variances, latents) == pytest.approx(-best.fun, abs=1e-6)
+    shuffled = [variances[place] for place in (3, 0, 4, 1, 2)]
+    assert best_evidence(shuffled, latents) == best_evidence(variances, latents)
 
 
 def test_a_model_at_the_maximum_likelihood_solution_falls_short_of_nothing():

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from jensen.core import gaussian
+from jensen.core.errors import check_count
 from jensen.core.random import fold, normal
 from jensen.diagnostics.snapshot import Snapshot
 
@@ -17,6 +18,8 @@ def evidence(snapshot: Snapshot, samples: int = 64, count: int = 64, seed: int =
     log (1/S) sum_s p(x, z_s) / q(z_s|x), Burda et al. 2016 (arXiv 1509.00519), eq. 8: below log p(x) in expectation, and nearer
     the more draws. `gap` is what it exceeds the mean elbo of the same draws by, at most KL(q(z|x) || p(z|x)).
     """
+    check_count("count", count, least=2)
+    check_count("samples", samples)
     x = snapshot.images[:count]
     log_weights = []
     for draw in range(samples):

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from jensen.core.bound import Bound, Inference
 from jensen.core.gaussian import Gaussian
+from jensen.core.mixture import Mixture
 
 
 class Snapshot(NamedTuple):
@@ -21,6 +22,7 @@ class Snapshot(NamedTuple):
     images: `(P, *event)`, a few held-out observations, the same ones every time.
     encode: `(B, *event)` to the posterior; decode: `(B, D)` to the mean observation; draw: n to `(n, D)` samples of the prior.
     infer: observations and standard normal noise `(S B, D)` to the inference of each.
+    prior: p(z), if it is a mixture; prior_factors: D mixtures of one dimension, if it is their product. Else it is N(0, I).
     """
 
     bound: Bound
@@ -35,6 +37,8 @@ class Snapshot(NamedTuple):
     decode: Callable[[Tensor], Tensor]
     draw: Callable[[int], Tensor]
     infer: Callable[[Tensor, Tensor], Inference]
+    prior: Mixture | None = None
+    prior_factors: tuple[Mixture, ...] | None = None
 
 
 Results = Mapping[str, Tensor | str | np.ndarray]
@@ -47,4 +51,4 @@ Diagnostic = Callable[[Snapshot], Results]
 
 def by_rate(snapshot: Snapshot) -> Tensor:
     """Latents `(D,)` by falling mean rate: the order of every table and picture."""
-    return snapshot.latent_rate.mean(0).argsort(descending=True)
+    return snapshot.latent_rate.mean(0).argsort(descending=True, stable=True)

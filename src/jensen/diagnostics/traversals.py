@@ -17,7 +17,7 @@ def traversals(
 
     In a row one latent goes in equal steps from the `tail` to the 1 - `tail` quantile of its codes on the held-out set; the
     others stay at the image's code. Each row is labelled with its latent, that latent's mean rate and, where factors are known
-    and it tells at least a twentieth of one, the factor it tells most of. Empty for vectors.
+    and it tells a twentieth of one for at least a twentieth of a nat, the factor it tells most of. Empty for vectors.
     """
     if not is_image(snapshot.images.shape[1:]):
         return {}
@@ -41,10 +41,10 @@ def _best_factors(snapshot: Snapshot) -> list[str]:
     """The end of each latent's label."""
     if not snapshot.factors.shape[1]:
         return [""] * snapshot.posterior.mean.shape[1]
-    best = normalised_information(snapshot).max(1)
+    best, used = normalised_information(snapshot).max(1), (snapshot.latent_rate.mean(0) > 0.05).tolist()
     return [
-        f"\n{snapshot.names[factor]}" if share > 0.05 else ""
-        for share, factor in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        f"\n{snapshot.names[factor]}" if share > 0.05 and tells else ""
+        for share, factor, tells in zip(best.values.tolist(), best.indices.tolist(), used, strict=True)
     ]
 
 
