@@ -1,6 +1,6 @@
 """Variational autoencoders and Gaussian mixtures.
 
-`jensen.GMM` and `jensen.load` are found when they are first asked for, so that `import jensen` stays light.
+`jensen.GMM`, `jensen.EMLayer` and `jensen.load` are found when they are first asked for, so that `import jensen` stays light.
 """
 
 from typing import Any
@@ -11,6 +11,10 @@ def __getattr__(name: str) -> Any:
         from jensen.model.gmm import GMM
 
         return GMM
+    if name == "EMLayer":
+        from jensen.model.em_layer import EMLayer
+
+        return EMLayer
     if name == "load":
         from jensen.run import load
 

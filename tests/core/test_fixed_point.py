@@ -62,7 +62,7 @@ def test_gmres_solves_each_system_as_if_it_were_alone():
     close(u, torch.linalg.solve(a, b), 1e-9)
     for i in range(4):
         alone, _ = fixed_point.gmres(lambda v, i=i: v @ a[i].T, b[i : i + 1], 1e-12, 24)
-        close(u[i], alone[0], 1e-12)
+        close(u[i], alone[0], 1e-9)
 
 
 def test_gmres_stops_at_its_limit_and_says_how_far_it_came():
@@ -102,7 +102,7 @@ def test_the_implicit_gradient_of_a_known_fixed_point():
     close(by_c, at.cos() / (1 + c * at.sin()))
     assert (errors[0] <= 1e-12).all()
     with pytest.raises(RuntimeError, match="once_differentiable"):
-        torch.autograd.grad(torch.autograd.grad(out.square().sum(), x, create_graph=True)[0].sum(), x)
+        torch.autograd.grad(out.square().sum(), x, create_graph=True)[0].sum().backward()
 
 
 @every_structure
@@ -117,5 +117,3 @@ def test_a_component_without_points_stays_where_it_is_kept(structure):
     close(fixed_point.step(x, p, prior=prior).components.mean[:, 0], far[:, 0])
     ones = torch.ones(2, 40, dtype=torch.float64)
     close(fixed_point.step(x, p, weights=ones).components.mean, fixed_point.step(x, p).components.mean)
-
-
