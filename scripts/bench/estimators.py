@@ -17,7 +17,7 @@ from torch import Tensor
 from jensen.core import gaussian
 from jensen.core.decomposition import decompose
 from jensen.core.gaussian import Gaussian
-from jensen.core.minibatch import log_weight, minibatch_log_density
+from jensen.core.minibatch import log_weight, minibatch_parts
 
 EXAMPLES, LATENTS, ACTIVE, STD = 10_000, 10, 5, 0.1
 
@@ -52,15 +52,6 @@ def weights(row: str, batch: int, like: Tensor) -> Tensor:
     if row == "constants dropped":
         return torch.zeros(batch, batch, dtype=like.dtype)
     return log_weight(row, batch, EXAMPLES, like=like)
-
-
-def parts(row: str, q: Gaussian, noise: Tensor) -> Tensor:
-    """MI, TC and DWKL of a minibatch, `(3,)`."""
-    z = gaussian.sample(q, noise)
-    joint, marginals = minibatch_log_density(z, q, weights(row, len(z), z))
-    own, prior = (gaussian.log_density(z, p).sum(-1) for p in (q, gaussian.standard(z)))
-    product = marginals.sum(-1)
-    return torch.stack([(own - joint).mean(), (joint - product).mean(), (product - prior).mean()])
 
 
 def main() -> None:

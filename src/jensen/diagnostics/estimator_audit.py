@@ -8,7 +8,7 @@ from torch import Tensor
 from jensen.core import gaussian
 from jensen.core.decomposition import decompose
 from jensen.core.gaussian import Gaussian
-from jensen.core.minibatch import ESTIMATORS, log_weight, minibatch_log_density
+from jensen.core.minibatch import ESTIMATORS, log_weight, minibatch_parts
 from jensen.core.random import fold, normal, permutation
 from jensen.diagnostics.decomposition import shared_out
 from jensen.diagnostics.snapshot import Snapshot
@@ -51,8 +51,5 @@ def _mean(q: Gaussian, estimator: str, size: int, batches: int, seed: int) -> Te
         row = permutation(fold(seed, "batch", size, batch), len(q.mean))[:size].to(q.mean.device)
         some = Gaussian(q.mean[row], q.log_var[row])
         z = gaussian.sample(some, normal(fold(seed, "noise", size, batch), row, (q.mean.shape[1],), torch.float64))
-        joint, marginals = minibatch_log_density(z, some, weight)
-        own, prior = (gaussian.log_density(z, p).sum(-1) for p in (some, gaussian.standard(z)))
-        product = marginals.sum(-1)
-        total += torch.stack([(own - joint).mean(), (joint - product).mean(), (product - prior).mean()]) / batches
+        total += minibatch_parts(z, some, weight) / batches
     return total
