@@ -78,7 +78,9 @@ def main() -> None:
             some = torch.randperm(EXAMPLES, generator=generator)[:size]
             noise = torch.randn(size, LATENTS, generator=generator)
             for row in rows:  # of the same batches
-                found = parts(row, Gaussian(posterior.mean[some].float(), posterior.log_var[some].float()), noise)
+                q = Gaussian(posterior.mean[some], posterior.log_var[some])
+                z = gaussian.sample(q, noise)
+                found = minibatch_parts(z, q, weights(row, size, z))
                 sums[row, size] = sums.get((row, size), torch.zeros(3, dtype=torch.float64)) + found / count
 
     def cell(values: Tensor | tuple[float, ...]) -> str:
