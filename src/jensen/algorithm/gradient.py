@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from jensen.core import gaussian
 from jensen.core.batch import Batch
 from jensen.core.bound import Bound, Inference
 from jensen.core.errors import InputError
@@ -53,7 +54,12 @@ class Gradient(LightningModule):
         loss = self.objective(inference, self.step)
         if self.global_step % self.trainer.log_every_n_steps == 0:
             with torch.no_grad():
-                self._log_step(_terms(loss, inference.bound) | self.objective.terms(inference, self.step))
+                terms = _terms(loss, inference.bound) | self.objective.terms(inference, self.step)
+                if self.model.prior.rate_is_bound:
+                    terms["rate_monte_carlo"] = rate_monte_carlo(inference).mean()
+                self._log_step(terms)
+        examples = len(batch.row)
+        self.model.prior.update(Gaussian(*(part[:examples].detach() for part in inference.posterior)), self.step)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Inference:
@@ -131,6 +137,10 @@ class Gradient(LightningModule):
                     f"{name} changes until step {schedule.end_step} but training ends at step {steps}:"
                     f" lower {name}.steps or raise trainer.max_steps"
                 )
+        if (warmup := self.model.prior.warmup) >= steps:
+            raise InputError(
+                f"model.prior.warmup is {warmup} but training ends at step {steps}: lower it or raise trainer.max_steps"
+            )
         x = trainer.datamodule.show(256).to(self.device)
         self.model.likelihood.check(x)
         with torch.no_grad():
@@ -155,6 +165,11 @@ def first_draws(inference: Inference, examples: int) -> Inference:
         z[:examples],
         log_prior[:examples],
     )
+
+
+def rate_monte_carlo(inference: Inference) -> Tensor:
+    """log q(z|x) - log p(z) at the sample, `(B,)`, nats: on average the KL, which a rate that is a bound may exceed."""
+    return gaussian.log_density(inference.z, inference.posterior).sum(-1) - inference.log_prior
 
 
 def _terms(loss: Tensor, bound: Bound) -> dict[str, Tensor]:

@@ -100,6 +100,8 @@ class Diagnose(Callback):
             decode=model.decode,
             draw=draw,
             infer=model,
+            prior=model.prior.mixture(),
+            prior_factors=model.prior.factors(),
         )
         for name, diagnostic in self.diagnostics.items():
             results = diagnostic(snapshot)

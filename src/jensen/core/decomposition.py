@@ -271,12 +271,15 @@ def _marginal(latent: int, draws: Draws, q: Gaussian, controls: Tensor, prior: M
     """H(z_d) and E log p(z_d) under q(z), by the trapezoidal rule; at the draws, where that would take too many points.
 
     At a spacing of half the smallest standard deviation the rule is exact on Gaussians to rounding, and on q log q to some
-    1e-9; the logarithm of a mixture prior turns more sharply and takes half of that.
+    1e-9; the logarithm of a mixture prior turns more sharply: it takes half of that, and of its own narrowest component.
     """
     mean, log_var = q.mean[:, latent], q.log_var[:, latent]
     std = (0.5 * log_var).exp()
     low, high = (mean - _REACH * std).min(), (mean + _REACH * std).max()
-    spacing = std.min() * (0.5 if prior is None else 0.25)
+    spacing = 0.5 * std.min()
+    if prior is not None:
+        narrowest = (0.5 * prior.components.marginals().log_var[:, latent].min()).exp()
+        spacing = 0.25 * torch.minimum(std.min(), narrowest.to(std))
     count = int(((high - low) / spacing).ceil().clamp(max=2**31)) + 1
     if count <= max(_GRID, len(draws.z)):
         points = torch.linspace(0, 1, count, dtype=mean.dtype, device=mean.device) * (high - low) + low

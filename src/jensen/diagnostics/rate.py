@@ -21,7 +21,7 @@ def rate(snapshot: Snapshot, threshold: float = 0.01) -> Mapping[str, Tensor]:
 
     def bars(axes: Axes) -> None:
         axes.bar([f"z{latent}" for latent in order.tolist()], values)
-        axes.set(ylabel="rate (nats per example)", title=f"rate of each latent, {sum(values):.2f} nats in all")
+        axes.set(ylabel="rate (nats per example)", title=f"rate of each latent, {sum(values):.2f} nats added up")
         axes.tick_params(axis="x", rotation=90 if len(values) > 16 else 0)
 
     return {

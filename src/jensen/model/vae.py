@@ -24,6 +24,8 @@ class VAE(nn.Module):
         self.encoder, self.decoder = encoder, decoder
         self.likelihood, self.prior = likelihood, prior
         self.latent_dim = latent_dim
+        if hasattr(prior, "bind"):
+            prior.bind(self.encode)
 
     def encode(self, x: Tensor) -> Gaussian:
         """q(z|x), `(B, *event)` to `(B, D)`, finite for any encoder output (`core.gaussian.bounded`)."""
@@ -45,4 +47,5 @@ class VAE(nn.Module):
             x = x.repeat(times, *[1] * (x.dim() - 1))
         z = sample(posterior, noise)
         distortion = self.likelihood.distortion(self.decoder(z), x)
-        return Inference(Bound(distortion, self.prior.rate(posterior, z)), posterior, z, self.prior.log_prob(z))
+        log_prior = self.prior.log_prob(z)
+        return Inference(Bound(distortion, self.prior.rate(posterior, z, log_prior)), posterior, z, log_prior)

@@ -1,0 +1,329 @@
+"""p(z) = sum_k weight_k N(z; mean_k, diag var_k): a mixture of Gaussians as the prior of a VAE, learned along with it.
+
+For a fixed encoder the best prior is the aggregate posterior q(z) itself, and all that any prior can gain is KL(q(z) || p)
+(Hoffman & Johnson 2016; Tomczak & Welling 2018, section 2). A mixture can come near it, in closed form, by
+expectation-maximisation on the encoder's distributions; they enter whole, with their variances, not as samples.
+
+The functions here take mixtures with leading axes: a prior that factorises is D mixtures of one dimension.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from jensen.core import em, gaussian, mixture
+from jensen.core.components import Diagonal, Moments
+from jensen.core.components import Prior as Pseudo
+from jensen.core.errors import InputError, check_choice, check_count, check_number
+from jensen.core.gaussian import Gaussian
+from jensen.core.minibatch import minibatch_row
+from jensen.core.mixture import Mixture, logsumexp
+from jensen.core.random import bits, fold, normal, uniform
+from jensen.core.ranks import gather_batch, world
+
+FITS = ("em", "gradient", "both")
+
+_ROWS, _NOISE = fold(0, "mixture prior", "rows"), fold(0, "mixture prior", "noise")
+"""Keys of the draws that start components. The minibatches are shuffled by the run's seed, so these need not be."""
+
+_LIMIT = 1 << 22
+"""Elements of a temporary `(D, N, K)`: 32 MiB of float64."""
+
+
+def expected_log_density(posterior: Gaussian, components: Diagonal) -> Tensor:
+    """E_q log N(z; k), `(..., N, D)` to `(..., N, K)`, nats, float64: log N(mean; k) - 1/2 sum_d var_d / var_kd."""
+    at_mean = components.log_density(posterior.mean.double())
+    return at_mean - 0.5 * posterior.log_var.double().exp() @ (-components.log_var.double()).exp().mT
+
+
+def divergence(posterior: Gaussian, p: Mixture) -> Tensor:
+    """An upper bound of KL(q || p) for each q of `posterior`, `(..., N, D)` to `(..., N)`, nats, without sampling.
+
+        KL(q || p)  <=  -H(q) - log sum_k weight_k exp(E_q log p_k)  =  -log sum_k weight_k exp(-KL(q || p_k))
+
+    The variational approximation of Hershey & Olsen 2007 ("Approximating the Kullback Leibler divergence between Gaussian
+    mixture models"), which is a bound where q is one Gaussian: by Jensen's inequality log p(z) >= sum_k r_k log(weight_k
+    p_k(z) / r_k) at any r, the same for all z, and this is its mean under q at the best r, the `responsibilities`. Exact
+    for K = 1, for identical components, and in the limit of components that do not overlap on q.
+    """
+    log_density = expected_log_density(posterior, _diagonal(p))
+    entropy = gaussian.entropy(Gaussian(*(part.double() for part in posterior))).sum(-1)
+    return -(entropy + logsumexp(p.log_weight_of_points() + log_density, -1)).to(posterior.mean.dtype)
+
+
+def responsibilities(posterior: Gaussian, p: Mixture) -> Tensor:
+    """r_k proportional to weight_k exp(E_q log p_k), `(..., N, D)` to `(..., N, K)`, float64: the E-step on distributions."""
+    return (p.log_weight_of_points() + expected_log_density(posterior, _diagonal(p))).softmax(-1)
+
+
+def em_step(p: Mixture, posterior: Gaussian, rate: Tensor | float = 1.0, floor: float = 0.0) -> Mixture:
+    """A step of EM on the N distributions of `posterior` `(..., N, D)`, from `p` in float64.
+
+    E-step: `responsibilities`. M-step: the moments of component k are sums of r_k, r_k E z = r_k mean and r_k E zz' = r_k
+    (mean mean' + diag var). At `rate` 1 it is a full step, which never raises the mean `divergence`: both steps lower
+    E_r [log r - log weight_k - E_q log p_k], whose least value over r it is. (The KL that it bounds may move either way.)
+
+    At a lower `rate` it is stepwise EM (Cappe & Moulines 2009, eq. 10-11): the moments are averages that decay by 1 - rate,
+    s <- (1 - rate) s + rate * (those of this minibatch, an example). They are not kept apart from the parameters: a mixture
+    and its moments determine each other.
+    """
+    components = _diagonal(p)
+    r = responsibilities(posterior, p)
+    own = components.moments(posterior.mean.double(), r)
+    spread = r.mT @ posterior.log_var.double().exp()
+    count = posterior.mean.shape[-2]
+
+    weight = p.log_weight.exp()
+    centred = components.mean - own.origin
+    first = weight.unsqueeze(-1) * centred
+    second = first * centred + weight.unsqueeze(-1) * components.log_var.exp()
+    average = Moments(
+        own.origin,
+        torch.lerp(weight, own.total / count, _like(weight, rate)),
+        torch.lerp(first, own.first / count, _like(weight, rate)),
+        torch.lerp(second, (own.second + spread) / count, _like(weight, rate)),
+    )
+    return em.m_step(p, average, Pseudo(floor=float(floor)))
+
+
+def draw(p: Mixture, chance: Tensor, noise: Tensor) -> Tensor:
+    """Draws `(..., N, D)` from draws in [0, 1) `(..., N)` and standard normal `(..., N, D)`."""
+    cumulative = p.log_weight.exp().cumsum(-1)
+    at = (chance.to(cumulative) * cumulative[..., -1:]).contiguous()
+    component = torch.searchsorted(cumulative, at, right=True).clamp(max=cumulative.shape[-1] - 1)
+    place = component.unsqueeze(-1).expand(noise.shape)
+    mean, log_var = (part.gather(-2, place) for part in _diagonal(p))
+    return gaussian.sample(Gaussian(mean, log_var), noise.to(mean)).to(noise.dtype)
+
+
+def by_latent(posterior: Gaussian) -> Gaussian:
+    """`(N, D)` to `(D, N, 1)`: D sets of points of one dimension."""
+    return Gaussian(*(part.mT.unsqueeze(-1) for part in posterior))
+
+
+def marginals(p: Mixture) -> Mixture:
+    """Of a mixture of D dimensions, the D mixtures of one: log-weights `(D, K)`, components `(D, K, 1)`."""
+    mean, log_var = by_latent(Gaussian(*_diagonal(p)))
+    return Mixture(p.log_weight.expand(mean.shape[:-1]), Diagonal(mean, log_var))
+
+
+def latent_divergence(posterior: Gaussian, p: Mixture) -> Tensor:
+    """The `divergence` of each latent, `(N, D)`, from D mixtures of one dimension; in parts, so N may be large."""
+    size = max(1, _LIMIT // p.log_weight.numel())
+    parts = zip(*(torch.split(part, size) for part in posterior), strict=True)
+    return torch.cat([divergence(by_latent(Gaussian(*part)), p) for part in parts], -1).mT
+
+
+class LearnedMixture(nn.Module):
+    """A mixture of diagonal Gaussians, its state, and how it is learned from minibatches of posteriors.
+
+    Up to step `warmup` all components are N(0, I), and so is the mixture, exactly. After the loss of that step they start
+    at the means of examples of the minibatch, chosen by `core.random`, with equal weights; each variance is the minibatch's
+    (of means, plus the mean of variances) times K^(-2/D), so that together they fill its volume, or the mean posterior
+    variance if that is more. From then on
+
+        fit="em"        a stepwise EM step (`em_step`) after the loss of each training step. The state is buffers, float64.
+        fit="gradient"  parameters, trained with the rest of the model on the objective.
+        fit="both"      parameters too; the EM steps move them as well, between each loss and the optimiser's step. EM leads
+                        at first, its steps being large; they then fall to `forget`.
+
+    The step size of EM t steps after the start is (t + delay)^-power, and at least `forget`: Cappe & Moulines 2009,
+    section 3, who show convergence for power in (0.5, 1] and recommend 0.6; the least value is because the encoder never
+    stands still, and a mixture that is to follow it must forget. power=0 is a full EM step on each minibatch.
+
+    A component whose weight falls below `dead` / K begins again, after any step, at the mean of an example of the minibatch,
+    with weight 1/K and the mean of the variances within components.
+
+    Nothing here waits for the device. Under distributed training each rank takes the same steps on the minibatch of all.
+
+    Args:
+        shape: `(..., K, D)`.
+        fit: one of `FITS`.
+        warmup: as above; at least 0.
+        floor: the least variance of a component, in (0, 1].
+        dead: in [0, 1); 0 lets components die.
+        power, delay, forget: the step size.
+    """
+
+    log_weight: Tensor
+    mean: Tensor
+    log_var: Tensor
+    started: Tensor
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        fit: str,
+        warmup: int,
+        floor: float,
+        dead: float,
+        power: float,
+        delay: float,
+        forget: float,
+    ) -> None:
+        super().__init__()
+        *_, components, _ = shape
+        check_count("components", components)
+        check_count("latent_dim", min(shape[:-2] + shape[-1:]))
+        check_choice("fit", fit, FITS)
+        check_count("warmup", warmup, least=0)
+        check_number("floor", floor, low=1e-12, high=1)
+        check_number("dead", dead, low=0, high=1)
+        check_number("power", power, low=0, high=1)
+        check_number("delay", delay, low=0)
+        check_number("forget", forget, low=0, high=1)
+        self.fit, self.warmup, self.floor, self.dead = fit, warmup, floor, dead
+        self.power, self.delay, self.forget = power, delay, forget
+        dtype = torch.float64 if fit == "em" else torch.get_default_dtype()
+        standard = {
+            "log_weight": torch.full(shape[:-1], -math.log(components), dtype=dtype),
+            "mean": torch.zeros(shape, dtype=dtype),
+            "log_var": torch.zeros(shape, dtype=dtype),
+        }
+        for name, value in standard.items():
+            if fit == "em":
+                self.register_buffer(name, value)
+            else:
+                setattr(self, name, nn.Parameter(value))
+        self.register_buffer("started", torch.tensor(False))
+
+    def mixture(self) -> Mixture:
+        """In float64, with gradient from the start on."""
+        started = self.started.clone()  # copies, as torch.where's: update changes all state between a loss and its gradient
+        log_weight, mean, log_var = (
+            torch.where(started, part, part.detach()).double() for part in (self.log_weight, self.mean, self.log_var)
+        )
+        return Mixture(log_weight.log_softmax(-1), Diagonal(mean, log_var.clamp(min=math.log(self.floor))))
+
+    @torch.no_grad()
+    def update(self, posterior: Gaussian, step: Tensor) -> None:
+        """Learn from the whole minibatch, `(..., N, D)` in float64, after the loss of `step`."""
+        p = self.mixture()
+        rows = self._rows(posterior, step)
+        if self.fit != "gradient":
+            since = (step.double() - self.warmup).clamp(min=1)
+            p = em_step(p, posterior, (since + self.delay).pow(-self.power).clamp(min=self.forget), self.floor)
+        p = self._revived(p, posterior, rows)
+        begin = ~self.started & (step >= self.warmup)
+        for own, fresh, moved in zip(
+            (self.log_weight, self.mean, self.log_var), _parts(self._start(posterior, rows, step)), _parts(p), strict=True
+        ):
+            moved = torch.where(self.started, moved.to(own.dtype), own)
+            own.copy_(torch.where(begin, fresh.to(own.dtype), moved))
+        self.started.copy_(self.started | begin)
+
+    def _rows(self, posterior: Gaussian, step: Tensor) -> Tensor:
+        """An example for each component, `(K,)`: all different, if there are as many."""
+        count, components = posterior.mean.shape[-2], self.mean.shape[-2]
+        order = bits(_ROWS, step.reshape(1), (count,))[0].argsort()
+        return order[torch.arange(components, device=order.device) % count]
+
+    def _start(self, posterior: Gaussian, rows: Tensor, step: Tensor) -> Mixture:
+        components, dim = self.mean.shape[-2:]
+        noise = posterior.log_var.exp().mean(-2, keepdim=True)
+        whole = posterior.mean.var(-2, correction=0, keepdim=True) + noise
+        mean = posterior.mean.index_select(-2, rows)
+        count = posterior.mean.shape[-2]
+        if components > count:  # those that share an example are drawn from the whole's variance about it
+            again = normal(_NOISE, step.reshape(1), self.mean.shape, torch.float64)[0]
+            again = again * (torch.arange(components, device=rows.device) >= count).unsqueeze(-1)
+            mean = mean + whole.sqrt() * again
+        variance = torch.maximum(whole * components ** (-2 / dim), noise).clamp(min=self.floor)
+        equal = torch.full_like(mean[..., 0], -math.log(components))
+        return Mixture(equal, Diagonal(mean, variance.log().expand(mean.shape)))
+
+    def _revived(self, p: Mixture, posterior: Gaussian, rows: Tensor) -> Mixture:
+        components = p.log_weight.shape[-1]
+        dead = p.log_weight < math.log(max(self.dead, 1e-300) / components)
+        mean, log_var = _diagonal(p)
+        within = (p.log_weight.exp().unsqueeze(-1) * log_var.exp()).sum(-2, keepdim=True).log()
+        return Mixture(
+            p.log_weight.masked_fill(dead, -math.log(components)).log_softmax(-1),
+            Diagonal(
+                torch.where(dead.unsqueeze(-1), posterior.mean.index_select(-2, rows), mean),
+                torch.where(dead.unsqueeze(-1), within, log_var),
+            ),
+        )
+
+
+class MixturePrior(nn.Module):
+    """A mixture of K diagonal Gaussians over all D latents; the rate is the bound `divergence`, in training and evaluation.
+
+    The rate is at least the KL, so -(distortion + rate) is a lower bound of the evidence like any other; the log_prior of an
+    inference is exact, and so is what importance sampling makes of it. See `LearnedMixture` for the other arguments.
+
+    Args:
+        components: K.
+        latent_dim: D.
+    """
+
+    rate_is_bound = True
+
+    def __init__(
+        self,
+        components: int,
+        latent_dim: int,
+        fit: str = "em",
+        warmup: int = 200,
+        floor: float = 1e-4,
+        dead: float = 0.05,
+        power: float = 0.6,
+        delay: float = 20.0,
+        forget: float = 0.01,
+    ) -> None:
+        super().__init__()
+        self.learned = LearnedMixture((components, latent_dim), fit, warmup, floor, dead, power, delay, forget)
+        self.warmup = warmup
+
+    def rate(self, posterior: Gaussian, z: Tensor, log_prior: Tensor | None = None) -> Tensor:
+        check_latents(self.learned.mean.shape[-1], posterior)
+        return divergence(posterior, self.mixture())
+
+    def latent_rate(self, posterior: Gaussian) -> Tensor:
+        """By the same bound, from each latent's marginal. They do not add up to the rate: the prior does not factorise."""
+        return latent_divergence(posterior, marginals(self.mixture()))
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return mixture.log_prob(z.double(), self.mixture()).to(z.dtype)
+
+    def sample(self, key: int, index: Tensor, dim: int) -> Tensor:
+        return draw(self.mixture(), uniform(fold(key, "component"), index, (1,))[:, 0], normal(key, index, (dim,)))
+
+    def update(self, posterior: Gaussian, step: Tensor) -> None:
+        self.learned.update(gathered(posterior), step)
+
+    def mixture(self) -> Mixture:
+        return self.learned.mixture()
+
+    def factors(self) -> None:
+        return None
+
+
+def gathered(posterior: Gaussian) -> Gaussian:
+    """All ranks' equal shares `(B / world, D)` of a minibatch, in its own order, `(B, D)`, detached, float64."""
+    rank_after_rank = gather_batch(torch.stack([part.detach().double() for part in posterior], 1))
+    ranks = world()[1]
+    rows = minibatch_row(len(rank_after_rank), ranks, posterior.mean.device).argsort()
+    mean, log_var = rank_after_rank[rows].unbind(1)
+    return Gaussian(mean, log_var)
+
+
+def check_latents(latent_dim: int, posterior: Gaussian) -> None:
+    """Refuse posteriors of another number of latents."""
+    if (found := posterior.mean.shape[-1]) != latent_dim:
+        raise InputError(f"model.prior.latent_dim is {latent_dim}: expected {found}, the latents of the encoder")
+
+
+def _parts(p: Mixture) -> tuple[Tensor, Tensor, Tensor]:
+    mean, log_var = _diagonal(p)
+    return p.log_weight, mean, log_var
+
+
+def _diagonal(p: Mixture) -> Diagonal:
+    assert isinstance(p.components, Diagonal)
+    return p.components
+
+
+def _like(tensor: Tensor, value: Tensor | float) -> Tensor:
+    return torch.as_tensor(value, dtype=tensor.dtype, device=tensor.device)

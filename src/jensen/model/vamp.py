@@ -1,0 +1,75 @@
+"""p(z) = (1/K) sum_k q(z|u_k): the mixture of the encodings of learned pseudo-inputs u_k, the VampPrior."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from jensen.core import gaussian, mixture
+from jensen.core.components import Diagonal
+from jensen.core.errors import InputError, check_count
+from jensen.core.gaussian import Gaussian
+from jensen.core.mixture import Mixture
+from jensen.core.random import fold, normal, uniform
+from jensen.model.mixture_prior import draw, latent_divergence, marginals
+
+
+class VampPrior(nn.Module):
+    """Tomczak & Welling 2018 (arXiv 1705.07120), eq. 9: the aggregate posterior of K observations that are learned.
+
+    The rate is that of the sample, log q(z|x) - log p(z): right on average, and below 0 where the sample happens to be
+    likelier under the prior. The pseudo-inputs are parameters, trained with the model; each step encodes them anew.
+
+    Args:
+        pseudo_inputs: K.
+        x_shape: of an observation.
+        unit: keep them in (0, 1), as images are, by a sigmoid; false for data on all of R.
+    """
+
+    rate_is_bound = False
+    warmup = 0
+
+    def __init__(self, pseudo_inputs: int, x_shape: Sequence[int], unit: bool = True) -> None:
+        super().__init__()
+        check_count("pseudo_inputs", pseudo_inputs)
+        for side in x_shape:
+            check_count("x_shape", side)
+        self.unit = unit
+        self.raw = nn.Parameter(torch.randn(pseudo_inputs, *x_shape))
+        self._encode: Callable[[Tensor], Gaussian] | None = None
+
+    def bind(self, encode: Callable[[Tensor], Gaussian]) -> None:
+        """The VAE gives its `encode`. A method is no submodule: the encoder stays the VAE's alone."""
+        self._encode = encode
+
+    def pseudo_inputs(self) -> Tensor:
+        """u, `(K, *event)`."""
+        return self.raw.sigmoid() if self.unit else self.raw
+
+    def rate(self, posterior: Gaussian, z: Tensor, log_prior: Tensor | None = None) -> Tensor:
+        log_prior = self.log_prob(z) if log_prior is None else log_prior
+        return gaussian.log_density(z, posterior).sum(-1) - log_prior
+
+    def latent_rate(self, posterior: Gaussian) -> Tensor:
+        """By the bound `mixture_prior.divergence`, which is at least the KL to the marginal."""
+        return latent_divergence(posterior, marginals(self.mixture()))
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return mixture.log_prob(z.double(), self.mixture()).to(z.dtype)
+
+    def sample(self, key: int, index: Tensor, dim: int) -> Tensor:
+        return draw(self.mixture(), uniform(fold(key, "component"), index, (1,))[:, 0], normal(key, index, (dim,)))
+
+    def update(self, posterior: Gaussian, step: Tensor) -> None:
+        pass
+
+    def mixture(self) -> Mixture:
+        """In float64, with gradient to the pseudo-inputs and the encoder."""
+        if self._encode is None:
+            raise InputError("model.prior is a VampPrior without an encoder: expected a VAE around it; call bind(encode)")
+        mean, log_var = (part.double() for part in self._encode(self.pseudo_inputs()))
+        return Mixture(mean.new_full((len(mean),), -math.log(len(mean))), Diagonal(mean, log_var))
+
+    def factors(self) -> None:
+        return None
