@@ -56,7 +56,7 @@ def test_the_bars_are_the_latents_rates_in_falling_order(snapshot, monkeypatch):
     assert heights == pytest.approx(sorted(rates.tolist(), reverse=True))
     names = [label.get_text() for label in axes.get_xticklabels()]
     assert [rates[int(name.removeprefix("z"))].item() for name in names] == pytest.approx(heights)
-    assert f"{rates.sum():.2f} nats in all" in axes.get_title()
+    assert f"{rates.sum():.2f} nats added up" in axes.get_title()
 
 
 @pytest.mark.parametrize("latents", [1, 40])
