@@ -43,8 +43,8 @@ def test_the_folder_is_named_by_the_environment(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
     assert folder() == Path("/somewhere/jensen")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", "/home/someone")
-    assert folder() == Path("/home/someone/.cache/jensen")
+    monkeypatch.setenv("HOME", "/nobody")
+    assert folder() == Path("/nobody/.cache/jensen")
 
 
 def test_the_second_call_maps_what_the_first_one_built(place):

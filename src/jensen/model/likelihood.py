@@ -119,7 +119,17 @@ class ContinuousBernoulli(nn.Module):
         _check_unit_interval("continuous_bernoulli", x)
 
 
-class Normal(nn.Module):
+class _AboutOutput(nn.Module):
+    """What the normal likelihoods share: the output is the mean, and any finite x will do. Abstract."""
+
+    def mean(self, output: Tensor) -> Tensor:
+        return output
+
+    def check(self, x: Tensor) -> None:
+        _check_finite(x)
+
+
+class Normal(_AboutOutput):
     """N(output, variance I) with a fixed `variance`."""
 
     log_var: Tensor
@@ -132,14 +142,8 @@ class Normal(nn.Module):
     def distortion(self, output: Tensor, x: Tensor) -> Tensor:
         return normal_distortion(output, x, self.log_var)
 
-    def mean(self, output: Tensor) -> Tensor:
-        return output
 
-    def check(self, x: Tensor) -> None:
-        _check_finite(x)
-
-
-class LearnedNormal(nn.Module):
+class LearnedNormal(_AboutOutput):
     """N(output, variance I) with one variance for all pixels, learned by gradient from `variance`."""
 
     def __init__(self, variance: float = 1.0) -> None:
@@ -155,14 +159,8 @@ class LearnedNormal(nn.Module):
     def distortion(self, output: Tensor, x: Tensor) -> Tensor:
         return normal_distortion(output, x, self.log_var)
 
-    def mean(self, output: Tensor) -> Tensor:
-        return output
 
-    def check(self, x: Tensor) -> None:
-        _check_finite(x)
-
-
-class OptimalNormal(nn.Module):
+class OptimalNormal(_AboutOutput):
     """N(output, variance I) with the variance that is best for the data: their mean squared error.
 
     Rybkin et al. 2021 (arXiv 2006.13202), eq. 5-6. In training it is the error of the minibatch over all ranks. It minimises
@@ -193,12 +191,6 @@ class OptimalNormal(nn.Module):
         mixed = self.decay * self.variance + (1 - self.decay) * error
         self.variance.copy_(torch.where(self.variance.isnan(), error, mixed))
         return error
-
-    def mean(self, output: Tensor) -> Tensor:
-        return output
-
-    def check(self, x: Tensor) -> None:
-        _check_finite(x)
 
 
 def _check_finite(x: Tensor) -> None:
