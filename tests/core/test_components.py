@@ -185,6 +185,14 @@ def test_a_component_without_points_stays(structure):
 
 
 @every_structure
+def test_without_any_points_all_stay(structure):
+    c, x = random(structure), normal(50, 4)
+    stayed = c.maximise(c.moments(x, torch.zeros(50, 3, dtype=torch.float64)))
+    for found, expected in zip(stayed, c, strict=True):
+        close(found, expected)
+
+
+@every_structure
 def test_a_floor_is_the_exact_constrained_maximum(structure):
     """Points in a plane: where the floor holds, no covariance above it has a greater expected log-density."""
     x = normal(50, 4, seed=3)

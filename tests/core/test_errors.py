@@ -3,11 +3,12 @@
 import math
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from jensen.core.errors import InputError, check_choice, check_count, check_number
+from jensen.core.errors import InputError, check_choice, check_count, check_list, check_number, check_path
 
 
 def test_an_input_error_is_a_value_error():
@@ -80,3 +81,27 @@ def test_a_choice_that_does_not_is_told_the_others(value):
     with pytest.raises(InputError) as caught:
         check_choice("activation", value, ("relu", "tanh"))
     assert str(caught.value) == f"activation is {value!r}: expected one of relu, tanh"
+
+
+@pytest.mark.parametrize("value", ["a/b", Path("a"), "7"])
+def test_paths_that_pass(value):
+    check_path("root", value)
+
+
+@pytest.mark.parametrize("value", [None, 7, "", ["a"], 1.5])
+def test_paths_that_do_not(value):
+    with pytest.raises(InputError) as caught:
+        check_path("root", value)
+    assert str(caught.value) == f"root is {value!r}: expected a path"
+
+
+@pytest.mark.parametrize("value", [[], [1], (1, 2), np.zeros(2)])
+def test_lists_that_pass(value):
+    check_list("variances", value)
+
+
+@pytest.mark.parametrize("value", [None, 7, "abc", 1.5])
+def test_lists_that_do_not(value):
+    with pytest.raises(InputError) as caught:
+        check_list("variances", value)
+    assert str(caught.value) == f"variances is {value!r}: expected a list, such as variances=[{value}]"

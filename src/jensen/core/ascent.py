@@ -124,20 +124,20 @@ def extrapolate(first: Mixture, second: Mixture, third: Mixture, sigma: Tensor, 
     return _bound([move(*parts) for parts in zip(a, step, bend, strict=True)], first, sigma), length
 
 
-def _lost(p: Mixture, s: Statistics, share: float, prior: Prior) -> list[tuple[int, int, str]]:
+def lost(p: Mixture, s: Statistics, share: float, prior: Prior) -> list[tuple[int, int, str]]:
     """(start, component, reason) of components with a total below `share` or on the covariance floor."""
     empty = s.sums[..., 0] < share
-    lost = [(*place, "empty") for place in empty.nonzero().tolist()] if bool(empty.any()) else []
+    found = [(*place, "empty") for place in empty.nonzero().tolist()] if bool(empty.any()) else []
     if isinstance(prior.floor, Tensor):
         scale_tril = p.components.full().scale_tril
         above = scale_tril @ scale_tril.mT - 2 * prior.floor.diag()
         flat = (torch.linalg.cholesky_ex(above)[1] != 0) & ~empty
         flat &= ~flat.all(-1, keepdim=True)  # all at once is the data's shape, not a component's fate
-        lost += [(*place, "collapsed") for place in flat.nonzero().tolist()]
-    return lost
+        found += [(*place, "collapsed") for place in flat.nonzero().tolist()]
+    return found
 
 
-def _reseed(p: Mixture, events: list[Reseed], generator: torch.Generator) -> Mixture:
+def reseed(p: Mixture, events: list[Reseed], generator: torch.Generator) -> Mixture:
     """Each lost component takes half of the heaviest one of its start, at a point drawn from that."""
     p = _map(torch.clone, p)
     structure, deviations = p.components, (0.5 * p.components.marginals().log_var).exp()
@@ -198,7 +198,8 @@ def ascend(
         found = expect(p, coefficient)
         if believes:
             belief = log_prior(p, prior)
-        objective = (found.log_likelihood + belief).tolist()  # the one question to the device in an iteration
+        # The one question to the device in an iteration.
+        objective = (found.log_likelihood + belief if believes else found.log_likelihood).tolist()
         better = [math.isfinite(a) and (phase != 2 or a >= b) for a, b in zip(objective, last, strict=True)]
         every = all(better)
         if not every and phase != 2:
@@ -228,10 +229,10 @@ def ascend(
             failure = f"a covariance is not positive definite after iteration {iteration}"
             break
         look = budget and (done or iteration % 8 == 7)
-        lost = _lost(following, seen, 0.5 * total / points, prior) if look else []
-        if lost:
-            events = [Reseed(iteration + 1, *event) for event in lost[:budget]]
-            following, budget = _reseed(following, events, generator), budget - len(events)
+        gone = lost(following, seen, 0.5 * total / points, prior) if look else []
+        if gone:
+            events = [Reseed(iteration + 1, *event) for event in gone[:budget]]
+            following, budget = reseed(following, events, generator), budget - len(events)
             reseeded += events
             seen, last, done, phase, cycle = None, [-math.inf for _ in starts], False, 0, []
         elif done:

@@ -184,12 +184,11 @@ def _outer(x: Tensor) -> Tensor:
 
 
 def _log_var(scatter: Tensor, count: Tensor, floor: Tensor | float, old: Tensor, empty: Tensor) -> Tensor:
-    """log(scatter / count) with a floor, or the `old` value where `empty`."""
-    var = scatter / count.clamp(min=_TINY)
-    var = (
-        var.clamp(min=_TINY) if isinstance(floor, float) and floor == 0 else torch.maximum(var, torch.as_tensor(floor).to(var))
-    )
-    return torch.where(empty, old.double(), torch.where(empty, torch.ones_like(var), var).log())
+    """log(scatter / count) with a floor, or the `old` value where `empty`; `count` is above 0."""
+    var = scatter / count
+    flat = isinstance(floor, float) and floor == 0
+    var = var.clamp(min=_TINY) if flat else torch.maximum(var, torch.as_tensor(floor).to(var))
+    return torch.where(empty, old.double(), torch.where(empty, 1.0, var).log())
 
 
 def _scale_tril(cov: Tensor, floor: Tensor | float) -> Tensor:
@@ -247,9 +246,10 @@ class Diagonal(NamedTuple):
 
     def maximise(self, m: Moments, prior: Prior = FLAT) -> "Diagonal":
         mean, count = _mean(m)
-        scatter = m.second - count * mean.square() + prior.covariance * prior.variance
-        empty = m.total.unsqueeze(-1) + prior.covariance <= 0
-        log_var = _log_var(scatter, count + prior.covariance, prior.floor, self.log_var, empty)
+        scatter, credit = m.second - m.first * mean, prior.covariance
+        if credit:
+            scatter, count = scatter + credit * prior.variance, count + credit
+        log_var = _log_var(scatter, count, prior.floor, self.log_var, m.total.unsqueeze(-1) <= -credit)
         return Diagonal(_moved(self.mean, m, mean), log_var.to(self.log_var.dtype))
 
     def log_prior(self, prior: Prior) -> Tensor:
@@ -386,7 +386,8 @@ class Tied(NamedTuple):
         mean, count = _mean(m)
         credit = prior.covariance * torch.diag(torch.as_tensor(prior.variance).to(mean).expand(mean.shape[-1]))
         scatter = m.second - mean.mT @ (count * mean) + credit
-        cov = scatter / (m.total.sum(-1)[..., None, None] + prior.covariance)
+        total, old = m.total.sum(-1)[..., None, None] + prior.covariance, self.scale_tril.double()
+        cov = torch.where(total > 0, scatter / total.clamp(min=_TINY), old @ old.mT)
         return Tied(_moved(self.mean, m, mean), _scale_tril(cov, prior.floor).to(self.scale_tril.dtype))
 
     def log_prior(self, prior: Prior) -> Tensor:

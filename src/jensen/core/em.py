@@ -30,7 +30,7 @@ def m_step(p: Mixture, m: Moments, prior: Prior = FLAT) -> Mixture:
 
     Bishop 2006, eq. 9.24-9.26. A component without any points keeps its mean and covariance.
     """
-    count = m.total + prior.weight
+    count = m.total + prior.weight if prior.weight else m.total
     log_weight = count.clamp(min=_LEAST_COUNT).log() - count.sum(-1, keepdim=True).log()
     return Mixture(log_weight.to(p.log_weight.dtype), p.components.maximise(m, prior))
 

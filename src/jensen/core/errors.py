@@ -1,8 +1,9 @@
 """The one exception for bad input, raised where the input enters."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Real
+from os import PathLike
 
 
 class InputError(ValueError):
@@ -31,6 +32,18 @@ def _is_finite(value: Real) -> bool:
         return math.isfinite(value)
     except OverflowError:  # an integer beyond any float
         return False
+
+
+def check_path(name: str, value: object) -> None:
+    """Refuse a `value` that is no path."""
+    if not isinstance(value, str | PathLike) or not str(value):
+        raise InputError(f"{name} is {value!r}: expected a path")
+
+
+def check_list(name: str, value: object) -> None:
+    """Refuse a `value` that is not a sequence of values."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise InputError(f"{name} is {value!r}: expected a list, such as {name}=[{value}]")
 
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:

@@ -34,6 +34,13 @@ class Mixture(NamedTuple):
         return self.log_weight if own else self.log_weight.unsqueeze(-2)
 
 
+def shift(p: Mixture, offset: Tensor) -> Mixture:
+    """The mixture of x + offset, `(D,)`."""
+    structure: Callable[..., Components] = type(p.components)
+    mean, shape = p.components
+    return Mixture(p.log_weight, structure(mean + offset, shape))
+
+
 def logsumexp(joint: Tensor, dim: int) -> Tensor:
     """`torch.logsumexp` without subnormal numbers, which make exp about ten times slower on a CPU.
 

@@ -50,7 +50,7 @@ def coefficients(p: Mixture, beta: float = 1.0) -> Tensor:
 
 def expected_log_joint(p: Mixture, coefficient: Tensor, s: Statistics, beta: float = 1.0) -> Tensor:
     """sum of r * (log p(x|k) + beta * log weight_k), `(...)`: at beta = 1 the Q of EM, for any `p` and any E-step's `s`."""
-    q = (coefficient * s.sums).sum((-2, -1))
+    q: Tensor = torch.linalg.vecdot(coefficient.flatten(-2), s.sums.flatten(-2))
     common = p.components.common_precision()
     return beta * q if common is None else beta * q - 0.5 * (common * s.scatter).sum((-2, -1))
 
@@ -86,7 +86,8 @@ class Stream:
         coefficient = coefficients(p, beta) if coefficient is None else coefficient
         coefficient = coefficient.reshape(rows, width).to(dtype)
         total: Tensor | float = 0.0
-        sums, scatter = mean.new_zeros(width, rows), mean.new_zeros(dim, dim)
+        sums: Tensor | float = 0.0
+        scatter = mean.new_zeros(dim, dim)
         # Smaller responsibilities would be subnormal numbers: exp and the products are ten times slower on those.
         low = -650.0 if dtype == torch.float64 else -75.0
 
@@ -97,14 +98,18 @@ class Stream:
             evidence = joint.sub_(top).clamp_(min=low).exp_().sum(1, keepdim=True)
             joint.mul_(evidence.reciprocal() if weight is None else weight / evidence)
             log_prob = evidence.log_().add_(top).squeeze(1)
-            total = total + (log_prob if weight is None else log_prob * weight).sum(-1, dtype=torch.float64)
+            part = (log_prob if weight is None else log_prob * weight).sum(-1, dtype=torch.float64)
+            total = part if isinstance(total, float) else total + part
             # This order of the product is twice as fast in MKL as r @ features'.
-            sums = torch.mm(features, r.T).double() + sums
+            part = torch.mm(features, r.T).double()
+            sums = part if isinstance(sums, float) else sums + part
             if common is not None:
                 points = features[1:]
                 scatter += (points if weight is None else points * weight) @ points.T
         assert isinstance(total, Tensor), "no points"
-        total = beta * total.reshape(mean.shape[:-2])
+        assert isinstance(sums, Tensor)
+        total = total.reshape(mean.shape[:-2])
+        total = total if beta == 1 else beta * total
         if common is not None:
             total = total - 0.5 * (common * scatter).sum((-2, -1))
         sums = sums.T.reshape(*mean.shape[:-1], width)

@@ -136,6 +136,19 @@ class GMM(nn.Module):
         gmm._keep(p)
         return gmm
 
+    def assign(self, p: Mixture) -> None:
+        """Takes the parameters of `p`, in place."""
+        for name, value in zip(self._names, (p.log_weight, *p.components), strict=True):
+            self.get_buffer(name).copy_(value)
+
+    def prior_of(self, variance: Tensor) -> Prior:
+        """The prior, or the default floor, for data whose columns have `variance` `(D,)`."""
+        prior = self.prior or Prior(floor=FLOOR)
+        return prior._replace(
+            variance=torch.as_tensor(prior.variance).to(variance) * variance,
+            floor=torch.as_tensor(prior.floor).to(variance) * variance,
+        )
+
     def _keep(self, p: Mixture) -> None:
         for name, value in zip(self._names, (p.log_weight, *p.components), strict=True):
             setattr(self, name, value.detach().double().clone())
@@ -177,11 +190,11 @@ class GMM(nn.Module):
         origin = survey.mean.to(survey.dtype)
         centred = survey._replace(mean=survey.mean - origin.double(), kept=survey.kept - origin.double())
         start = self._start(centred, origin.double(), generator)
-        prior = self.prior or Prior(floor=FLOOR)
-        prior = prior._replace(
-            variance=torch.as_tensor(prior.variance).to(survey.var) * survey.var,
-            floor=torch.as_tensor(prior.floor).to(survey.var) * survey.var,
-        )
+        if isinstance(start.components, Full) and start.components.mean.shape[-1] == 1:
+            # In one dimension the same model, of fewer small operations: they are what the fit of a few points takes.
+            mean, scale_tril = start.components
+            start = start._replace(components=Diagonal(mean, 2 * scale_tril.squeeze(-1).log()))
+        prior = self.prior_of(survey.var)
 
         stream = Stream(points.chunks, survey.size, origin)
         epsilon = torch.finfo(survey.dtype).eps
@@ -213,8 +226,10 @@ class GMM(nn.Module):
                 *(found.mixture.log_weight[None], type(found.mixture.components)(*(v[None] for v in found.mixture.components)))
             )
             self._note(found)
-        mean, shape = found.mixture.components
-        self._keep(self._ordered(Mixture(found.mixture.log_weight, self._structure(mean + origin.double(), shape))))
+        fitted = mixture.shift(found.mixture, origin.double())
+        if self._structure is Full:
+            fitted = fitted._replace(components=fitted.components.full())
+        self._keep(self._ordered(fitted))
         return self
 
     def _note(self, found: Ascent) -> None:

@@ -1,0 +1,52 @@
+"""The codes of a trained model as points, from the npz file that `jensen.encode` writes."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from jensen.core.errors import InputError, check_path
+from jensen.data.examples import Examples, identity
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """Those of the arrays `codes`, `factors`, `log_var` and `names` that the npz file has.
+
+    Raises:
+        InputError: no such file, or not a whole npz file of plain arrays.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in ("codes", "factors", "log_var", "names") if name in arrays}
+        return {name: array.astype(array.dtype.newbyteorder("="), copy=False) for name, array in found.items()}
+    except Exception as error:  # numpy and zipfile raise almost anything on a damaged file
+        why = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
+        raise InputError(
+            f"{path} cannot be read ({why}): expected an npz file of plain arrays; write it with jensen.encode or numpy.savez"
+        ) from error
+
+
+def codes(path: str) -> Examples:
+    """The posterior means `(N, D)` of `codes`, and `factors` `(N, F)` where the file has them.
+
+    Raises:
+        InputError: as `read`, or the arrays do not fit each other.
+    """
+    check_path("path", path)
+    found = read(Path(path).expanduser())
+    if "codes" not in found or found["codes"].ndim != 2 or not np.issubdtype(found["codes"].dtype, np.floating):
+        what = {name: (array.shape, str(array.dtype)) for name, array in found.items()}
+        raise InputError(f"data.path={path} holds {what}: expected floating-point codes (N, D); write it with jensen.encode")
+    if not found["codes"].size or not np.isfinite(found["codes"]).all():
+        raise InputError(f"data.path={path} has codes that are empty, NaN or infinite: expected finite ones; encode again")
+    points = torch.from_numpy(found["codes"].astype(np.float32, copy=False))
+    factors, names = found.get("factors", np.empty((len(points), 0), np.int64)), found.get("names", np.empty(0, str))
+    whole = np.issubdtype(factors.dtype, np.integer) and (factors >= 0).all()
+    if factors.ndim != 2 or len(factors) != len(points) or names.shape != factors.shape[1:] or not whole:
+        shapes = f"codes {tuple(points.shape)}, factors {factors.shape} of {factors.dtype} and names {names.shape}"
+        raise InputError(
+            f"data.path={path} has {shapes}: expected factors (N, F), integers of at least 0, and names (F,); write it with"
+            " jensen.encode"
+        )
+    sizes = tuple(int(column.max()) + 1 for column in factors.T)
+    return Examples(points, identity, torch.from_numpy(factors).long(), tuple(map(str, names)), sizes)
