@@ -41,9 +41,19 @@ class Snapshot(NamedTuple):
     prior_factors: tuple[Mixture, ...] | None = None
 
 
-Results = Mapping[str, Tensor | str | np.ndarray]
+class Embedding(NamedTuple):
+    """codes: `(N, D)`. labels: N rows of `columns`. thumbnails: `(N, 3, h, w)` uint8, or None."""
+
+    codes: Tensor
+    columns: tuple[str, ...]
+    labels: list[list[str]]
+    thumbnails: Tensor | None
+
+
+Results = Mapping[str, Tensor | str | np.ndarray | Embedding]
 """What a value is says where it goes: a tensor `()` is a scalar, `(N,)` a histogram, `(3, H, W)` an image of uint8 or of
-[0, 1]; a string is Markdown; a numpy array is a detail, which `jensen.evaluate` keeps and TensorBoard does not show."""
+[0, 1]; a string is Markdown; an embedding is for the PROJECTOR; a numpy array is a detail, which `jensen.evaluate` keeps and
+TensorBoard does not show."""
 
 Diagnostic = Callable[[Snapshot], Results]
 """It is called on every rank with the same snapshot."""

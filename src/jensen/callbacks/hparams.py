@@ -1,0 +1,95 @@
+"""One entry a run in TensorBoard's HPARAMS: what it was asked for, and what came of it."""
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pytorch_lightning import Callback, LightningModule, Trainer
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from torch.utils.tensorboard.summary import hparams
+
+from jensen.callbacks.diagnose import writers
+
+TOLD = ("data", "model", "objective", "experiment", "algorithm")
+"""Groups that say what was trained."""
+UNTOLD = ("diagnostics", "callbacks")
+
+
+class HParams(Callback):
+    """Settings at the start, with NaN for `hp/...`; after each validation what each metric is by now.
+
+    The settings are `settings`, which every run has, and what the run's folder says it was started with (`.hydra`): the
+    chosen files and the overrides, under their whole keys. The table starts with those that were overridden, and the seed.
+    A continued run has its entry already.
+
+    Args:
+        settings: by dotted key or nested; null is left out.
+        metrics: names after `hp/` to the tag of the scalar.
+        diagnostics: names of those that are run; metrics of others are left out.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], metrics: Mapping[str, str], diagnostics: list[str]) -> None:
+        self.settings = settings
+        self.metrics = {name: tag for name, tag in metrics.items() if tag.split("/")[0] in ("val", *diagnostics)}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step:
+            return
+        chosen, asked = started_with(Path(trainer.default_root_dir))
+        entry = {**dict(_flat(self.settings)), **chosen, **asked}
+        experiment, *session = hparams(entry, {f"hp/{name}": math.nan for name in self.metrics})
+        for writer in writers(trainer):
+            for summary in (_in_front(experiment, {"seed", *asked}), *session):
+                writer.file_writer.add_summary(summary)
+            for name in self.metrics:
+                writer.add_scalar(f"hp/{name}", math.nan, 0)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for writer in writers(trainer):
+            for name, tag in self.metrics.items():
+                if tag in trainer.callback_metrics:
+                    writer.add_scalar(f"hp/{name}", trainer.callback_metrics[tag], trainer.global_step)
+
+
+def _flat(tree: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, float | str]]:
+    """Of what has a `_target_` also its class, under its own key."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{key}.")
+        elif key == "_target_":
+            yield before[:-1], str(value).rsplit(".", 1)[-1]
+        elif value is not None:
+            yield f"{before}{key}", entry_of(value)
+
+
+def entry_of(value: Any) -> float | str:
+    """As a number if it is one, so that columns sort."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return str(value)
+
+
+def started_with(folder: Path) -> tuple[dict[str, str], dict[str, float | str]]:
+    """The choices of groups and the overrides of the run in `folder`; nothing for one that no command started."""
+    try:
+        hydra = yaml.safe_load((folder / ".hydra" / "hydra.yaml").read_text())["hydra"]
+    except OSError:
+        return {}, {}
+    choices = hydra["runtime"]["choices"]
+    chosen = {group: str(choice) for group, choice in choices.items() if choice and group.split("/")[0] in TOLD}
+    pairs = (override.lstrip("+").split("=", 1) for override in hydra["overrides"]["task"] if "=" in override)
+    asked = {key: entry_of(value) for key, value in pairs if key not in (*choices, *UNTOLD)}
+    return chosen, asked
+
+
+def _in_front(experiment: Any, names: set[str]) -> Any:
+    """The summary of the table's columns with `names` first: TensorBoard begins with those that it takes to differ."""
+    plugin = experiment.value[0].metadata.plugin_data
+    content = HParamsPluginData.FromString(plugin.content)
+    for info in content.experiment.hparam_infos:
+        info.differs = info.name in names
+    plugin.content = content.SerializeToString()
+    return experiment

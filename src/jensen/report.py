@@ -1,0 +1,340 @@
+"""A sweep at a glance: tables, figures, and which setting each criterion would choose.
+
+python -m jensen.report sweep=DIR
+"""
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from jensen.attempt import FAILED, FINISHED
+from jensen.callbacks.durable import write
+from jensen.core.errors import InputError
+from jensen.core.gaussian import LOG_2PI
+from jensen.core.random import fold, permutation
+from jensen.diagnostics.snapshot import Results, Snapshot
+from jensen.diagnostics.traversals import traversals
+from jensen.diagnostics.water_filling import optimum
+from jensen.evaluate import on_run
+from jensen.identity import has_effect
+from jensen.program import program, say
+from jensen.record import get_json, put
+from jensen.run import configuration
+from jensen.scores import udr
+from jensen.sweep_report import figures
+from jensen.sweep_report.choice import Choice, choose
+from jensen.sweep_report.sweep import Run, Sweep, flat, grouped, shown
+from jensen.sweep_report.table import (
+    UDR,
+    Values,
+    aligned,
+    as_csv,
+    columns,
+    markdown,
+    measured,
+    scores,
+    tables,
+    title,
+)
+
+SAME = ("data.source._target_", "data.x_shape", "data.factors")
+"""Keys that runs must share for their numbers to be comparable."""
+POINTS = 10_000
+"""Held-out observations that UDR compares runs on, if there are more."""
+
+
+def read(folder: Path) -> Sweep:
+    """The finished runs below `folder`.
+
+    Raises:
+        InputError: no such folder, the folder of a run, one that holds no runs or none that is finished, or runs of several
+            experiments.
+    """
+    if not folder.is_dir():
+        raise InputError(f"sweep={folder} is no folder: expected the folder of a sweep of jensen.train -m")
+    if (folder / ".hydra").is_dir():
+        raise InputError(f"sweep={folder} is the folder of a run: expected the folder above, of all runs of its sweep")
+    places = sorted(path.parents[1] for path in folder.rglob(".hydra/config.yaml"))
+    if not places:
+        raise InputError(
+            f"sweep={folder} holds no runs (.hydra/config.yaml): expected the folder of a sweep of jensen.train -m"
+        )
+    runs, left_out = [], {}
+    experiments: dict[tuple[str, str], str] = {}
+    for place in places:
+        name = str(place.relative_to(folder))
+        try:
+            run = _read_run(place, name)
+        except _LeftOutError as reason:
+            left_out[name] = str(reason)
+            continue
+        runs.append(run)
+        experiments.setdefault(_experiment(place, run), name)
+    if not runs:
+        first, why = next(iter(left_out.items()))
+        raise InputError(f"sweep={folder} has no finished run among {len(places)} ({first}: {why}): expected at least one")
+    if len(experiments) > 1:
+        (one, here), (other, there) = [*experiments.items()][:2]
+        differ = 0 if one[0] != other[0] else 1
+        what = ("experiments", "data")[differ]
+        raise InputError(
+            f"sweep={folder} mixes {what} ({here} is of {one[differ]}, {there} of {other[differ]}): expected runs whose numbers"
+            " compare; give each a folder of its own"
+        )
+    return grouped(runs, left_out)
+
+
+class _LeftOutError(Exception):
+    """Why a run is not counted."""
+
+
+def _read_run(place: Path, name: str) -> Run:
+    if not get_json(place / FINISHED):
+        if failed := get_json(place / FAILED):
+            raise _LeftOutError(f"failed: {failed.get('error', 'it does not say why')}")
+        raise _LeftOutError("not finished; the sweep's command again continues it")
+    try:
+        settings = flat(cast(dict[str, Any], OmegaConf.to_container(configuration(place))))
+    except InputError as error:
+        raise _LeftOutError(str(error)) from None
+    found = get_json(place / "scores.json")
+    if not all(isinstance(found.get(part), dict) for part in ("bound", "diagnostics")):
+        again = f"python -m jensen.evaluate {shlex.quote(f'run={place}')}"
+        raise _LeftOutError(f"scores.json is torn or missing; {again} writes it anew")
+    kept = {key: value for key, value in settings.items() if key != "seed" and has_effect(key)}
+    return Run(name, int(settings.get("seed", 0)), kept, found)
+
+
+def _experiment(place: Path, run: Run) -> tuple[str, str]:
+    """What must be one for the whole folder: the experiment it was started as, and what its numbers are of."""
+    path = place / ".hydra" / "hydra.yaml"
+    started = OmegaConf.select(OmegaConf.load(path), "hydra.runtime.choices.experiment") if path.is_file() else None
+    split, checkpoint = run.scores.get("split"), run.scores.get("checkpoint")
+    data = ", ".join(f"{key} {shown(run.settings[key])}" for key in SAME if key in run.settings)
+    return f"experiment={started}", f"{data}, judged on {split} with {checkpoint}.ckpt"
+
+
+def look(
+    sweep: Sweep, folder: Path, trust: str | Sequence[str] = ()
+) -> tuple[dict[str, Values], dict[int, tuple[int, Tensor]], dict[str, str]]:
+    """UDR of the runs of each group, the traversals of each group's first run with its seed, and the runs that have no model.
+
+    Each run encodes its held-out set with its last checkpoint. `udr/...` is NaN where a group has fewer than two runs.
+    """
+    agreement: dict[str, Values] = {name: [] for name in UDR}
+    strips: dict[int, tuple[int, Tensor]] = {}
+    failed: dict[str, str] = {}
+    for number, group in enumerate(sweep.groups):
+        codes, rates = {}, {}
+        for place, run in enumerate(group.runs):
+            seen = Look(pictures=number not in strips)
+            try:
+                on_run(folder / run.name, "validation", "last", {"report": seen}, trust)
+            except InputError as error:
+                failed[run.name] = str(error)
+                continue
+            codes[place], rates[place] = seen.codes, seen.rates
+            strips |= {number: (run.seed, seen.strip)} if seen.strip is not None else {}
+        for similarity, values in agreement.items():
+            each = [math.nan] * len(group.runs)
+            if len(codes) > 1:
+                found = udr([*codes.values()], [*rates.values()], similarity=similarity.partition("/")[2], points=POINTS)
+                for place, value in zip(codes, found["per_run"].tolist(), strict=True):
+                    each[place] = value
+            values.append(each)
+    known = {name: values for name, values in agreement.items() if np.isfinite(np.concatenate(values)).any()}
+    return known, strips, failed
+
+
+def same_reason(failed: Mapping[str, str]) -> dict[str, list[str]]:
+    """Names by why."""
+    names: dict[str, list[str]] = {}
+    for name, why in failed.items():
+        names.setdefault(why, []).append(name)
+    return names
+
+
+class Look:
+    """A diagnostic that keeps what a report needs of a model: some codes, the rate of each latent, a traversal."""
+
+    def __init__(self, pictures: bool) -> None:
+        self.pictures = pictures
+        self.strip: Tensor | None = None
+
+    def __call__(self, snapshot: Snapshot) -> Results:
+        rows = permutation(fold(0, "report"), len(snapshot.z))[:POINTS]
+        self.codes = snapshot.posterior.mean.cpu()[rows].double().numpy()
+        self.rates = snapshot.latent_rate.mean(0).cpu().double().numpy()
+        if self.pictures:
+            self.strip = traversals(snapshot, columns=5, images=1).get("image_0")
+        return {}
+
+
+def theory(run: Path) -> list[tuple[float, float]]:
+    """(rate, distortion) of the optimal linear VAE for ever larger beta, where the data are Gaussian and the model linear."""
+    cfg = configuration(run)
+    needed = {
+        "data.source._target_": "jensen.data.gaussian.gaussian",
+        "model.encoder._target_": "jensen.model.linear.LinearEncoder",
+        "model.likelihood._target_": "jensen.model.likelihood.Normal",
+    }
+    if any(OmegaConf.select(cfg, key) != value for key, value in needed.items()):
+        return []
+    variances, noise = [*cfg.data.variances], float(cfg.model.likelihood.variance)
+    constant = len(variances) / 2 * (LOG_2PI + math.log(noise))
+    betas = np.geomspace(min(variances) / 4, max(variances), 200) / noise
+    best = [optimum(variances, beta, noise) for beta in betas.tolist()]
+    return [(point.rate, point.squared_error / (2 * noise) + constant) for point in best]
+
+
+def missing(sweep: Sweep, folder: Path) -> list[str]:
+    """Diagnostics that some runs have and others lack, and the commands that would add them."""
+    have = {run.name: [name.removesuffix("_full") for name in run.scores["diagnostics"]] for run in sweep.runs}
+    every = dict.fromkeys(name for run in sweep.runs for name in have[run.name])
+    lines = []
+    for name, found in have.items():
+        if lacking := [each for each in every if each not in found]:
+            lines.append(f"python -m jensen.evaluate {shlex.quote(f'run={folder / name}')} 'diagnostics=[{','.join(lacking)}]'")
+    return lines
+
+
+def verdicts(sweep: Sweep, found: Mapping[str, Choice]) -> list[str]:
+    """A sentence a criterion."""
+    sentences = []
+    for name, choice in found.items():
+        best = sweep.groups[choice.best].label
+        if choice.share is None:
+            sure = f"from one {'pair of seeds' if name in UDR else 'seed'} it cannot be known how sure that is"
+        else:
+            sure = f"in {choice.share[choice.best]:.0%} of resamples of {choice.seeds} seeds"
+            rival = max((share, -place) for place, share in enumerate(choice.share) if place != choice.best)
+            if rival[0] >= 0.05:
+                sure += f", {sweep.groups[-rival[1]].label} in {rival[0]:.0%}"
+        sentences.append(f"{title(name)}: {best} ({sure})")
+    return sentences
+
+
+def chosen(sweep: Sweep, values: Mapping[str, Values]) -> dict[str, Choice]:
+    """What each criterion, of which larger is better, would choose: the elbo, the scores, UDR."""
+    if len(sweep.groups) < 2:
+        return {}
+    found = {name: choose(values[name]) for name in ("elbo", *scores(sweep)) if name in values}
+    for name in (name for name in UDR if name in values):
+        # Two runs agree as one number; there is nothing to resample.
+        known = [[value for value in group if np.isfinite(value)] for group in values[name]]
+        apart = [group if len(group) > 2 else group[:1] for group in known]
+        found[name] = choose(apart)
+    return found
+
+
+def document(
+    sweep: Sweep,
+    folder: Path,
+    values: Mapping[str, Values],
+    found: Mapping[str, Choice],
+    lines: Sequence[str],
+    drawn: Sequence[str],
+) -> str:
+    """The report as Markdown; `lines` are the commands for what is missing, `drawn` the names of the pictures."""
+    text = [f"# {folder.name}", f"{len(sweep.runs)} runs in {len(sweep.groups)} settings. {EXPLAINED}"]
+    text += [markdown(table) for table in tables(sweep, values)]
+    if found:
+        text += ["## Chosen by", "\n".join(f"- {sentence}" for sentence in verdicts(sweep, found)), CAUTION]
+    if sweep.left_out:
+        text += ["## Not counted", "\n".join(f"- `{name}`: {why}" for name, why in sweep.left_out.items())]
+    if lines:
+        text += ["## Missing", "```bash\n" + "\n".join(lines) + "\n```"]
+    return "\n\n".join([*text, *(f"![{name}](report/{name}.png)" for name in drawn)]) + "\n"
+
+
+EXPLAINED = "Median [quartiles] over the seeds; distortion, rate, elbo, MI, TC and DWKL in nats per example, on held-out data."
+CAUTION = "Shares are of 10,000 bootstrap resamples of the seeds; of fewer than 5 seeds they are too sure of themselves."
+
+
+def draw(
+    sweep: Sweep,
+    folder: Path,
+    values: Mapping[str, Values],
+    found: Mapping[str, Choice],
+    strips: Mapping[int, tuple[int, Tensor]],
+) -> dict[str, Figure]:
+    """The figures by name; those that these runs have nothing for are left out."""
+    measures = ["elbo", *(name for name in columns(sweep, values) if "/" in name)]
+    curves = [theory(folder / run.name) for run in sweep.runs]
+    pictures = {
+        "rate_distortion": figures.rate_distortion(
+            sweep, values, curves[0] if all(each == curves[0] for each in curves) else ()
+        ),
+        "scores": figures.scores(sweep, values, measures),
+        "kl_spectrum": figures.kl_spectrum(sweep),
+        "choices": figures.choices(sweep, found),
+        "traversals": figures.traversals(sweep, strips),
+    }
+    return {name: figure for name, figure in pictures.items() if figure is not None}
+
+
+def keep(out: Path, text: str, table: str, pictures: Mapping[str, Figure]) -> None:
+    """Writes report.md, report.csv, report/*.png and report/'s events; those of a former report are replaced."""
+    for name, figure in pictures.items():
+        write(out / "report" / f"{name}.png", partial(figure.savefig, format="png"))
+    for old in (out / "report").glob("events.out.tfevents.*"):
+        old.unlink()
+    with SummaryWriter(str(out / "report")) as writer:
+        writer.add_text("report", text.partition("\n\n![")[0])
+        for name, figure in pictures.items():
+            figure.canvas.draw()
+            pixels = np.array(figure.canvas.buffer_rgba())[..., :3]  # type: ignore[attr-defined]
+            writer.add_image(f"report/{name}", torch.from_numpy(pixels).permute(2, 0, 1))
+    put(out / "report.csv", table)
+    put(out / "report.md", text)
+
+
+@program("report")
+def main(cfg: DictConfig) -> None:
+    if cfg.sweep is None:
+        raise InputError("sweep is not given: expected sweep=FOLDER, the folder of a sweep of jensen.train -m")
+    folder = Path(str(cfg.sweep)).expanduser()
+    sweep = read(folder)
+    values = measured(sweep)
+    strips: dict[int, tuple[int, Tensor]] = {}
+    if cfg.models:
+        say(f"encoding the held-out set with {len(sweep.runs)} models (models=false leaves UDR and traversals out)")
+        agreement, strips, failed = look(sweep, folder, cfg.trust)
+        values |= agreement
+        for why, names in same_reason(failed).items():
+            say(f"neither UDR nor traversals of {', '.join(names)}: {why}")
+    found = chosen(sweep, values)
+    lines = missing(sweep, folder)
+    pictures = draw(sweep, folder, values, found, strips)
+    out = Path(cfg.out).expanduser() if cfg.out else folder
+    keep(out, document(sweep, folder, values, found, lines, [*pictures]), as_csv(sweep, values), pictures)
+    _print(sweep, values, found, lines)
+    say(f"{out / 'report.md'}, {out / 'report.csv'}, {len(pictures)} pictures in {out / 'report'}")
+    say(f"tensorboard --logdir {out}")
+
+
+def _print(sweep: Sweep, values: Mapping[str, Values], found: Mapping[str, Choice], lines: Sequence[str]) -> None:
+    for table in tables(sweep, values):
+        print(aligned(table), end="\n\n")
+    print(EXPLAINED, end="\n\n")
+    if found:
+        print("chosen by", *verdicts(sweep, found), sep="\n  ")
+        print(CAUTION, end="\n\n")
+    for name, why in sweep.left_out.items():
+        say(f"not counted: {name}: {why}")
+    if lines:
+        print("missing in some runs; to add it:", *lines, sep="\n  ", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""The finished runs of a sweep as plain values, in groups that differ in nothing but the seed."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+BOUND = ("distortion", "rate", "elbo")
+
+
+class Run(NamedTuple):
+    """name: its folder, from the sweep's. settings: what it was composed of, flat, less the seed. scores: its scores.json."""
+
+    name: str
+    seed: int
+    settings: Mapping[str, Any]
+    scores: Mapping[str, Any]
+
+
+class Group(NamedTuple):
+    """values: of the swept keys; a key that this group has not is absent. runs: by seed."""
+
+    values: Mapping[str, Any]
+    runs: Sequence[Run]
+
+    @property
+    def label(self) -> str:
+        return ", ".join(f"{name} = {shown(value)}" for name, value in self.values.items()) or "all"
+
+
+class Sweep(NamedTuple):
+    """keys: what was swept, short names to whole keys. left_out: names of the other runs, and why they are not counted."""
+
+    keys: Mapping[str, str]
+    groups: Sequence[Group]
+    left_out: Mapping[str, str]
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for group in self.groups for run in group.runs]
+
+
+def flat(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Nested mappings as one, of dotted keys; lists stay as tuples."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            leaves |= flat(value, f"{before}{key}.")
+        else:
+            leaves[f"{before}{key}"] = tuple(value) if isinstance(value, list) else value
+    return leaves
+
+
+def grouped(runs: Sequence[Run], left_out: Mapping[str, str]) -> Sweep:
+    """Runs by what they were swept over, groups in the order of its values; of equal settings and seed, only one counts."""
+    keys = _short(_swept(runs))
+    found: dict[tuple[str, ...], dict[int, Run]] = {}
+    twice = {}
+    for run in runs:
+        group = found.setdefault(tuple(repr(run.settings.get(key)) for key in keys.values()), {})
+        if run.seed in group:
+            twice[run.name] = f"it has the settings and the seed of {group[run.seed].name}"
+        else:
+            group[run.seed] = run
+    groups = []
+    for same in found.values():
+        members = [same[seed] for seed in sorted(same)]
+        values = {name: members[0].settings[key] for name, key in keys.items() if key in members[0].settings}
+        groups.append(Group(values, members))
+    groups.sort(key=lambda group: [_order(group.values.get(name)) for name in keys])
+    return Sweep(keys, groups, {**left_out, **twice})
+
+
+def _swept(runs: Sequence[Run]) -> list[str]:
+    """Keys that take two values or more among the runs that have them."""
+    found: dict[str, set[str]] = {}
+    for run in runs:
+        for key, value in run.settings.items():
+            found.setdefault(key, set()).add(repr(value))
+    return [key for key, values in found.items() if len(values) > 1]
+
+
+def _short(keys: Sequence[str]) -> dict[str, str]:
+    """A key under its last part where that names only one; a `_target_` under what it makes."""
+    ends = {key: key.removesuffix("._target_") for key in keys}
+    count = Counter(end.rsplit(".", 1)[-1] for end in ends.values())
+    return {last if count[last := end.rsplit(".", 1)[-1]] == 1 else end: key for key, end in ends.items()}
+
+
+def _order(value: Any) -> tuple[int, float, str]:
+    """Numbers by size, then the rest by name, then what is absent."""
+    if is_number(value):
+        return 0, float(value), ""
+    return (2 if value is None else 1), 0.0, str(value)
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def shown(value: Any) -> str:
+    """A setting as people write it; of a class's path, its name."""
+    if is_number(value):
+        return f"{value:g}"
+    if isinstance(value, tuple):
+        return "[" + ",".join(map(shown, value)) + "]"
+    return str(value).rsplit(".", 1)[-1]
+
+
+def numbers(scores: Mapping[str, Any]) -> dict[str, float]:
+    """The bound and each diagnostic's scalars, as `name/key`; sizes, which are integers, and arrays are no such numbers.
+
+    `decomposition_full` is the same quantity as `decomposition`, of more draws: it stands for it where both were computed.
+    """
+    found = {name: float(scores["bound"][name]) for name in BOUND if name in scores.get("bound", {})}
+    diagnostics = dict(scores.get("diagnostics", {}))
+    if "decomposition_full" in diagnostics:
+        diagnostics["decomposition"] = diagnostics.pop("decomposition_full")
+    for name, results in diagnostics.items():
+        found |= {f"{name}/{key}": value for key, value in results.items() if isinstance(value, float)}
+    return found
+
+
+def by_latent(scores: Mapping[str, Any]) -> list[float]:
+    """Mean rate of each latent, nats, by falling rate; empty where the diagnostic `rate` was not run."""
+    return sorted(scores.get("diagnostics", {}).get("rate", {}).get("by_latent", []), reverse=True)

@@ -1,0 +1,125 @@
+"""TensorBoard's HPARAMS: one entry a run. The same run shows that the PROJECTOR's files belong together."""
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata
+from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
+from tiny import TINY
+
+from jensen.callbacks.hparams import HParams, entry_of, started_with
+from jensen.train import train
+
+QUICK = (*TINY, "trainer.accelerator=cpu", "trainer.max_steps=8", "trainer.val_check_interval=4", "seed=3")
+DIAGNOSED = "diagnostics=[rate,decomposition,mig_hist20,embedding]"
+
+
+def events(folder: Path) -> EventAccumulator:
+    accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def entry(folder: Path) -> dict[str, object]:
+    """The hyperparameters of the run as TensorBoard's plugin reads them."""
+    content = events(folder).PluginTagToContent("hparams")[metadata.SESSION_START_INFO_TAG]
+    info = metadata.parse_session_start_info_plugin_data(content)
+    return {name: getattr(value, value.WhichOneof("kind")) for name, value in info.hparams.items()}
+
+
+def scalar(folder: Path, name: str) -> dict[int, float]:
+    return {event.step: event.value for event in events(folder).Scalars(name)}
+
+
+@pytest.fixture(scope="module")
+def commanded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that a command started."""
+    folder = tmp_path_factory.mktemp("commanded")
+    line = [sys.executable, "-m", "jensen.train", *QUICK, DIAGNOSED, "objective.beta=2", "hydra.run.dir=here"]
+    done = subprocess.run(line, cwd=folder, env={**os.environ}, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return folder / "here"
+
+
+def test_the_entry_has_settings_choices_and_overrides(commanded):
+    found = entry(commanded)
+    expected = {"objective.beta": 2.0, "seed": 3.0, "latent_dim": 3.0, "optimizer.lr": 1e-3, "data.batch_size": 12.0}
+    assert expected.items() <= found.items()
+    assert {"data": "sprites", "model": "mlp", "objective": "beta", "model/likelihood": "bernoulli"}.items() <= found.items()
+    assert {"trainer.max_steps": 8.0, "data.size": 300.0, "model.encoder.hidden": "[16]"}.items() <= found.items()
+    assert "diagnostics" not in found
+
+
+def test_what_was_asked_for_comes_first(commanded):
+    content = events(commanded).PluginTagToContent("hparams")[metadata.EXPERIMENT_TAG]
+    infos = metadata.parse_experiment_plugin_data(content).hparam_infos
+    assert {info.name for info in infos if info.differs} == {
+        *("seed", "latent_dim", "objective.beta", "data.size", "data.validation", "data.batch_size", "model.encoder.hidden"),
+        *("trainer.accelerator", "trainer.max_steps", "trainer.val_check_interval"),
+    }
+
+
+def test_the_metrics_are_those_of_the_diagnostics_and_their_last_value_counts(commanded):
+    tags = set(events(commanded).Tags()["scalars"])
+    names = {"hp/distortion", "hp/rate", "hp/elbo", "hp/mi", "hp/tc", "hp/mig_hist20"}
+    assert {tag for tag in tags if tag.startswith("hp/")} == names
+    content = events(commanded).PluginTagToContent("hparams")[metadata.EXPERIMENT_TAG]
+    assert {info.name.tag for info in metadata.parse_experiment_plugin_data(content).metric_infos} == names
+    for name, tag in (("hp/elbo", "val/elbo"), ("hp/mi", "decomposition/mutual_information")):
+        values = scalar(commanded, name)
+        assert sorted(values) == [0, 4, 8]
+        assert math.isnan(values[0])
+        assert values[8] == scalar(commanded, tag)[8]
+
+
+def test_a_continued_run_keeps_its_entry(configure, tmp_path):
+    overrides = (*QUICK, "diagnostics=[rate]")
+    train(configure(*overrides, "trainer.max_steps=4"), tmp_path)
+    files = len([*tmp_path.glob("events*")])
+    train(configure(*overrides), tmp_path)
+    starts = [
+        event
+        for file in tmp_path.glob("events*")
+        for event in EventAccumulator(str(file)).Reload()._generator.Load()
+        for value in event.summary.value
+        if value.tag == metadata.SESSION_START_INFO_TAG
+    ]
+    assert len([*tmp_path.glob("events*")]) > files
+    assert len(starts) <= 1
+    assert sorted(scalar(tmp_path, "hp/elbo")) == [0, 4, 8]
+    assert entry(tmp_path)["trainer.max_steps"] == 4.0
+
+
+def test_a_schedule_is_numbers_and_the_name_of_its_class(configure):
+    from hydra.utils import instantiate
+
+    cfg = configure("+schedule@objective.beta=linear", "callbacks=[hparams]", "diagnostics=[rate]")
+    (callback,) = instantiate(cfg.callbacks).values()
+    assert isinstance(callback, HParams)
+    assert callback.settings["objective.beta"]["end"] == 1.0
+    assert callback.metrics == {"distortion": "val/distortion", "rate": "val/rate", "elbo": "val/elbo"}
+
+
+def test_values_are_numbers_where_they_can_be(tmp_path):
+    assert [entry_of(value) for value in ("1e-3", 4, "[1,2]", "conv")] == [1e-3, 4.0, "[1,2]", "conv"]
+    assert started_with(tmp_path) == ({}, {})
+
+
+def test_the_projector_reads_what_a_run_leaves(commanded):
+    config = text_format.Parse((commanded / "projector_config.pbtxt").read_text(), ProjectorConfig())
+    (found,) = config.embeddings  # one, after two validations
+    codes = [line.split("\t") for line in (commanded / found.tensor_path).read_text().splitlines()]
+    labels = [line.split("\t") for line in (commanded / found.metadata_path).read_text().splitlines()]
+    assert {len(row) for row in codes} == {3}
+    assert labels[0] == ["shape", "scale", "orientation", "posX", "posY", "distortion", "rate"]
+    assert len(codes) == len(labels) - 1 == 60
+    assert [*found.sprite.single_image_dim] == [32, 32]
+    with Image.open(commanded / found.sprite.image_path) as picture:
+        assert picture.size == (8 * 32, 8 * 32)  # 60 thumbnails

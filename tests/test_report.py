@@ -1,0 +1,387 @@
+"""A sweep's report: its numbers against numpy's, on folders written by hand, and the whole command on a real sweep."""
+
+import csv
+import itertools
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny import TINY
+
+from jensen.core.errors import InputError
+from jensen.report import chosen, missing, read, theory, verdicts
+from jensen.sweep_report import figures
+from jensen.sweep_report.choice import choose
+from jensen.sweep_report.sweep import Group, Run, Sweep, flat, grouped, numbers, shown
+from jensen.sweep_report.table import as_csv, cell, columns, measured, quartiles, tables
+
+SCORE = "jensen.diagnostics.score.score"
+
+
+def scores(elbo: float, **diagnostics: dict) -> dict:
+    """A scores.json; diagnostics by name, those that are called like a score with its settings."""
+    bound = {"loss": 1.0, "elbo": elbo, "distortion": -elbo - 10, "rate": 10.0}
+    return {"run": "r", "checkpoint": "last", "step": 5, "split": "validation", "bound": bound, "diagnostics": diagnostics}
+
+
+def score(name: str, **values: object) -> dict:
+    return {"settings": {"_target_": SCORE, "function": {"path": f"jensen.scores.{name}"}}, **values}
+
+
+def write_run(folder: Path, found: dict | None, *, experiment: str = "a", finished: bool = True, **settings: object) -> Path:
+    """The folder of a run as training leaves it, without a checkpoint; `settings` by key, `__` for a dot."""
+    lines = ["algorithm: {}", "data: {source: {_target_: here}, x_shape: [2]}"]
+    lines += [f"{key}: {json.dumps(value)}" for key, value in settings.items()]
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "config.yaml").write_text("\n".join(lines) + "\n")
+    (folder / ".hydra" / "hydra.yaml").write_text(f"hydra: {{runtime: {{choices: {{experiment: {experiment}}}}}}}\n")
+    if found is not None:
+        (folder / "scores.json").write_text(json.dumps(found))
+    if finished:
+        (folder / "finished.json").write_text('{"identity": "x"}')
+    return folder
+
+
+RNG = np.random.default_rng(0)
+BETAS, SEEDS = (1, 2, 16), range(4)
+ELBO = {(beta, seed): float(RNG.normal(-100 - beta, 2)) for beta in BETAS for seed in SEEDS}
+MIG = {(beta, seed): float(RNG.uniform(0, 1)) for beta in BETAS for seed in SEEDS}
+PARTS = {"mutual_information": 3.0, "total_correlation": 1.0, "dimension_wise_kl": 2.5, "log_n": 7.0}
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """3 betas and 4 seeds; the diagnostic mig_hist20 is missing in one run, and one is of seven runs only."""
+    for (beta, seed), elbo in ELBO.items():
+        found = scores(
+            elbo,
+            decomposition={"settings": {"_target_": "d"}, **PARTS},
+            rate={"settings": {"_target_": "r"}, "active_units": 5.0, "by_latent": [0.1 * beta, 4.0 / beta]},
+            mig_hist20=score("mig_hist20", mig_hist20=MIG[beta, seed], points=100, per_factor=[0.1, 0.2]),
+        )
+        if (beta, seed) == (2, 1):
+            del found["diagnostics"]["mig_hist20"]
+        write_run(tmp_path / f"beta={beta}_seed={seed}", found, seed=seed, objective={"beta": beta, "kind": "x"})
+    return tmp_path
+
+
+def test_groups_are_the_values_of_what_was_swept_and_the_seeds_are_inside(sweep):
+    found = read(sweep)
+    assert found.keys == {"beta": "objective.beta"}
+    assert [group.values for group in found.groups] == [{"beta": beta} for beta in BETAS]  # by number: 16 comes last
+    assert [[run.seed for run in group.runs] for group in found.groups] == [[0, 1, 2, 3]] * 3
+    assert [group.label for group in found.groups] == ["beta = 1", "beta = 2", "beta = 16"]
+    assert not found.left_out
+
+
+def test_medians_and_quartiles_are_numpys(sweep):
+    found = read(sweep)
+    table = {(row["beta"], row["quantity"]): row for row in csv.DictReader(as_csv(found, measured(found)).splitlines())}
+    for beta in BETAS:
+        for name, source in (("elbo", ELBO), ("mig_hist20/mig_hist20", MIG)):
+            values = [source[beta, seed] for seed in SEEDS if (name, beta, seed) != ("mig_hist20/mig_hist20", 2, 1)]
+            row = table[str(beta), name]
+            assert int(row["runs"]) == len(values)
+            assert float(row["median"]) == pytest.approx(np.median(values), rel=1e-12)
+            assert float(row["quartile_1"]) == pytest.approx(np.percentile(values, 25), rel=1e-12)
+            assert float(row["quartile_3"]) == pytest.approx(np.percentile(values, 75), rel=1e-12)
+        assert float(table[str(beta), "decomposition/log_n"]["median"]) == 7.0  # not in the tables, but in the file
+    assert ("1", "mig_hist20/points") not in table
+
+
+def test_the_tables_show_the_bound_its_parts_and_the_scores(sweep):
+    found = read(sweep)
+    values = measured(found)
+    first, second = tables(found, values)
+    assert first[0] == ["beta", "runs", "distortion", "rate", "elbo", "MI", "TC", "DWKL", "active units"]
+    assert second[0] == ["beta", "runs", "mig_hist20"]
+    median, low, high = (np.percentile([ELBO[1, seed] for seed in SEEDS], at) for at in (50, 25, 75))
+    assert first[1][4] == f"{median:.2f} [{low:.2f}, {high:.2f}]"
+    assert second[2][2].endswith("(3 of 4)")
+    assert columns(found, values)[-1] == "mig_hist20/mig_hist20"
+
+
+def test_what_is_missing_is_said_with_the_command_that_adds_it(sweep):
+    (line,) = missing(read(sweep), sweep)
+    assert line.endswith("'diagnostics=[mig_hist20]'")
+    assert f"'{sweep / 'beta=2_seed=1'}'" in line
+    assert cell(quartiles([math.nan, math.nan]), 2, 3) == "missing"
+    assert cell(quartiles([1.0]), 1, 2) == "1.00"
+
+
+def test_unfinished_failed_and_torn_runs_are_listed_and_not_counted(sweep):
+    (sweep / "beta=1_seed=0" / "finished.json").unlink()
+    (sweep / "beta=1_seed=1" / "finished.json").unlink()
+    (sweep / "beta=1_seed=1" / "failed.json").write_text('{"error": "objective.beta is -1"}')
+    torn = sweep / "beta=2_seed=0" / "scores.json"
+    torn.write_text(torn.read_text()[:40])
+    (sweep / "beta=2_seed=2" / "scores.json").unlink()
+    found = read(sweep)
+    assert found.left_out.keys() == {"beta=1_seed=0", "beta=1_seed=1", "beta=2_seed=0", "beta=2_seed=2"}
+    assert "continues it" in found.left_out["beta=1_seed=0"]
+    assert found.left_out["beta=1_seed=1"] == "failed: objective.beta is -1"
+    for name in ("beta=2_seed=0", "beta=2_seed=2"):
+        assert "jensen.evaluate" in found.left_out[name]
+    assert [len(group.runs) for group in found.groups] == [2, 2, 4]
+
+
+def test_the_same_settings_and_seed_count_once(sweep):
+    shutil.copytree(sweep / "beta=1_seed=3", sweep / "copy")
+    found = read(sweep)
+    assert [len(group.runs) for group in found.groups] == [4, 4, 4]
+    assert found.left_out == {"copy": "it has the settings and the seed of beta=1_seed=3"}
+
+
+def test_folders_that_are_no_sweep_are_one_sentence(sweep, tmp_path):
+    (tmp_path / "empty").mkdir()
+    refused = {
+        tmp_path / "nowhere": "is no folder",
+        tmp_path / "empty": "holds no runs",
+        sweep / "beta=1_seed=0": "is the folder of a run",
+    }
+    for folder, words in refused.items():
+        with pytest.raises(InputError, match=words):
+            read(folder)
+    for marker in sweep.rglob("finished.json"):
+        marker.unlink()
+    with pytest.raises(InputError, match="no finished run among 12"):
+        read(sweep)
+
+
+def test_a_folder_of_two_experiments_is_refused(sweep):
+    write_run(sweep / "other", scores(-1.0), experiment="b", seed=0, objective={"beta": 1, "kind": "x"})
+    with pytest.raises(InputError, match=r"mixes experiments \(beta=16_seed=0 is of experiment=a, other of experiment=b\)"):
+        read(sweep)
+
+
+def test_runs_judged_on_other_data_do_not_share_a_table(sweep):
+    write_run(sweep / "other", scores(-1.0) | {"split": "test"}, seed=9, objective={"beta": 1, "kind": "x"})
+    with pytest.raises(InputError, match="judged on test"):
+        read(sweep)
+
+
+def run(seed: int, elbo: float = -1.0, **settings: object) -> Run:
+    return Run(f"{settings}_{seed}", seed, settings, scores(elbo))
+
+
+def test_a_swept_group_is_named_by_what_it_makes():
+    runs = [run(0, **{"objective._target_": "jensen.objective.beta.Beta", "objective.beta": 4, "lr": lr}) for lr in (0.1, 0.01)]
+    runs.append(run(0, **{"objective._target_": "jensen.objective.dip.DIP", "objective.diagonal": 9, "lr": 0.1}))
+    found = grouped(runs, {})
+    assert list(found.keys) == ["objective", "lr"]  # diagonal and beta have one value each
+    assert [group.label for group in found.groups] == [
+        "objective = Beta, lr = 0.01",
+        "objective = Beta, lr = 0.1",
+        "objective = DIP, lr = 0.1",
+    ]
+
+
+def test_keys_that_end_alike_keep_their_whole_names():
+    found = grouped([run(0, **{"optimizer.lr": a, "objective.lr": b}) for a, b in ((1, 2), (2, 1))], {})
+    assert list(found.keys) == ["optimizer.lr", "objective.lr"]
+
+
+def test_flat_and_shown():
+    assert flat({"a": {"b": 1, "c": {"d": [1, 2]}}, "e": None}) == {"a.b": 1, "a.c.d": (1, 2), "e": None}
+    assert [shown(value) for value in (4.0, 0.001, (1, 2), "a.b.C", True, None)] == ["4", "0.001", "[1,2]", "C", "True", "None"]
+
+
+def test_more_draws_stand_for_fewer():
+    found = numbers(scores(-1.0, decomposition={"log_n": 1.0}, decomposition_full={"log_n": 2.0}))
+    assert found["decomposition/log_n"] == 2.0
+
+
+def exact_share(values: list[list[float]]) -> list[float]:
+    """The share that `choose` estimates, by all resamples of all groups."""
+    medians = [[float(np.median(draw)) for draw in itertools.product(group, repeat=len(group))] for group in values]
+    wins = np.zeros(len(values))
+    for drawn in itertools.product(*medians):
+        best = np.array(drawn) == max(drawn)
+        wins += best / best.sum()
+    return (wins / math.prod(map(len, medians))).tolist()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [[0.1, 0.5, 0.6], [0.2, 0.4, 0.7], [0.0, 0.1, 0.2]],
+        [[1.0, 2.0], [1.0, 2.0]],
+        [[0.3, 0.3, 0.3], [0.3, 0.3, 0.3], [0.2, 0.4]],
+    ],
+)
+def test_the_bootstrap_is_the_enumeration_to_four_standard_errors(values):
+    found = choose(values)
+    assert found.best == int(np.argmax([np.median(group) for group in values]))
+    for share, exact in zip(found.share, exact_share(values), strict=True):
+        assert abs(share - exact) < 4 * math.sqrt(0.25 / 10_000)
+    assert sum(found.share) == pytest.approx(1)
+
+
+def test_a_choice_from_one_seed_says_that_it_cannot_be_known():
+    found = choose([[0.1, 0.2], [0.9]])
+    assert (found.best, found.share) == (1, None)
+    sweep = Sweep({"beta": "beta"}, [Group({"beta": beta}, [run(0)]) for beta in (1, 4)], {})
+    (sentence,) = verdicts(sweep, {"elbo": found})
+    assert sentence == "elbo: beta = 4 (from one seed it cannot be known how sure that is)"
+
+
+def test_a_group_without_the_score_cannot_win():
+    found = choose([[math.nan, math.nan], [0.1, 0.2, math.nan], [0.3, 0.4]])
+    assert found.best == 2
+    assert found.share == (0.0, 0.0, 1.0)
+
+
+def test_each_criterion_chooses(sweep):
+    found = read(sweep)
+    choices = chosen(found, measured(found) | {"udr/lasso": [[0.1, 0.1, math.nan, math.nan]] * 2 + [[0.2] * 4]})
+    assert choices.keys() == {"elbo", "mig_hist20/mig_hist20", "udr/lasso"}
+    medians = [np.median([ELBO[beta, seed] for seed in SEEDS]) for beta in BETAS]
+    assert choices["elbo"].best == int(np.argmax(medians))
+    assert choices["udr/lasso"].best == 2
+    assert choices["udr/lasso"].share is None  # two groups of two runs, which have one number between them
+
+
+def test_beta_has_a_scale_of_octaves_and_other_keys_make_series():
+    runs = [run(0, beta=beta, lr=lr) for beta in (1, 4, 16) for lr in (0.1, 0.2)]
+    place = figures.along(grouped(runs, {}))
+    assert (place.name, place.log) == ("beta", 2)
+    assert place.series == {"lr = 0.1": [0, 2, 4], "lr = 0.2": [1, 3, 5]}
+    assert [place.places[number] for number in place.series["lr = 0.2"]] == [1, 4, 16]
+
+
+def test_without_numbers_the_groups_stand_side_by_side():
+    place = figures.along(grouped([run(0, kind=kind) for kind in ("a", "b")], {}))
+    assert (place.name, place.places, place.log) == ("", [0.0, 1.0], 0)
+    assert [*place.ticks.values()] == ["kind = a", "kind = b"]
+    lr = figures.along(grouped([run(0, lr=lr) for lr in (1e-4, 1e-3)], {}))
+    assert (lr.name, lr.log) == ("lr", 10)
+
+
+def test_seeds_alone_make_one_group(tmp_path):
+    for seed in range(3):
+        write_run(tmp_path / f"seed={seed}", scores(-float(seed)), seed=seed)
+    found = read(tmp_path)
+    assert [group.label for group in found.groups] == ["all"]
+    assert not chosen(found, measured(found))
+    assert tables(found, measured(found))[0][1][:2] == ["all", "3"]
+
+
+def test_every_figure_of_a_sweep_without_the_rest_can_be_left_out(sweep):
+    found = read(sweep)
+    values = measured(found)
+    assert figures.kl_spectrum(found) is not None
+    assert figures.traversals(found, {}) is None
+    bare = Sweep(found.keys, [Group(group.values, [run(0)]) for group in found.groups], {})
+    assert figures.kl_spectrum(bare) is None
+    assert figures.scores(bare, values, ["nothing"]) is None
+    figure = figures.rate_distortion(bare, measured(bare))
+    assert len(figure.axes[0].get_legend().get_texts()) == 1  # no mutual information
+
+
+def test_the_spectrum_is_sorted_in_each_run(sweep):
+    (picture,) = figures.kl_spectrum(read(sweep)).axes[0].get_images()
+    assert np.asarray(picture.get_array()).tolist() == [[4.0, 2.0, pytest.approx(1.6)], [pytest.approx(0.1), 0.2, 0.25]]
+
+
+def test_the_curve_of_theory_ends_where_shannon_says(configure, tmp_path):
+    """Rate 0 costs the variance of the data; at a rate r of equal variances the error is variance * exp(-2 r / D)."""
+    from omegaconf import OmegaConf
+
+    (tmp_path / ".hydra").mkdir()
+    cfg = configure("experiment=water_filling", "data.variances=[2.0,2.0]", "data.x_shape=[2]", "latent_dim=2")
+    OmegaConf.save(cfg, tmp_path / ".hydra" / "config.yaml")
+    noise = cfg.model.likelihood.variance
+    points = theory(tmp_path)
+    assert points[-1][0] == pytest.approx(0, abs=1e-9)
+    for rate, distortion in points:
+        error = 4.0 * math.exp(-rate)
+        assert distortion == pytest.approx(error / (2 * noise) + math.log(2 * math.pi * noise), rel=1e-9)
+    OmegaConf.save(configure(), tmp_path / ".hydra" / "config.yaml")
+    assert theory(tmp_path) == []
+
+
+def command(*words: str, module: str = "jensen.report", cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
+    return subprocess.run(
+        [sys.executable, "-m", module, *words], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A real sweep, and what the report of it said."""
+    folder = tmp_path_factory.mktemp("trained")
+    quick = ("trainer.accelerator=cpu", "trainer.max_steps=4", "trainer.val_check_interval=4")
+    swept = ("objective.beta=1,4", "seed=0,1", "hydra.sweep.dir=sweep", "diagnostics=[rate,decomposition,mig_hist20]")
+    done = command("-m", *TINY, *quick, *swept, module="jensen.train", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder, command("sweep=sweep", cwd=folder)
+
+
+def test_the_command_leaves_tables_and_pictures(trained):
+    folder, done = trained
+    assert done.returncode == 0, done.stderr
+    for words in ("beta", "UDR (Lasso)", "mig_hist20: beta = ", "report.md"):
+        assert words in done.stdout
+    text = (folder / "sweep" / "report.md").read_text()
+    rows = list(csv.reader((folder / "sweep" / "report.csv").read_text().splitlines()))
+    assert rows[0] == ["beta", "quantity", "runs", "median", "quartile_1", "quartile_3"]
+    assert {"elbo", "udr/spearman", "udr/lasso", "rate/active_units"} <= {row[1] for row in rows}
+    names = ["rate_distortion", "scores", "kl_spectrum", "choices", "traversals"]
+    for name in names:
+        assert f"![{name}](report/{name}.png)" in text
+        with Image.open(folder / "sweep" / "report" / f"{name}.png") as picture:
+            assert min(picture.size) > 150
+    accumulator = EventAccumulator(str(folder / "sweep" / "report"))
+    accumulator.Reload()
+    assert sorted(accumulator.Tags()["images"]) == sorted(f"report/{name}" for name in names)
+
+
+def test_a_second_report_replaces_the_first(trained):
+    folder, _ = trained
+    before = (folder / "sweep" / "report.csv").read_text()
+    assert command("sweep=sweep", "models=false", cwd=folder).returncode == 0
+    assert len([*(folder / "sweep" / "report").glob("events*")]) == 1
+    after = (folder / "sweep" / "report.csv").read_text()
+    assert after.splitlines() == [line for line in before.splitlines() if ",udr/" not in line]
+
+
+def test_the_udr_of_a_group_is_that_of_its_codes(trained, tmp_path):
+    """From the codes that jensen.encode writes, by scipy's rank correlation."""
+    from scipy.stats import spearmanr
+
+    folder, _ = trained
+    codes, rates = [], []
+    for seed in (0, 1):
+        (place,) = (folder / "sweep").glob(f"*beta=1_seed={seed}")
+        assert command(f"run='{place}'", f"out={tmp_path / 'codes.npz'}", module="jensen.encode", cwd=folder).returncode == 0
+        with np.load(tmp_path / "codes.npz") as file:
+            mean, log_var = file["codes"].astype(float), file["log_var"].astype(float)
+        codes.append(mean)
+        rates.append(0.5 * (np.exp(log_var) + mean**2 - 1 - log_var).mean(0) > 0.01)
+    one, other = (code[:, used] for code, used in zip(codes, rates, strict=True))
+    table = np.abs([[spearmanr(a, b).statistic for b in other.T] for a in one.T])
+    by_row, by_column = ((table.max(axis) ** 2 / table.sum(axis)).sum() for axis in (1, 0))
+    expected = (by_row + by_column) / sum(table.shape)
+    rows = csv.DictReader((folder / "sweep" / "report.csv").read_text().splitlines())
+    (found,) = [row for row in rows if (row["beta"], row["quantity"]) == ("1", "udr/spearman")] or [None]
+    if found is None:  # the second report ran first
+        assert command("sweep=sweep", cwd=folder).returncode == 0
+        rows = csv.DictReader((folder / "sweep" / "report.csv").read_text().splitlines())
+        (found,) = [row for row in rows if (row["beta"], row["quantity"]) == ("1", "udr/spearman")]
+    assert float(found["median"]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_bad_input_ends_the_command_with_a_sentence(tmp_path):
+    done = command("sweep=nowhere", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "sweep=nowhere is no folder: expected the folder of a sweep" in done.stderr
+    assert "Traceback" not in done.stderr
