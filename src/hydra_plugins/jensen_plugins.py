@@ -1,0 +1,87 @@
+"""What Hydra finds by itself: jensen's launchers, and its Optuna sweeper. All it does is in jensen/launch.
+
+Every command of jensen imports this file: it imports nothing that takes time.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+
+class _SweepLauncher(Launcher):
+    """Plans the jobs, has `work` do those that are to do, and reports."""
+
+    def __init__(self, retry_failed: bool = False, **settings: Any) -> None:
+        self.retry_failed = retry_failed
+        self.settings: dict[str, Any] = {
+            key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+            for key, value in settings.items()
+        }
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from jensen.launch.sweep import Sweep
+        from jensen.program import one_sentence
+
+        self.task = task_function
+        with one_sentence():
+            self.sweep = Sweep(hydra_context, config, self.retry_failed)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from jensen.program import one_sentence
+
+        with one_sentence():
+            jobs = self.sweep.plan(job_overrides, initial_job_idx)
+            try:
+                self.work(self.sweep.to_do(jobs))
+            finally:
+                self.sweep.report(jobs)
+            return self.sweep.returns(jobs)
+
+    def work(self, jobs: Sequence[Any]) -> None:
+        raise NotImplementedError
+
+
+class InTurn(_SweepLauncher):
+    def work(self, jobs: Sequence[Any]) -> None:
+        from jensen.launch import in_turn
+
+        in_turn.launch(self.sweep, jobs, self.task)
+
+
+class Subprocess(_SweepLauncher):
+    def work(self, jobs: Sequence[Any]) -> None:
+        from jensen.launch import processes
+
+        processes.launch(self.sweep, jobs, **self.settings)
+
+
+class Slurm(_SweepLauncher):
+    def work(self, jobs: Sequence[Any]) -> None:
+        from jensen.launch import slurm
+
+        slurm.launch(self.sweep, jobs, self.task, self.settings)
+
+
+class Optuna(Sweeper):
+    """hydra-optuna-sweeper's, which ends in an error if any of its runs failed."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = settings
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from jensen.launch import optuna
+        from jensen.program import one_sentence
+
+        with one_sentence():
+            self.sweeper = optuna.sweeper(self.settings)
+        self.sweeper.setup(hydra_context=hydra_context, task_function=task_function, config=config)
+
+    def sweep(self, arguments: list[str]) -> Any:
+        from jensen.launch import optuna
+
+        optuna.sweep(self.sweeper, arguments)

@@ -1,0 +1,185 @@
+"""The life of a run in its folder: begun, stopped, continued, and at last finished or failed.
+
+`.hydra/` says what is trained here, and is written before training starts. `failed.json` says why the last attempt failed;
+`finished.json` is written last of all, so that whatever was killed has none.
+"""
+
+import errno
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from jensen.core.errors import InputError
+from jensen.data.module import DataModule
+from jensen.identity import difference, fingerprint, identity
+from jensen.program import explain, leads
+from jensen.record import get_json, put, put_json, put_scores
+from jensen.run import configuration
+
+FINISHED, FAILED, DATA = "finished.json", "failed.json", ".hydra/identity.json"
+PATIENCE = 5.0
+"""Seconds to wait for a process that is just ending."""
+
+Standing = Literal["new", "interrupted", "finished", "failed", "other"]
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class RefusedError(InputError):
+    """The folder belongs to another run: nothing in it was changed."""
+
+
+class Attempt:
+    """One process's go at a run. Under DDP every rank makes one, and rank zero's writes."""
+
+    def __init__(self, folder: Path, cfg: DictConfig) -> None:
+        self.folder, self.cfg = folder, cfg
+        self.leads = leads()
+        self.mark = {"identity": identity(cfg)}
+        self._start = time.monotonic()
+
+    def begin(self, data: DataModule) -> dict[str, float] | None:
+        """Makes the folder this run's; the results, if it is finished already.
+
+        Raises:
+            RefusedError: the data are not those that the run was begun with, or it is longer than it should become.
+        """
+        finished = get_json(self.folder / FINISHED)
+        if not self.leads and not finished:
+            return None
+        self.mark["data"] = fingerprint(data)
+        if _holds_training(self.folder) and get_json(self.folder / DATA).get("data", self.mark["data"]) != self.mark["data"]:
+            raise RefusedError(
+                f"{self.folder} was trained on other data under the same configuration: expected the same examples;"
+                " restore them, or train in another folder"
+            )
+        if finished and self.mark == {key: finished.get(key) for key in self.mark}:
+            return dict(finished["results"])
+        if 0 <= self.cfg.trainer.max_steps < finished.get("step", 0):
+            raise RefusedError(
+                f"trainer.max_steps is {self.cfg.trainer.max_steps} but {self.folder} has finished step {finished['step']}:"
+                " expected at least that; train in another folder"
+            )
+        if self.leads:
+            for name in (FAILED, FINISHED):
+                (self.folder / name).unlink(missing_ok=True)
+            _describe(self.folder / ".hydra", self.cfg)
+            put_json(self.folder / DATA, self.mark)
+        return None
+
+    def finish(self, step: int, results: dict[str, float], scores: dict[str, Any]) -> None:
+        """Writes the scores, and then the marker."""
+        if not self.leads:
+            return
+        put_scores(self.folder / "scores.json", scores)
+        seconds = round(time.monotonic() - self._start, 3)
+        put_json(self.folder / FINISHED, self.mark | {"step": step, "seconds": seconds, "results": results})
+
+    def fail(self, error: Exception) -> None:
+        if self.leads:
+            with suppress(InputError):  # a full disk may be why; the error itself is what is to be seen
+                put_json(self.folder / FAILED, {"identity": self.mark["identity"], "error": first_line(error)})
+
+
+@contextmanager
+def attempt(folder: Path, cfg: DictConfig) -> Iterator[Attempt]:
+    """Holds the folder for one process and writes down a failure; a run that is stopped has none.
+
+    Raises:
+        RefusedError: another process trains there, or another configuration did.
+    """
+    this = Attempt(folder, cfg)
+    with lock(folder, f"another process trains in {folder}") if this.leads else nullcontext():
+        if _holds_training(folder) and (found := _difference(folder, cfg)):
+            raise RefusedError(
+                f"{folder} holds another run ({found}): expected the same one, to continue it; train in another folder"
+            )
+        try:
+            yield this
+        except RefusedError:
+            raise
+        except Exception as error:
+            if (full := _no_room(error)) is None or isinstance(error, InputError):
+                this.fail(error)
+                raise
+            sentence = InputError(
+                f"{folder} has no room left ({full.strerror}): expected free disk; make room and run the same command again,"
+                " it continues"
+            )
+            this.fail(sentence)
+            raise sentence from error
+
+
+@contextmanager
+def lock(folder: Path, held: str) -> Iterator[None]:
+    """Raises:
+    RefusedError: `held` is so, and remains so for `PATIENCE` seconds; or the folder cannot be written.
+    """
+    file = FileLock(folder / ".lock", timeout=PATIENCE)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file.acquire()
+    except Timeout:
+        raise RefusedError(f"{held}: expected one at a time; wait for it, or choose another folder") from None
+    except OSError as error:
+        raise RefusedError(
+            f"{folder} cannot be written ({error.strerror}): expected a folder of yours; choose another"
+        ) from error
+    try:
+        yield
+    finally:
+        file.release()
+
+
+def first_line(error: BaseException) -> str:
+    """The sentence of bad input; of anything else its class and the first line of what it says."""
+    return explain(error) or f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+
+def standing(folder: Path, cfg: DictConfig, data: Callable[[], str]) -> Standing:
+    """What a folder is to the run that `cfg` configures; `data` gives the data's fingerprint, and is asked if it matters."""
+    mine = identity(cfg)
+    failed = get_json(folder / FAILED).get("identity") == mine
+    if not _holds_training(folder):
+        return "failed" if failed else "new"
+    try:
+        theirs = identity(configuration(folder))
+    except InputError:
+        return "other"
+    if theirs != mine or get_json(folder / DATA).get("data", data()) != data():
+        return "other"
+    finished = get_json(folder / FINISHED)
+    if finished.get("identity") == mine and finished.get("data") == data():
+        return "finished"
+    return "failed" if failed else "interrupted"
+
+
+def _holds_training(folder: Path) -> bool:
+    return (folder / FINISHED).exists() or any((folder / "checkpoints").glob("*.ckpt"))
+
+
+def _difference(folder: Path, cfg: DictConfig) -> str:
+    return difference(configuration(folder), cfg) if (folder / ".hydra" / "config.yaml").exists() else ""
+
+
+def _no_room(error: BaseException | None) -> OSError | None:
+    """The full disk that is behind an error, such as torch's, which names none."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _describe(folder: Path, cfg: DictConfig) -> None:
+    """The files that Hydra would write, each whole or not at all."""
+    if HydraConfig.initialized():
+        hydra: Any = HydraConfig.instance().cfg
+        put(folder / "hydra.yaml", OmegaConf.to_yaml(hydra))
+        put(folder / "overrides.yaml", OmegaConf.to_yaml(hydra.hydra.overrides.task))
+    put(folder / "config.yaml", OmegaConf.to_yaml(cfg))

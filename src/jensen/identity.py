@@ -1,0 +1,74 @@
+"""What makes a run that run and no other: the keys that can change its numbers, and the data as they were."""
+
+import hashlib
+import json
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from jensen.data.module import DataModule
+
+WITHOUT_EFFECT = (
+    *("diagnostics", "callbacks", "logger", "maximise"),
+    *("data.device", "data.workers", "data.root", "data.path", "data.download"),  # where; what is there is hashed
+    *(
+        f"trainer.{key}"
+        for key in (
+            *("accelerator", "devices", "num_nodes", "strategy", "use_distributed_sampler", "plugins", "benchmark"),
+            *("logger", "callbacks", "log_every_n_steps", "default_root_dir", "profiler", "detect_anomaly", "max_time"),
+            *("enable_checkpointing", "enable_progress_bar", "enable_model_summary", "num_sanity_val_steps"),
+        )
+    ),
+)
+"""Whatever else there is in a configuration, a key that you added too, makes another run."""
+
+LENGTH = tuple(f"trainer.{key}" for key in ("max_steps", "max_epochs", "val_check_interval", "check_val_every_n_epoch"))
+"""How far a run goes and how often it is looked at: a single run may be continued with others."""
+
+
+def has_effect(key: str) -> bool:
+    return not any(key == name or key.startswith(f"{name}.") for name in WITHOUT_EFFECT)
+
+
+def affecting(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved configuration as dotted keys, in its order, of all keys that can change a number."""
+    tree = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(tree, dict)
+    return {key: value for key, value in _flat(tree) if has_effect(key)}
+
+
+def _flat(tree: dict[Any, Any], before: str = "") -> list[tuple[str, Any]]:
+    """Lists, and mappings without a key, stay as they are."""
+    leaves: list[tuple[str, Any]] = []
+    for key, value in tree.items():
+        path = f"{before}{key}"
+        leaves += _flat(value, f"{path}.") if isinstance(value, dict) and value else [(path, value)]
+    return leaves
+
+
+def identity(cfg: DictConfig) -> str:
+    """SHA-256 of `affecting`."""
+    return hashlib.sha256(json.dumps(affecting(cfg), sort_keys=True, default=str).encode()).hexdigest()
+
+
+def difference(there: DictConfig, here: DictConfig) -> str:
+    """The first key in which a run that is being continued may not differ, with both values; empty if there is none."""
+    old, new = affecting(there), affecting(here)
+    for key in [*new, *(key for key in old if key not in new)]:
+        if key not in LENGTH and (key not in old or key not in new or old[key] != new[key]):
+            here_, there_ = (repr(side[key]) if key in side else "absent" for side in (new, old))
+            return f"{key} is {here_} here and {there_} there"
+    return ""
+
+
+def fingerprint(data: DataModule) -> str:
+    """SHA-256 of all examples and factors as they are stored, a second for 377 MB: a file that was changed makes other data."""
+    digest = hashlib.sha256()
+    for split in data.splits:
+        examples = data.examples(split)
+        digest.update(repr((split, examples.names, examples.sizes)).encode())
+        for tensor in (examples.stored, examples.factors):
+            digest.update(repr((tensor.dtype, tensor.shape)).encode())
+            digest.update(memoryview(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy()))
+    return digest.hexdigest()

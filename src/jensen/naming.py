@@ -1,0 +1,34 @@
+"""Folders of a sweep, named so that TensorBoard's list of runs reads as the sweep: `runs/beta_sprites/beta=4_seed=0`."""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from omegaconf import OmegaConf
+
+from jensen.identity import has_effect
+
+_LONGEST = 150
+
+
+def run_name(overrides: Sequence[str]) -> str:
+    """Of the overrides that make another run, the keys by their last part where that names only one."""
+    pairs = [override.lstrip("+~").partition("=") for override in overrides]
+    pairs = [(key, eq, value) for key, eq, value in pairs if key not in ("experiment", "trainer") and has_effect(key)]
+    last = {key: key if "@" in key else re.split("[./]", key)[-1] for key, _, _ in pairs}
+    count = Counter(last.values())
+    words = [f"{last[key] if count[last[key]] == 1 else key}{eq}{value}" for key, eq, value in pairs]
+    name = re.sub(r"[^\w.,=+@\[\]-]+", "-", "_".join(words)) or "run"
+    return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}~{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def sweep_name(experiment: str | None) -> str:
+    """Of the folder: one experiment each. (Of a sweep over experiments, each job has the folder of its own.)"""
+    return experiment if experiment and "," not in experiment else "sweep"
+
+
+def register() -> None:
+    """For `hydra.sweep` in conf/train.yaml."""
+    OmegaConf.register_new_resolver("jensen.run_name", run_name, replace=True)
+    OmegaConf.register_new_resolver("jensen.sweep_name", sweep_name, replace=True)

@@ -1,0 +1,55 @@
+"""What is written down about a run, as JSON: whole or not at all, and read as nothing where it is torn."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jensen.callbacks.durable import write
+from jensen.diagnostics.snapshot import Embedding, Results
+
+_LISTED = 1000
+"""Numbers of an array that scores.json still lists."""
+
+
+def put(path: Path, text: str) -> None:
+    """Raises:
+    InputError: the file cannot be written; what was there is there still.
+    """
+    write(path, lambda file: file.write(text.encode()))
+
+
+def put_json(path: Path, entry: dict[str, Any]) -> None:
+    """As `put`."""
+    put(path, json.dumps(entry, indent=1) + "\n")
+
+
+def get_json(path: Path) -> dict[str, Any]:
+    """Empty where there is no such file, or one that is cut short."""
+    try:
+        entry = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return entry if isinstance(entry, dict) else {}
+
+
+def numbers(results: Results) -> dict[str, Any]:
+    """Scalars and short arrays, as plain lists."""
+    arrays = {key: value for key, value in results.items() if not isinstance(value, str | Embedding)}
+    small = {key: value for key, value in arrays.items() if value.ndim < 3 and math.prod(value.shape) <= _LISTED}
+    return {key: (value if isinstance(value, np.ndarray) else value.cpu().numpy()).tolist() for key, value in small.items()}
+
+
+def put_scores(path: Path, entry: dict[str, Any]) -> None:
+    """Writes scores; diagnostics of the same subject that are there already are kept."""
+    before = get_json(path)
+    if "diagnostics" in before and _subject(before) == _subject(entry):
+        entry = entry | {"diagnostics": before["diagnostics"] | entry["diagnostics"]}
+    put_json(path, entry)
+
+
+def _subject(entry: dict[str, Any]) -> list[Any]:
+    run = entry.get("run")
+    return [run and Path(run).resolve(), *(entry.get(key) for key in ("codes", "checkpoint", "step", "split", "version"))]

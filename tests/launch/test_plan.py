@@ -1,0 +1,226 @@
+"""Which jobs of a sweep are to do, where they belong, and what is said of them; nothing is trained."""
+
+import json
+
+import pytest
+from hydra import initialize_config_dir
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.utils import JobStatus
+from hydra.errors import CompactHydraException
+from hydra.types import HydraContext, RunMode
+from hydra.utils import instantiate
+
+from jensen import attempt as attempts
+from jensen import naming
+from jensen.attempt import attempt
+from jensen.core.errors import InputError
+from jensen.launch import in_turn, slurm
+from jensen.launch import sweep as sweeps
+from jensen.launch.sweep import Sweep, quoted
+from jensen.program import conf_folder
+
+BLOBS = ("data=blobs", "model=linear", "latent_dim=2", "trainer.max_steps=20", "trainer.accelerator=cpu")
+RESULTS = {"val/elbo": -1.5, "mig_hist20/mig_hist20": 0.25}
+
+
+@pytest.fixture
+def sweep(tmp_path, monkeypatch):
+    """`sweep(*overrides)`: as the launcher of `jensen.train -m ... hydra.sweep.dir=sweep` sets it up."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(attempts, "PATIENCE", 0.05)
+    naming.register()
+    made = []
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        loader = GlobalHydra.instance().hydra.config_loader
+
+        def make(*overrides, folder=("hydra.sweep.dir=sweep",), retry_failed=False):
+            config = loader.load_configuration("train", [*folder, *overrides], RunMode.MULTIRUN)
+            made.append(Sweep(HydraContext(loader, Callbacks()), config, retry_failed))
+            return made[-1]
+
+        yield make
+        for each in made:
+            each._held.close()
+
+
+def done(job, until="finished"):
+    """What training leaves of a job."""
+    with attempt(job.folder, job.cfg) as this:
+        this.begin(instantiate(job.cfg.data))
+        (job.folder / "checkpoints").mkdir(exist_ok=True)
+        (job.folder / "checkpoints" / "last.ckpt").write_bytes(b"weights")
+        if until == "failed":
+            raise RuntimeError("first line\nsecond line")
+        if until == "finished":
+            this.finish(20, RESULTS, {"run": "", "diagnostics": {}})
+
+
+def jobs(*betas, extra=()):
+    return [(*BLOBS, f"objective.beta={beta}", *extra) for beta in betas]
+
+
+def again(sweep, *made, **options):
+    for each in made:
+        each._held.close()
+    return sweep(**options)
+
+
+def test_runs_are_named_and_all_are_to_do(sweep, tmp_path):
+    first = sweep()
+    planned = first.plan(jobs(1, 2))
+    name = "data=blobs_model=linear_latent_dim=2_max_steps=20_beta="
+    assert [job.folder for job in planned] == [tmp_path / "sweep" / f"{name}{beta}" for beta in (1, 2)]
+    assert first.to_do(planned) == planned
+    assert [job.cfg.objective.beta for job in planned] == [1, 2]
+
+
+def test_without_a_folder_the_experiment_names_it(sweep, tmp_path):
+    planned = sweep(folder=()).plan([("experiment=beta_sprites", "seed=1"), ("experiment=mnist_mlp", "seed=1"), ("seed=1",)])
+    names = ("beta_sprites", "mnist_mlp", "sweep")
+    assert [job.folder for job in planned] == [tmp_path / "runs" / name / "seed=1" for name in names]
+
+
+def test_a_sweep_that_is_run_again_does_what_is_left(sweep, capsys):
+    first = sweep()
+    planned = first.plan(jobs(1, 2, 3, 4))
+    done(planned[0])
+    done(planned[1], until="saved")
+    with pytest.raises(RuntimeError):
+        done(planned[2], until="failed")
+
+    second = again(sweep, first)
+    planned = second.plan(jobs(1, 2, 3, 4))
+    assert [job.before for job in planned] == ["finished", "interrupted", "failed", "new"]
+    assert second.to_do(planned) == [planned[1], planned[3]]
+    for job in second.to_do(planned):
+        done(job)
+    second.report(planned)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "jensen: sweep of 4: 1 skipped, 1 continued, 1 failed, 1 trained"
+    assert [line.split()[1] for line in said[1:5]] == ["skipped", "continued", "failed", "trained"]
+    assert said[3].endswith("beta=3: RuntimeError: first line")
+    assert "sweep/data=blobs" in said[3]
+    assert "retry_failed=true" in said[5]
+
+    returned = second.returns(planned)
+    assert [each.status == JobStatus.COMPLETED for each in returned] == [True, True, False, True]
+    with pytest.raises(CompactHydraException, match=r"1 of the sweep's runs failed: sweep/.*beta=3: RuntimeError: first line"):
+        _ = returned[2].return_value
+
+    third = again(sweep, second, retry_failed=True)
+    planned = third.plan(jobs(1, 2, 3, 4))
+    assert third.to_do(planned) == [planned[2]]
+    done(planned[2])
+    third.report(planned)
+    assert "jensen: retried     sweep/" in capsys.readouterr().out
+    assert third.summary() == ""
+
+
+def test_a_diagnostic_more_makes_no_other_run_and_an_edited_key_does(sweep):
+    first = sweep()
+    (job,) = first.plan(jobs(1))
+    done(job)
+    before = {file: file.read_bytes() for file in job.folder.rglob("*") if file.is_file()}
+    second = again(sweep, first)
+    assert [each.before for each in second.plan(jobs(1, extra=("diagnostics=[rate]", "callbacks.best.mode=min")))] == [
+        "finished"
+    ]
+
+    # conf/ was edited since: the same overrides compose another learning rate
+    second.config.hydra.overrides.hydra.append("hydra.sweep.subdir=" + quoted(job.folder.name))
+    (other,) = second.plan(jobs(1, extra=("optimizer.lr=0.5",)))
+    assert other.before == "new"
+    assert other.folder.parent == job.folder.parent
+    assert other.folder.name.startswith(f"{job.folder.name}~")
+    assert len(other.folder.name) == len(job.folder.name) + 9
+    done(other)
+    assert {file: file.read_bytes() for file in before} == before
+
+    third = again(sweep, second)
+    third.config.hydra.overrides.hydra.append("hydra.sweep.subdir=" + quoted(job.folder.name))
+    assert [each.before for each in third.plan(jobs(1, extra=("optimizer.lr=0.5",)))] == ["finished"]
+    assert [each.before for each in third.plan(jobs(1))] == ["finished"]
+
+
+def test_a_job_may_be_named_by_its_number(sweep):
+    made = sweep("hydra.sweep.subdir=${hydra.job.num}")
+    assert [job.folder.name for job in made.plan(jobs(1, 2), first=3)] == ["3", "4"]
+
+
+def test_two_runs_of_one_name_in_one_sweep_get_a_folder_each(sweep):
+    first, second = sweep("hydra.sweep.subdir=x").plan(jobs(1, 2))
+    assert first.folder.name == "x"
+    assert second.folder.name.startswith("x~")
+
+
+def test_two_jobs_that_are_one_run_are_done_once(sweep):
+    made = sweep()
+    planned = made.plan([*jobs(1), *jobs(1, extra=("diagnostics=[rate]",))])
+    assert len(made.to_do(planned)) == 1
+    done(planned[0])
+    made.report(planned)
+    assert [each.status for each in made.returns(planned)] == [JobStatus.COMPLETED] * 2
+
+
+def test_data_that_changed_make_another_run(sweep, monkeypatch):
+    first = sweep()
+    (job,) = first.plan(jobs(1))
+    done(job)
+    calls = []
+    monkeypatch.setattr(sweeps, "fingerprint", lambda data: calls.append(data) or "other data")
+    second = again(sweep, first)
+    planned = second.plan([*jobs(1, 2), *jobs(1, extra=("seed=4",))])
+    assert [each.before for each in planned] == ["new"] * 3
+    assert planned[0].folder.name.startswith(f"{job.folder.name}~")
+    assert len(calls) == 1  # read once, whatever the seed
+
+
+def test_the_result_to_maximise_is_returned_also_of_a_run_that_is_skipped(sweep):
+    first = sweep()
+    (job,) = first.plan(jobs(1))
+    done(job)
+    second = again(sweep, first)
+    planned = second.plan(jobs(1, extra=("maximise=mig_hist20/mig_hist20",)))
+    assert [each.return_value for each in second.returns(planned)] == [0.25]
+    with pytest.raises(InputError, match=r"maximise is 'mig_hist20/typo': expected one of val/elbo, mig_hist20/mig_hist20"):
+        second.returns(second.plan(jobs(1, extra=("maximise=mig_hist20/typo",))))
+
+
+def test_a_folder_holds_one_experiment(sweep, tmp_path):
+    first = sweep()
+    first.plan([("experiment=beta_sprites",)])
+    with pytest.raises(InputError, match=r"sweep holds the sweep of experiment=beta_sprites and this is experiment=mnist_mlp"):
+        again(sweep, first).plan([("experiment=mnist_mlp",)])
+    assert json.loads((tmp_path / "sweep" / "sweep.json").read_text()) == {"experiment": "beta_sprites"}
+
+
+def test_one_sweep_at_a_time(sweep):
+    first = sweep()
+    first.plan(jobs(1))
+    with pytest.raises(InputError, match=r"another sweep works in .*sweep: expected one at a time; wait for it, or choose"):
+        sweep().plan(jobs(1))
+    assert again(sweep, first).plan(jobs(1))
+
+
+def test_ranks_of_its_own_are_refused_before_any_work(sweep):
+    made = sweep()
+    planned = made.plan(jobs(1, extra=("trainer=ddp", "trainer.devices=2")))
+    with pytest.raises(InputError, match="hydra/launcher=subprocess"):
+        in_turn.launch(made, planned, lambda cfg: pytest.fail("it was begun"))
+    assert not planned[0].folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("extra", "sentence"),
+    [
+        (("trainer.devices=2",), "hydra.launcher.tasks_per_node is 1 and trainer.devices is 2: expected the same number"),
+        (("trainer.num_nodes=2",), "hydra.launcher.nodes is 1 and trainer.num_nodes is 2: expected the same number"),
+    ],
+)
+def test_slurm_starts_as_many_ranks_as_a_job_wants(sweep, extra, sentence):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="the extra jensen[slurm] is not installed")
+    made = sweep()
+    with pytest.raises(InputError, match=sentence):
+        slurm.launch(made, made.plan(jobs(1, extra=extra)), lambda cfg: None, {"tasks_per_node": 1, "nodes": 1})
