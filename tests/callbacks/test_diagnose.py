@@ -262,9 +262,9 @@ def test_a_diagnostics_scalar_can_choose_the_checkpoint(configure, tmp_path):
     assert len(values) == 2
     assert results["rate/active_units"] == values[-1]
     saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]
-    (state,) = (state for name, state in saved.items() if "ModelCheckpoint" in name and state["monitor"] is not None)
+    (state,) = (state for name, state in saved.items() if name == "Best")
     assert state["monitor"] == "rate/active_units"
-    assert state["best_model_score"].item() == min(values)
+    assert state["value"] == min(values)
     assert (tmp_path / "checkpoints" / "best.ckpt").exists()
     assert "the bound" in layout(tmp_path)["jensen"]
 

@@ -1,8 +1,20 @@
-"""Raising the bound by gradient: the thin LightningModule of every model that has a loss."""
+"""Raising the bound by gradient: the thin LightningModule of every model that has a loss.
+
+A step whose loss is NaN or infinite ends the run, or is left out (`non_finite`). What it was is in `non_finite.json` in the
+run's folder. The same command again comes to the same step, and with `trainer.max_steps` at that step it ends just before
+it; then its batch can be looked at:
+
+    facts = json.loads(Path(run, "non_finite.json").read_text())
+    algorithm, step = jensen.run.restored(run)
+    data = instantiate(jensen.run.configuration(run).data)
+    inference = algorithm.infer(data.batch(facts["rows"], facts["step"]), facts["step"])
+"""
 
 import math
 from collections.abc import Callable, Iterable
 from copy import deepcopy
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,17 +24,22 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from jensen.algorithm.finite import FirstSteps, first_module, not_finite, record
 from jensen.core import gaussian
 from jensen.core.batch import Batch
 from jensen.core.bound import Bound, Inference
-from jensen.core.errors import InputError
+from jensen.core.errors import InputError, check_choice
 from jensen.core.gaussian import Gaussian
 from jensen.core.random import fold, normal
 from jensen.core.schedule import Schedule, as_schedule
+from jensen.diagnostics.snapshot import Snapshot
 from jensen.model.vae import VAE
 from jensen.objective.objective import Objective
 
 TERMS = ("loss", "elbo", "distortion", "rate")
+NON_FINITE = ("stop", "skip")
+PRECISIONS = ("32-true", "64-true", "16-mixed", "bf16-mixed")
+"""Of networks; parameters and data are float32, or float64, and no density or divergence is less."""
 MakeOptimizer = Callable[[Iterable[dict[str, Any]]], Optimizer]
 
 
@@ -38,33 +55,59 @@ class Gradient(LightningModule):
         optimizer: parameters to optimiser.
         seed: of the noise.
         lr_scale: times the optimiser's lr; a schedule of it is a warm-up or a decay.
+        non_finite: what a loss does that is NaN or infinite. `stop` ends the run: at that step on one CPU, elsewhere at the
+            next that is logged, since to ask is to wait for the device. `skip` leaves the step out, with all its changes of
+            state; so does a gradient that is not finite. It asks after every step.
     """
 
+    skipped_steps: Tensor
+
     def __init__(
-        self, model: VAE, objective: Objective, optimizer: MakeOptimizer, seed: int, lr_scale: float | Schedule = 1.0
+        self,
+        model: VAE,
+        objective: Objective,
+        optimizer: MakeOptimizer,
+        seed: int,
+        lr_scale: float | Schedule = 1.0,
+        non_finite: str = "stop",
     ) -> None:
         super().__init__()
+        check_choice("non_finite", non_finite, NON_FINITE)
+        if not isinstance(model, VAE):
+            raise InputError(f"model is a {type(model).__name__}: expected a VAE, such as model=conv; algorithm=em takes a GMM")
+        self.non_finite = non_finite
+        if non_finite == "skip":
+            self.register_buffer("skipped_steps", torch.tensor(0))
         self.model, self.objective = model, objective
         self.optimizer, self.seed = optimizer, seed
         self.lr_scale = as_schedule("lr_scale", lr_scale, low=0)
         self._sums: list[Tensor] = []
+        self._terms: list[dict[str, Tensor]] = []
+        self._watched = FirstSteps()
+        self._before: list[Tensor] = []
+
+    def setup(self, stage: str) -> None:
+        self.objective.dataset_size = self.trainer.datamodule.train_size
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        inference = self._infer(batch, fold(self.seed, "noise", self.global_step))
-        loss = self.objective(inference, self.step)
-        if self.global_step % self.trainer.log_every_n_steps == 0:
-            with torch.no_grad():
-                terms = _terms(loss, inference.bound) | self.objective.terms(inference, self.step)
-                if self.model.prior.rate_is_bound:
-                    terms["rate_monte_carlo"] = rate_monte_carlo(inference).mean()
-                self._log_step(terms)
+        step, last_batch = self.global_step, not self.trainer.fit_loop._should_accumulate()
+        self._seed_networks(step, batch_idx)
+        if self.non_finite == "skip" and not self._before:
+            self._before = [tensor.clone() for tensor in self._changed_by_a_loss()]
+        inference = self.infer(batch, step)
+        loss = self._loss(inference)
+        self._watch(loss, inference, batch)
+        if step % self.trainer.log_every_n_steps == 0:
+            self._terms.append(self._all_terms(loss, inference))
+            if last_batch:
+                self._log_step()
         examples = len(batch.row)
         self.model.prior.update(Gaussian(*(part[:examples].detach() for part in inference.posterior)), self.step)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Inference:
         inference = self._infer(batch, fold(self.seed, "evaluation"))
-        terms = _terms(self.objective(inference, self.step), inference.bound)
+        terms = _terms(self._loss(inference), inference.bound)
         self._sums.append(torch.stack([*terms.values(), torch.ones_like(inference.z[0, 0])]) * len(batch.row))
         return first_draws(inference, len(batch.row))
 
@@ -77,25 +120,77 @@ class Gradient(LightningModule):
     def on_test_epoch_end(self) -> None:
         self._log_epoch("test")
 
+    def _seed_networks(self, step: int, batch_idx: int) -> None:
+        """Sets torch's own generators, that dropout and the like draw from. Not by torch.manual_seed, which takes 90 us."""
+        key = fold(self.seed, "network", step, batch_idx, self.global_rank)
+        torch.default_generator.manual_seed(key)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(key)
+
+    def infer(self, batch: Batch, step: int) -> Inference:
+        """The model's word on a training batch at a step."""
+        return self._infer(batch, fold(self.seed, "noise", step))
+
+    def _loss(self, inference: Inference) -> Tensor:
+        """`()`, in the precision of the inference: half precision is for networks."""
+        with torch.autocast(self.device.type, enabled=False):
+            return self.objective(inference, self.step)
+
     def _infer(self, batch: Batch, key: int) -> Inference:
         """The model's word on a batch, with the noise of `key`."""
         noise = normal(key, batch.row, (self.objective.samples, self.model.latent_dim))
-        return self.model(batch.x, noise.transpose(0, 1).flatten(0, 1))
+        return self.model(batch.x.to(self.dtype), noise.transpose(0, 1).flatten(0, 1))
+
+    def snapshot(self, inference: Inference, factors: Tensor, names: tuple[str, ...], images: Tensor) -> Snapshot:
+        """What the model says of the held-out set, for the diagnostics."""
+        model = self.model
+
+        def draw(count: int) -> Tensor:
+            return model.prior.sample(fold(0, "samples"), torch.arange(count, device=self.device), model.latent_dim)
+
+        return Snapshot(
+            bound=inference.bound,
+            posterior=inference.posterior,
+            z=inference.z,
+            log_prior=inference.log_prior,
+            latent_rate=model.prior.latent_rate(inference.posterior),
+            factors=factors,
+            names=names,
+            images=images.to(self.dtype),
+            encode=model.encode,
+            decode=model.decode,
+            draw=draw,
+            infer=model,
+            prior=model.prior.mixture(),
+            prior_factors=model.prior.factors(),
+        )
 
     @property
     def step(self) -> Tensor:
         """Optimiser steps so far, `()`, filled in on the device without waiting for it."""
         return torch.full((), self.global_step, device=self.device)
 
-    def _log_step(self, terms: dict[str, Tensor]) -> None:
-        """Writes the terms, averaged over the ranks, and what the schedules say, in one transfer.
+    @torch.no_grad()
+    def _all_terms(self, loss: Tensor, inference: Inference) -> dict[str, Tensor]:
+        """What a training step logs of a batch, `()` each."""
+        with torch.autocast(self.device.type, enabled=False):
+            terms = _terms(loss, inference.bound) | self.objective.terms(inference, self.step)
+        if self.model.prior.rate_is_bound:
+            terms["rate_monte_carlo"] = rate_monte_carlo(inference).mean()
+        if self.non_finite == "skip":
+            terms["skipped_steps"] = self.skipped_steps.to(loss.dtype)
+        return terms | {name: schedule(self.step) for name, schedule in self.objective.schedules.items()}
+
+    def _log_step(self) -> None:
+        """Writes the terms of a step, averaged over its batches and the ranks, in one transfer.
 
         Straight to the loggers: `self.log` costs more than a small model's step, and Lightning's own count of steps, which it
         would write them under, shifts when a run is continued.
         """
-        terms |= {name: schedule(self.step) for name, schedule in self.objective.schedules.items()}
-        values = self.trainer.strategy.reduce(torch.stack([*terms.values()]), reduce_op="mean").tolist()
-        self._write("train", dict(zip(terms, values, strict=True)))
+        batches, self._terms = self._terms, []
+        mean = torch.stack([torch.stack([*terms.values()]) for terms in batches]).mean(0)
+        values = self.trainer.strategy.reduce(mean, reduce_op="mean").tolist()
+        self._write("train", dict(zip(batches[0], values, strict=True)))
 
     def _log_epoch(self, tag: str) -> None:
         """Means over all examples of all ranks, to the loggers and to the callbacks that monitor them."""
@@ -118,7 +213,10 @@ class Gradient(LightningModule):
         groups: list[dict[str, Any]] = [{"params": [*self.model.parameters()]}]
         if own := [*self.objective.parameters()]:
             groups.append({"params": own, **self.objective.optimizer_options})
-        optimizer = self.optimizer(groups)
+        try:
+            optimizer = self.optimizer(groups)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"optimizer cannot be made ({error}): expected settings that it takes; change that one") from error
         if self.lr_scale.end_step == 0:
             return optimizer
         scale = deepcopy(self.lr_scale).cpu()  # asked for a Python number at every step: not from the device
@@ -128,8 +226,10 @@ class Gradient(LightningModule):
     def on_fit_start(self) -> None:
         """Refuses what could only fail, or mislead, later."""
         trainer = self.trainer
+        check_choice("trainer.precision", trainer.precision, PRECISIONS)
+        if not trainer.datamodule.shuffle:
+            raise InputError("data.shuffle is false: expected true, since training by gradient is continued amid an epoch")
         self.last_step = steps = trainer.estimated_stepping_batches
-        self.objective.dataset_size = trainer.datamodule.train_size
         schedules = {f"objective.{name}": schedule for name, schedule in self.objective.schedules.items()}
         for name, schedule in (schedules | {"algorithm.lr_scale": self.lr_scale}).items():
             if schedule.end_step > steps:
@@ -141,19 +241,114 @@ class Gradient(LightningModule):
             raise InputError(
                 f"model.prior.warmup is {warmup} but training ends at step {steps}: lower it or raise trainer.max_steps"
             )
-        x = trainer.datamodule.show(256).to(self.device)
+        x = trainer.datamodule.show(256).to(self.device, self.dtype)
         self.model.likelihood.check(x)
+        self.model.eval()  # a look leaves no trace in running statistics
         with torch.no_grad():
             shape = self.model.decode(self.model.encode(x[:1]).mean).shape[1:]
+        self.model.train()
         if shape != x.shape[1:]:
             raise InputError(
                 f"model.decoder gives shape {list(shape)} for examples of shape {list(x.shape[1:])}: expected the same shape"
             )
 
-    def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
-        if self.global_step == self.last_step:
+    def on_train_start(self) -> None:
+        trainer = self.trainer
+        self._asks_always = trainer.world_size == 1 and self.device.type == "cpu"
+        if trainer.check_val_every_n_epoch is None and trainer.val_check_batch is not None:
+            trainer.val_check_batch *= trainer.accumulate_grad_batches  # of batches; val_check_interval is of steps
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Optimizer, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        if self.global_step + 1 == self.last_step:
             # So that Lightning validates and keeps the last step, wherever the interval falls.
             self.trainer.should_stop = True
+        assert optimizer_closure is not None
+        if self.non_finite == "stop":
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+            return
+        result, before = optimizer_closure(), self._before
+        self._before = []
+        if self._finite():
+            super().optimizer_step(epoch, batch_idx, optimizer, lambda: result)
+            return
+        with torch.no_grad():
+            for tensor, value in zip(self._changed_by_a_loss(), before, strict=True):
+                tensor.copy_(value)
+            self.skipped_steps += 1
+
+    # ---- losses that are not finite -----------------------------------------------------------
+
+    def _changed_by_a_loss(self) -> list[Tensor]:
+        """What a training step may change before its gradient does: controllers, running means, moments."""
+        return [*self.buffers(), *self.model.prior.parameters()]
+
+    def _finite(self) -> bool:
+        """Whether the losses of this step, on all ranks, and their gradient are. Half precision's scaler judges its own."""
+        finite = self._watched.take(self._least) is None
+        if getattr(self.trainer.precision_plugin, "scaler", None) is None:
+            gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+            finite = finite and bool(torch.nn.utils.get_total_norm(gradients).isfinite())
+        return finite
+
+    def _least(self, steps: Tensor) -> Tensor:
+        return self.trainer.strategy.reduce(steps, reduce_op="min")
+
+    def _watch(self, loss: Tensor, inference: Inference, batch: Batch) -> None:
+        """Ends the run at a loss that is not finite, where asking is free or is done anyway."""
+        stops = self.non_finite == "stop"
+        if stops and self._asks_always and bool(loss.isfinite()):
+            return
+        values = torch.stack([loss, *(part.mean() for part in inference.bound)])
+        self._watched.watch(values, self.global_step)
+        if stops and (self._asks_always or self.global_step % self.trainer.log_every_n_steps == 0):
+            self._end_if_not_finite(batch, inference)
+
+    def _end_if_not_finite(self, batch: Batch | None = None, inference: Inference | None = None) -> None:
+        """On all ranks. `batch` and `inference` are those of the step that is under way."""
+        found = self._watched.take(self._least)
+        if found is None:
+            return
+        step, places = found
+        terms = [("loss", *Bound._fields)[place] for place in places]
+        module, now = None, self.global_step
+        parameters = not_finite(dict(self.named_parameters()))
+        if step == now and batch is not None and inference is not None:
+            terms += not_finite(self.objective.terms(inference, self.step))
+            module = self._of_any_rank(None if parameters else first_module(self, partial(self.infer, batch, step)))
+        facts = {"step": step, "terms": terms, "module": module, "parameters": parameters, "seed": self.seed}
+        path = Path(self.trainer.default_root_dir) / "non_finite.json"
+        if self.trainer.is_global_zero:
+            record(path, facts | {"rows": self.trainer.datamodule.rows(step)})
+        if module:
+            where = f" first in the output of {module}"
+        elif step < now:
+            where = f" as was found at step {now}; trainer.log_every_n_steps=1 finds the module"
+        elif parameters:
+            where = f" because {parameters[0]} is, after the update before"
+        else:
+            where = " though the output of every module is finite"
+        raise InputError(
+            f"training stopped at step {step}, where {' and '.join(terms)} became NaN or infinite,{where}: {path} names its"
+            " batch, and the last checkpoint, which is from before, is kept; lower optimizer.lr, set"
+            " trainer.gradient_clip_val or algorithm.non_finite=skip"
+        )
+
+    def _of_any_rank(self, module: str | None) -> str | None:
+        """The module that a rank has named; None if none has."""
+        names: list[str | None] = [*(name for name, _ in self.named_modules()), None]
+        return names[int(self._least(torch.tensor(names.index(module), device=self.device)))]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the checkpoints that are there rather than save parameters that are not finite."""
+        if self.non_finite == "stop":
+            self._end_if_not_finite()
+        if names := not_finite(dict(self.named_parameters())):
+            raise InputError(
+                f"{names[0]} is NaN or infinite after step {self.global_step}: expected finite parameters to save, so the last"
+                " checkpoint is kept; lower optimizer.lr or set trainer.gradient_clip_val"
+            )
 
 
 def first_draws(inference: Inference, examples: int) -> Inference:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -12,12 +13,11 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from jensen.callbacks.projector import project
 from jensen.core.batch import Batch
 from jensen.core.bound import Inference
-from jensen.core.random import fold
 from jensen.core.ranks import gather_rows
-from jensen.diagnostics.snapshot import Diagnostic, Results, Snapshot
-from jensen.model.vae import VAE
+from jensen.diagnostics.snapshot import Diagnostic, Embedding, Results
 
 PICTURED = 256
 """Held-out observations in a snapshot's `images`."""
@@ -40,6 +40,8 @@ class Diagnose(Callback):
         diagnostics: functions of a snapshot, by name.
         charts: titles and tags of TensorBoard's CUSTOM SCALARS.
         on_encoded: told how many examples were encoded and in how many seconds.
+
+    `results`: of the last validation, by the name of the diagnostic.
     """
 
     def __init__(
@@ -49,13 +51,14 @@ class Diagnose(Callback):
         on_encoded: Callable[[int, float], None] | None = None,
     ) -> None:
         self.diagnostics, self.charts, self.on_encoded = dict(diagnostics), dict(charts or {}), on_encoded
+        self.results: dict[str, Results] = {}
         self._start = 0.0
         self._parts: list[_Encoded] = []
 
     @rank_zero_only
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         layout = {title: ["Multiline", tags] for title, tags in self.charts.items()}
-        for writer in _writers(trainer):
+        for writer in writers(trainer):
             writer.add_custom_scalars({"jensen": layout})
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -82,38 +85,20 @@ class Diagnose(Callback):
         factors, inference = _map(lambda rows: rows[order], (factors, inference))
         if self.on_encoded is not None:
             self.on_encoded(len(order), time.perf_counter() - self._start)
-        data, model = trainer.datamodule, cast(VAE, pl_module.model)
-
-        def draw(count: int) -> Tensor:
-            return model.prior.sample(fold(0, "samples"), torch.arange(count, device=pl_module.device), model.latent_dim)
-
-        snapshot = Snapshot(
-            bound=inference.bound,
-            posterior=inference.posterior,
-            z=inference.z,
-            log_prior=inference.log_prior,
-            latent_rate=model.prior.latent_rate(inference.posterior),
-            factors=factors,
-            names=data.examples("train").names,
-            images=data.show(PICTURED).to(pl_module.device),
-            encode=model.encode,
-            decode=model.decode,
-            draw=draw,
-            infer=model,
-            prior=model.prior.mixture(),
-            prior_factors=model.prior.factors(),
-        )
+        data = trainer.datamodule
+        images = data.show(PICTURED).to(pl_module.device)
+        snapshot = cast(Any, pl_module).snapshot(inference, factors, data.examples("train").names, images)
         for name, diagnostic in self.diagnostics.items():
-            results = diagnostic(snapshot)
+            self.results[name] = results = diagnostic(snapshot)
             scalars = {
                 f"{name}/{key}": value for key, value in results.items() if isinstance(value, Tensor) and not value.dim()
             }
             pl_module.log_dict(scalars, logger=False)  # for callbacks that monitor them, and for whoever called train
-            for writer in _writers(trainer):
+            for writer in writers(trainer):
                 write(writer, name, results, trainer.global_step)
 
 
-def _writers(trainer: Trainer) -> list[SummaryWriter]:
+def writers(trainer: Trainer) -> list[SummaryWriter]:
     """TensorBoard's; none on ranks other than zero."""
     loggers = trainer.loggers if trainer.is_global_zero else []
     return [logger.experiment for logger in loggers if isinstance(logger, TensorBoardLogger)]
@@ -135,6 +120,8 @@ def write(writer: SummaryWriter, name: str, results: Results, step: int) -> None
             continue
         if isinstance(value, str):
             writer.add_text(tag, value, step)
+        elif isinstance(value, Embedding):
+            project(Path(writer.log_dir), tag, value)
         elif value.dim() == 0:
             writer.add_scalar(tag, value, step)
         elif value.dim() == 1:

@@ -18,21 +18,28 @@ class Shuffled(Sampler[Tensor]):
     """This rank's share `(batch_size / world,)` of each global batch, epoch after epoch, in an order of its own each.
 
     position: the number of batches the run has already seen, asked whenever an epoch starts or is resumed.
-    The examples that do not fill a last batch wait for another epoch.
+    together: batches that make up an optimiser step.
+    The examples that do not fill a last step wait for another epoch.
     """
 
-    def __init__(self, rows: Tensor, batch_size: int, seed: int, rank: int, world: int, position: Callable[[], int]) -> None:
+    def __init__(
+        self, rows: Tensor, batch_size: int, seed: int, rank: int, world: int, position: Callable[[], int], together: int = 1
+    ) -> None:
         self.rows, self.batch_size, self.seed = rows, batch_size, seed
-        self.rank, self.world, self.position = rank, world, position
+        self.rank, self.world, self.position, self.together = rank, world, position, together
 
     def __len__(self) -> int:
-        return len(self.rows) // self.batch_size
+        return len(self.rows) // (self.batch_size * self.together) * self.together
 
     def __iter__(self) -> Iterator[Tensor]:
-        epoch, start = divmod(self.position(), len(self))
-        order = self.rows[permutation(fold(self.seed, "epoch", epoch), len(self.rows))]
-        for batch in order.split(self.batch_size)[start : len(self)]:
+        for batch in self.batches(self.position()):
             yield batch[self.rank :: self.world]
+
+    def batches(self, position: int) -> tuple[Tensor, ...]:
+        """The batches of all ranks, `(batch_size,)` each, from `position` to the end of its epoch."""
+        epoch, start = divmod(position, len(self))
+        order = self.rows[permutation(fold(self.seed, "epoch", epoch), len(self.rows))]
+        return order.split(self.batch_size)[start : len(self)]
 
 
 class InTurn(Sampler[Tensor]):

@@ -1,0 +1,80 @@
+"""Checkpoints that are whole or not there, also after a crash of the machine, and how a torn one is told.
+
+Lightning writes to a file in the system's temporary folder and moves it, which is a copy where that is another file system,
+and asks for no flush to the disk: a crash may leave half a file under the final name.
+"""
+
+import os
+import zipfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric.plugins.io import TorchCheckpointIO
+
+from jensen.core.errors import InputError
+
+
+class Durable(TorchCheckpointIO):
+    """Writes beside the target, flushes to the disk, and then takes the target's place, in one step of the file system."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
+        write(Path(path), lambda file: torch.save(checkpoint, file))
+
+
+def write(path: Path, content: Callable[[Any], object]) -> None:
+    """Has `content` write an open file, whole or not at all.
+
+    Raises:
+        InputError: the file cannot be written; what was there is there still.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            content(file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        sync(path.parent)
+    except Exception as error:  # of torch.save a full disk is a RuntimeError
+        with suppress(OSError):  # it may not be removed from where it could not be made
+            partial.unlink()
+        if not isinstance(error, OSError):
+            raise
+        raise InputError(
+            f"{path} cannot be written ({error.strerror}): expected room in a folder of yours; what was there is kept, so make"
+            " room and run the same command again"
+        ) from error
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A checkpoint on the CPU; tensors and plain values only.
+
+    A checkpoint is a zip archive with a CRC-32 of each part. torch looks at none of them, so a flipped bit would pass as a
+    weight: they are checked here.
+
+    Raises:
+        InputError: the file is cut short, changed, or holds anything else.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if (part := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(f"the checksum of {part} is wrong")
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved["state_dict"], saved["global_step"]
+    except Exception as error:  # a torn archive may fail anywhere in it
+        found = str(error) if isinstance(error, zipfile.BadZipFile) else type(error).__name__
+        raise InputError(f"{path} cannot be read ({found}): expected a whole checkpoint; restore that file") from error
+    return dict(saved)

@@ -1,0 +1,110 @@
+"""Ends a run that is asked to end where nothing is lost, and puts a SLURM job back in the queue."""
+
+import os
+import signal
+import subprocess
+from typing import cast
+
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
+from torch import distributed
+
+from jensen.callbacks.last import Last, resumable
+from jensen.core import signals
+from jensen.core.signals import Stopped
+
+REQUEUE = {getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)}
+"""Signals that say the time is up, so that the job should go on later; SIGTERM says that it should end."""
+
+
+class Preempt(Checkpoint):
+    """Saves last.ckpt after the step in which a signal came (`core.signals`) and ends the process.
+
+    The order of the data and all noise are functions of the seed and the step, so the run that continues equals one that
+    was not stopped. Where a validation is due, it is waited for, since a continued run would leave it out. Ranks need not be
+    told at the same step, nor all of them: they agree after each.
+
+    A `Checkpoint`, because Lightning calls those last: after a validation, best.ckpt and last.ckpt are written by then.
+    """
+
+    def __init__(self) -> None:
+        self._last_step = 0.0
+        self._group: distributed.ProcessGroup | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # Before the first step Lightning sets a handler of SIGTERM that broadcasts inside it, so that ranks could hang: no
+        # signal until ours has taken its place. Lightning itself gives the handlers of before back when it ends.
+        signals.hold(True)
+        if trainer.world_size > 1 and self._group is None:
+            # Of CPU tensors: agreeing never waits for the device.
+            self._group = cast(distributed.ProcessGroup, distributed.new_group(backend="gloo"))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._hear()
+        self._last_step = trainer.estimated_stepping_batches
+        self._leave_if_asked(trainer, save=False)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        if resumable(trainer):
+            self._leave_if_asked(trainer, save=True)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._leave_if_asked(trainer, save=False)  # `Last` just did
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._hear()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.teardown(trainer, pl_module, "")
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._group = None
+        signals.hold(False)
+
+    def _hear(self) -> None:
+        signals.listen()
+        signals.hold(False)
+
+    def _leave_if_asked(self, trainer: Trainer, save: bool) -> None:
+        """Raises `Stopped` on all ranks if a signal came to any of them."""
+        number = self._agreed()
+        if not number or trainer.global_step >= self._last_step:  # a run whose training is over is let finish
+            return
+        if save:
+            Last().save(trainer)
+        queued = requeue() if trainer.is_global_zero and number in REQUEUE else ""
+        trainer.strategy.barrier()  # or a rank that has left would have SLURM end the one that saves
+        signals.forget()
+        sentence = f"stopped by {signal.Signals(number).name} at step {trainer.global_step}"
+        code = 128 + number if trainer.is_global_zero else 0
+        raise Stopped(f"{sentence}; {queued or 'the same command continues from there'}", code)
+
+    def _agreed(self) -> int:
+        """The signal that came to any rank; 0 if none did."""
+        number = signals.asked()
+        if self._group is None:
+            return number
+        any_rank = torch.tensor(number)
+        distributed.all_reduce(any_rank, distributed.ReduceOp.MAX, group=self._group)
+        return int(any_rank)
+
+
+def requeue() -> str:
+    """Puts this SLURM job back in the queue and says so; outside of SLURM, nothing."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return ""
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+        job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    try:
+        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
+        failure = done.stderr.strip() if done.returncode else ""
+    except OSError as error:
+        failure = str(error)
+    if failure:
+        return f"SLURM did not queue job {job} again ({failure}): submit it again, it continues"
+    return f"SLURM job {job} is queued again and continues from there"

@@ -1,0 +1,192 @@
+"""A run that is stopped anywhere and started again ends as one that was not, and what is torn is noticed."""
+
+import random
+import shutil
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from pytorch_lightning import Callback
+from resume import differences, records
+from tiny import TINY
+
+from jensen.core.errors import InputError
+from jensen.run import resume_from, state
+from jensen.train import train
+
+RUN = (
+    *(*TINY, "trainer.accelerator=cpu", "trainer.max_steps=30", "trainer.val_check_interval=12", "trainer.log_every_n_steps=1"),
+    *("callbacks=[checkpoint,diagnose]", "diagnostics=[rate,samples]", "+trainer.enable_progress_bar=false"),
+    *("callbacks.last.seconds=0", "callbacks.last.share=1e9"),  # saved at every step
+    *("+schedule@algorithm.lr_scale=linear", "algorithm.lr_scale.steps=25", "algorithm.lr_scale.end=0.1"),
+)
+MIXTURE = ("model/prior=mixture", "model.prior.components=4", "model.prior.warmup=5")
+DROPOUT = (
+    "~model.encoder",
+    "+model.encoder={_target_:dropping.Encoder,x_shape:${data.x_shape},latent_dim:3}",
+    *("model.decoder.hidden=[16]", "model.decoder.activation=relu"),
+)
+
+
+class StoppedError(Exception):
+    pass
+
+
+class Stop(Callback):
+    """Raises in a hook at a step, before that step is saved: the logs then hold more than the checkpoint knows."""
+
+    def __init__(self, hook, step):
+        self.step = step
+        setattr(self, hook, self._stop)
+
+    def _stop(self, trainer, *_):
+        if trainer.global_step == self.step:
+            raise StoppedError
+
+
+@pytest.fixture
+def stop(monkeypatch):
+    """`stop(hook, step)` makes the next run end there, with more in its logs than its checkpoint knows."""
+
+    def stop(hook, step):
+        from jensen import train as program
+
+        instantiate = program.instantiate
+
+        def with_stop(cfg, **more):
+            found = instantiate(cfg, **more)
+            if OmegaConf.is_dict(cfg) and "last" in cfg and "best" in cfg:
+                found["stop"] = Stop(hook, step)
+                monkeypatch.setattr(program, "instantiate", instantiate)
+            return found
+
+        monkeypatch.setattr(program, "instantiate", with_stop)
+
+    return stop
+
+
+@pytest.fixture(scope="module")
+def wholes(tmp_path_factory):
+    return {}, tmp_path_factory.mktemp("wholes")
+
+
+@pytest.fixture
+def whole(configure, wholes):
+    """`whole(overrides)` is the folder of such a run that nobody stopped."""
+    runs, folder = wholes
+
+    def whole(overrides):
+        if overrides not in runs:
+            runs[overrides] = folder / str(len(runs))
+            train(configure(*RUN, *overrides), runs[overrides])
+        return runs[overrides]
+
+    return whole
+
+
+@pytest.mark.parametrize(
+    ("overrides", "hook", "step"),
+    [
+        ((), "on_train_batch_end", 7),  # amid an epoch of 20 steps
+        ((), "on_train_batch_end", 20),  # its last batch
+        ((), "on_train_batch_start", 20),  # the first of the next
+        ((), "on_validation_start", 12),
+        (MIXTURE, "on_validation_end", 24),
+        (MIXTURE, "on_train_batch_end", 26),
+        (("objective=control", "objective.target=5", "model/likelihood=optimal_normal"), "on_train_batch_end", 9),
+        (("objective=factor", "objective.hidden=[8]"), "on_train_batch_end", 9),
+        (("data.workers=2",), "on_train_batch_end", 13),
+        (("trainer.accumulate_grad_batches=3", "trainer.max_steps=26", *MIXTURE), "on_train_batch_end", 6),  # 6 steps an epoch
+        (DROPOUT, "on_train_batch_end", 9),
+    ],
+)
+def test_a_run_that_was_stopped_equals_one_that_was_not(configure, tmp_path, whole, stop, overrides, hook, step):
+    stop(hook, step)
+    with pytest.raises(StoppedError):
+        train(configure(*RUN, *overrides), tmp_path / "parts")
+    train(configure(*RUN, *overrides), tmp_path / "parts")
+    assert differences(whole(overrides), tmp_path / "parts") == []
+
+
+def test_validations_are_counted_in_optimiser_steps_and_each_step_is_logged_once(configure, tmp_path):
+    train(configure(*RUN, "trainer.accumulate_grad_batches=3", "trainer.max_steps=25"), tmp_path)
+    found = [each[:2] for each in records(tmp_path)]
+    assert [step for tag, step in found if tag == "val/elbo"] == [12, 24, 25]
+    assert [step for tag, step in found if tag == "train/loss"] == [*range(25)]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return tmp_path_factory.mktemp("finished") / "run"
+
+
+@pytest.fixture
+def run(configure, finished, tmp_path):
+    """A copy of a run that has reached step 24 of 30, and the configuration that goes on."""
+    if not finished.exists():
+        train(configure(*RUN, "trainer.max_steps=24", "algorithm.lr_scale.steps=20"), finished)
+    shutil.copytree(finished, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def tear(path):
+    path.write_bytes(path.read_bytes()[: random.Random(0).randrange(1, path.stat().st_size)])
+
+
+def content(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_checkpoint_before_a_torn_one_is_used_and_the_person_is_told(run, capsys):
+    folder = run / "checkpoints"
+    tear(folder / "last.ckpt")
+    torn = (folder / "last.ckpt").read_bytes()
+    assert resume_from(run) == folder / "last.previous.ckpt"
+    said = capsys.readouterr().out
+    assert f"{folder / 'last.ckpt'} cannot be read" in said
+    assert "going on from last.previous.ckpt, of step 23" in said
+    assert (folder / "last.torn.ckpt").read_bytes() == torn
+    assert resume_from(run) == folder / "last.previous.ckpt"  # as where a process was killed between two files' new names
+    assert max(step for _, step, _ in records(run)) == 22
+
+
+def test_a_run_with_a_torn_checkpoint_ends_as_it_would_have(configure, run, tmp_path):
+    tear(run / "checkpoints" / "last.ckpt")
+    cfg = configure(*RUN, "trainer.max_steps=24", "algorithm.lr_scale.steps=20")
+    (run / "finished.json").unlink()
+    train(cfg, run)
+    train(cfg, tmp_path / "again")
+    assert differences(tmp_path / "again", run) == []
+
+
+def test_two_torn_checkpoints_are_refused_and_nothing_is_changed(configure, run):
+    for name in ("last", "last.previous"):
+        tear(run / "checkpoints" / f"{name}.ckpt")
+    before = content(run)
+    with pytest.raises(InputError, match=r"last.ckpt cannot be read .* and .*last.previous.ckpt cannot be read .*: expected"):
+        resume_from(run)
+    assert content(run) == before
+
+
+def test_a_torn_checkpoint_is_no_model(run):
+    for name in ("last", "best"):
+        tear(run / "checkpoints" / f"{name}.ckpt")
+        with pytest.raises(InputError, match=rf"{name}.ckpt cannot be read .*: expected a whole checkpoint"):
+            state(run, name)
+
+
+def test_without_a_checkpoint_training_starts_anew_and_so_do_its_logs(configure, tmp_path, stop):
+    stop("on_train_batch_start", 0)
+    with pytest.raises(StoppedError):
+        train(configure(*RUN), tmp_path)
+    (tmp_path / "events.out.tfevents.1.of.a.person").write_bytes(b"kept")
+    assert list(tmp_path.glob("events*.train"))
+    assert resume_from(tmp_path) is None
+    assert not list(tmp_path.glob("events*.train"))
+    assert (tmp_path / "events.out.tfevents.1.of.a.person").exists()
+
+
+def test_a_checkpoint_of_another_program_is_told(run):
+    torch.save({"model": {}}, run / "checkpoints" / "last.ckpt")
+    with pytest.raises(InputError, match=r"last.ckpt cannot be read \(KeyError\)"):
+        state(run)
