@@ -5,13 +5,14 @@ from hydra import compose
 from hydra.errors import ConfigCompositionException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from pytorch_lightning import LightningModule
 from tiny import TINY
 
-from jensen.algorithm.gradient import Gradient
 from jensen.core.errors import InputError
 from jensen.core.schedule import Schedule
 from jensen.data.module import DataModule
 from jensen.program import conf_folder, explain
+from jensen.targets import build
 from jensen.train import train
 
 NODES = {"data", "model", "objective", "algorithm", "trainer", "logger", "callbacks", "diagnostics"}
@@ -28,26 +29,37 @@ def test_every_choice_composes_and_instantiates(configure, group, choice, tmp_pa
         cfg = configure(f"+schedule@objective.beta={choice}")
         assert isinstance(instantiate(cfg.objective).beta, Schedule)
         return
-    if group == "loader":  # a part of every choice of data
+    if group in ("loader", "start"):  # parts of other choices
+        return
+    if group.startswith("hydra/"):
+        configure(f"{group}={choice}")
         return
     if group in ("callbacks", "diagnostics"):
         override = f"{group}=[{choice}]"
     else:
         override = f"+{group}={choice}" if group == "transform" else f"{group}={choice}"
-    extra = ["data.root=somewhere"] if choice in ("folder",) else []
+    extra = {"data/folder": ["data.root=somewhere"], "data/codes": ["data.path=somewhere"]}.get(f"{group}/{choice}", [])
     model = ["model=mlp"] if group == "data" else []
     if choice in ("water_filling", "probabilistic_pca"):
         model = ["data=gaussian", "model=linear"]
+    if choice in ("gmm", "em", "stepwise_em") and group != "experiment":
+        model = ["data=blobs", "model=gmm", "algorithm=em"]
+    if choice == "em_slides" and group == "diagnostics":
+        model = ["experiment=em_slides"]
     cfg = configure(*model, override, *extra)
-    assert isinstance(instantiate(cfg.data), DataModule)
-    assert isinstance(instantiate(cfg.algorithm), Gradient)
+    instantiate(cfg.data)
+    instantiate(cfg.algorithm)
+    for key, kind in (("data", DataModule), ("algorithm", LightningModule)):  # what we ship, a stranger may send
+        build(cfg, key, kind)
     instantiate(cfg.trainer, accelerator="cpu", logger=instantiate(cfg.logger, save_dir=tmp_path))
     assert all(callable(diagnostic) for diagnostic in instantiate(cfg.diagnostics).values())
     instantiate(cfg.callbacks)
 
 
 def test_every_group_is_tried():
-    assert {group.split("/")[0] for group, _ in choices()} == NODES | {"schedule", "loader", "optimizer", "experiment"}
+    assert {group.split("/")[0] for group, _ in choices()} == NODES | {
+        *("schedule", "loader", "start", "optimizer", "experiment", "hydra")
+    }
 
 
 def test_an_unknown_key_and_a_misspelt_choice_are_hydras_own_errors(configure):

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from sklearn.metrics import mutual_info_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import TINY
 
 import jensen
 from jensen.core.errors import InputError
-from jensen.evaluate import on_run, read_codes, save
+from jensen.evaluate import on_run, read_codes
+from jensen.record import put_scores
 from jensen.run import configuration, restored
 from jensen.train import train
 
@@ -70,8 +70,6 @@ def test_later_diagnostics_join_the_scores_of_the_same_checkpoint(run):
 def test_the_evaluated_bound_is_the_one_of_training(configure, tmp_path):
     cfg = configure(*OVERRIDES)
     results = train(cfg, tmp_path)
-    (tmp_path / ".hydra").mkdir()
-    OmegaConf.save(cfg, tmp_path / ".hydra" / "config.yaml")
     bound = on_run(tmp_path, "validation", "last", {})["bound"]
     for name in ("elbo", "distortion", "rate", "loss"):
         assert bound[name] == pytest.approx(results[f"val/{name}"], rel=1e-6)
@@ -183,15 +181,15 @@ def test_a_checkpoint_with_code_in_it_is_not_run(run, tmp_path):
 
 def test_scores_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "scores.json"
-    save(path, {"run": "a", "diagnostics": {"x": 1}})
+    put_scores(path, {"run": "a", "diagnostics": {"x": 1}})
     before = path.read_text()
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(InputError, match="No space left"):
-        save(path, {"run": "a", "diagnostics": {"y": 2}})
+        put_scores(path, {"run": "a", "diagnostics": {"y": 2}})
     monkeypatch.undo()
     assert path.read_text() == before
     assert [file.name for file in tmp_path.iterdir()] == ["scores.json"]

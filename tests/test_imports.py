@@ -7,12 +7,23 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "jensen"
-LAYERS = {"core": 0, "data": 1, "model": 1, "objective": 1, "scores": 1, "diagnostics": 2, "algorithm": 3, "callbacks": 3}
+LAYERS = {
+    "core": 0,
+    "data": 1,
+    "model": 1,
+    "objective": 1,
+    "scores": 1,
+    "diagnostics": 2,
+    "sweep_report": 2,
+    "algorithm": 3,
+    "callbacks": 3,
+}
 TOP = 4
+LAYERS |= {"launch": TOP + 1}
 ALLOWED = {  # where a library may appear: packages, or single files
-    "pytorch_lightning": {"algorithm", "callbacks", "", "data/module.py"},
-    "hydra": {""},
-    "omegaconf": {""},
+    "pytorch_lightning": {"algorithm", "callbacks", "launch", "", "data/module.py"},
+    "hydra": {"", "launch"},
+    "omegaconf": {"", "launch"},
     "torchvision": {"data", "model", ""},
     "sklearn": {"scores"},
 }

@@ -1,5 +1,6 @@
 """The whole program on small data: what a run leaves behind, and that nothing about it is by chance."""
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny import TINY
 
 from jensen.algorithm.gradient import TERMS
+from jensen.core.errors import InputError
 from jensen.train import train
 
 PARTS = ("decomposition/mutual_information", "decomposition/total_correlation", "decomposition/dimension_wise_kl")
@@ -83,7 +85,11 @@ def test_the_last_checkpoint_is_of_the_last_step_even_if_an_earlier_one_was_best
         torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True)["global_step"] for name in ("best", "last")
     ]
     assert steps == [12, 30]
-    assert sorted(file.name for file in (tmp_path / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert sorted(file.name for file in (tmp_path / "checkpoints").iterdir()) == [
+        "best.ckpt",
+        "last.ckpt",
+        "last.previous.ckpt",
+    ]
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(configure, tmp_path):
@@ -104,6 +110,30 @@ def test_a_continued_run_equals_an_uninterrupted_one(configure, tmp_path, stop):
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
     uninterrupted, continued = (scalar(tmp_path / name, "train/loss") for name in ("whole", "parts"))
     assert uninterrupted == continued
+
+
+def test_a_finished_run_is_not_trained_again(configure, tmp_path):
+    first = train(configure(*QUICK), tmp_path)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*.*") if file.is_file()}
+    assert train(configure(*QUICK, "diagnostics=[rate]", "trainer.log_every_n_steps=1"), tmp_path) == first
+    assert {file: file.read_bytes() for file in before} == before
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["bound"]["elbo"] == first["val/elbo"]
+    assert scores["diagnostics"].keys() == {*configure(*QUICK).diagnostics}
+    with pytest.raises(InputError, match="seed is 1 here and 0 there"):
+        train(configure(*QUICK, "seed=1"), tmp_path)
+
+
+def test_a_run_that_was_killed_after_its_last_step_is_finished_without_another(configure, tmp_path):
+    first = train(configure(*QUICK), tmp_path)
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    for name in ("finished.json", "scores.json"):
+        (tmp_path / name).unlink()
+    trained = weights(tmp_path)
+    assert train(configure(*QUICK), tmp_path) == first
+    assert json.loads((tmp_path / "scores.json").read_text()) == scores
+    assert all(torch.equal(value, trained[key]) for key, value in weights(tmp_path).items())
+    assert sorted(event.step for event in events(tmp_path).Scalars("val/elbo")) == [12, 24, 30]
 
 
 def test_two_ranks_give_what_one_process_gives(tmp_path):

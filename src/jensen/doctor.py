@@ -4,6 +4,7 @@
 computes, or trains, here with a number that is known without it.
 """
 
+import argparse
 import math
 import os
 import sys
@@ -153,4 +154,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser("python -m jensen.doctor", description=__doc__).parse_args()  # it takes none
     main()

@@ -1,14 +1,15 @@
 """Writes the codes of a run: `python -m jensen.encode run=RUN out=codes.npz`."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from omegaconf import DictConfig
 from torch import Tensor
 
-from jensen.core.errors import InputError
+from jensen.callbacks.durable import write
+from jensen.core.errors import InputError, check_path
 from jensen.diagnostics.snapshot import Snapshot
 from jensen.evaluate import on_run
 from jensen.program import program, say
@@ -20,21 +21,17 @@ def write_codes(snapshot: Snapshot, out: Path) -> Mapping[str, Tensor]:
     Raises:
         InputError: the file cannot be written.
     """
-    partial = out.with_name(f"{out.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            np.savez(
-                file,
-                codes=snapshot.posterior.mean.cpu().numpy(),
-                log_var=snapshot.posterior.log_var.cpu().numpy(),
-                factors=snapshot.factors.cpu().numpy(),
-                names=np.array(snapshot.names, dtype=str),
-            )
-        partial.replace(out)
-    except OSError as error:
-        raise InputError(f"out={out} cannot be written ({error.strerror}): expected room in a folder of yours") from error
-    finally:
-        partial.unlink(missing_ok=True)
+
+    def content(file: IO[bytes]) -> None:
+        np.savez(
+            file,
+            codes=snapshot.posterior.mean.cpu().numpy(),
+            log_var=snapshot.posterior.log_var.cpu().numpy(),
+            factors=snapshot.factors.cpu().numpy(),
+            names=np.array(snapshot.names, dtype=str),
+        )
+
+    write(out, content)
     say(f"{len(snapshot.z):,} codes of {snapshot.z.shape[1]} latents in {out}")
     return {}
 
@@ -43,7 +40,9 @@ def write_codes(snapshot: Snapshot, out: Path) -> Mapping[str, Tensor]:
 def main(cfg: DictConfig) -> None:
     if cfg.run is None:
         raise InputError("run is not set: expected run=FOLDER, the folder of a run")
-    on_run(Path(cfg.run), cfg.split, cfg.checkpoint, {"encode": lambda snapshot: write_codes(snapshot, Path(cfg.out))})
+    check_path("out", cfg.out)
+    encode = {"encode": lambda snapshot: write_codes(snapshot, Path(cfg.out))}
+    on_run(Path(str(cfg.run)), cfg.split, cfg.checkpoint, encode, cfg.trust)
 
 
 if __name__ == "__main__":

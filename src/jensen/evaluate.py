@@ -3,11 +3,10 @@
 python -m jensen.evaluate run=RUN 'diagnostics=[mig_hist20,dci]'        python -m jensen.evaluate codes=codes.npz
 """
 
-import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,13 +23,15 @@ from jensen.callbacks.diagnose import Diagnose, write
 from jensen.core.bound import Bound
 from jensen.core.errors import InputError, check_choice
 from jensen.core.gaussian import Gaussian, kl, standard
+from jensen.data.codes import read
+from jensen.data.module import DataModule
 from jensen.diagnostics.snapshot import Diagnostic, Results, Snapshot
 from jensen.program import program, quieten, say
+from jensen.record import numbers, put_scores
 from jensen.run import configuration, restored
+from jensen.targets import build
 
 SPLITS = ("validation", "test", "train")
-_LISTED = 1000
-"""Numbers of an array that scores.json still lists."""
 
 
 class Recorded:
@@ -55,24 +56,19 @@ class Recorded:
         say(f"{self.name}: {', '.join(scalars) or 'no numbers'} ({time.perf_counter() - start:.1f} s)")
         return self.results
 
-    @property
-    def numbers(self) -> dict[str, Any]:
-        """Scalars and short arrays, as plain lists."""
-        arrays = {key: value for key, value in self.results.items() if not isinstance(value, str)}
-        small = {
-            key: np.asarray(value) for key, value in arrays.items() if value.ndim < 3 and math.prod(value.shape) <= _LISTED
-        }
-        return {key: value.tolist() for key, value in small.items()}
 
+def on_run(
+    run: Path, split: str, checkpoint: str, diagnostics: Mapping[str, Diagnostic], trust: str | Sequence[str] = ()
+) -> dict[str, Any]:
+    """Encodes a split of the run's data once and runs the diagnostics on it; what they were run on.
 
-def on_run(run: Path, split: str, checkpoint: str, diagnostics: Mapping[str, Diagnostic]) -> dict[str, Any]:
-    """Encodes a split of the run's data once and runs the diagnostics on it; what they were run on."""
+    `trust` names modules of yours that the run is made of (`targets.build`).
+    """
     check_choice("split", split, SPLITS)
     quieten()
-    algorithm, step = restored(run, checkpoint)
-    data = instantiate(configuration(run).data)
+    algorithm, step = restored(run, checkpoint, trust)
+    data = build(configuration(run), "data", DataModule, trust)
     data.evaluated = split
-    algorithm.objective.dataset_size = data.train_size
     trainer = Trainer(
         accelerator="auto",
         devices=1,
@@ -105,13 +101,7 @@ def read_codes(path: Path) -> Snapshot:
     Raises:
         InputError: no such file, not an npz without pickles, arrays that are missing or do not fit each other.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("codes", "factors", "log_var", "names") if name in file}
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(
-            f"{path} cannot be read ({error}): expected an npz file of plain arrays; write it with numpy.savez"
-        ) from error
+    arrays = read(path)
     for name in ("codes", "factors"):
         if name not in arrays:
             raise InputError(f"{path} holds {', '.join(arrays) or 'nothing'}: expected arrays codes (N, D) and factors (N, F)")
@@ -122,8 +112,19 @@ def read_codes(path: Path) -> Snapshot:
         raise InputError(
             f"{path} has {shapes}: expected (N, D), (N, F) and (N, D) with one N; write arrays that belong together"
         )
+    if not codes.size or not np.issubdtype(codes.dtype, np.floating) or not np.isfinite(codes).all():
+        raise InputError(
+            f"{path} has codes of {codes.dtype} {codes.shape} that are empty, NaN or infinite, or no floats:"
+            " expected finite floating-point numbers; encode again"
+        )
     if not np.issubdtype(factors.dtype, np.integer):
         raise InputError(f"{path} has factors of {factors.dtype}: expected integer labels; number the values of each factor")
+    names = arrays.get("names", np.arange(factors.shape[1]))
+    if (factors < 0).any() or names.shape != factors.shape[1:]:
+        raise InputError(
+            f"{path} has factors from {factors.min(initial=0)} and names of shape {names.shape}: expected labels of at least 0"
+            f" and ({factors.shape[1]},), a name for each factor; number the values of each factor"
+        )
     posterior = Gaussian(torch.from_numpy(codes).double(), torch.from_numpy(log_var).double())
     nothing = torch.full((len(codes),), math.nan)
     return Snapshot(
@@ -133,7 +134,7 @@ def read_codes(path: Path) -> Snapshot:
         log_prior=nothing,
         latent_rate=kl(posterior, standard(posterior.mean)),
         factors=torch.from_numpy(factors).long(),
-        names=tuple(map(str, arrays.get("names", np.arange(factors.shape[1])))),
+        names=tuple(map(str, names)),
         images=torch.empty(0, 0),
         encode=_no_model,
         decode=_no_model,
@@ -146,49 +147,32 @@ def _no_model(*_: object) -> Any:
     raise InputError("codes=... names codes without a model, which this diagnostic needs: expected run=... instead")
 
 
-def save(path: Path, entry: dict[str, Any]) -> None:
-    """Writes scores as JSON, whole or not at all; diagnostics of the same subject that are there already are kept."""
-    try:
-        before = json.loads(path.read_text())
-        if all(before.get(key) == entry.get(key) for key in ("run", "codes", "checkpoint", "step", "split", "version")):
-            entry["diagnostics"] = before["diagnostics"] | entry["diagnostics"]
-    except (OSError, ValueError, KeyError):
-        pass
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(json.dumps(entry, indent=1) + "\n")
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written ({error.strerror}): expected room in a folder of yours; set out=PATH"
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 @program("evaluate")
 def main(cfg: DictConfig) -> None:
     if (cfg.run is None) == (cfg.codes is None):
         raise InputError(f"run is {cfg.run} and codes is {cfg.codes}: expected one of run=FOLDER and codes=FILE.npz")
     recorded = {name: Recorded(name, diagnostic) for name, diagnostic in instantiate(cfg.diagnostics).items()}
     if cfg.run is not None:
-        subject = Path(cfg.run)
-        entry = on_run(subject, cfg.split, cfg.checkpoint, recorded)
+        subject = Path(str(cfg.run))
+        entry = on_run(subject, cfg.split, cfg.checkpoint, recorded, cfg.trust)
         out = subject / "scores.json"
-        with SummaryWriter(str(subject)) as writer:
-            for name, each in recorded.items():
-                write(writer, name, each.results, entry["step"])
+        if os.access(subject, os.W_OK):
+            with SummaryWriter(str(subject)) as writer:
+                for name, each in recorded.items():
+                    write(writer, name, each.results, entry["step"])
+        else:
+            say(f"{subject} cannot be written: nothing in TensorBoard")
     else:
-        subject = Path(cfg.codes)
+        subject = Path(str(cfg.codes))
         entry = on_codes(subject, recorded)
         out = subject.with_suffix(".scores.json")
-    out = Path(cfg.out) if cfg.out else out
+    out = Path(str(cfg.out)) if cfg.out else out
     settings: Any = OmegaConf.to_container(cfg.diagnostics, resolve=True)
     entry["version"] = version("jensen")
     entry["diagnostics"] = {
-        name: {"settings": settings[name]} | each.numbers for name, each in recorded.items() if not each.failure
+        name: {"settings": settings[name]} | numbers(each.results) for name, each in recorded.items() if not each.failure
     }
-    save(out, entry)
+    put_scores(out, entry)
     say(f"scores in {out}")
     if failed := {name: each.failure for name, each in recorded.items() if each.failure}:
         raise InputError("; ".join(f"{name} failed: {failure}" for name, failure in failed.items()))

@@ -2,16 +2,26 @@
 
 import functools
 import logging
+import re
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, InstantiationException
-from omegaconf import DictConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from jensen.core.errors import InputError
+from jensen.core.signals import Stopped
+
+OmegaConf.register_new_resolver("if", lambda condition, yes, no: yes if condition else no, replace=True)  # ${if:${fast},2,9}
 
 
 def conf_folder() -> Path:
@@ -20,24 +30,59 @@ def conf_folder() -> Path:
     return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
 
 
-def program(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+def program(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Makes `main(cfg)` a command whose configuration is `conf/<config_name>.yaml` with the command line's overrides."""
 
-    def wrap(main: Callable[[DictConfig], None]) -> Callable[[], None]:
+    def wrap(main: Callable[[DictConfig], Any]) -> Callable[[], None]:
         @functools.wraps(main)
-        def job(cfg: DictConfig) -> None:
+        def job(cfg: DictConfig) -> Any:
             try:
-                main(cfg)
-            except (InputError, InstantiationException) as error:
-                sentence = explain(error)
-                if sentence is None:
-                    raise
-                # Hydra prints this class without a traceback (with one under HYDRA_FULL_ERROR=1) and exits with status 1.
-                raise CompactHydraException(sentence) from error
+                with one_sentence():
+                    return main(cfg)
+            except Stopped as stopped:
+                say(stopped.sentence)
+                raise
+            except Exception as error:
+                # Of a sweep's jobs Hydra prints nothing but the first error.
+                if HydraConfig.get().mode == RunMode.MULTIRUN:
+                    compact = isinstance(error, CompactHydraException)
+                    logging.getLogger("jensen").error("failed: %s", error, exc_info=None if compact else error)
+                raise
 
-        return hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(job)
+        command = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(job)
+
+        def called() -> None:
+            sys.argv[1:] = map(readable, sys.argv[1:])
+            command()
+
+        return called
 
     return wrap
+
+
+def readable(argument: str) -> str:
+    """An argument as Hydra's grammar wants it: a folder of a sweep, `run=runs/beta=4_seed=0`, only in quotes."""
+    key, _, value = argument.partition("=")
+    return f"{key}={quoted(value)}" if "=" in value and not {*value} & {*"'\"[](){}"} else argument
+
+
+def quoted(value: object) -> str:
+    """As the value of an override."""
+    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """Makes bad input an error that Hydra prints without a traceback (with one under HYDRA_FULL_ERROR=1)."""
+    try:
+        yield
+    except (InputError, InstantiationException, OmegaConfBaseException) as error:
+        sentence = explain(error)
+        if sentence is None:
+            raise
+        # Of a cause from OmegaConf Hydra would print the message too.
+        raise CompactHydraException(sentence) from (None if isinstance(error, OmegaConfBaseException) else error)
 
 
 def quieten() -> None:
@@ -45,25 +90,46 @@ def quieten() -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",  # batches are gathered from memory: workers would only copy them
-        "Checkpoint directory .* exists and is not empty.*",  # it is being continued
         ".*your dataloader is not resumable.*",  # it is: the order of the data follows from the step (data/order.py)
         ".*sync_dist=True.*",  # what is logged is the same on all ranks already
         ".*smaller than the logging interval.*",  # that is of an epoch; logging goes by steps
+        ".*`srun` command is available.*",  # a run on a machine that has SLURM need not be a job of it
         ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning 2.6 under torch 2.15
     ):
         warnings.filterwarnings("ignore", message)
 
 
 def explain(error: BaseException) -> str | None:
-    """The sentence of the InputError that `error` is or was caused by; a parameter in front gets its whole key."""
+    """The sentence of the InputError that `error` is or was caused by; a parameter in front gets its whole key.
+
+    Of a value that cannot be resolved, or from which nothing can be made, it is one that is written here.
+    """
     if isinstance(error, InputError):
         return str(error)
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key} is not set: expected a value; add {error.full_key}=..."
+    if isinstance(error, OmegaConfBaseException):
+        return f"{error.full_key} cannot be resolved ({said(error)}): expected a value, or a key that has one"
     cause = error.__cause__
     sentence = explain(cause) if cause is not None else None
-    if sentence is None or not isinstance(error, InstantiationException):
+    if not isinstance(error, InstantiationException):
         return sentence
     key = str(error).partition("full_key: ")[2].strip().removeprefix("algorithm.")
+    if sentence is None:
+        target = re.search("target '([^']*)'", str(error))
+        what = target[1] if target else "its _target_"
+        return f"{key} cannot be made ({said(cause or error)}): expected values that {what} takes; see its documentation"
     return f"{key}.{sentence}" if key and sentence.split(" ")[0].isidentifier() else sentence
+
+
+def said(error: BaseException) -> str:
+    """Of what an error says; its class where it says nothing."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def leads() -> bool:
+    """Whether this process is rank zero, the one that writes; of ranks that are yet to be started, it is the first."""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 @rank_zero_only

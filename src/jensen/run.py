@@ -1,14 +1,22 @@
 """A finished run, from its folder: its configuration is the constructor call, its checkpoint the state."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from hydra.utils import instantiate
+import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from jensen.callbacks.durable import read
+from jensen.callbacks.events import rewind
+from jensen.callbacks.last import previous
 from jensen.core.errors import InputError, check_choice
 from jensen.model.vae import VAE
+from jensen.program import said, say
+from jensen.targets import build
 
 CHECKPOINTS = ("last", "best")
 
@@ -17,12 +25,20 @@ def configuration(run: str | Path) -> DictConfig:
     """What the run was composed of.
 
     Raises:
-        InputError: `run` is not the folder of a run.
+        InputError: `run` is not the folder of a run, or its configuration is torn.
     """
     path = Path(run).expanduser() / ".hydra" / "config.yaml"
     if not path.is_file():
         raise InputError(f"run={run} has no .hydra/config.yaml: expected the folder of a run of jensen.train")
-    cfg = OmegaConf.load(path)
+    try:
+        text = path.read_text()
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):  # jensen.train writes none; a few fill memory
+            raise yaml.YAMLError("it has aliases")
+        cfg = OmegaConf.create(text)
+    except (OSError, ValueError, TypeError, AssertionError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise InputError(
+            f"{path} cannot be read ({said(error)}): expected what jensen.train wrote; take another folder"
+        ) from error
     if not isinstance(cfg, DictConfig) or "algorithm" not in cfg or "data" not in cfg:
         raise InputError(f"{path} configures no algorithm and data: expected what jensen.train wrote; take another folder")
     return cfg
@@ -38,24 +54,57 @@ def state(run: str | Path, checkpoint: str = "last") -> dict[str, Any]:
     path = Path(run).expanduser() / "checkpoints" / f"{checkpoint}.ckpt"
     if not path.is_file():
         raise InputError(f"{path} is missing: expected a run that was validated at least once; run it again, it continues")
-    try:
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # a torn archive may fail anywhere in it
-        found = type(error).__name__
-        raise InputError(f"{path} cannot be read ({found}): expected a whole checkpoint; try the other one") from error
+    return read(path)
 
 
-def restored(run: str | Path, checkpoint: str = "last") -> tuple[Any, int]:
+def resume_from(folder: Path) -> Path | None:
+    """The checkpoint that training in `folder` goes on from, with the event files set back to it; None starts it.
+
+    A torn `last.ckpt` is put aside as `last.torn.ckpt`, and the one before it is taken.
+
+    Raises:
+        InputError: there are checkpoints and all are torn; nothing is changed.
+    """
+    last = folder / "checkpoints" / "last.ckpt"
+    torn: list[str] = []
+    for path in filter(Path.exists, (last, previous(last))):
+        try:
+            saved = read(path)
+        except InputError as error:
+            torn.append(str(error).partition(": expected")[0])
+            continue
+        if torn:
+            say(f"{torn[0]}: going on from {path.name}, of step {saved['global_step']}")
+        _set_back(folder, saved.get("events"), torn=last if torn else None)
+        return path
+    if torn:
+        raise InputError(f"{' and '.join(torn)}: expected a whole checkpoint; restore one, or train in another folder")
+    _set_back(folder, {})
+    return None
+
+
+@rank_zero_only
+def _set_back(folder: Path, sizes: dict[str, int] | None, torn: Path | None = None) -> None:
+    """As of a checkpoint: None of those that do not know the event files."""
+    if sizes is not None:
+        rewind(folder, sizes)
+    if torn is not None and torn.exists():
+        torn.replace(torn.with_name(f"{torn.stem}.torn{torn.suffix}"))
+
+
+def restored(run: str | Path, checkpoint: str = "last", trust: str | Sequence[str] = ()) -> tuple[LightningModule, int]:
     """The run's algorithm with the state of a checkpoint, in evaluation mode, and the checkpoint's step.
+
+    `trust` names modules of yours that the run is made of (`targets.build`).
 
     Raises:
         InputError: as above, or the checkpoint is of another configuration.
     """
-    algorithm = instantiate(configuration(run).algorithm)
+    algorithm = build(configuration(run), "algorithm", LightningModule, trust)
     saved = state(run, checkpoint)
     try:
         algorithm.load_state_dict(saved["state_dict"])
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, RuntimeError, TypeError) as error:
         raise InputError(
             f"{run}/checkpoints/{checkpoint}.ckpt does not fit the model of .hydra/config.yaml: expected the checkpoint of"
             " that configuration; restore the file that belongs to it"
@@ -63,7 +112,8 @@ def restored(run: str | Path, checkpoint: str = "last") -> tuple[Any, int]:
     return algorithm.eval(), int(saved["global_step"])
 
 
-def load(run: str | Path, checkpoint: str = "last") -> VAE:
-    """The trained model of a run: `jensen.load("runs/...").encode(x)`."""
-    model: VAE = restored(run, checkpoint)[0].model
+def load(run: str | Path, checkpoint: str = "last", trust: str | Sequence[str] = ()) -> VAE:
+    """The trained model of a run: `jensen.load("runs/...").encode(x)`; one of your own code with `trust="my"`."""
+    algorithm: Any = restored(run, checkpoint, trust)[0]
+    model: VAE = algorithm.model
     return model

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from jensen.core.errors import InputError
+from jensen.core.errors import InputError, check_path
 from jensen.data import sprites
 from jensen.data.cache import Array, cached
 from jensen.data.examples import Examples
@@ -37,6 +37,7 @@ def dsprites(path: str | Path, factors: Sequence[str] | None = None, size: int |
         InputError: an unknown factor, none at all, a size that the grid does not hold; or the file is missing, is not an npz
             file, is damaged, or holds no `imgs` or others than the 737,280 of 64 x 64 zeros and ones.
     """
+    check_path("path", path)
     return sprites.subset(factors, size, seed, lambda latents: _packed(Path(path).expanduser(), latents))
 
 

@@ -14,7 +14,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms import functional
 from tqdm import tqdm
 
-from jensen.core.errors import InputError, check_choice, check_count
+from jensen.core.errors import InputError, check_choice, check_count, check_path
 from jensen.data.cache import Array, cached
 from jensen.data.examples import Examples, pixels
 
@@ -33,6 +33,7 @@ def folder(root: str | Path, height: int = 64, width: int = 64, channels: int = 
         InputError: a height or width below 1, channels other than 1 or 3, a folder that is missing or holds no image, or an
             image that cannot be read.
     """
+    check_path("root", root)
     check_count("height", height)
     check_count("width", width)
     check_choice("channels", channels, tuple(_MODES))

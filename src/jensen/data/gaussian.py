@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from jensen.core.errors import InputError, check_count, check_number
+from jensen.core.errors import InputError, check_count, check_list, check_number
 from jensen.core.random import fold, normal
 from jensen.data.examples import Examples, identity
 
@@ -41,6 +41,7 @@ def gaussian(
         InputError: a variance that is not positive, or fewer points than `exact` needs (one more than dimensions).
     """
     check_count("size", size)
+    check_list("variances", variances)
     if not len(variances):
         raise InputError("variances is empty: expected one positive number for each dimension")
     for value in variances:

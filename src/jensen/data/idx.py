@@ -17,7 +17,7 @@ from torch.nn.functional import pad as pad_sides
 from torchvision.datasets import MNIST, FashionMNIST
 from torchvision.datasets.utils import download_url
 
-from jensen.core.errors import InputError, check_choice, check_count
+from jensen.core.errors import InputError, check_choice, check_count, check_path
 from jensen.data.examples import Examples, pixels
 
 CLASSES = 10
@@ -76,19 +76,21 @@ def mnist(root: str | Path, split: str = "train", download: bool = False, pad: i
         InputError: an unknown split, a negative pad, or files that are missing, damaged, of another data set, or do not
             belong together; or they cannot be downloaded.
     """
-    return _examples(MNIST, Path(root).expanduser(), split, download, pad)
+    return _examples(MNIST, root, split, download, pad)
 
 
 def fashion_mnist(root: str | Path, split: str = "train", download: bool = False, pad: int = 0) -> Examples:
     """The pieces of clothing of `split`: as `mnist`, from `root`, else `root/FashionMNIST/raw`."""
-    return _examples(FashionMNIST, Path(root).expanduser(), split, download, pad)
+    return _examples(FashionMNIST, root, split, download, pad)
 
 
-def _examples(dataset: type[MNIST], root: Path, split: str, download: bool, pad: int) -> Examples:
+def _examples(dataset: type[MNIST], root: str | Path, split: str, download: bool, pad: int) -> Examples:
+    check_path("root", root)
     check_choice("split", split, tuple(_PREFIXES))
+    check_choice("download", download, (True, False))
     check_count("pad", pad, 0)
     prefix = _PREFIXES[split]
-    images_path, labels_path = _find(dataset, root, prefix, download)
+    images_path, labels_path = _find(dataset, Path(root).expanduser(), prefix, download)
     for path in (images_path, labels_path):
         _verify(dataset, path)
     images, labels = read(images_path), read(labels_path)

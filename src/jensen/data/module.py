@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from inspect import signature
 
 import torch
 from pytorch_lightning import LightningDataModule
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from jensen.core.batch import Batch
-from jensen.core.errors import InputError, check_count
+from jensen.core.errors import InputError, check_choice, check_count, check_list
 from jensen.core.random import fold, permutation
 from jensen.data.examples import Examples
 from jensen.data.order import InTurn, Shuffled
@@ -26,6 +27,8 @@ class DataModule(LightningDataModule):
         validation: how many training examples are held out, the same ones for every seed; 0 validates on the test split.
         batch_size: examples per optimiser step over all ranks, so that more ranks change no number.
         seed: of the order of the batches and of the transform.
+        shuffle: trains in an order of its own each epoch, leaving out what fills no last batch; otherwise every example is
+            seen exactly once an epoch, in batches that differ in size by at most one.
         device: where the stored examples live: `auto` (where the model is), `cpu`, or a torch device.
         workers: processes that fetch; 0 is fastest for data in memory.
         transform: applied to the decoded observations on the model's device.
@@ -43,6 +46,7 @@ class DataModule(LightningDataModule):
         seed: int,
         splits: Sequence[str] = ("train",),
         validation: int = 0,
+        shuffle: bool = True,
         device: str = "auto",
         workers: int = 0,
         transform: Transform | None = None,
@@ -52,13 +56,19 @@ class DataModule(LightningDataModule):
         check_count("batch_size", batch_size)
         check_count("validation", validation, least=0)
         check_count("workers", workers, least=0)
+        check_choice("shuffle", shuffle, (True, False))
+        check_list("x_shape", x_shape)
+        for side in x_shape:
+            check_count("x_shape", side)
+        if transform is not None and not callable(transform):
+            raise InputError(f"transform is {transform!r}: expected null, or +transform=... with a choice of conf/transform")
         if not validation and "test" not in splits:
             raise InputError("validation is 0 but these data have no test split: expected the number of examples to hold out")
         if workers and device not in ("auto", "cpu"):
             raise InputError(f"workers is {workers} and device is {device}: expected workers=0, or device=cpu")
         self.x_shape = tuple(x_shape)
         self.batch_size, self.seed, self.validation = batch_size, seed, validation
-        self.device, self.workers, self.transform = device, workers, transform
+        self.shuffle, self.device, self.workers, self.transform = shuffle, device, workers, transform
         self.source, self.splits, self.options = source, tuple(splits), options
         self.evaluated = "validation"
         self._examples: dict[str, Examples] = {}
@@ -68,7 +78,7 @@ class DataModule(LightningDataModule):
         if split not in self._examples:
             if split not in self.splits:
                 raise InputError(f"these data have no {split} split: expected data that have one, such as data=mnist")
-            examples = self.source(**self.options, **({"split": split} if len(self.splits) > 1 else {}))
+            examples = self._read(split)
             first = torch.zeros(1, dtype=torch.long)
             shape = self._observe(examples, examples[first], key=0).x.shape[1:]
             if shape != self.x_shape:
@@ -78,6 +88,19 @@ class DataModule(LightningDataModule):
                 )
             self._examples[split] = examples
         return self._examples[split]
+
+    def _read(self, split: str) -> Examples:
+        options = self.options | ({"split": split} if len(self.splits) > 1 else {})
+        try:
+            signature(self.source).bind(**options)
+        except TypeError as error:
+            raise InputError(f"data has {', '.join(options)} for its source: expected other keys ({error})") from error
+        try:
+            return self.source(**options)
+        except InputError as error:
+            if str(error).partition(" ")[0] in options:
+                raise InputError(f"data.{error}") from error
+            raise
 
     @property
     def _validation_split(self) -> str:
@@ -110,7 +133,14 @@ class DataModule(LightningDataModule):
 
     def show(self, count: int) -> Tensor:
         """`(count, *event)` of the observations to evaluate on, the same ones every time."""
-        split, rows = self._evaluated()
+        return self._first(*self._evaluated(), count)
+
+    def sample(self, count: int) -> Tensor:
+        """`(count, *event)` of the observations that are trained on, or all of them if there are fewer; drawn by the seed."""
+        rows = self._rows[1]
+        return self._first("train", rows[permutation(fold(self.seed, "sample"), len(rows))], count)
+
+    def _first(self, split: str, rows: Tensor, count: int) -> Tensor:
         examples = self.examples(split)
         return self._observe(examples, examples[rows[:count]], key=0).x
 
@@ -120,23 +150,49 @@ class DataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         assert self.trainer is not None
-        where = self.trainer.strategy.root_device if self.device == "auto" else torch.device(self.device)
+        where = self.trainer.strategy.root_device if self.device == "auto" else self.device
         for split in {"fit": {"train", self._validation_split}, "test": {"test"}}.get(stage, {self._evaluated()[0]}):
             examples = self.examples(split)
-            self._examples[split] = examples if self.workers else examples.to(where)
+            try:
+                self._examples[split] = examples if self.workers else examples.to(where)
+            except (RuntimeError, AssertionError, TypeError) as error:  # no such device, or too small a one
+                raise InputError(
+                    f"data.device is {self.device!r} ({error}): expected auto, cpu or a device of this machine with room for"
+                    " the data"
+                ) from error
 
     def train_dataloader(self) -> DataLoader[Batch]:
         rows, trainer = self._rows[1], self.trainer
         assert trainer is not None
-        if len(rows) < self.batch_size:
+        if not self.shuffle:
+            return self._loader("train", InTurn(rows, self.batch_size, *self._ranks()))
+        together = trainer.accumulate_grad_batches
+        if len(rows) < self.batch_size * together:
+            times = f" times trainer.accumulate_grad_batches {together}" if together > 1 else ""
             raise InputError(
-                f"data.batch_size is {self.batch_size}: expected at most {len(rows)}, the number of training examples"
+                f"data.batch_size is {self.batch_size}{times}: expected at most {len(rows)}, the number of training examples"
             )
+        return self._loader("train", self._shuffled())
+
+    def _shuffled(self) -> Shuffled:
+        trainer = self.trainer
+        assert trainer is not None
+        together = trainer.accumulate_grad_batches
 
         def position() -> int:
-            return trainer.global_step * trainer.accumulate_grad_batches
+            return trainer.global_step * together
 
-        return self._loader("train", Shuffled(rows, self.batch_size, self.seed, *self._ranks(), position))
+        return Shuffled(self._rows[1], self.batch_size, self.seed, *self._ranks(), position, together)
+
+    def rows(self, step: int) -> list[int]:
+        """The rows, of all ranks, that an optimiser step of training goes over."""
+        order = self._shuffled()
+        return torch.cat(order.batches(step * order.together)[: order.together]).tolist()
+
+    def batch(self, rows: Sequence[int], step: int) -> Batch:
+        """Training examples as the model sees them at an optimiser step."""
+        examples = self.examples("train")
+        return self._observe(examples, examples[torch.tensor(rows)], fold(self.seed, "transform", step))
 
     def val_dataloader(self) -> DataLoader[Batch]:
         split, rows = self._evaluated()

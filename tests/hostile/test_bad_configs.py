@@ -1,0 +1,162 @@
+"""Configurations that no run can have: each ends the command with one sentence, before anything is trained or lost."""
+
+from pathlib import Path
+
+import pytest
+from commands import contents, run_here, sentence
+from tiny import TINY
+
+from jensen.core.errors import InputError
+from jensen.train import main, train
+
+QUICK = (*TINY, "diagnostics=[]", "trainer.max_steps=5", "trainer.accelerator=cpu")
+
+SENTENCES = {
+    "seed=x": "seed is 'x': expected an integer of at least 0",
+    "seed=-1": "seed is -1: expected an integer of at least 0",
+    "seed=1.5": "seed is 1.5: expected an integer",
+    "seed=null": "seed is None: expected an integer",
+    "seed=4294967296": "seed is 4294967296: expected an integer below 2^32",
+    "latent_dim=many": "model.encoder.latent_dim is 'many': expected an integer of at least 1",
+    "latent_dim=null": "model.encoder.latent_dim is None: expected an integer of at least 1",
+    "latent_dim=[1,2]": "model.encoder.latent_dim is [1, 2]: expected an integer of at least 1",
+    "latent_dim=${latent_dim}": "latent_dim cannot be resolved (Recursive interpolation detected): expected",
+    "latent_dim=${seed} seed=${latent_dim}": "cannot be resolved (Recursive interpolation detected): expected",
+    "latent_dim=${nowhere}": "latent_dim cannot be resolved (Interpolation key 'nowhere' not found): expected",
+    "latent_dim=${nowhere:1}": "latent_dim cannot be resolved (Unsupported interpolation type nowhere): expected",
+    "objective.beta=inf": "objective.beta is inf: expected a number of at least 0",
+    "objective.beta=null": "objective.beta is None: expected a number of at least 0",
+    "objective.beta=[1]": "objective.beta is [1]: expected a number of at least 0",
+    "objective.beta={}": "objective.beta is {}: expected a number of at least 0",
+    "objective.beta=": "objective.beta is '': expected a number of at least 0",
+    "objective=decomposed objective.tc=x": "objective.tc is 'x': expected a number of at least 0",
+    "objective=importance objective.samples=0": "objective.samples is 0: expected an integer of at least 1",
+    "objective=capacity objective.capacity=-1": "objective.capacity is -1: expected a number of at least 0",
+    "+schedule@objective.beta=linear objective.beta.steps=-6": "objective.beta.steps is -6: expected an integer of at least 1",
+    "+schedule@objective.beta=linear objective.beta.steps=x": "objective.beta.steps is 'x': expected an integer of at least 1",
+    "algorithm.lr_scale=x": "algorithm.lr_scale is 'x': expected a number of at least 0",
+    "algorithm.non_finite=maybe": "algorithm.non_finite is 'maybe': expected one of stop, skip",
+    "optimizer.lr=-1": "optimizer cannot be made (Invalid learning rate: -1): expected",
+    "optimizer.lr=nan": "optimizer cannot be made (Invalid learning rate: nan): expected",
+    "optimizer.lr=x": "optimizer cannot be made",
+    "optimizer.lr=null": "optimizer cannot be made",
+    "optimizer._target_=torch.optim.Adamm": "optimizer cannot be made",
+    "optimizer._target_=nowhere.Adam": "optimizer cannot be made",
+    "model._target_=jensen.nothing": "model cannot be made",
+    "model.encoder.hidden=16": "model.encoder cannot be made (Value after * must be an iterable, not int): expected",
+    "model.decoder.x_shape=[1,32,32]": "model.decoder gives shape [1, 32, 32] for examples of shape [1, 64, 64]",
+    "algorithm=em": "model is a VAE: expected a GMM",
+    "model/likelihood=normal model.likelihood.variance=0": "model.likelihood.variance is 0: expected a number of at least",
+    "model/prior=mixture model.prior.components=0": "model.prior.components is 0: expected an integer of at least 1",
+    "model/prior=mixture": "model.prior.warmup is 200 but training ends at step 5: lower it or raise trainer.max_steps",
+    "data.batch_size=2.5": "data.batch_size is 2.5: expected an integer of at least 1",
+    "data.batch_size=nan": "data.batch_size is nan: expected an integer of at least 1",
+    "data.validation=-1": "data.validation is -1: expected an integer of at least 0",
+    "data.size=nan": "data.size is nan: expected an integer of at least 1",
+    "data.factors=7": "data.factors is 7: expected a list",
+    "data.workers=1.5": "data.workers is 1.5: expected an integer of at least 0",
+    "data.device=cudaa": "data.device is 'cudaa'",
+    "data.device=meta:7 data.workers=1": "workers is 1 and device is meta:7: expected workers=0, or device=cpu",
+    "data.shuffle=perhaps": "data.shuffle is 'perhaps': expected one of True, False",
+    "data.shuffle=false": "data.shuffle is false: expected true",
+    "data.x_shape=64": "data.x_shape is 64: expected a list",
+    "data.x_shape=[1,-64,64]": "data.x_shape is -64: expected an integer of at least 1",
+    "data.x_shape=[]": "data.x_shape is [] but the first train example has shape [1, 64, 64]",
+    "data.splits=[test]": "these data have no train split",
+    "data.transform=nonsense": "data.transform is 'nonsense': expected null",
+    "+data.nonsense=1": "got an unexpected keyword argument 'nonsense'",
+    "trainer.precision=nonsense": "precision",
+    "trainer.precision=16-true": "precision is",
+    "trainer.devices=0": "trainer cannot be made (`Trainer(devices=0)` value is not a valid input using cpu accelerator.)",
+    "trainer.devices=two": "trainer cannot be made (`devices` selected with `CPUAccelerator` should be an int > 0.): expected",
+    "trainer.accelerator=quantum": "trainer cannot be made (You selected an invalid accelerator name",
+    "trainer.strategy=nonsense": "trainer cannot be made (You selected an invalid strategy name",
+    "trainer.strategy=fsdp": "trainer cannot be made (The strategy `fsdp` requires a GPU accelerator",
+    "trainer.max_steps=0": "trainer.max_steps is 0: expected an integer of at least 1",
+    "trainer.max_steps=-5": "trainer.max_steps is -5: expected an integer of at least 1",
+    "trainer.max_steps=many": "trainer.max_steps is 'many': expected an integer of at least 1",
+    "trainer.max_steps=1.5": "trainer.max_steps is 1.5: expected an integer of at least 1",
+    "trainer.max_steps=null": "trainer.max_steps is None: expected an integer of at least 1",
+    "trainer.max_steps=-1": "trainer.max_steps and trainer.max_epochs are -1: expected one that ends the training",
+    "trainer.val_check_interval=0": "trainer.val_check_interval is 0: expected an integer of at least 1",
+    "trainer.val_check_interval=0.5": "trainer.val_check_interval is 0.5: expected an integer of at least 1",
+    "trainer.log_every_n_steps=0": "trainer.log_every_n_steps is 0: expected an integer of at least 1",
+    "trainer.log_every_n_steps=-1": "trainer.log_every_n_steps is -1: expected an integer of at least 1",
+    "trainer.accumulate_grad_batches=0": "trainer.accumulate_grad_batches is 0: expected an integer of at least 1",
+    "trainer.accumulate_grad_batches=100": "data.batch_size is 12 times trainer.accumulate_grad_batches 100: expected",
+    "trainer.gradient_clip_val=-1": "trainer.gradient_clip_val is -1: expected a number of at least 0",
+    "trainer.num_nodes=0": "trainer.num_nodes is 0: expected an integer of at least 1",
+    "trainer.num_nodes=2": "trainer.num_nodes is 2 but nothing says which of them this is: expected srun or torchrun",
+    "+trainer.nonsense=1": "trainer cannot be made (Trainer.__init__() got an unexpected keyword argument 'nonsense')",
+    "maximise=nope": "maximise is 'nope': expected one of val, test",
+    "maximise=7": "maximise is '7': expected one of val, test",
+    "callbacks.last.seconds=-1": "callbacks.last.seconds is -1: expected a number of at least 0",
+    "callbacks.best.mode=up": "callbacks.best.mode is 'up': expected one of",
+}
+VECTORS = {
+    "data=blobs model=gmm": "model is a GMM: expected a VAE",
+    "data=blobs model=linear data.size=0": "data.size is 0: expected an integer of at least 1",
+    "data=blobs model=mlp": "model/likelihood=bernoulli takes x",
+    "data=gaussian model=linear data.variances=3": "data.variances is 3: expected a list",
+    "data=gaussian model=linear data.variances=[1,-1]": "data.variances is -1: expected a number of at least",
+    "data=gaussian model=linear data.variances=[]": "data.variances is empty: expected one positive number",
+    "data=folder model=mlp": "data.root is not set: expected a value",
+    "data=folder model=mlp data.root=7": "data.root is 7: expected a path",
+    "data=folder model=mlp data.root=null": "data.root is None: expected a path",
+    "data=codes model=mlp": "data.path is not set: expected a value",
+    "data=codes model=mlp data.path=null": "data.path is None: expected a path",
+    "data=codes model=mlp data.path=/nowhere.npz": "/nowhere.npz cannot be read (No such file or directory): expected",
+    "data=dsprites model=mlp data.path=null": "data.path is None: expected a path",
+    "data=dsprites model=mlp data.path=/": "/ cannot be read (Is a directory): expected the npz file of dSprites",
+    "data=mnist model=mlp data.root=null": "data.root is None: expected a path",
+    "data=mnist model=mlp data.download=perhaps": "data.download is 'perhaps': expected one of True, False",
+}
+HYDRAS_OWN = {
+    "objective.bta=1": "Could not override 'objective.bta'",
+    "objectve=beta": "Could not override 'objectve'",
+    "objective=bta": "Could not find 'objective/bta'",
+    "model/prior=nope": "Could not find 'model/prior/nope'",
+    "diagnostics=nope": "Could not find 'diagnostics/nope'",
+    "callbacks=[nope]": "Could not load 'callbacks/nope'",
+    "experiment=nope": "Could not find 'experiment/nope'",
+    "trainer.nonsense=1": "Could not override 'trainer.nonsense'",
+    "objective.beta": "missing EQUAL",
+    "latent_dim=${": "Error parsing override",
+}
+
+
+def refused(capsys, folder, words, others):
+    """What the command says; what lay in the run's folder is there still, and no checkpoint is."""
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    keys = {word.split("=")[0].lstrip("+") for word in words}
+    chosen = [word for word in others if word.split("=")[0] not in keys]
+    ended = run_here(capsys, main, *words, *chosen, f"hydra.run.dir={folder}")
+    assert ended.status == 1
+    assert 'File "' not in ended.err
+    assert contents(folder)["notes.txt"] == b"mine"
+    assert not list(folder.rglob("*.ckpt*"))
+    assert not (folder / "finished.json").exists()
+    return ended.err
+
+
+@pytest.mark.parametrize("overrides", SENTENCES)
+def test_a_wrong_value_is_one_sentence(capsys, tmp_path, overrides):
+    assert SENTENCES[overrides] in sentence(refused(capsys, tmp_path / "run", overrides.split(), QUICK))
+
+
+@pytest.mark.parametrize("overrides", VECTORS)
+def test_wrong_data_are_one_sentence(capsys, tmp_path, overrides):
+    others = [word for word in QUICK if not word.startswith(("data.", "model"))]
+    assert VECTORS[overrides] in sentence(refused(capsys, tmp_path / "run", overrides.split(), others))
+
+
+@pytest.mark.parametrize("overrides", HYDRAS_OWN)
+def test_a_misspelt_name_is_hydras_own_message(capsys, tmp_path, overrides):
+    assert HYDRAS_OWN[overrides] in refused(capsys, tmp_path / "run", overrides.split(), QUICK)
+
+
+@pytest.mark.parametrize("folder", ["/dev/null", "/dev/null/below", "/proc/nowhere"])
+def test_a_folder_that_cannot_be_made_is_one_sentence(configure, folder):
+    with pytest.raises(InputError, match=f"{folder} cannot be written .*: expected a folder of yours"):
+        train(configure(*QUICK), Path(folder))

@@ -1,0 +1,279 @@
+"""The folder of a stranger: whatever its configuration and its files name, nothing of it is called."""
+
+import hashlib
+import io
+import os
+import pickle
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from commands import contents, run_here, sentence
+from conftest import QUICK
+from omegaconf import OmegaConf
+from pytorch_lightning import LightningModule
+
+import jensen
+from jensen import encode, evaluate, report
+from jensen import train as training
+from jensen.algorithm.gradient import Gradient
+from jensen.core.errors import InputError
+from jensen.data import sprites
+from jensen.data.cache import cached
+from jensen.data.codes import codes
+from jensen.data.dsprites import dsprites
+from jensen.evaluate import on_run, read_codes
+from jensen.targets import build
+
+
+class Payload:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return (os.makedirs, (str(self.mark),))
+
+
+@pytest.fixture
+def mark(tmp_path):
+    """Appears if something was called."""
+    return tmp_path / "called"
+
+
+def test_the_payload_works(mark):
+    pickle.loads(pickle.dumps(Payload(mark)))
+    assert mark.exists()
+
+
+# ---- what a configuration may call ------------------------------------------------------------------
+
+
+def changed(run, key, value):
+    cfg = OmegaConf.load(run / ".hydra" / "config.yaml")
+    OmegaConf.set_struct(cfg, False)
+    OmegaConf.update(cfg, key, value, force_add=True, merge=False)
+    OmegaConf.save(cfg, run / ".hydra" / "config.yaml")
+
+
+def evil(mark, target="os.makedirs", **others):
+    return {"_target_": target, "name": str(mark), **others}
+
+
+PLACES = (
+    "algorithm",
+    "data",
+    "data.source",
+    "data.transform",
+    "data.unused",
+    "algorithm.model",
+    "algorithm.model.prior",
+    "algorithm.optimizer",
+    "algorithm.unused",
+    "algorithm.unused.in.depth",
+    "objective",
+    "model.encoder",
+)
+MAKERS = {
+    "plain": evil,
+    "partial": lambda mark: evil(mark, _partial_=True),
+    "in a list": lambda mark: [1, [evil(mark)]],
+    "as an argument": lambda mark: {"_target_": "jensen.model.prior.StandardNormal", "_args_": [evil(mark)]},
+    "not recursive": lambda mark: {"_target_": "jensen.model.prior.StandardNormal", "_recursive_": False, "x": evil(mark)},
+    "by an import of ours": lambda mark: evil(mark, "jensen.encode.os.makedirs"),
+    "by a module of ours": lambda mark: {"_target_": "jensen.callbacks.durable.write", "path": str(mark)},
+    "by name": lambda mark: {"_target_": "hydra.utils.get_method", "path": "os.makedirs"},
+    "of torch": lambda mark: evil(mark, "torch.hub.load"),
+    "below the optimisers": lambda mark: evil(mark, "torch.optim.lr_scheduler.LambdaLR"),
+    "interpolated": lambda mark: evil(mark, "${stranger}"),
+    "made by a resolver": lambda mark: f"${{oc.create:{{_target_:os.makedirs,name:'{mark}'}}}}",
+    "made by a resolver, later": lambda mark: f"\\${{oc.create:{{_target_:os.makedirs,name:'{mark}'}}}}",
+    "no name": lambda mark: evil(mark, 3),
+}
+
+
+@pytest.mark.parametrize("how", MAKERS)
+def test_what_is_not_known_is_refused_before_anything_is_called(run, mark, how):
+    changed(run, "stranger", "os.makedirs")
+    changed(run, "algorithm.unused", MAKERS[how](mark))
+    with pytest.raises(InputError, match=r"algorithm\.unused.* of the run is .*: expected (known code|no interpolation)"):
+        jensen.load(run)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_it_is_refused_wherever_it_stands(run, mark, place):
+    changed(run, place, evil(mark))
+    with pytest.raises(InputError, match=r"of the run is 'os\.makedirs', which is no part of jensen: .* add trust=\[os\]"):
+        on_run(run, "validation", "last", {})
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("place", ["callbacks.more", "diagnostics.more", "logger", "trainer", "unused"])
+def test_what_is_never_made_is_not_asked_about(run, mark, place):
+    changed(run, place, evil(mark))
+    on_run(run, "validation", "last", {})
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("program", [evaluate, encode, report])
+def test_every_command_refuses(capsys, run, mark, program):
+    changed(run, "algorithm.model.encoder", evil(mark))
+    before = contents(run)
+    subject = [f"sweep={run.parent}"] if program is report else [f"run={run}"]
+    more = {evaluate: ["diagnostics=[rate]"], encode: [f"out={run.parent / 'codes.npz'}"], report: []}[program]
+    ended = run_here(capsys, program.main, *subject, *more)
+    refusal = ended.out if program is report else sentence(ended.err)  # a report goes on without the model
+    assert ended.status == (program is not report)
+    assert "algorithm.model.encoder._target_ of the run is 'os.makedirs'" in refusal
+    assert contents(run) == before
+    assert not mark.exists()
+    assert not (run.parent / "codes.npz").exists()
+
+
+def test_training_takes_its_targets_from_its_own_command(capsys, run, mark):
+    changed(run, "algorithm.model.encoder", evil(mark))
+    before = contents(run)
+    ended = run_here(capsys, training.main, *QUICK, "trainer.max_steps=9", f"hydra.run.dir={run}")
+    assert ended.status == 1
+    assert "holds another run" in sentence(ended.err)
+    assert contents(run) == before
+    assert not mark.exists()
+
+
+def test_other_optimisers_are_known(configure):
+    assert isinstance(build(configure("optimizer._target_=torch.optim.NAdam"), "algorithm", LightningModule), Gradient)
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A module of the user's."""
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / "own_parts.py").write_text(
+        "import os\nfrom jensen.model.mlp import MLPEncoder\n\nclass Encoder(MLPEncoder):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(folder)
+    yield "own_parts"
+    sys.modules.pop("own_parts", None)
+
+
+def test_a_module_that_is_trusted_may_be_called(capsys, run, own):
+    changed(run, "model.encoder._target_", "own_parts.Encoder")
+    with pytest.raises(InputError, match=r"if you trust that of own_parts, add trust=\[own_parts\]"):
+        jensen.load(run)
+    assert "own_parts" not in sys.modules
+    assert type(jensen.load(run, trust=own).encoder).__name__ == "Encoder"
+    ended = run_here(capsys, evaluate.main, f"run={run}", "trust=[own_parts]", "diagnostics=[rate]")
+    assert ended.status == 0, ended.err
+
+
+def test_what_a_trusted_module_imports_is_not_trusted(run, own, mark):
+    changed(run, "model.encoder", evil(mark, "own_parts.os.makedirs"))
+    with pytest.raises(InputError, match=r"'own_parts\.os\.makedirs', which is no part of jensen"):
+        jensen.load(run, trust=[own])
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(("trust", "message"), [([7], "trust is"), ([True], "trust is"), (["nowhere"], "cannot be imported")])
+def test_trust_in_what_is_no_module_is_refused(run, trust, message):
+    changed(run, "model.encoder._target_", "nowhere.Encoder")
+    with pytest.raises(InputError, match=message):
+        jensen.load(run, trust=trust)
+
+
+# ---- what a file may hold -----------------------------------------------------------------------------
+
+
+def evil_checkpoint(run, mark, name="last"):
+    saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    torch.save(saved | {"more": Payload(mark)}, run / "checkpoints" / f"{name}.ckpt")
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_checkpoint_is_never_unpickled(capsys, run, mark, old):
+    if old:  # the format of torch before 1.6: a bare pickle
+        (run / "checkpoints" / "last.ckpt").write_bytes(pickle.dumps(Payload(mark)))
+    else:
+        evil_checkpoint(run, mark)
+    for name in ("best", "last.previous"):
+        shutil.copy(run / "checkpoints" / "last.ckpt", run / "checkpoints" / f"{name}.ckpt")
+    (run / "finished.json").unlink()
+    before = contents(run)
+    for name in ("last", "best"):
+        with pytest.raises(InputError, match=f"{name}.ckpt cannot be read .*: expected a whole checkpoint"):
+            jensen.load(run, name)
+    for main, words in (
+        (evaluate.main, [f"run={run}", "diagnostics=[rate]"]),
+        (encode.main, [f"run={run}", f"out={run.parent / 'codes.npz'}"]),
+        (training.main, [*QUICK, f"hydra.run.dir={run}"]),
+    ):
+        ended = run_here(capsys, main, *words)
+        assert ended.status == 1
+        assert "cannot be read" in sentence(ended.err)
+    after = contents(run)
+    assert {name: after[name] for name in before} == before
+    assert not mark.exists()
+
+
+def test_a_report_unpickles_no_checkpoint(capsys, run, mark):
+    evil_checkpoint(run, mark)
+    ended = run_here(capsys, report.main, f"sweep={run.parent}")
+    assert "neither UDR nor traversals" in ended.out
+    assert not mark.exists()
+
+
+def objects(mark):
+    return np.array([[Payload(mark)]], dtype=object)
+
+
+def test_npz_files_are_never_unpickled(tmp_path, mark):
+    path = tmp_path / "codes.npz"
+    np.savez(path, codes=objects(mark), factors=np.zeros((1, 1), int), names=objects(mark))
+    for read in (codes, dsprites, lambda path: read_codes(Path(path))):
+        with pytest.raises(InputError):
+            read(str(path))
+    path.write_bytes(pickle.dumps(Payload(mark)))
+    for read in (codes, dsprites, lambda path: read_codes(Path(path))):
+        with pytest.raises(InputError):
+            read(str(path))
+    assert not mark.exists()
+
+
+def test_the_pickle_in_dsprites_own_file_is_not_opened(tmp_path, mark, monkeypatch):
+    monkeypatch.setattr(sprites, "SIZES", (1, 1, 1, 1, 2))
+    np.savez(tmp_path / "d.npz", imgs=np.zeros((2, 64, 64), np.uint8), metadata=objects(mark))
+    assert len(dsprites(str(tmp_path / "d.npz"))) == 2
+    assert not mark.exists()
+
+
+def test_the_cache_is_never_unpickled(tmp_path, mark, monkeypatch):
+    monkeypatch.setenv("JENSEN_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    rows = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    pickled, archive = io.BytesIO(), io.BytesIO()
+    np.save(pickled, objects(mark), allow_pickle=True)
+    np.savez(archive, rows=objects(mark))
+    for content in (pickled.getvalue(), archive.getvalue(), pickle.dumps(Payload(mark))):
+        (tmp_path / "cache" / "rows.npy").write_bytes(content + hashlib.sha256(content).digest())
+        assert np.array_equal(cached("rows", rows.shape, lambda: iter([rows])), rows)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("name", ["../out", "/tmp/jensen_hostile_out", "a/../../out"])
+def test_an_archive_writes_nowhere(tmp_path, name):
+    """Archives are read member by member, by name; none is unpacked."""
+    folder = tmp_path / "a" / "b"
+    folder.mkdir(parents=True)
+    with zipfile.ZipFile(folder / "codes.npz", "w") as archive:
+        archive.writestr(name, b"out")
+    for read in (codes, dsprites):
+        with pytest.raises(InputError):
+            read(str(folder / "codes.npz"))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "b", "codes.npz"]
+    assert not Path("/tmp/jensen_hostile_out").exists()

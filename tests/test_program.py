@@ -1,0 +1,30 @@
+"""What a command makes of its arguments."""
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from jensen.program import readable
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("run=runs/sweep/beta=4_seed=0", "runs/sweep/beta=4_seed=0"),  # a folder of a sweep, as the shell completes it
+        ("data.path=/tmp/it's=here", None),
+        ("run='runs/beta=4'", "runs/beta=4"),
+        ("objective.beta=4", 4),
+        ("objective=beta", "beta"),
+        ("data.factors=[shape,scale]", ["shape", "scale"]),
+    ],
+)
+def test_a_path_need_not_be_quoted(argument, value):
+    if value is None:  # quotes of its own are left alone
+        assert readable(argument) == argument
+    else:
+        assert OverridesParser.create().parse_override(readable(argument)).value() == value
+
+
+def test_what_is_read_is_read_the_same_again():
+    once = readable("run=runs/beta=4")
+    assert readable(once) == once
+    assert readable("--config-dir=here") == "--config-dir=here"

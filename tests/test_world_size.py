@@ -1,0 +1,98 @@
+"""One, two and four processes with the same global batch give the same numbers: losses, bound, decomposition, scores, weights.
+
+At one draw an example, numbers that agree in 10 digits are of the same draws: each rank has those of its examples, none has
+another's. The 61 held-out examples are shared out unevenly, so a rank that repeated one to fill up would show.
+"""
+
+import json
+import os
+import socket
+import sys
+from multiprocessing import get_context
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from test_train import weights
+from tiny import TINY
+from torch.utils.tensorboard import SummaryWriter
+
+from jensen.program import conf_folder
+from jensen.train import train
+
+WORLDS = (1, 2, 4)
+BOUND = {"32-true": 1e-6, "64-true": 1e-10}
+"""The largest relative difference, by precision."""
+
+# Terms that compare the examples of a minibatch across ranks, and diagnostics of each kind.
+RUN = (
+    *TINY, "data.validation=61", "trainer.accelerator=cpu", "trainer.log_every_n_steps=2", "trainer.max_steps=8",
+    "trainer.val_check_interval=4", "objective=beta_tcvae", "diagnostics=[rate,decomposition,mig_hist20,sap_r2,modularity]",
+)  # fmt: skip
+
+
+def process(rank, world, port, folder):
+    """One rank's life, as SLURM or torchrun would start it."""
+    from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank), "NODE_RANK": "0"}
+    rank_zero_only.rank = rank  # what Lightning reads at its import, which was before
+    logged = {}
+    # In event files they would be float32.
+    SummaryWriter.add_scalar = lambda _, tag, value, step, *__, **___: logged.update({f"{tag} {step}": float(value)})
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        for precision in BOUND:
+            ranks = (
+                "trainer=ddp",
+                f"trainer.devices={world}",
+                f"trainer.precision={precision}",
+                "callbacks=[checkpoint,diagnose]",
+            )
+            logged.clear()
+            train(compose("train", [*RUN, *ranks]), folder / f"{world} {precision}")
+            if rank == 0:
+                (folder / f"{world} {precision}" / "logged.json").write_text(json.dumps(logged))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The runs, each in `<world> <precision>`."""
+    if sys.platform == "win32":
+        pytest.skip("no fork")
+    folder = tmp_path_factory.mktemp("worlds")
+    context = get_context("forkserver")  # which imports once for all
+    context.set_forkserver_preload(["jensen.train", "test_world_size"])
+    for world in WORLDS:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        ranks = [context.Process(target=process, args=(rank, world, port, folder)) for rank in range(world)]
+        for each in ranks:
+            each.start()
+        for each in ranks:
+            each.join(240)
+            each.kill()
+        assert [each.exitcode for each in ranks] == [0] * world
+    return folder
+
+
+def difference(one, other):
+    """Relative to the larger, or to 1 where both are small."""
+    return abs(one - other) / max(1.0, abs(one), abs(other))
+
+
+@pytest.mark.parametrize("precision", BOUND)
+@pytest.mark.parametrize("world", WORLDS[1:])
+def test_more_ranks_change_no_number(folder, world, precision):
+    alone, shared = (folder / f"{count} {precision}" for count in (1, world))
+    one, other = (json.loads((run / "logged.json").read_text()) for run in (alone, shared))
+    assert one.keys() == other.keys()
+    assert {"train/loss 0", "train/elbo 6", "val/loss 8", "decomposition/total_correlation 8", "sap_r2/sap_r2 8"} <= one.keys()
+    # beta_effective is a quotient of small differences of large numbers, which are compared themselves.
+    worst = {key: difference(value, other[key]) for key, value in one.items() if "beta_effective" not in key}
+    before, after = weights(alone), weights(shared)
+    worst |= {f"weights {key}": ((before[key] - after[key]).abs().max() / before[key].abs().max()).item() for key in before}
+    largest = max(worst, key=worst.get)
+    print(f"{world} ranks, {precision}: {len(worst)} numbers, the largest difference {worst[largest]:.1e} in {largest}")
+    assert worst[largest] < BOUND[precision]
