@@ -215,6 +215,8 @@ CASES = {  # covariance, points, dimensions, components, distance of the centres
     "separated diag": ("diag", 200, 2, 3, 8.0),
     "moderate diag": ("diag", 200, 2, 3, 3.2),
     "overlapping diag": ("diag", 200, 4, 3, 1.8),
+    "large overlapping full": ("full", 300, 4, 6, 2.5),
+    "larger overlapping full": ("full", 800, 5, 8, 2.5),
     "moderate tied": ("tied", 200, 2, 3, 3.2),
     "moderate spherical": ("spherical", 200, 2, 3, 3.2),
 }
@@ -287,8 +289,9 @@ def test_implicit_gradients_are_those_of_many_unrolled_steps(covariance):
         assert (a - b).norm() / b.norm() < 1e-8
 
 
-def test_no_implicit_gradient_takes_more_than_25_products(products):
-    """Not even of a fixed point whose system needs more: then the error is reported."""
+def test_no_implicit_gradient_takes_more_than_25_products(products, monkeypatch):
+    """Not even of a fixed point whose system needs more, one EM step at a time: then the error is reported."""
+    monkeypatch.setattr(fixed_point, "steps_in_one", lambda *_, **__: 1)
     x, mean = points(1, 300, 4, 6, 2.5)
     layer = EMLayer(6, 4, "full", starts="given", gradient="implicit", tolerance=1e-4)
     with warnings.catch_warnings():

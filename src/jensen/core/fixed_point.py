@@ -4,9 +4,10 @@ At theta = F(theta, x) the implicit function theorem gives dtheta/dx = (I - J)^-
 cotangent v becomes u = (I - J')^-1 v and then one vector-Jacobian product of one step (Christianson 1994; Bai, Kolter &
 Koltun 2019, arXiv 1909.01377, theorem 1). No step but the last is kept. J of EM is the fraction of missing information: its
 eigenvalues are real and in [0, 1) at a strict maximum (Dempster, Laird & Rubin 1977, section 3), most of them near 0, so
-GMRES (Saad & Schultz 1986) needs few products.
+GMRES (Saad & Schultz 1986) needs few products. Where some are near 1, F is several steps (`steps_in_one`).
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -21,19 +22,54 @@ from jensen.core.mixture import Mixture
 MOST_PRODUCTS = 25
 """Vector-Jacobian products that one gradient may take: 24 of GMRES and the one that hands the result on."""
 
+_GOOD_RATE, _MOST_STEPS = 0.8, 16
+"""A rate at which 24 products solve the system, and the EM steps that a product may go back through to have it."""
+
+_DISPLACED, _WATCHED = 1e-4, 5
+"""How far from the fixed point, in the units of `coordinates`, and over how many steps the rate is looked at."""
+
 _SINGULAR = 1e-14
 """A pivot below this, against the largest, has no solution in it."""
 
 
-def step(x: Tensor, p: Mixture, *, weights: Tensor | None = None, prior: Prior = FLAT, kept: Mixture | None = None) -> Mixture:
-    """F: one EM step from `p` on points `(..., N, D)` with `weights` `(..., N)`.
+def step(
+    x: Tensor,
+    p: Mixture,
+    *,
+    weights: Tensor | None = None,
+    prior: Prior = FLAT,
+    kept: Mixture | None = None,
+    times: int = 1,
+) -> Mixture:
+    """F: an EM step from `p` on points `(..., N, D)` with `weights` `(..., N)`, or as many as `times` says.
 
     kept: where a component without any points stays; by default at `p`.
     """
-    r = em.e_step(x, p)
-    if weights is not None:
-        r = r * weights.unsqueeze(-1)
-    return em.m_step(p if kept is None else kept, p.components.moments(x, r), prior)
+    for _ in range(times):
+        r = em.e_step(x, p)
+        if weights is not None:
+            r = r * weights.unsqueeze(-1)
+        p = em.m_step(p if kept is None else kept, p.components.moments(x, r), prior)
+    return p
+
+
+@torch.no_grad()
+def steps_in_one(x: Tensor, p: Mixture, *, weights: Tensor | None = None, prior: Prior = FLAT) -> int:
+    """How many EM steps F should be made of near the fixed point `p`.
+
+    The fixed point is the same, and the eigenvalues are those powers of J's, of which none then is near 1. The largest of J
+    is the rate at which a small displacement of `p` shrinks, once it has shrunk for some steps.
+    """
+    size = coordinates(p, p).shape[-1]
+    away = _DISPLACED * torch.arange(size, device=x.device).double().cos()
+    moved = mixture_at(away.expand(*p.log_weight.shape[:-1], size), p)
+    left = []
+    for _ in range(2):
+        p, moved = (step(x, q, weights=weights, prior=prior, times=_WATCHED) for q in (p, moved))
+        left.append(torch.linalg.vector_norm(coordinates(moved, p), dim=-1))
+    shrunk = (left[1] / left[0].clamp(min=1e-300)).flatten().tolist()
+    rate = max(shrunk, default=0.0) ** (1 / _WATCHED)
+    return min(_MOST_STEPS, max(1, math.ceil(math.log(_GOOD_RATE) / math.log(rate)))) if 0 < rate < 1 else 1
 
 
 def coordinates(p: Mixture, about: Mixture) -> Tensor:

@@ -65,9 +65,10 @@ class EMLayer(nn.Module):
         steps: the number of EM steps; the most steps where there is a tolerance. By default 5, or 1,000 with a tolerance.
         gradient: how it passes through EM.
             "unroll": exactly, through every step; memory grows with the steps. The default for up to 5 steps.
-            "implicit": that of the fixed point, by at most 25 vector-Jacobian products of one step in memory that does not
-            grow with the steps. The default otherwise. It is right only at convergence: see `EMResult.residual`; a
-            residual above `RESIDUAL_LIMIT` warns, once. It cannot be differentiated again.
+            "implicit": that of the fixed point, by at most 25 vector-Jacobian products, each of one step, or of up to 16
+            where EM converges slowly, in memory that does not grow with `steps`. The default otherwise. It is right only at
+            convergence: see `EMResult.residual`; a residual above `RESIDUAL_LIMIT` warns, once. It cannot be differentiated
+            again.
             "one_step": that of the last step alone (Bolte, Pauwels & Vaiter 2023, arXiv 2305.13768): cheapest, and off by
             the fraction of missing information, so good for well separated components.
             "none": the mixture is a constant; responsibilities and log-likelihood still depend on x.
@@ -231,8 +232,10 @@ class EMLayer(nn.Module):
     def _last_step(self, x: Tensor, counts: Tensor, p: Mixture, rtol: float) -> tuple[Mixture, Tensor]:
         """`p` with the gradient of one step from it, or of the fixed point it is."""
         prior = self.prior
-        theta = fixed_point.coordinates(fixed_point.step(x, p, weights=counts, prior=prior), p)
-        residual = theta.detach().norm(dim=-1)
+        residual, times = self._residual(x, counts, p), 1
+        if self.gradient == "implicit":
+            times = fixed_point.steps_in_one(x.detach(), p, weights=counts.detach(), prior=prior)
+        theta = fixed_point.coordinates(fixed_point.step(x, p, weights=counts, prior=prior, times=times), p)
         if not theta.requires_grad:
             return p, residual
         if self.gradient == "implicit":
@@ -241,7 +244,8 @@ class EMLayer(nn.Module):
             def move(theta: Tensor, x: Tensor, counts: Tensor) -> Tensor:
                 # A component without any points stays at p: it is no function of theta.
                 at = fixed_point.mixture_at(theta, p)
-                return fixed_point.coordinates(fixed_point.step(x, at, weights=counts, prior=prior, kept=p), p)
+                following = fixed_point.step(x, at, weights=counts, prior=prior, kept=p, times=times)
+                return fixed_point.coordinates(following, p)
 
             theta = fixed_point.implicit(theta, move, (x.detach(), counts.detach()), rtol=rtol, report=self._check_solution)
         return fixed_point.mixture_at(theta - theta.detach(), p), residual
