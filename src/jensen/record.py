@@ -2,12 +2,16 @@
 
 import json
 import math
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from omegaconf import DictConfig, OmegaConf
 
+from jensen.callbacks.diagnose import Diagnose
 from jensen.callbacks.durable import write
+from jensen.core.errors import check_choice
 from jensen.diagnostics.snapshot import Embedding, Results
 
 _LISTED = 1000
@@ -40,6 +44,30 @@ def numbers(results: Results) -> dict[str, Any]:
     arrays = {key: value for key, value in results.items() if not isinstance(value, str | Embedding)}
     small = {key: value for key, value in arrays.items() if value.ndim < 3 and math.prod(value.shape) <= _LISTED}
     return {key: (value if isinstance(value, np.ndarray) else value.cpu().numpy()).tolist() for key, value in small.items()}
+
+
+def of_training(cfg: DictConfig, trainer: Any, folder: Path) -> dict[str, Any]:
+    """What jensen.evaluate would write of the last validation."""
+    chosen: Any = OmegaConf.to_container(cfg.diagnostics, resolve=True)
+    results = {name: found for each in trainer.callbacks if isinstance(each, Diagnose) for name, found in each.results.items()}
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+    return {
+        "run": str(folder),
+        "checkpoint": "last",
+        "step": trainer.global_step,
+        "split": "validation",
+        "bound": {name.removeprefix("val/"): value for name, value in metrics.items()},
+        "version": version("jensen"),
+        "diagnostics": {name: {"settings": chosen.get(name)} | numbers(found) for name, found in results.items()},
+    }
+
+
+def maximised(cfg: DictConfig, results: dict[str, float]) -> float | None:
+    """The result that a sweeper is to raise; None where `maximise` names none."""
+    if cfg.maximise is None:
+        return None
+    check_choice("maximise", cfg.maximise, [*results])
+    return results[cfg.maximise]
 
 
 def put_scores(path: Path, entry: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from omegaconf import open_dict
 from jensen.attempt import first_line
 from jensen.launch.sweep import Job, Sweep
 from jensen.program import quieten, say
-from jensen.train import refuse_ranks
+from jensen.trainer import refuse_ranks
 
 
 def launch(sweep: Sweep, jobs: Sequence[Job], task: TaskFunction) -> None:

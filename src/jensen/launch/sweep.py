@@ -19,8 +19,7 @@ from jensen.attempt import FAILED, FINISHED, Standing, lock, standing
 from jensen.core.errors import InputError
 from jensen.identity import fingerprint, identity
 from jensen.program import leads, quoted, say
-from jensen.record import get_json, put, put_json
-from jensen.train import maximised
+from jensen.record import get_json, maximised, put, put_json
 
 _SERVING = ("seed", "batch_size", "validation", "shuffle", "device", "workers", "transform")
 """Keys of `data` that change no example (jensen/data/module.py)."""
