@@ -81,7 +81,8 @@ class EM(LightningModule):
         self.beta = as_schedule("beta", beta, low=1e-6)
         self.unused = nn.Parameter(torch.zeros(()))  # DDP refuses a module without parameters that require a gradient
         self.reseeded: list[Reseed] = []
-        self._batches: list[Statistics] = []
+        self._seen: Statistics | None = None  # of the batches since the last M-step
+        self._batches = 0
         self._sums: list[Tensor] = []
 
     # ---- the start ------------------------------------------------------------------------------
@@ -124,15 +125,16 @@ class EM(LightningModule):
     # ---- training -------------------------------------------------------------------------------
 
     def on_train_epoch_start(self) -> None:
-        self._batches = []  # of a part of an epoch, which a run that is continued may begin with
+        self._seen, self._batches = None, 0  # a run that is continued may begin with a part of an epoch
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        self._batches.append(self._expect(batch.x))
-        if self.decay is None and len(self._batches) < self.trainer.num_training_batches:
+        own = self._expect(batch.x)
+        self._seen = own if self._seen is None else Statistics(*map(torch.add, self._seen, own))
+        self._batches += 1
+        if self.decay is None and self._batches < self.trainer.num_training_batches:
             return
-        strategy, batches = self.trainer.strategy, self._batches
-        self._batches = []
-        seen = Statistics(*(strategy.reduce(torch.stack(sums).sum(0), reduce_op="sum") for sums in zip(*batches, strict=True)))
+        seen = Statistics(*(self.trainer.strategy.reduce(sums.contiguous(), reduce_op="sum") for sums in self._seen))
+        self._seen, self._batches = None, 0
         if self.decay is not None:
             seen = _times(self.size / seen.sums[..., 0].sum().item(), seen)
         self._log(seen)
@@ -141,7 +143,7 @@ class EM(LightningModule):
     @property
     def amid_step(self) -> bool:
         """Whether E-steps have been made that no M-step has used yet: a checkpoint does not hold them."""
-        return bool(self._batches)
+        return self._batches > 0
 
     def _maximise(self, seen: Statistics) -> None:
         """The M-step, in place; nothing but `seen`, the parameters and the step goes into it."""
@@ -276,7 +278,7 @@ class EM(LightningModule):
             posterior=inference.posterior,
             z=inference.z,
             log_prior=inference.log_prior,
-            latent_rate=torch.zeros_like(inference.z),
+            latent_rate=(inference.z - inference.z.mean(0)).square(),  # points have no rate: pictures go by variance
             factors=factors,
             names=names,
             images=images,
