@@ -112,7 +112,7 @@ def test_the_tables_show_the_bound_its_parts_and_the_scores(sweep):
 def test_what_is_missing_is_said_with_the_command_that_adds_it(sweep):
     (line,) = missing(read(sweep), sweep)
     assert line.endswith("'diagnostics=[mig_hist20]'")
-    assert f"'{sweep / 'beta=2_seed=1'}'" in line
+    assert f"run={sweep / 'beta=2_seed=1'} " in line
     assert cell(quartiles([math.nan, math.nan]), 2, 3) == "missing"
     assert cell(quartiles([1.0]), 1, 2) == "1.00"
 

@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
+PARALLEL = ["-n", "logical", "--maxprocesses", "8", "--dist", "loadscope"]
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="the entry points need bash")
 
 # Stands in for pip in an environment: notes each call, says $PIP_SAYS, and ends with $PIP_EXIT.
@@ -266,13 +267,13 @@ def test_tests_run_last_and_whatever_lint_says(machine: Machine, lint: int, test
     )
     result = machine.run("test", "-k", "a b")
     assert result.returncode == status
-    assert result.stdout == "['-m', 'not slow', '-k', 'a b']\n"
+    assert result.stdout == f"{['-m', 'not slow and not slurm', *PARALLEL, '-k', 'a b']}\n"
     assert ("jensen: failed: ruff check ., ruff format --check . (" in result.stderr) == bool(lint)
 
 
 def test_slow_option(machine: Machine) -> None:
     with_modules(machine, ruff="", mypy="", pytest="import sys; print(sys.argv[1:])")
-    assert machine.run("test", "--slow", "-x").stdout == "['-m', 'slow', '-x']\n"
+    assert machine.run("test", "--slow", "-x").stdout == f"{['-m', 'slow', *PARALLEL, '-x']}\n"
 
 
 def test_what_is_committed_runs_and_names_no_host() -> None:
