@@ -49,7 +49,7 @@ def stop(monkeypatch):
     """`stop(hook, step)` makes the next run end there, with more in its logs than its checkpoint knows."""
 
     def stop(hook, step):
-        from jensen import train as program
+        from jensen import trainer as program
 
         instantiate = program.instantiate
 

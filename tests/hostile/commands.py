@@ -1,5 +1,6 @@
 """A command as a user's shell would see it, in this process: the same main, through Hydra, without the seconds of importing."""
 
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,8 +23,8 @@ def run_here(capsys: pytest.CaptureFixture[str], main: Callable[[], object], *ov
     """Runs a program of jensen with `overrides`; anything but an exit is the traceback that a user would see."""
     GlobalHydra.instance().clear()
     line, status = sys.argv, 0
-    logging = "hydra/job_logging=disabled" if main is train.main else "hydra.job_logging.root.handlers=[]"
-    sys.argv = ["jensen", *overrides, logging, "hydra/hydra_logging=disabled"]
+    quiet = "hydra/job_logging=disabled" if main is train.main else "hydra.job_logging.root.handlers=[]"
+    sys.argv = ["jensen", *overrides, quiet, "hydra/hydra_logging=disabled"]
     capsys.readouterr()
     try:
         main()
@@ -33,6 +34,8 @@ def run_here(capsys: pytest.CaptureFixture[str], main: Callable[[], object], *ov
         sys.argv = line
         GlobalHydra.instance().clear()
         HydraConfig.instance().cfg = None
+        for name in logging.root.manager.loggerDict:  # which Hydra has turned off, for other tests too
+            logging.getLogger(name).disabled = False
     return Ended(status, *capsys.readouterr())
 
 
