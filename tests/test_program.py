@@ -1,9 +1,12 @@
 """What a command makes of its arguments."""
 
+import errno
+
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import CompactHydraException
 
-from jensen.program import readable
+from jensen.program import one_sentence, readable
 
 
 @pytest.mark.parametrize(
@@ -28,3 +31,10 @@ def test_what_is_read_is_read_the_same_again():
     once = readable("run=runs/beta=4")
     assert readable(once) == once
     assert readable("--config-dir=here") == "--config-dir=here"
+
+
+def test_a_full_disk_is_a_sentence_wherever_it_is_met():
+    with pytest.raises(CompactHydraException, match=r"^runs/x cannot be written \(No space left"), one_sentence():
+        raise OSError(errno.ENOSPC, "No space left on device", "runs/x")
+    with pytest.raises(FileNotFoundError), one_sentence():  # a defect of ours keeps its traceback
+        raise FileNotFoundError(errno.ENOENT, "No such file", "x")

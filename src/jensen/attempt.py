@@ -4,7 +4,6 @@
 `finished.json` is written last of all, so that whatever was killed has none.
 """
 
-import errno
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -18,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from jensen.core.errors import InputError
 from jensen.data.module import DataModule
 from jensen.identity import difference, fingerprint, identity
-from jensen.program import explain, leads
+from jensen.program import FULL, explain, leads
 from jensen.record import get_json, put, put_json, put_scores
 from jensen.run import configuration
 
@@ -27,7 +26,6 @@ PATIENCE = 5.0
 """Seconds to wait for a process that is just ending."""
 
 Standing = Literal["new", "interrupted", "finished", "failed", "other"]
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class RefusedError(InputError):
@@ -170,7 +168,7 @@ def _difference(folder: Path, cfg: DictConfig) -> str:
 def _no_room(error: BaseException | None) -> OSError | None:
     """The full disk that is behind an error, such as torch's, which names none."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in _FULL:
+        if isinstance(error, OSError) and error.errno in FULL:
             return error
         error = error.__cause__ or error.__context__
     return None

@@ -1,5 +1,6 @@
 """How a command starts: where its configuration lies, and bad input as one sentence instead of a traceback."""
 
+import errno
 import functools
 import logging
 import re
@@ -22,6 +23,10 @@ from jensen.core.errors import InputError
 from jensen.core.signals import Stopped
 
 OmegaConf.register_new_resolver("if", lambda condition, yes, no: yes if condition else no, replace=True)  # ${if:${fast},2,9}
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""Of an OSError, what room on another disk would mend."""
 
 
 def conf_folder() -> Path:
@@ -83,6 +88,13 @@ def one_sentence() -> Iterator[None]:
             raise
         # Of a cause from OmegaConf Hydra would print the message too.
         raise CompactHydraException(sentence) from (None if isinstance(error, OmegaConfBaseException) else error)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise CompactHydraException(
+            f"{error.filename or 'a file'} cannot be written ({error.strerror}): expected room in a folder of yours; make room"
+            " and run the same command again, it continues"
+        ) from error
 
 
 def quieten() -> None:
