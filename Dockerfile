@@ -23,9 +23,9 @@ RUN pip install --no-cache-dir --no-deps --no-build-isolation .
 FROM ${BASE}
 COPY --from=build /opt/jensen /opt/jensen
 # A number needs no account in the base; torch asks for a name all the same.
-ENV PATH=/opt/jensen/bin:$PATH HOME=/tmp USER=jensen JENSEN_CACHE=/work/runs/.cache PYTHONUNBUFFERED=1
-WORKDIR /work
-RUN install -d -m 0777 /work/runs
+ENV PATH=/opt/jensen/bin:$PATH HOME=/tmp USER=jensen JENSEN_CACHE=/jensen/runs/.cache PYTHONUNBUFFERED=1
+WORKDIR /jensen
+RUN install -d -m 0777 /jensen/runs
 USER 1000:1000
 # Without a shell in between, so that SIGTERM arrives: the run saves its step and ends.
 ENTRYPOINT ["python", "-m", "jensen.train"]

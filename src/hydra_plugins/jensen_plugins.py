@@ -3,6 +3,7 @@
 Every command of jensen imports this file: it imports nothing that takes time.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,8 +43,8 @@ class _SweepLauncher(Launcher):
                 self.sweep.report(jobs)
             return self.sweep.returns(jobs)
 
-    def work(self, jobs: Sequence[Any]) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def work(self, jobs: Sequence[Any]) -> None: ...
 
 
 class InTurn(_SweepLauncher):
