@@ -250,15 +250,15 @@ class GMM(nn.Module):
             raise InputError(
                 f"x has {min(survey.size, size)} points: expected at least {self.components}, one for each component"
             )
-        unseen = (survey.low > survey.high).nonzero().flatten().tolist()
+        unseen = survey.unseen.nonzero().flatten().tolist()
         if unseen:
             raise InputError(f"column {unseen[0]} of x holds nothing but NaN: expected numbers; remove it")
-        constant = (survey.low == survey.high).nonzero().flatten().tolist()
-        if len(constant) == len(survey.low):
+        constant = survey.constant.nonzero().flatten().tolist()
+        if len(constant) == len(survey.constant):
             raise InputError(f"all {survey.size} points of x are the same: expected at least two different ones")
         if constant:
             raise InputError(
-                f"column {constant[0]} of x is {survey.low[constant[0]].item():g} in every point: expected one that varies;"
+                f"column {constant[0]} of x is {survey.mean[constant[0]].item():g} in every point: expected one that varies;"
                 " remove it"
             )
 

@@ -1,5 +1,6 @@
 """Points for a fit, wherever they are: a tensor, a numpy array or memory map, or batches from a loader."""
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, final
 
@@ -12,6 +13,9 @@ from jensen.core.errors import InputError
 _KEPT = 8192
 """Points kept at random for choosing where to start."""
 
+_WORKING_SET = {"cpu": 1 << 20}
+"""Bytes of a chunk in float64: on a CPU what stays in a core's own cache."""
+
 
 class Survey(NamedTuple):
     """What one pass over the points finds; points of weight 0 count for nothing but `size`.
@@ -19,7 +23,7 @@ class Survey(NamedTuple):
     size: N, and `total`: the sum of weights.
     dtype: of the points, float64 if of any.
     mean, var: `(D,)` float64, of the values that are not missing.
-    low, high: `(D,)`, their range.
+    unseen, constant: `(D,)`, columns that hold nothing but NaN, and those of one value.
     missing: whether there is a NaN.
     kept: up to 8,192 of the points in random order, `(M, D)`, and their weights `(M,)`, float64.
     """
@@ -29,8 +33,8 @@ class Survey(NamedTuple):
     dtype: torch.dtype
     mean: Tensor
     var: Tensor
-    low: Tensor
-    high: Tensor
+    unseen: Tensor
+    constant: Tensor
     missing: bool
     kept: Tensor
     kept_weights: Tensor
@@ -99,54 +103,74 @@ class Points:
     def survey(self, generator: torch.Generator, missing: bool) -> Survey:
         """One pass; refuses points that no mixture can be fitted to."""
         size, total, found, dtype = 0, 0.0, False, torch.float32
-        weight = mean = square = low = high = kept = torch.empty(0)
-        keys = kept_weights = torch.empty(0, dtype=torch.float64)
-        for x, w in self.chunks(4096):
-            if size and x.shape[1] != len(mean):
-                raise InputError(f"x has a batch of {x.shape[1]} columns after others of {len(mean)}: expected one width")
-            if not bool(x.isfinite().all()):
-                found = found or bool(x.isnan().any())
-                _refuse(x, size, missing)
-            size, dtype = size + len(x), torch.promote_types(dtype, x.dtype)
-            w = torch.ones(len(x), dtype=torch.float64, device=x.device) if w is None else w
-            x, w = (x, w) if bool(w.all()) else (x[w > 0], w[w > 0])
-            x, seen = x.double(), ~x.isnan()
-            part = _Part.of(torch.where(seen, x, 0), w.unsqueeze(1) * seen)
-            if not len(weight):
-                weight, mean, square = part
-                low, high, kept = x.new_full(mean.shape, torch.inf), x.new_full(mean.shape, -torch.inf), x[:0]
-                keys, kept_weights = keys.to(x.device), kept_weights.to(x.device)
-            else:  # Chan, Golub & LeVeque 1983
-                both, shift = weight + part.weight, part.mean - mean
-                share = part.weight / both.clamp(min=1e-300)
-                square = square + part.square + shift.square() * weight * share
-                weight, mean = both, mean + shift * share
-            low = torch.minimum(low, torch.where(seen, x, torch.inf).amin(0)) if len(x) else low
-            high = torch.maximum(high, torch.where(seen, x, -torch.inf).amax(0)) if len(x) else high
+        whole: _Part | None = None
+        pivot = kept = kept_weights = keys = torch.empty(0, dtype=torch.float64)
+        farthest = math.inf  # of the keys kept
+        room = _WORKING_SET.get(self.device.type, 1 << 26)
+        for x, w in self.chunks(max(256, room // (8 * self._x.shape[1])) if self.array else 4096):
+            if whole is not None and x.shape[1] != len(pivot):
+                raise InputError(f"x has a batch of {x.shape[1]} columns after others of {len(pivot)}: expected one width")
+            before, size, dtype = size, size + len(x), torch.promote_types(dtype, x.dtype)
+            x, seen = x.double(), None
+            w = torch.ones_like(x[:, 0]) if w is None else w
+            if not bool((w @ x).isfinite().all()):
+                _refuse(x, before, missing)
+                seen = ~x.isnan()
+                found = found or not bool(seen.all())
+            if not bool(w.all()):
+                x, w, seen = x[w > 0], w[w > 0], None if seen is None else seen[w > 0]
+            if not len(x):
+                continue
+            if whole is None:
+                first = x[0] if seen is None else x.gather(0, seen.byte().argmax(0, keepdim=True))[0]
+                pivot, kept, kept_weights = first.nan_to_num(), x[:0], w[:0]
+            part = _Part.of(x - pivot, w, seen)
+            whole = part if whole is None else whole + part
             total += float(w.sum())
-            keys = torch.cat([keys, torch.rand(len(x), generator=generator, dtype=torch.float64).to(x.device)])
-            kept, kept_weights = torch.cat([kept, x]), torch.cat([kept_weights, w])
+            drawn = torch.rand(len(x), generator=generator, dtype=torch.float64)
+            chosen = (drawn < farthest).nonzero().squeeze(1)
+            keys, chosen = torch.cat([keys, drawn[chosen]]), chosen.to(x.device)
+            kept, kept_weights = torch.cat([kept, x[chosen]]), torch.cat([kept_weights, w[chosen]])
             if len(keys) > 2 * _KEPT:
                 keys, kept, kept_weights = _least(keys, kept, kept_weights)
-        keys, kept, kept_weights = _least(keys, kept, kept_weights)
-        return Survey(size, total, dtype, mean, square / weight.clamp(min=1e-300), low, high, found, kept, kept_weights)
+                farthest = float(keys[-1])
+        whole = whole or _Part(pivot, pivot, pivot)
+        _, kept, kept_weights = _least(keys, kept, kept_weights)
+        var = whole.square / whole.weight.clamp(min=1e-300)
+        # About one of its own values a constant column is 0 exactly.
+        constant = var <= (1e-12 * whole.mean).square()
+        return Survey(
+            size, total, dtype, pivot + whole.mean, var, whole.weight == 0, constant, found, kept, kept_weights
+        )
 
 
 class _Part(NamedTuple):
+    """Of some points, `(D,)` each: the sum of weights, the mean, and the sum of squares about it."""
+
     weight: Tensor
     mean: Tensor
     square: Tensor
 
     @classmethod
-    def of(cls, x: Tensor, weight: Tensor) -> "_Part":
-        total = weight.sum(0)
-        mean = (weight * x).sum(0) / total.clamp(min=1e-300)
-        return cls(total, mean, (weight * (x - mean).square()).sum(0))
+    def of(cls, x: Tensor, w: Tensor, seen: Tensor | None) -> "_Part":
+        """Of `x` `(n, D)` with weights `w` `(n,)`, leaving out the values that are not `seen`."""
+        total = w.sum().expand(x.shape[1]) if seen is None else w @ seen.double()
+        x = x if seen is None else x.where(seen, 0)
+        mean = (w @ x) / total.clamp(min=1e-300)
+        centred = x - mean if seen is None else (x - mean).where(seen, 0)
+        return cls(total, mean, w @ centred.square_())
+
+    def __add__(self, other: Any) -> "_Part":
+        """Of both (Chan, Golub & LeVeque 1983)."""
+        weight, shift = self.weight + other.weight, other.mean - self.mean
+        share = other.weight / weight.clamp(min=1e-300)
+        square = self.square + other.square + shift.square() * self.weight * share
+        return _Part(weight, self.mean + shift * share, square)
 
 
 def _least(keys: Tensor, *values: Tensor) -> list[Tensor]:
     order = keys.argsort()[:_KEPT]
-    return [part[order] for part in (keys, *values)]
+    return [part[order.to(part.device)] for part in (keys, *values)]
 
 
 def _refuse(x: Tensor, before: int, missing: bool) -> None:
