@@ -18,6 +18,7 @@ import jensen
 from jensen.core import mixture
 from jensen.core.components import Prior
 from jensen.core.errors import InputError
+from jensen.core.stream import Stream
 from jensen.model.gmm import GMM
 
 COVARIANCES = ["full", "tied", "diag", "spherical"]
@@ -342,6 +343,41 @@ def test_collapsing_components_are_seeded_anew_and_the_floor_holds(covariance):
     assert math.isfinite(gmm.log_likelihood)
     if covariance in ("diag", "full"):
         assert any(event.reason == "collapsed" for event in gmm.reseeded)
+
+
+def test_a_start_that_cannot_proceed_does_not_end_the_others():
+    """Without a floor a component that holds copies of one point alone has an infinite likelihood."""
+    x = np.concatenate([blobs(60, 2), np.full((40, 2), 30.0)])
+    settings = {"init": "random", "prior": Prior(), "max_iter": 60, "accelerate": False}
+    alone = [GMM(2, seed=seed, **settings).fit(x) for seed in range(12)]
+    assert any(gmm.failure for gmm in alone)
+    together = GMM(2, restarts=12, **settings).fit(x)
+    assert together.failure is None
+    assert together.log_prob(x).isfinite().all()
+
+
+@pytest.mark.parametrize("accelerate", [False, True])
+def test_a_float32_fit_ends_where_the_float64_one_does(accelerate, monkeypatch):
+    """Rough while it gains much, in float64 at the end: the farthest component is 650 deviations from the origin."""
+    rng = np.random.default_rng(0)
+    label = rng.choice(3, 40000, p=[0.9, 0.05, 0.05])
+    x = rng.normal(size=(40000, 4)) * [1, 1, 1, 0.02] + 2 * label[:, None] * [1, 0, 0, 3.5]
+    x[label == 2, 0] += 3 * rng.normal(size=(label == 2).sum())
+    dtypes, step = [], Stream.__call__
+
+    def spied(self, p, dtype, *rest):
+        dtypes.append(dtype)
+        return step(self, p, dtype, *rest)
+
+    monkeypatch.setattr(Stream, "__call__", spied)
+    means = np.array([[0.5, 0, 0, 0.3], [1.5, 0, 0, 6.5], [4, 0, 0, 14.2]])
+    settings = {"init": means, "tolerance": 1e-9, "accelerate": accelerate}
+    narrow = GMM(3, "diag", **settings).fit(x.astype(np.float32))
+    assert {torch.float32, torch.float64} == set(dtypes)
+    assert dtypes[-1] == torch.float64
+    wide = GMM(3, "diag", **settings).fit(x.astype(np.float32).astype(np.float64))
+    assert abs(narrow.log_likelihood - wide.log_likelihood) / len(x) < 2e-7
+    torch.testing.assert_close(narrow.mean, wide.mean, rtol=0, atol=1e-4)
 
 
 def test_a_fit_that_cannot_proceed_keeps_its_last_good_parameters(caplog):

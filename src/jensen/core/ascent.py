@@ -16,8 +16,8 @@ from jensen.core.em import log_prior, m_step
 from jensen.core.mixture import Mixture
 from jensen.core.stream import Statistics, coefficients, expected_log_joint, moments
 
-Expect = Callable[[Mixture, Tensor], Statistics]
-"""The E-step of the whole data set with mixtures `(R, K)` and their `stream.coefficients`."""
+Expect = Callable[[Mixture, Tensor, bool], Statistics]
+"""The E-step of the whole data set with mixtures `(R, K)` and their `stream.coefficients`, to full precision or roughly."""
 
 
 class Step(NamedTuple):
@@ -52,11 +52,13 @@ class Reseed(NamedTuple):
 class Ascent(NamedTuple):
     """The best of the starts: its parameters `(K,)`, what happened, and why it ended.
 
+    objective: log_likelihood + log_prior, which the best of the starts has most of.
     failure: why a fit could not proceed, and then the parameters are the last good ones; else None.
     """
 
     mixture: Mixture
     log_likelihood: float
+    objective: float
     iterations: int
     converged: bool
     history: list[Step]
@@ -164,6 +166,7 @@ def ascend(
     generator: torch.Generator,
     tolerance: float,
     max_iter: int,
+    rough: float = 0.0,
     accelerate: bool = True,
     beta: float = 1.0,
     prior: Prior = FLAT,
@@ -177,10 +180,13 @@ def ascend(
         sigma: `(D,)`, the data's standard deviations.
         generator: for the places of components that are seeded anew.
         tolerance: nats per example, judged on plain EM steps; 0 goes on to `max_iter`.
+        rough: E-steps may err, each alike, by about this much in the log-likelihood until a step gains less, nats per example;
+            then the climb goes on in full precision. 0 is full precision throughout.
         max_iter: the most M-steps; an accelerated cycle is three, of which one may be thrown away.
         accelerate: SQUAREM, falling back on the EM iterate whenever the extrapolated point has a lower objective.
     """
     phase, iteration, converged, failure = 0, 0, False, None  # phase 2 is the extrapolated point, the others EM iterates
+    exact = rough == 0
     starts = range(len(p.log_weight))
     history: list[tuple[Tensor, ...]] = []
     reseeded: list[Reseed] = []
@@ -195,7 +201,7 @@ def ascend(
 
     while True:
         coefficient = coefficients(p, beta)
-        found = expect(p, coefficient)
+        found = expect(p, coefficient, exact)
         if believes:
             belief = log_prior(p, prior)
         # The one question to the device in an iteration.
@@ -212,7 +218,8 @@ def ascend(
         own = expected_log_joint(p, coefficient, found, beta)
         accepted = one if chosen is None else chosen.to(limit)
         history.append((q, own, found.log_likelihood, belief, accepted, zero if seen is None else one))
-        done = phase != 2 and all(a - b < tolerance * total for a, b in zip(objective, last, strict=True)) and tolerance > 0
+        gain = max(a - b for a, b in zip(objective, last, strict=True)) / total if phase != 2 else math.inf
+        done = exact and gain < tolerance
         if every:
             best, last, seen = p, objective, found
         else:  # where extrapolation failed everything is as before it, and the next iterate the one it was to replace
@@ -222,6 +229,9 @@ def ascend(
             last = [a if ok else b for a, b, ok in zip(objective, last, better, strict=True)]
         if not done and iteration >= max_iter:
             break
+        if not exact and gain < max(rough, tolerance):
+            exact, seen, last, phase, cycle = True, None, [-math.inf for _ in starts], 0, []
+            continue
 
         try:
             following = m_step(best, moments(best, seen), prior)
@@ -250,6 +260,7 @@ def ascend(
     return Ascent(
         mixture=_map(lambda parameter: parameter[start], best),
         log_likelihood=value,
+        objective=last[start],
         iterations=iteration,
         converged=converged,
         history=steps,

@@ -143,11 +143,11 @@ class Components(Protocol):
 
 
 def spread(components: Components) -> Tensor:
-    """`(...)`: the greatest mean' covariance^-1 mean over components, which magnifies rounding of the feature form."""
+    """`(..., K)`: mean' covariance^-1 mean of each component, which magnifies rounding of the feature form."""
     full = components.full()
     whitened = torch.linalg.solve_triangular(full.scale_tril, full.mean.unsqueeze(-1), upper=False)
     squares: Tensor = whitened.square().sum((-2, -1))
-    return squares.amax(-1)
+    return squares
 
 
 def _centre(mean: Tensor) -> Tensor:

@@ -31,7 +31,13 @@ STRUCTURES: dict[str, type[Full] | type[Tied] | type[Diagonal] | type[Spherical]
 }
 
 _ROUNDING = 1e-3
-"""Products are float64 where float32's epsilon times `spread` is above this; below it the log-likelihood errs by 2e-6 or so."""
+"""float32's epsilon times the greatest `spread` above which products are float64: there the log-likelihood errs by 1e-6."""
+
+_ROUGH_ROUNDING, _ROUGH_MEAN = 0.1, 5e-3
+"""The same for rough steps, and for the mean over points: there the log-likelihood errs by 1e-4 at most."""
+
+_ROUGH = 1e-5
+"""Nats per example: a step that gains less is the last rough one."""
 
 FLOOR = 1e-10
 """The least variance in any direction, as a part of the data's: clusters 10,000 deviations apart stay far above it."""
@@ -197,34 +203,37 @@ class GMM(nn.Module):
         prior = self.prior_of(survey.var)
 
         stream = Stream(points.chunks, survey.size, origin)
-        epsilon = torch.finfo(survey.dtype).eps
-        exact = survey.dtype == torch.float64 or survey.size <= stream.chunk(start, torch.float64)  # few points: no gain
+        few = survey.size <= stream.chunk(start, torch.float64)  # float32 would gain nothing
+        wide = survey.dtype == torch.float64 or few or survey.missing
+        precision = _Precision()
 
-        def expect(p: Mixture, coefficient: Tensor, beta: float) -> Statistics:
+        def expect(p: Mixture, coefficient: Tensor, exact: bool, beta: float) -> Statistics:
             if survey.missing:
                 return missing.expect(points.chunks, origin, p, beta)
-            wide = exact or bool((epsilon * spread(p.components) > _ROUNDING).any())
-            return stream(p, torch.float64 if wide else torch.float32, beta, coefficient)
+            return stream(p, torch.float64 if wide else precision(p, exact), beta, coefficient)
 
         self.history, self.reseeded, self.iterations = [], [], 0
         for beta in self.betas:
             with _exact_products():
-                found = ascend(
+                climb = partial(
+                    ascend,
                     partial(expect, beta=beta),
-                    start,
-                    survey.total,
+                    total=survey.total,
                     points=survey.size,
                     sigma=survey.var.sqrt(),
                     generator=generator,
                     tolerance=self.tolerance,
                     max_iter=self.max_iter,
+                    rough=0.0 if wide else _ROUGH,
                     accelerate=self.accelerate,
                     beta=beta,
                     prior=prior,
                 )
-            start = Mixture(
-                *(found.mixture.log_weight[None], type(found.mixture.components)(*(v[None] for v in found.mixture.components)))
-            )
+                found = climb(start)
+                if found.failure and len(start.log_weight) > 1:  # one start must not end the others
+                    each = [climb(_row(start, row)) for row in range(self.restarts)]
+                    found = max(each, key=lambda one: (one.failure is None, one.objective))
+            start = _row(found.mixture, None)
             self._note(found)
         fitted = mixture.shift(found.mixture, origin.double())
         if self._structure is Full:
@@ -434,6 +443,24 @@ class GMM(nn.Module):
         return fitted
 
 
+class _Precision:
+    """In which dtype an E-step of float32 data is computed.
+
+    The sums of a float32 step cannot resolve the covariances of a component that shrinks far below where it was: where
+    `spread` is growing even rough steps are float64.
+    """
+
+    def __init__(self) -> None:
+        self._last = 0.0
+
+    def __call__(self, p: Mixture, exact: bool) -> torch.dtype:
+        rounding = torch.finfo(torch.float32).eps * spread(p.components)
+        worst, mean = torch.stack([rounding.max(), (rounding * p.log_weight.exp()).sum(-1).max()]).tolist()
+        rough = not exact and worst <= min(_ROUGH_ROUNDING, 2 * self._last) and mean <= _ROUGH_MEAN
+        self._last = worst
+        return torch.float32 if rough or worst <= _ROUNDING else torch.float64
+
+
 @contextmanager
 def _exact_products() -> Iterator[None]:
     """float32 products in float32, whatever `torch.set_float32_matmul_precision` says: TF32 and bfloat16 lose the moments."""
@@ -443,6 +470,12 @@ def _exact_products() -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def _row(p: Mixture, row: int | None) -> Mixture:
+    """The start `row` of `p` `(R, K)` as a batch of one; or `p` `(K,)` as one, with None."""
+    index = None if row is None else slice(row, row + 1)
+    return Mixture(p.log_weight[index], type(p.components)(*(value[index] for value in p.components)))
 
 
 def _random(gmm: GMM, survey: Survey, generator: torch.Generator) -> Mixture:

@@ -139,9 +139,7 @@ class Points:
         var = whole.square / whole.weight.clamp(min=1e-300)
         # About one of its own values a constant column is 0 exactly.
         constant = var <= (1e-12 * whole.mean).square()
-        return Survey(
-            size, total, dtype, pivot + whole.mean, var, whole.weight == 0, constant, found, kept, kept_weights
-        )
+        return Survey(size, total, dtype, pivot + whole.mean, var, whole.weight == 0, constant, found, kept, kept_weights)
 
 
 class _Part(NamedTuple):
