@@ -2,17 +2,23 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from pytorch_lightning import Callback
 from resume import differences
 from test_train import QUICK
+from torch import distributed
 
-LINE = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1", "-m", "jensen.train")
-RUN = (*QUICK, "diagnostics=[rate]", "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu")
+from jensen.elastic import count_attempt
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--max-restarts", "1")
+TRAIN = ("-m", "jensen.train")
+RUN = (*QUICK, "diagnostics=[rate]", "trainer=ddp", "trainer.accelerator=cpu")
 
 
 class DieOnce(Callback):
@@ -27,21 +33,55 @@ class DieOnce(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run(folder, *overrides):
+def run(folder, machines, *overrides):
+    """Two ranks under an agent of torchrun each, as on two machines, or both under one; what rank 0's agent printed."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
     environment |= {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
-    line = [sys.executable, *LINE, *RUN, f"hydra.run.dir={folder.name}", *overrides]
-    done = subprocess.run(line, cwd=folder.parent, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return done
+    if machines == 1:
+        where, devices = ("--standalone", "--nproc-per-node", "2"), ("trainer.devices=2",)
+    else:
+        where = (
+            "--nnodes",
+            "2",
+            "--nproc-per-node",
+            "1",
+            "--rdzv-backend",
+            "c10d",
+            "--rdzv-endpoint",
+            f"127.0.0.1:{free_port()}",
+        )
+        devices = ("trainer.devices=1", "trainer.num_nodes=2")
+    line = [*TORCHRUN, *where, *TRAIN, *RUN, *devices, f"hydra.run.dir={folder.name}", *overrides]
+    settings = {"cwd": folder.parent, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    agents = [subprocess.Popen(line, **settings) for _ in range(machines)]
+    said = [agent.communicate(timeout=300) for agent in agents]
+    assert [agent.returncode for agent in agents] == [0] * machines, said
+    return "".join(out for out, _ in said)
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
 
 
 @pytest.mark.slow
-def test_a_restart_by_torchrun_continues_bit_for_bit(tmp_path):
-    whole = run(tmp_path / "whole")
+@pytest.mark.parametrize("machines", [1, 2])
+def test_a_restart_by_torchrun_continues_bit_for_bit(machines, tmp_path):
+    whole = run(tmp_path / "whole", machines)
     callback = ("+callbacks.die._target_=test_torchrun.DieOnce", f"+callbacks.die.file={tmp_path / 'died'}")
-    restarted = run(tmp_path / "restarted", *callback)
+    restarted = run(tmp_path / "restarted", machines, *callback)
     assert (tmp_path / "died").exists()
-    assert "continuing in" not in whole.stdout
-    assert f"continuing in {tmp_path / 'restarted'}" in restarted.stdout
+    assert "continuing in" not in whole
+    assert f"continuing in {tmp_path / 'restarted'}" in restarted
     assert not differences(tmp_path / "whole", tmp_path / "restarted")
+
+
+def test_ranks_agree_on_which_start_this_is_whatever_dead_ones_left():
+    """The second start finds the first one's names in the store, and the third those of a start that rank 0 did not see."""
+    store = distributed.HashStore()
+    with ThreadPoolExecutor(3) as ranks:
+        for attempt in (1, 2, 3):
+            assert [*ranks.map(lambda rank: count_attempt(store, rank, 3), range(3))] == [attempt] * 3
+            for rank in (1, 2):
+                store.set(f"jensen/rank/{rank}", f"died before it was answered, {attempt}")
