@@ -12,7 +12,7 @@ def join() -> None:
     """Joins the other ranks of a restart, before Lightning does.
 
     torchrun's agents keep the store by which ranks find one another, with the addresses of those that died (seen with torch
-    2.14): in a restart the same keys would lead there, so it gets keys of its own.
+    2.15): in a restart the same keys would lead there, so it gets keys of its own.
     """
     if not TorchElasticEnvironment.detect() or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return
