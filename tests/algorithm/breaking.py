@@ -12,12 +12,13 @@ from jensen.objective.beta import Beta
 
 
 class Breaks(nn.Module):
-    """The identity, but in training not a number for the observation `poison`."""
+    """The identity, but in training, or always, not a number for the observation `poison`."""
 
     poison: ClassVar[Tensor | None] = None
+    always: ClassVar[bool] = False
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.poison is None or not self.training:
+        if self.poison is None or not (self.training or self.always):
             return x
         found = (x == self.poison).flatten(1).all(1)
         return torch.where(found.view(-1, *[1] * (x.dim() - 1)), torch.nan, x)
@@ -33,13 +34,14 @@ class BreakingEncoder(nn.Module):
 
 
 class BreakingBeta(Beta):
-    """beta = 4, but at step `at` the loss of one rank is infinite."""
+    """beta = 4, but at step `at`, or always from there, the loss of one rank is infinite."""
 
-    def __init__(self, at: int, rank: int) -> None:
+    def __init__(self, at: int, rank: int, always: bool = False) -> None:
         super().__init__(4.0)
-        self.at, self.rank = at, rank
+        self.at, self.rank, self.always = at, rank, always
 
     def forward(self, inference: Inference, step: Tensor) -> Tensor:
-        here = distributed.is_initialized() and distributed.get_rank() == self.rank
+        here = (distributed.get_rank() if distributed.is_initialized() else 0) == self.rank
+        now = int(step) >= self.at if self.always else int(step) == self.at
         loss = super().forward(inference, step)
-        return loss * torch.inf if here and self.training and int(step) == self.at else loss
+        return loss * torch.inf if here and self.training and now else loss

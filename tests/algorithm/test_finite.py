@@ -95,6 +95,7 @@ def test_a_step_that_is_skipped_changes_nothing(configure, tmp_path, poisoned, p
     assert after["state_dict"].pop("skipped_steps") == 1
     assert before["state_dict"].pop("skipped_steps") == 0
     assert later["state_dict"].pop("skipped_steps") == 1
+    assert [each["state_dict"].pop("skipped_in_a_row") for each in saved] == [0, 1, 0]
     assert equal(before["state_dict"], after["state_dict"])
     assert equal(before["optimizer_states"], after["optimizer_states"])
     assert (before["global_step"], after["global_step"]) == (BAD, BAD + 1)
@@ -108,10 +109,36 @@ def test_skipping_where_nothing_is_skipped_is_training_as_ever(configure, tmp_pa
     train(configure(*RUN), tmp_path / "stop")
     train(configure(*RUN, "algorithm.non_finite=skip"), tmp_path / "skip")
     stop, skip = (checkpoint(tmp_path / name) for name in ("stop", "skip"))
-    assert skip["state_dict"].pop("skipped_steps") == 0
+    assert skip["state_dict"].pop("skipped_steps") == skip["state_dict"].pop("skipped_in_a_row") == 0
     assert equal(stop["state_dict"], skip["state_dict"])
     assert equal(stop["optimizer_states"], skip["optimizer_states"])
     assert ("train/skipped_steps", 10) in [each[:2] for each in records(tmp_path / "skip")]
+
+
+def test_skipping_ends_where_nothing_else_happens(configure, tmp_path):
+    """Steps 8, 9 and 10 are left out, and with the last the run ends: an infinite loss for good is no accident."""
+    always = ("~objective", "+objective={_target_:breaking.BreakingBeta,at:8,rank:0,always:true}")
+    with pytest.raises(InputError, match=r"step 10, the last of 3 in a row .*\(algorithm.skip_limit\)"):
+        train(configure(*RUN, *always, "algorithm.non_finite=skip", "algorithm.skip_limit=3"), tmp_path)
+    assert json.loads((tmp_path / "non_finite.json").read_text())["step"] == 10
+    assert checkpoint(tmp_path)["global_step"] == 6
+
+
+@pytest.mark.parametrize("diagnostics", ["[]", "[rate]"])
+def test_a_held_out_loss_ends_the_run_before_its_diagnostics(configure, tmp_path, poisoned, monkeypatch, diagnostics):
+    cfg = configure(*BREAKING, f"diagnostics={diagnostics}")
+    data = instantiate(cfg.data)
+    split, rows = data._evaluated()
+    examples = data.examples(split)
+    monkeypatch.setattr(Breaks, "poison", examples.decode(examples[rows[20:21]].x)[0])
+    monkeypatch.setattr(Breaks, "always", True)
+    with pytest.raises(InputError) as stopped:
+        train(cfg, tmp_path)
+    assert "in the validation after step 6, where the loss is NaN" in str(stopped.value)
+    assert "first in the output of model.encoder.breaks:" in str(stopped.value)
+    facts = json.loads((tmp_path / "non_finite.json").read_text())
+    assert facts["held_out_rows"] == rows[20:21].tolist()
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_an_update_that_breaks_the_parameters_is_told_from_a_batch_that_does(configure, tmp_path):
@@ -120,7 +147,17 @@ def test_an_update_that_breaks_the_parameters_is_told_from_a_batch_that_does(con
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_parameters_that_are_not_finite_are_never_saved(configure, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("when", "sentence"),
+    [
+        (
+            "on_validation_start",
+            "in the validation after step 12, where the loss is NaN or infinite, because model.decoder.0.weight",
+        ),
+        ("on_validation_end", "model.decoder.0.weight is NaN or infinite after step 12"),
+    ],
+)
+def test_parameters_that_are_not_finite_are_never_saved(configure, tmp_path, monkeypatch, when, sentence):
     """A gradient that breaks them at the step before a validation: no loss has told yet."""
     train(configure(*RUN, "trainer.max_steps=6"), tmp_path)
     before = (tmp_path / "checkpoints" / "last.ckpt").read_bytes()
@@ -129,8 +166,8 @@ def test_parameters_that_are_not_finite_are_never_saved(configure, tmp_path, mon
         if trainer.global_step == 12:
             module.model.decoder[0].weight.data[0, 0] = torch.inf
 
-    monkeypatch.setattr("jensen.callbacks.last.Last.on_validation_start", spoil, raising=False)
-    with pytest.raises(InputError, match=r"model.decoder.0.weight is NaN or infinite after step 12"):
+    monkeypatch.setattr(f"jensen.callbacks.diagnose.Diagnose.{when}", spoil, raising=False)
+    with pytest.raises(InputError, match=sentence):
         train(configure(*RUN), tmp_path)
     assert (tmp_path / "checkpoints" / "last.ckpt").read_bytes() == before
 

@@ -14,8 +14,9 @@ import math
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from pytorch_lightning import LightningModule
@@ -28,9 +29,10 @@ from jensen.algorithm.finite import FirstSteps, first_module, not_finite, record
 from jensen.core import gaussian
 from jensen.core.batch import Batch
 from jensen.core.bound import Bound, Inference
-from jensen.core.errors import InputError, check_choice
+from jensen.core.errors import InputError, check_choice, check_count
 from jensen.core.gaussian import Gaussian
 from jensen.core.random import fold, normal
+from jensen.core.ranks import gather_rows
 from jensen.core.schedule import Schedule, as_schedule
 from jensen.diagnostics.snapshot import Snapshot
 from jensen.model.vae import VAE
@@ -57,10 +59,12 @@ class Gradient(LightningModule):
         lr_scale: times the optimiser's lr; a schedule of it is a warm-up or a decay.
         non_finite: what a loss does that is NaN or infinite. `stop` ends the run: at that step on one CPU, elsewhere at the
             next that is logged, since to ask is to wait for the device. `skip` leaves the step out, with all its changes of
-            state; so does a gradient that is not finite. It asks after every step.
+            state; so does a gradient that is not finite. It asks after every step. A held-out loss ends the run in any case.
+        skip_limit: so many steps in a row that are left out end the run too.
     """
 
     skipped_steps: Tensor
+    skipped_in_a_row: Tensor
 
     def __init__(
         self,
@@ -70,14 +74,17 @@ class Gradient(LightningModule):
         seed: int,
         lr_scale: float | Schedule = 1.0,
         non_finite: str = "stop",
+        skip_limit: int = 100,
     ) -> None:
         super().__init__()
         check_choice("non_finite", non_finite, NON_FINITE)
+        check_count("skip_limit", skip_limit)
         if not isinstance(model, VAE):
             raise InputError(f"model is a {type(model).__name__}: expected a VAE, such as model=conv; algorithm=em takes a GMM")
-        self.non_finite = non_finite
+        self.non_finite, self.skip_limit = non_finite, skip_limit
         if non_finite == "skip":
             self.register_buffer("skipped_steps", torch.tensor(0))
+            self.register_buffer("skipped_in_a_row", torch.tensor(0))
         self.model, self.objective = model, objective
         self.optimizer, self.seed = optimizer, seed
         self.lr_scale = as_schedule("lr_scale", lr_scale, low=0)
@@ -144,6 +151,8 @@ class Gradient(LightningModule):
     def snapshot(self, inference: Inference, factors: Tensor, names: tuple[str, ...], images: Tensor) -> Snapshot:
         """What the model says of the held-out set, for the diagnostics."""
         model = self.model
+        if not all(bool(part.isfinite().all()) for part in inference.bound):
+            self._end_at_held_out()
 
         def draw(count: int) -> Tensor:
             return model.prior.sample(fold(0, "samples"), torch.arange(count, device=self.device), model.latent_dim)
@@ -194,7 +203,9 @@ class Gradient(LightningModule):
 
     def _log_epoch(self, tag: str) -> None:
         """Means over all examples of all ranks, to the loggers and to the callbacks that monitor them."""
-        *totals, count = self.trainer.strategy.reduce(torch.stack(self._sums).sum(0), reduce_op="sum")
+        *totals, count = sums = self.trainer.strategy.reduce(torch.stack(self._sums).sum(0), reduce_op="sum")
+        if not bool(sums.isfinite().all()):
+            self._end_at_held_out()
         self._sums.clear()
         means = {name: total / count for name, total in zip(TERMS, totals, strict=True)}
         self.log_dict({f"{tag}/{name}": mean for name, mean in means.items()}, logger=False)
@@ -271,12 +282,21 @@ class Gradient(LightningModule):
         result, before = optimizer_closure(), self._before
         self._before = []
         if self._finite():
+            self.skipped_in_a_row.zero_()
             super().optimizer_step(epoch, batch_idx, optimizer, lambda: result)
             return
         with torch.no_grad():
             for tensor, value in zip(self._changed_by_a_loss(), before, strict=True):
                 tensor.copy_(value)
             self.skipped_steps += 1
+            self.skipped_in_a_row += 1
+        if self.skipped_in_a_row >= self.skip_limit:
+            self._record({"step": self.global_step, "rows": self.trainer.datamodule.rows(self.global_step)})
+            raise InputError(
+                f"training stopped at step {self.global_step}, the last of {self.skip_limit} in a row whose loss or gradient is"
+                f" NaN or infinite (algorithm.skip_limit): {self._report} names its batch; lower optimizer.lr or set"
+                " trainer.gradient_clip_val"
+            )
 
     # ---- losses that are not finite -----------------------------------------------------------
 
@@ -317,10 +337,8 @@ class Gradient(LightningModule):
         if step == now and batch is not None and inference is not None:
             terms += not_finite(self.objective.terms(inference, self.step))
             module = self._of_any_rank(None if parameters else first_module(self, partial(self.infer, batch, step)))
-        facts = {"step": step, "terms": terms, "module": module, "parameters": parameters, "seed": self.seed}
-        path = Path(self.trainer.default_root_dir) / "non_finite.json"
-        if self.trainer.is_global_zero:
-            record(path, facts | {"rows": self.trainer.datamodule.rows(step)})
+        facts = {"step": step, "terms": terms, "module": module, "parameters": parameters}
+        self._record(facts | {"rows": self.trainer.datamodule.rows(step)})
         if module:
             where = f" first in the output of {module}"
         elif step < now:
@@ -330,10 +348,40 @@ class Gradient(LightningModule):
         else:
             where = " though the output of every module is finite"
         raise InputError(
-            f"training stopped at step {step}, where {' and '.join(terms)} became NaN or infinite,{where}: {path} names its"
-            " batch, and the last checkpoint, which is from before, is kept; lower optimizer.lr, set"
+            f"training stopped at step {step}, where {' and '.join(terms)} became NaN or infinite,{where}: {self._report} names"
+            " its batch, and the last checkpoint, which is from before, is kept; lower optimizer.lr, set"
             " trainer.gradient_clip_val or algorithm.non_finite=skip"
         )
+
+    def _end_at_held_out(self) -> NoReturn:
+        """Ends the run, on all ranks, at a held-out loss that is not finite."""
+        finite = torch.stack(self._sums).isfinite().all(1).tolist()
+        rows, module = torch.empty(0, dtype=torch.long, device=self.device), None
+        if not all(finite):
+            loader = islice(self.trainer.datamodule.val_dataloader(), finite.index(False), None)
+            batch = self.trainer.strategy.batch_to_device(next(loader))
+            infer = partial(self._infer, batch, fold(self.seed, "evaluation"))
+            with torch.no_grad():
+                bound = infer().bound
+            rows = batch.row[~(bound.distortion + bound.rate).isfinite()[: len(batch.row)]]
+            module = first_module(self, infer)
+        module, rows = self._of_any_rank(module), gather_rows(rows)
+        parameters = not_finite(dict(self.named_parameters()))
+        self._record({"step": self.global_step, "module": module, "parameters": parameters, "held_out_rows": rows.tolist()})
+        where = f", because {parameters[0]} is" if parameters else f", first in the output of {module}" if module else ""
+        raise InputError(
+            f"training stopped in the validation after step {self.global_step}, where the loss is NaN or infinite{where}:"
+            f" {self._report} names the examples, and the last checkpoint is kept; mend them, lower optimizer.lr or set"
+            " trainer.gradient_clip_val"
+        )
+
+    @property
+    def _report(self) -> Path:
+        return Path(self.trainer.default_root_dir) / "non_finite.json"
+
+    def _record(self, facts: dict[str, Any]) -> None:
+        if self.trainer.is_global_zero:
+            record(self._report, facts | {"seed": self.seed})
 
     def _of_any_rank(self, module: str | None) -> str | None:
         """The module that a rank has named; None if none has."""
