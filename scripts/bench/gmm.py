@@ -5,8 +5,9 @@
 
 Every contender starts at the same K data points with the data's variance and equal weights, and takes the same number of
 iterations. Rounds are interleaved; a table cell is the median of CPU seconds an iteration (wall-clock on a GPU), everything
-that `fit` does divided by the iterations. "floor" is the two bare matrix products of an iteration. "ll" is the mean
-log-likelihood of the parameters found, by one float64 evaluation, less jensen's float64 one.
+that `fit` does divided by the iterations. "floor" is the two bare matrix products of an iteration, and "of peak" what the
+rate of those in jensen's time is of the rate of a large square product. "ll" is the mean log-likelihood of the parameters
+found, by one float64 evaluation, less jensen's float64 one.
 --memory: peak memory of a fit beyond the data, MiB (Linux). --target: time to scikit-learn's own final log-likelihood at its
 tolerance, jensen with its acceleration.
 """
@@ -199,6 +200,15 @@ def products(w: Workload, dtype: torch.dtype, device: str) -> Callable[[], float
     return once
 
 
+def peak(dtype: torch.dtype, device: str) -> float:
+    """Products of large square matrices, floating-point operations a second."""
+    size = 1024 if device == "cpu" else 8192
+    a, b = torch.randn(2, size, size, dtype=dtype, device=device)
+    out = torch.empty_like(a)
+    times = [timed(lambda: torch.mm(a, b, out=out), device)[0] for _ in range(6)]
+    return 2 * size**3 / min(times[1:])
+
+
 def high_water(fit: Callable[[], Any]) -> float:
     """MiB by which a call raises the process's peak of resident memory (Linux)."""
     Path("/proc/self/clear_refs").write_text("5")
@@ -235,11 +245,15 @@ def compare(name: str, dtype: str, options: argparse.Namespace) -> None:
                 fitted[contender] = f"fails: {str(error).splitlines()[0][:60]}"
                 del runs[contender]
     ours = statistics.median(times["jensen"])
-    rate = 4 * w.points * w.components * STRUCTURES[w.covariance].width(w.dim) / statistics.median(bare) / 1e9
+    work = 4 * w.points * w.components * STRUCTURES[w.covariance].width(w.dim)
+    best = peak(getattr(torch, dtype), options.device)
     shape = f"{w.points:,} x {w.dim}, K={w.components}, {w.covariance}"
     print(f"\n{name} {dtype}: {shape}, {w.iterations} iterations; log-likelihood {reference:.8f}")
     least = statistics.median(bare)
-    print(f"  {'floor':12} {least * 1e3:10.3f} ms/it {least / ours:6.2f}x   {rate:,.0f} GFLOP/s")
+    print(
+        f"  {'floor':12} {least * 1e3:10.3f} ms/it {least / ours:6.2f}x   {work / least / 1e9:,.0f} GFLOP/s, jensen"
+        f" {work / ours / 1e9:,.0f}, {100 * work / ours / best:.0f} % of peak"
+    )
     for contender, seconds in times.items():
         if isinstance(fitted.get(contender), str) or not seconds:
             print(f"  {contender:12} {fitted.get(contender)}")
@@ -256,6 +270,7 @@ def target(options: argparse.Namespace) -> None:
     w = TARGET
     x = data("", w)
     means = start("", w, x)
+    jensen_run(w, x, means, options.device, max_iter=2)()  # warms up
     for tolerance in (1e-3, 1e-5):
         seconds, fitted = sklearn_run(w, x, means, "cpu", tol=tolerance)()
         goal = judge(fitted, w, x)
@@ -290,7 +305,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore")
-    print(f"torch {torch.__version__}, {options.threads} thread(s), {options.device}, {options.rounds} rounds")
+    name = torch.cuda.get_device_name(options.device) if options.device != "cpu" else "cpu"
+    print(f"torch {torch.__version__}, {options.threads} thread(s), {name}, {options.rounds} rounds")
     for name in options.workloads:
         for dtype in options.dtypes:
             compare(name, dtype, options)

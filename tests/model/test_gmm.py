@@ -357,6 +357,14 @@ def test_a_start_that_cannot_proceed_does_not_end_the_others():
 
 
 @pytest.mark.parametrize("accelerate", [False, True])
+def test_without_a_tolerance_max_iter_ends_the_fit(accelerate):
+    """Long after it is at the maximum, where rounding alone moves the log-likelihood, up or down."""
+    gmm = GMM(2, tolerance=0.0, max_iter=300, accelerate=accelerate).fit(blobs(60, 2, 2))
+    assert gmm.iterations == 300
+    assert not gmm.converged
+
+
+@pytest.mark.parametrize("accelerate", [False, True])
 def test_a_float32_fit_ends_where_the_float64_one_does(accelerate, monkeypatch):
     """Rough while it gains much, in float64 at the end: the farthest component is 650 deviations from the origin."""
     rng = np.random.default_rng(0)

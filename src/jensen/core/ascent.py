@@ -219,7 +219,7 @@ def ascend(
         accepted = one if chosen is None else chosen.to(limit)
         history.append((q, own, found.log_likelihood, belief, accepted, zero if seen is None else one))
         gain = max(a - b for a, b in zip(objective, last, strict=True)) / total if phase != 2 else math.inf
-        done = exact and gain < tolerance
+        done = exact and 0 < tolerance > gain
         if every:
             best, last, seen = p, objective, found
         else:  # where extrapolation failed everything is as before it, and the next iterate the one it was to replace
