@@ -76,7 +76,7 @@ def test_the_layer_and_its_gradient(gradient):
     layer = EMLayer(3, dim=3, covariance="full", gradient=gradient, steps=100 if gradient == "implicit" else 5).double()
     found = []
     for device in ("cpu", "cuda"):
-        x = sets.to(device).requires_grad_()
+        x = sets.to(device).clone().requires_grad_()
         layer.to(device)(x).log_likelihood.sum().backward()
         found.append(x.grad.cpu())
     torch.testing.assert_close(found[1], found[0], rtol=1e-6, atol=1e-8)

@@ -128,7 +128,8 @@ class Points:
             whole = part if whole is None else whole + part
             total += float(w.sum())
             drawn = torch.rand(len(x), generator=generator, dtype=torch.float64)
-            chosen = (drawn < farthest).nonzero().squeeze(1)
+            # Of many at once those below the bound are four times as many as are kept, give or take a hundredth.
+            chosen = (drawn < min(farthest, 4 * _KEPT / len(drawn))).nonzero().squeeze(1)
             keys, chosen = torch.cat([keys, drawn[chosen]]), chosen.to(x.device)
             kept, kept_weights = torch.cat([kept, x[chosen]]), torch.cat([kept_weights, w[chosen]])
             if len(keys) > 2 * _KEPT:
