@@ -109,7 +109,7 @@ def sklearn_run(w: Workload, x: np.ndarray, means: np.ndarray, device: str, **op
         "max_iter": w.iterations,
     }
     return lambda: timed(
-        lambda: GaussianMixture(w.components, covariance_type=w.covariance, **settings | options).fit(x), "cpu"
+        lambda: GaussianMixture(w.components, covariance_type=w.covariance, **settings | options).fit(x), device
     )
 
 
@@ -272,7 +272,7 @@ def target(options: argparse.Namespace) -> None:
     means = start("", w, x)
     jensen_run(w, x, means, options.device, max_iter=2)()  # warms up
     for tolerance in (1e-3, 1e-5):
-        seconds, fitted = sklearn_run(w, x, means, "cpu", tol=tolerance)()
+        seconds, fitted = sklearn_run(w, x, means, options.device, tol=tolerance)()
         goal = judge(fitted, w, x)
         print(f"\ntarget: {w.points:,} x {w.dim}, K={w.components}, {w.covariance}; scikit-learn at tol {tolerance:g}:")
         print(f"  sklearn          {seconds:8.2f} s {fitted.n_iter_:5d} iterations   log-likelihood {goal:.8f}")
