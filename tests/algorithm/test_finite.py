@@ -134,7 +134,7 @@ def test_a_held_out_loss_ends_the_run_before_its_diagnostics(configure, tmp_path
     monkeypatch.setattr(Breaks, "always", True)
     with pytest.raises(InputError) as stopped:
         train(cfg, tmp_path)
-    assert "in the validation after step 6, where the loss is NaN" in str(stopped.value)
+    assert "held-out loss is NaN or infinite after step 6, first" in str(stopped.value)
     assert "first in the output of model.encoder.breaks:" in str(stopped.value)
     facts = json.loads((tmp_path / "non_finite.json").read_text())
     assert facts["held_out_rows"] == rows[20:21].tolist()
@@ -152,7 +152,7 @@ def test_an_update_that_breaks_the_parameters_is_told_from_a_batch_that_does(con
     [
         (
             "on_validation_start",
-            "in the validation after step 12, where the loss is NaN or infinite, because model.decoder.0.weight",
+            "held-out loss is NaN or infinite after step 12, because model.decoder.0.weight",
         ),
         ("on_validation_end", "model.decoder.0.weight is NaN or infinite after step 12"),
     ],

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
@@ -151,8 +152,7 @@ class Gradient(LightningModule):
     def snapshot(self, inference: Inference, factors: Tensor, names: tuple[str, ...], images: Tensor) -> Snapshot:
         """What the model says of the held-out set, for the diagnostics."""
         model = self.model
-        if not all(bool(part.isfinite().all()) for part in inference.bound):
-            self._end_at_held_out()
+        self._check_held_out(torch.stack([*inference.bound]))
 
         def draw(count: int) -> Tensor:
             return model.prior.sample(fold(0, "samples"), torch.arange(count, device=self.device), model.latent_dim)
@@ -204,8 +204,7 @@ class Gradient(LightningModule):
     def _log_epoch(self, tag: str) -> None:
         """Means over all examples of all ranks, to the loggers and to the callbacks that monitor them."""
         *totals, count = sums = self.trainer.strategy.reduce(torch.stack(self._sums).sum(0), reduce_op="sum")
-        if not bool(sums.isfinite().all()):
-            self._end_at_held_out()
+        self._check_held_out(sums)
         self._sums.clear()
         means = {name: total / count for name, total in zip(TERMS, totals, strict=True)}
         self.log_dict({f"{tag}/{name}": mean for name, mean in means.items()}, logger=False)
@@ -353,8 +352,12 @@ class Gradient(LightningModule):
             " trainer.gradient_clip_val or algorithm.non_finite=skip"
         )
 
+    def _check_held_out(self, values: Tensor) -> None:
+        """Ends training at `values`, the same on all ranks, of a validation that are not finite."""
+        if self.trainer.state.fn == TrainerFn.FITTING and not bool(values.isfinite().all()):
+            self._end_at_held_out()
+
     def _end_at_held_out(self) -> NoReturn:
-        """Ends the run, on all ranks, at a held-out loss that is not finite."""
         finite = torch.stack(self._sums).isfinite().all(1).tolist()
         rows, module = torch.empty(0, dtype=torch.long, device=self.device), None
         if not all(finite):
@@ -370,9 +373,8 @@ class Gradient(LightningModule):
         self._record({"step": self.global_step, "module": module, "parameters": parameters, "held_out_rows": rows.tolist()})
         where = f", because {parameters[0]} is" if parameters else f", first in the output of {module}" if module else ""
         raise InputError(
-            f"training stopped in the validation after step {self.global_step}, where the loss is NaN or infinite{where}:"
-            f" {self._report} names the examples, and the last checkpoint is kept; mend them, lower optimizer.lr or set"
-            " trainer.gradient_clip_val"
+            f"the held-out loss is NaN or infinite after step {self.global_step}{where}: {self._report} names the examples, and"
+            " the last checkpoint is kept; mend them, lower optimizer.lr or set trainer.gradient_clip_val"
         )
 
     @property
