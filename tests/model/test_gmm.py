@@ -345,6 +345,24 @@ def test_collapsing_components_are_seeded_anew_and_the_floor_holds(covariance):
         assert any(event.reason == "collapsed" for event in gmm.reseeded)
 
 
+@every_covariance
+def test_what_a_fit_leaves_is_fit_for_gradients(covariance):
+    """Of the density in the points, and in the parameters, in five dimensions that no fit before has seen."""
+    x = torch.as_tensor(blobs(200, 5))
+    gmm = GMM(2, covariance, max_iter=3).fit(x)
+    points = x.clone().requires_grad_()
+    gmm.log_prob(points).sum().backward()
+    assert points.grad.isfinite().all()
+    mean = gmm.mean.clone().requires_grad_()
+    p = gmm.mixture
+    torch.func.functional_call(gmm, {"mean": mean}, (x,)).sum().backward()
+    assert mean.grad.abs().sum() > 0
+    natural = type(p.components)(mean, *p.components[1:]).natural().sum()
+    assert natural.requires_grad
+    natural.backward()
+    gmm.mean.add_(0)  # in place, outside
+
+
 def test_a_start_that_cannot_proceed_does_not_end_the_others():
     """Without a floor a component that holds copies of one point alone has an infinite likelihood."""
     x = np.concatenate([blobs(60, 2), np.full((40, 2), 30.0)])

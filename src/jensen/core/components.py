@@ -433,6 +433,7 @@ class Tied(NamedTuple):
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)  # they are kept, and must serve gradients too
 def _triangle(dim: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Of a symmetric `(D, D)` matrix: where its upper triangle is when flattened, what each entry of that counts in
     -x'Px/2, and where in the triangle each entry of the whole is."""

@@ -188,8 +188,15 @@ class GMM(nn.Module):
         x: a tensor, a numpy array or memory map, or a DataLoader (see `Points`); only a chunk is held at a time.
         Raises `InputError` for points that no mixture can be fitted to, before any work.
         """
-        generator = torch.Generator().manual_seed(self.seed)
         points = Points(x, weights, self._place.device)
+        # A sixth faster on few points. What a loader makes, and may keep, is to be fit for gradients.
+        with torch.inference_mode(points.array):
+            fitted = self._fit(points)
+        self._keep(fitted)
+        return self
+
+    def _fit(self, points: Points) -> Mixture:
+        generator = torch.Generator().manual_seed(self.seed)
         survey = points.survey(generator, self.missing)
         self._check(survey)
         # Rounded to the data's precision: then subtracting it adds no error of its own.
@@ -238,8 +245,7 @@ class GMM(nn.Module):
         fitted = mixture.shift(found.mixture, origin.double())
         if self._structure is Full:
             fitted = fitted._replace(components=fitted.components.full())
-        self._keep(self._ordered(fitted))
-        return self
+        return self._ordered(fitted)
 
     def _note(self, found: Ascent) -> None:
         self.history += found.history
