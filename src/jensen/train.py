@@ -4,9 +4,12 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__" and not {"-m", "--multirun"} & {*sys.argv}:
+    import atexit
+
     from jensen.core import signals
 
     signals.listen()  # the imports below take seconds, and a signal in them must not be lost
+    atexit.register(signals.ignore)
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate

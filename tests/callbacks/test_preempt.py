@@ -88,3 +88,22 @@ def test_a_signal_before_the_first_step_is_not_lost(tmp_path):
     assert "stopped by SIGTERM at step 0; the same command continues" in out
     assert "Traceback" not in err
     assert not list(tmp_path.rglob("*.ckpt"))
+
+
+LATE = """
+import os, signal
+
+class Late:
+    def __del__(self, kill=os.kill, process=os.getpid(), number=signal.SIGUSR1):
+        kill(process, number)
+
+late = Late()  # is deleted when the interpreter has taken its handlers back
+"""
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_signal_after_the_end_does_not_fail_a_run_that_is_finished(ignored):
+    """Seen on a busy SLURM machine: all was written, and the job failed while the interpreter ended."""
+    listen = "import atexit; from jensen.core import signals; signals.listen(); "
+    line = [sys.executable, "-c", listen + ("atexit.register(signals.ignore)" if ignored else "") + LATE]
+    assert subprocess.run(line).returncode == (0 if ignored else -signal.SIGUSR1)

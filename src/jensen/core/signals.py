@@ -50,6 +50,12 @@ def hold(held: bool) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK if held else signal.SIG_UNBLOCK, ASKING)
 
 
+def ignore() -> None:
+    """For `atexit`: the interpreter ends without handlers, and a signal would make a failure of a run that is finished."""
+    for number in ASKING:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _note(number: int, frame: FrameType | None) -> None:
     _noted.append(number)
 
