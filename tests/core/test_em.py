@@ -169,6 +169,32 @@ def test_float32_products_are_float64_to_the_rounding_of_the_spread(structure):
     torch.testing.assert_close(half.sums, whole.sums, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_few_responsibilities_in_many_dimensions_are_summed_by_component(weighted):
+    """The second pass knows from the first that most are negligible; one component is far from all points."""
+    generator = torch.Generator().manual_seed(0)
+    means = 3 * torch.randn(6, 40, generator=generator, dtype=torch.float64)
+    x = means[torch.arange(9000) % 5] + torch.randn(9000, 40, generator=generator, dtype=torch.float64)
+    weights = torch.rand(9000, generator=generator, dtype=torch.float64) if weighted else None
+    factor = torch.eye(40, dtype=torch.float64) + 0.1 * torch.randn(6, 40, 40, generator=generator, dtype=torch.float64).tril()
+    p = Mixture(
+        torch.full((2, 6), 1 / 6, dtype=torch.float64).log(), Full(means + torch.zeros(2, 1, 1), factor.expand(2, -1, -1, -1))
+    )
+    stream = Stream(chunked(x, weights), 9000, torch.zeros(40, dtype=torch.float64))
+    first, second = stream(p), stream(p)
+    assert stream._share < 0.3
+    torch.testing.assert_close(second.log_likelihood, first.log_likelihood, rtol=1e-14, atol=0)
+    torch.testing.assert_close(second.sums, first.sums, rtol=1e-11, atol=1e-8)
+    assert not torch.equal(second.sums, first.sums)
+    assert (second.sums[:, 5] == 0).all()  # and the M-step leaves a component without points as it is
+    after, one = em.m_step(p, moments(p, second)), Mixture(p.log_weight[0, :5], Full(means[:5], factor[:5]))
+    assert torch.equal(after.components.mean[:, 5], p.components.mean[:, 5])
+    r = em.e_step(x, one) if weights is None else em.e_step(x, one) * weights[:, None]
+    plain = em.m_step(one, one.components.moments(x, r))
+    for found, expected in zip(after.components, plain.components, strict=True):
+        torch.testing.assert_close(found[1, :5], expected, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_responsibilities_are_never_subnormal_numbers(dtype):
     """A product with them takes a hundred times as long."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from jensen.core.components import Moments
 from jensen.core.mixture import Mixture
+from jensen.core.sums import sums
 
 Chunks = Callable[[int], Iterable[tuple[Tensor, Tensor | None]]]
 """Gives the points `(n, D)` and their weights `(n,)` or None, once a call, in chunks of at most the size asked for."""
@@ -71,6 +72,7 @@ class Stream:
         self._buffers: dict[tuple[str, torch.dtype], Tensor] = {}
         self._kept: tuple[object, Tensor, Tensor | None] | None = None
         self._scatter: Tensor | None = None
+        self._share = 1.0
 
     def chunk(self, p: Mixture, dtype: torch.dtype) -> int:
         """Points in a chunk."""
@@ -89,7 +91,7 @@ class Stream:
         coefficient = coefficient.reshape(rows, width)
         rounded = coefficient.to(dtype)
         total: Tensor | float = 0.0
-        sums: Tensor | float = 0.0
+        found = sums(structure, rows, dim, dtype, mean.device, self._share)
         scatter = mean.new_zeros(dim, dim) if self._scatter is None else self._scatter
         # Smaller responsibilities would be subnormal numbers: exp and the products are ten times slower on those.
         low = -650.0 if dtype == torch.float64 else -75.0
@@ -103,23 +105,21 @@ class Stream:
             log_prob = evidence.log_().add_(top).squeeze(1)
             part = (log_prob if weight is None else log_prob * weight).sum(-1, dtype=torch.float64)
             total = part if isinstance(total, float) else total + part
-            # This order of the product is twice as fast in MKL as r @ features'.
-            part = torch.mm(features, r.T).double()
-            sums = part if isinstance(sums, float) else sums + part
+            found.add(features, r, weight)
             if common is not None and self._scatter is None:
                 points = features[1:].double()
                 scatter += (points if weight is None else points * weight) @ points.T
         assert isinstance(total, Tensor), "no points"
-        assert isinstance(sums, Tensor)
+        result, self._share = found.result(), found.share
         if rounded is not coefficient:
-            total = total + ((coefficient - rounded) * sums.T).view(-1, components * width).sum(1)
+            total = total + ((coefficient - rounded) * result).view(-1, components * width).sum(1)
         total = total.view(mean.shape[:-2])
         total = total if beta == 1 else beta * total
         if common is not None:
             self._scatter = scatter  # the same whatever the mixture
             total = total - 0.5 * (common * scatter).sum((-2, -1))
-        sums = sums.T.reshape(*mean.shape[:-1], width)
-        return Statistics(total, sums, scatter.expand(*mean.shape[:-2], dim, dim))
+        result = result.reshape(*mean.shape[:-1], width)
+        return Statistics(total, result, scatter.expand(*mean.shape[:-2], dim, dim))
 
     def _features(self, p: Mixture, dtype: torch.dtype) -> Iterable[tuple[Tensor, Tensor | None]]:
         """`(P, n)` and `(n,)` of each chunk."""
