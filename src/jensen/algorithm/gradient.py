@@ -20,7 +20,6 @@ from typing import Any, NoReturn
 
 import torch
 from pytorch_lightning import LightningModule
-from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
@@ -93,6 +92,7 @@ class Gradient(LightningModule):
         self._terms: list[dict[str, Tensor]] = []
         self._watched = FirstSteps()
         self._before: list[Tensor] = []
+        self._fitting = False
 
     def setup(self, stage: str) -> None:
         self.objective.dataset_size = self.trainer.datamodule.train_size
@@ -235,7 +235,7 @@ class Gradient(LightningModule):
 
     def on_fit_start(self) -> None:
         """Refuses what could only fail, or mislead, later."""
-        trainer = self.trainer
+        trainer, self._fitting = self.trainer, True
         check_choice("trainer.precision", trainer.precision, PRECISIONS)
         if not trainer.datamodule.shuffle:
             raise InputError("data.shuffle is false: expected true, since training by gradient is continued amid an epoch")
@@ -261,6 +261,9 @@ class Gradient(LightningModule):
             raise InputError(
                 f"model.decoder gives shape {list(shape)} for examples of shape {list(x.shape[1:])}: expected the same shape"
             )
+
+    def on_fit_end(self) -> None:
+        self._fitting = False
 
     def on_train_start(self) -> None:
         trainer = self.trainer
@@ -354,7 +357,7 @@ class Gradient(LightningModule):
 
     def _check_held_out(self, values: Tensor) -> None:
         """Ends training at `values`, the same on all ranks, of a validation that are not finite."""
-        if self.trainer.state.fn == TrainerFn.FITTING and not bool(values.isfinite().all()):
+        if self._fitting and not bool(values.isfinite().all()):
             self._end_at_held_out()
 
     def _end_at_held_out(self) -> NoReturn:
