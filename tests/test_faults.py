@@ -24,10 +24,6 @@ def test_killed_runs_end_as_if_nobody_had_killed_them():
     assert int(said.splitlines()[-1].split(" kills")[0]) >= 3
 
 
-def test_one_of_two_ranks_is_killed():
-    assert ", 0 not" in faults("1", "0", "two ranks")
-
-
 @pytest.mark.slow
 def test_many_kills_of_every_kind_of_run():
     assert ", 0 not" in faults("60", "1")
