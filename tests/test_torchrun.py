@@ -37,22 +37,14 @@ class DieOnce(Callback):
 
 
 def run(folder, machines, *overrides):
-    """Two ranks under an agent of torchrun each, as on two machines, or both under one; what rank 0's agent printed."""
+    """Two ranks under an agent of torchrun each, as on two machines, or both under one; what the agents printed."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
     environment |= {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
     if machines == 1:
         where, devices = ("--standalone", "--nproc-per-node", "2"), ("trainer.devices=2",)
     else:
-        where = (
-            "--nnodes",
-            "2",
-            "--nproc-per-node",
-            "1",
-            "--rdzv-backend",
-            "c10d",
-            "--rdzv-endpoint",
-            f"127.0.0.1:{free_port()}",
-        )
+        meeting = f"--nnodes 2 --nproc-per-node 1 --rdzv-backend c10d --rdzv-endpoint 127.0.0.1:{free_port()}"
+        where = tuple(meeting.split())
         devices = ("trainer.devices=1", "trainer.num_nodes=2")
     line = [*TORCHRUN, *where, *TRAIN, *RUN, *devices, f"hydra.run.dir={folder.name}", *overrides]
     settings = {"cwd": folder.parent, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

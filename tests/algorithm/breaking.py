@@ -45,3 +45,16 @@ class BreakingBeta(Beta):
         now = int(step) >= self.at if self.always else int(step) == self.at
         loss = super().forward(inference, step)
         return loss * torch.inf if here and self.training and now else loss
+
+
+class BreakingHeldOut(Beta):
+    """beta = 4, but from step `at` the held-out loss of one rank is infinite."""
+
+    def __init__(self, at: int, rank: int) -> None:
+        super().__init__(4.0)
+        self.at, self.rank = at, rank
+
+    def forward(self, inference: Inference, step: Tensor) -> Tensor:
+        loss = super().forward(inference, step)
+        here = distributed.is_initialized() and distributed.get_rank() == self.rank
+        return loss * torch.inf if here and not self.training and int(step) >= self.at else loss

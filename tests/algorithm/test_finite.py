@@ -190,6 +190,17 @@ def test_two_ranks_agree_on_a_loss_that_one_of_them_has(tmp_path, monkeypatch, w
     assert json.loads((tmp_path / "run" / "non_finite.json").read_text())["step"] == 7
 
 
+@pytest.mark.slow
+def test_two_ranks_agree_on_a_held_out_loss_that_one_of_them_has(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
+    breaking = ("~objective", "+objective={_target_:breaking.BreakingHeldOut,at:12,rank:1}", "diagnostics=[rate]")
+    done = command(*RUN, *breaking, "trainer=ddp", "trainer.devices=2", f"hydra.run.dir={tmp_path}/run", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "the held-out loss is NaN or infinite after step 12" in done.stderr
+    assert checkpoint(tmp_path / "run")["global_step"] == 6
+
+
 def test_an_unknown_choice_is_refused(configure):
     with pytest.raises(Exception, match="non_finite is 'ignore': expected one of stop, skip"):
         instantiate(configure(*RUN, "algorithm.non_finite=ignore").algorithm)

@@ -8,6 +8,8 @@ it; then its batch can be looked at:
     algorithm, step = jensen.run.restored(run)
     data = instantiate(jensen.run.configuration(run).data)
     inference = algorithm.infer(data.batch(facts["rows"], facts["step"]), facts["step"])
+
+A held-out loss that is not finite ends the run too; then `held_out_rows` in the file are rows of the held-out set.
 """
 
 import math

@@ -72,7 +72,7 @@ class Stream:
         self._buffers: dict[tuple[str, torch.dtype], Tensor] = {}
         self._kept: tuple[object, Tensor, Tensor | None] | None = None
         self._scatter: Tensor | None = None
-        self._share = 1.0
+        self._share = 1.0  # of the responsibilities, those that counted in the last pass (`core.sums`)
 
     def chunk(self, p: Mixture, dtype: torch.dtype) -> int:
         """Points in a chunk."""
