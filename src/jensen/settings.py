@@ -2,14 +2,12 @@
 
 from omegaconf import DictConfig
 
-from jensen.core.errors import InputError, check_count, check_number
+from jensen.core.errors import InputError, check_count, check_number, check_seed
 
 
 def check(cfg: DictConfig) -> None:
     """Raises: InputError: the seed or a number of the trainer is none that a run can have."""
-    check_count("seed", cfg.seed, 0)
-    if cfg.seed >= 1 << 32:
-        raise InputError(f"seed is {cfg.seed}: expected an integer below 2^32")
+    check_seed("seed", cfg.seed)
     trainer = cfg.trainer
     for key in ("log_every_n_steps", "accumulate_grad_batches", "num_nodes"):
         check_count(f"trainer.{key}", trainer[key])

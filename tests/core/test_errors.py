@@ -8,7 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jensen.core.errors import InputError, check_choice, check_count, check_list, check_number, check_path
+from jensen.core.errors import (
+    InputError,
+    check_choice,
+    check_count,
+    check_flag,
+    check_list,
+    check_number,
+    check_path,
+    check_seed,
+)
 
 
 def test_an_input_error_is_a_value_error():
@@ -28,6 +37,30 @@ def test_counts_that_do_not(value, least):
     with pytest.raises(InputError) as caught:
         check_count("latent_dim", value, least)
     assert str(caught.value) == f"latent_dim is {value!r}: expected an integer of at least {least}"
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_flags_that_pass(value):
+    check_flag("fused", value)
+
+
+@pytest.mark.parametrize("value", [1, 0, 1.0, math.nan, "true", "false", "", None, [], [True]])
+def test_nothing_is_a_flag_by_its_truth(value):
+    with pytest.raises(InputError) as caught:
+        check_flag("optimizer.fused", value)
+    assert str(caught.value) == f"optimizer.fused is {value!r}: expected true or false"
+
+
+@pytest.mark.parametrize("value", [0, 1, (1 << 32) - 1])
+def test_seeds_that_every_generator_takes(value):
+    check_seed("seed", value)
+    np.random.RandomState(value)
+
+
+@pytest.mark.parametrize("value", [-1, 1 << 32, 10**30, 1.0, math.nan, True, "1", None, [1]])
+def test_seeds_that_one_of_them_does_not(value):
+    with pytest.raises(InputError, match="^seed is .*: expected an integer (of at least 0|below 2\\^32)$"):
+        check_seed("seed", value)
 
 
 @pytest.mark.parametrize("value", [0, 1, -1, 0.0, -0.0, 1e308, -1e308, 5e-324, np.float64(2), np.float32(2), Fraction(1, 3)])

@@ -34,6 +34,19 @@ def _is_finite(value: Real) -> bool:
         return False
 
 
+def check_flag(name: str, value: object) -> None:
+    """Refuse a `value` that is not True or False: by its truth, "false" would be true and NaN as well."""
+    if not isinstance(value, bool):
+        raise InputError(f"{name} is {value!r}: expected true or false")
+
+
+def check_seed(name: str, value: object) -> None:
+    """Refuse a `value` that is not an integer in [0, 2^32), which every generator takes (numpy's take no more)."""
+    check_count(name, value, 0)
+    if int(value) >= 1 << 32:  # type: ignore[call-overload]
+        raise InputError(f"{name} is {value!r}: expected an integer below 2^32")
+
+
 def check_path(name: str, value: object) -> None:
     """Refuse a `value` that is no path."""
     if not isinstance(value, str | PathLike) or not str(value):

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from jensen.core.errors import check_count
+from jensen.core.errors import check_count, check_seed
 from jensen.scores.inputs import Floats, Labels, check
 from jensen.scores.interventions import Groups, draw_groups, draw_rows, groups
 from jensen.scores.linear import logistic
@@ -41,7 +41,7 @@ def beta_vae(
     Returns:
         beta_vae; train_accuracy; per_factor `(F,)`, the test accuracy on each factor's features; chance; train, test, batch.
     """
-    check_count("seed", seed, 0)
+    check_seed("seed", seed)
     for name, value in (("train", train), ("test", test), ("batch", batch)):
         check_count(name, value)
     z, v = check(codes, factors)

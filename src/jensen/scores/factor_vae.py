@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from jensen.core.errors import check_count, check_number
+from jensen.core.errors import check_count, check_number, check_seed
 from jensen.scores.inputs import Floats, check
 from jensen.scores.interventions import Groups, draw_groups, draw_rows, groups
 
@@ -46,7 +46,7 @@ def factor_vae(
         votes; active `(D,)`, the latents that were not pruned; std `(D,)`; chance; train, test, batch.
     """
     check_number("threshold", threshold, 0)
-    check_count("seed", seed, 0)
+    check_seed("seed", seed)
     for name, value in (("train", train), ("test", test)):
         check_count(name, value)
     check_count("batch", batch, 2)

@@ -5,7 +5,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from jensen.core.errors import InputError, check_count
+from jensen.core.errors import InputError, check_count, check_seed
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -125,7 +125,7 @@ def standardised(codes: Floats, like: Floats | None = None) -> Floats:
 def some_rows(size: int, points: int, seed: int) -> npt.NDArray[np.int64]:
     """`points` rows of `size`, drawn without replacement with `seed`; of fewer, all of them in their order."""
     check_count("points", points, 2)
-    check_count("seed", seed, 0)
+    check_seed("seed", seed)
     return np.arange(size) if size <= points else np.random.default_rng(seed).permutation(size)[:points]
 
 
@@ -133,7 +133,7 @@ def split_rows(size: int, train: int, test: int, seed: int) -> tuple[npt.NDArray
     """`train` and `test` disjoint rows of `size`, drawn with `seed`; of fewer points, all in the same proportion."""
     check_count("train", train, 2)
     check_count("test", test, 1)
-    check_count("seed", seed, 0)
+    check_seed("seed", seed)
     if size < train + test:
         part = min(max(round(size * train / (train + test)), 2), size - 1)
         train, test = part, size - part

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from torch import Tensor
 from tqdm import tqdm
 
-from jensen.core.errors import check_count
+from jensen.core.errors import check_count, check_seed
 from jensen.scores.information import divide, entropies, top
 from jensen.scores.inputs import Floats, Labels, check, check_log_var, numbered
 from jensen.scores.mig_hist import gap, over_varying
@@ -56,7 +56,7 @@ def mig_exact(
     from joblib import Parallel, cpu_count, delayed
 
     check_count("samples", samples, 2)
-    check_count("seed", seed, 0)
+    check_seed("seed", seed)
     z, v = check(codes, factors)
     spread = np.exp(0.5 * check_log_var(log_var, z))
     labels, entropy = numbered(v), entropies(v)
