@@ -59,7 +59,7 @@ def test_seeds_that_every_generator_takes(value):
 
 @pytest.mark.parametrize("value", [-1, 1 << 32, 10**30, 1.0, math.nan, True, "1", None, [1]])
 def test_seeds_that_one_of_them_does_not(value):
-    with pytest.raises(InputError, match="^seed is .*: expected an integer (of at least 0|below 2\\^32)$"):
+    with pytest.raises(InputError, match=r"^seed is .*: expected an integer (of at least 0|below 2\^32)$"):
         check_seed("seed", value)
 
 
