@@ -57,7 +57,7 @@ SENTENCES = {
     "data.workers=1.5": "data.workers is 1.5: expected an integer of at least 0",
     "data.device=cudaa": "data.device is 'cudaa'",
     "data.device=meta:7 data.workers=1": "workers is 1 and device is meta:7: expected workers=0, or device=cpu",
-    "data.shuffle=perhaps": "data.shuffle is 'perhaps': expected one of True, False",
+    "data.shuffle=perhaps": "data.shuffle is 'perhaps': expected true or false",
     "data.shuffle=false": "data.shuffle is false: expected true",
     "data.x_shape=64": "data.x_shape is 64: expected a list",
     "data.x_shape=[1,-64,64]": "data.x_shape is -64: expected an integer of at least 1",
@@ -109,7 +109,7 @@ VECTORS = {
     "data=dsprites model=mlp data.path=null": "data.path is None: expected a path",
     "data=dsprites model=mlp data.path=/": "/ cannot be read (Is a directory): expected the npz file of dSprites",
     "data=mnist model=mlp data.root=null": "data.root is None: expected a path",
-    "data=mnist model=mlp data.download=perhaps": "data.download is 'perhaps': expected one of True, False",
+    "data=mnist model=mlp data.download=perhaps": "data.download is 'perhaps': expected true or false",
 }
 HYDRAS_OWN = {
     "objective.bta=1": "Could not override 'objective.bta'",

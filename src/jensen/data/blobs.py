@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from jensen.core.errors import check_count, check_number
+from jensen.core.errors import check_count, check_number, check_seed
 from jensen.core.random import fold, normal, permutation
 from jensen.data.examples import Examples, identity
 
@@ -24,6 +24,7 @@ def blobs(
         check_count(name, count)
     check_number("spread", spread, low=0)
     check_number("scale", scale, low=0)
+    check_seed("seed", seed)
     component = (torch.arange(size) % components)[permutation(fold(seed, "component"), size)]
     noise = normal(fold(seed, "points"), torch.arange(size), (dim,), torch.float64)
     points = centres(components, dim, spread, seed)[component] + scale * noise

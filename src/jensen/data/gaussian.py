@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from jensen.core.errors import InputError, check_count, check_list, check_number
+from jensen.core.errors import InputError, check_count, check_flag, check_list, check_number, check_seed
 from jensen.core.random import fold, normal
 from jensen.data.examples import Examples, identity
 
@@ -17,6 +17,13 @@ def covariance(variances: Sequence[float], rotate: bool = False, seed: int = 0) 
 
 
 def _root(variances: Sequence[float], rotate: bool, seed: int) -> Tensor:
+    check_list("variances", variances)
+    if not len(variances):
+        raise InputError("variances is empty: expected one positive number for each dimension")
+    for value in variances:
+        check_number("variances", value, low=1e-12)
+    check_flag("rotate", rotate)
+    check_seed("seed", seed)
     dim = len(variances)
     axes = torch.eye(dim, dtype=torch.float64)
     if rotate:
@@ -41,11 +48,8 @@ def gaussian(
         InputError: a variance that is not positive, or fewer points than `exact` needs (one more than dimensions).
     """
     check_count("size", size)
-    check_list("variances", variances)
-    if not len(variances):
-        raise InputError("variances is empty: expected one positive number for each dimension")
-    for value in variances:
-        check_number("variances", value, low=1e-12)
+    check_flag("exact", exact)
+    root = _root(variances, rotate, seed)
     if exact and size <= len(variances):
         raise InputError(f"size is {size}: expected more than {len(variances)} points, or exact=false")
     points = normal(fold(seed, "points", split), torch.arange(size), (len(variances),), torch.float64)
@@ -53,4 +57,4 @@ def gaussian(
         points = points - points.mean(0)
         scale = torch.linalg.cholesky(points.T @ points / size)
         points = torch.linalg.solve_triangular(scale, points.T, upper=False).T
-    return Examples((points @ _root(variances, rotate, seed).T).float(), identity)
+    return Examples((points @ root.T).float(), identity)

@@ -17,7 +17,7 @@ from torch.nn.functional import pad as pad_sides
 from torchvision.datasets import MNIST, FashionMNIST
 from torchvision.datasets.utils import download_url
 
-from jensen.core.errors import InputError, check_choice, check_count, check_path
+from jensen.core.errors import InputError, check_choice, check_count, check_flag, check_path
 from jensen.data.examples import Examples, pixels
 
 CLASSES = 10
@@ -87,7 +87,7 @@ def fashion_mnist(root: str | Path, split: str = "train", download: bool = False
 def _examples(dataset: type[MNIST], root: str | Path, split: str, download: bool, pad: int) -> Examples:
     check_path("root", root)
     check_choice("split", split, tuple(_PREFIXES))
-    check_choice("download", download, (True, False))
+    check_flag("download", download)
     check_count("pad", pad, 0)
     prefix = _PREFIXES[split]
     images_path, labels_path = _find(dataset, Path(root).expanduser(), prefix, download)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from jensen.core.batch import Batch
-from jensen.core.errors import InputError, check_choice, check_count, check_list
+from jensen.core.errors import InputError, check_count, check_flag, check_list, check_seed
 from jensen.core.random import fold, permutation
 from jensen.data.examples import Examples
 from jensen.data.order import InTurn, Shuffled
@@ -56,7 +56,8 @@ class DataModule(LightningDataModule):
         check_count("batch_size", batch_size)
         check_count("validation", validation, least=0)
         check_count("workers", workers, least=0)
-        check_choice("shuffle", shuffle, (True, False))
+        check_seed("seed", seed)
+        check_flag("shuffle", shuffle)
         check_list("x_shape", x_shape)
         for side in x_shape:
             check_count("x_shape", side)

@@ -2,7 +2,7 @@
 
 import torch
 
-from jensen.core.errors import check_count, check_number
+from jensen.core.errors import InputError, check_count, check_list, check_number, check_seed
 from jensen.core.random import fold, normal, permutation
 from jensen.data.examples import Examples, identity
 
@@ -22,6 +22,12 @@ def normals(
     check_count("size", size)
     check_number("alpha", alpha, low=0, high=1)
     check_number("sigma", sigma, low=0)
+    check_seed("seed", seed)
+    check_list("means", means)
+    if len(means) != 2:
+        raise InputError(f"means is {list(means)}: expected two numbers, one for each normal")
+    for mean in means:
+        check_number("means", mean)
     component = (torch.arange(size) >= round(alpha * size)).long()[permutation(fold(seed, "component"), size)]
     noise = normal(fold(seed, "points"), torch.arange(size), (1,), torch.float64)
     points = torch.tensor(list(means), dtype=torch.float64)[component].unsqueeze(1) + sigma * noise

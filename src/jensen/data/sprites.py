@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from jensen.core.errors import InputError, check_choice, check_count, check_list
+from jensen.core.errors import InputError, check_choice, check_count, check_list, check_seed
 from jensen.core.random import fold, permutation
 from jensen.data.cache import Array, cached
 from jensen.data.examples import Examples
@@ -144,6 +144,7 @@ def sprites(factors: Sequence[str] | None = None, size: int | None = None, seed:
 
 def subset(factors: Sequence[str] | None, size: int | None, seed: int, packed: Packed) -> Examples:
     """The examples that `sprites` describes, their images from `packed`."""
+    check_seed("seed", seed)
     if factors is not None:
         check_list("factors", factors)
     names = NAMES if factors is None else tuple(name for name in NAMES if name in factors)
