@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from jensen.algorithm.checks import check_shapes, check_stated
 from jensen.algorithm.finite import FirstSteps, first_module, not_finite, record
 from jensen.core import gaussian
 from jensen.core.batch import Batch
@@ -255,14 +256,12 @@ class Gradient(LightningModule):
             )
         x = trainer.datamodule.show(256).to(self.device, self.dtype)
         self.model.likelihood.check(x)
-        self.model.eval()  # a look leaves no trace in running statistics
-        with torch.no_grad():
-            shape = self.model.decode(self.model.encode(x[:1]).mean).shape[1:]
-        self.model.train()
-        if shape != x.shape[1:]:
-            raise InputError(
-                f"model.decoder gives shape {list(shape)} for examples of shape {list(x.shape[1:])}: expected the same shape"
-            )
+        model = self.model
+        parts = {f"model.{name}": part for name, part in model.named_children()} | {"objective": self.objective}
+        check_stated(parts, model.latent_dim, tuple(x.shape[1:]))
+        model.eval()  # a look leaves no trace in running statistics
+        check_shapes(model, x[:2])
+        model.train()
 
     def on_fit_end(self) -> None:
         self._fitting = False

@@ -59,6 +59,13 @@ def check_list(name: str, value: object) -> None:
         raise InputError(f"{name} is {value!r}: expected a list, such as {name}=[{value}]")
 
 
+def check_counts(name: str, values: object) -> None:
+    """Refuse `values` that are not a list of integers of at least 1: the sides of a shape, the widths of layers."""
+    check_list(name, values)
+    for value in values:  # type: ignore[attr-defined]
+        check_count(name, value)
+
+
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
     """Refuse a `value` that is not one of `choices`."""
     if value not in choices:

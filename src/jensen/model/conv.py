@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from jensen.core.errors import InputError, check_count
+from jensen.core.errors import InputError, check_count, check_counts, check_list
 from jensen.core.gaussian import Gaussian
 
 HALVINGS = 4
@@ -14,12 +14,13 @@ HALVINGS = 4
 
 def _corner(x_shape: Sequence[int], channels: Sequence[int], kernels: Sequence[int]) -> tuple[int, int]:
     """Height and width after the halvings."""
+    check_counts("x_shape", x_shape)
+    check_counts("channels", channels)
+    check_list("kernels", kernels)
     if len(channels) != HALVINGS or len(kernels) != HALVINGS:
         raise InputError(f"channels is {list(channels)} and kernels {list(kernels)}: expected {HALVINGS} of each")
-    for count in channels:
-        check_count("channels", count)
     for kernel in kernels:
-        if kernel not in (2, 4, 6):
+        if kernel not in (2, 4, 6) or isinstance(kernel, float):
             raise InputError(f"kernels is {list(kernels)}: expected each to be 2, 4 or 6, so that a side is halved exactly")
     factor = 2**HALVINGS
     if len(x_shape) != 3 or x_shape[1] % factor or x_shape[2] % factor:
@@ -31,8 +32,6 @@ def _corner(x_shape: Sequence[int], channels: Sequence[int], kernels: Sequence[i
 
 
 def _dense(widths: Sequence[int]) -> list[nn.Module]:
-    for width in widths:
-        check_count("hidden", width)
     return [layer for before, after in pairwise(widths) for layer in (nn.Linear(before, after), nn.ReLU())]
 
 
@@ -47,7 +46,10 @@ class ConvEncoder(nn.Module):
     ) -> None:
         super().__init__()
         check_count("latent_dim", latent_dim)
+        check_counts("hidden", hidden)
         corner = _corner(x_shape, channels, kernels)
+        self.x_shape = tuple(x_shape)
+        self.latent_dim = latent_dim
         layers: list[nn.Module] = []
         for before, after, kernel in zip([x_shape[0], *channels], channels, kernels, strict=False):
             layers += [nn.Conv2d(before, after, kernel, stride=2, padding=kernel // 2 - 1), nn.ReLU()]
@@ -68,9 +70,12 @@ class ConvDecoder(nn.Sequential):
         self, x_shape: Sequence[int], latent_dim: int, channels: Sequence[int], kernels: Sequence[int], hidden: Sequence[int]
     ) -> None:
         check_count("latent_dim", latent_dim)
+        check_counts("hidden", hidden)
         corner = _corner(x_shape, channels, kernels)
         layers = _dense([latent_dim, *hidden, channels[0] * math.prod(corner)])
         layers.append(nn.Unflatten(1, (channels[0], *corner)))
         for before, after, kernel in zip(channels, [*channels[1:], x_shape[0]], kernels, strict=True):
             layers += [nn.ConvTranspose2d(before, after, kernel, stride=2, padding=kernel // 2 - 1), nn.ReLU()]
         super().__init__(*layers[:-1])
+        self.x_shape = tuple(x_shape)
+        self.latent_dim = latent_dim

@@ -42,10 +42,11 @@ class FactorisedMixturePrior(nn.Module):
     ) -> None:
         super().__init__()
         self.learned = LearnedMixture((latent_dim, components, 1), fit, warmup, floor, dead, power, delay, forget)
+        self.latent_dim = latent_dim
         self.warmup = warmup
 
     def rate(self, posterior: Gaussian, z: Tensor, log_prior: Tensor | None = None) -> Tensor:
-        check_latents(len(self.learned.mean), posterior)
+        check_latents(self.latent_dim, posterior)
         return self.latent_rate(posterior).sum(-1)
 
     def latent_rate(self, posterior: Gaussian) -> Tensor:

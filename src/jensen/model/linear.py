@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from jensen.core.errors import check_count
+from jensen.core.errors import check_count, check_counts
 from jensen.core.gaussian import Gaussian
 
 
@@ -18,7 +18,10 @@ class LinearEncoder(nn.Module):
 
     def __init__(self, x_shape: Sequence[int], latent_dim: int) -> None:
         super().__init__()
+        check_counts("x_shape", x_shape)
         check_count("latent_dim", latent_dim)
+        self.x_shape = tuple(x_shape)
+        self.latent_dim = latent_dim
         self.mean = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(x_shape), latent_dim))
         self.log_var = nn.Parameter(torch.zeros(latent_dim))
 
@@ -31,5 +34,8 @@ class LinearDecoder(nn.Sequential):
     """W z + m, `(B, D)` to `(B, *event)`."""
 
     def __init__(self, x_shape: Sequence[int], latent_dim: int) -> None:
+        check_counts("x_shape", x_shape)
         check_count("latent_dim", latent_dim)
         super().__init__(nn.Linear(latent_dim, math.prod(x_shape)), nn.Unflatten(1, tuple(x_shape)))
+        self.x_shape = tuple(x_shape)
+        self.latent_dim = latent_dim

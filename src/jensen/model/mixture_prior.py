@@ -274,10 +274,11 @@ class MixturePrior(nn.Module):
     ) -> None:
         super().__init__()
         self.learned = LearnedMixture((components, latent_dim), fit, warmup, floor, dead, power, delay, forget)
+        self.latent_dim = latent_dim
         self.warmup = warmup
 
     def rate(self, posterior: Gaussian, z: Tensor, log_prior: Tensor | None = None) -> Tensor:
-        check_latents(self.learned.mean.shape[-1], posterior)
+        check_latents(self.latent_dim, posterior)
         return divergence(posterior, self.mixture())
 
     def latent_rate(self, posterior: Gaussian) -> Tensor:

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from jensen.core.errors import check_choice, check_count
+from jensen.core.errors import check_choice, check_count, check_counts
 from jensen.core.gaussian import Gaussian
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "softplus": nn.Softplus}
@@ -14,12 +14,16 @@ ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "softplus": nn
 
 def _layers(widths: Sequence[int], activation: str) -> list[nn.Module]:
     check_choice("activation", activation, tuple(ACTIVATIONS))
-    for width in widths:
-        check_count("hidden", width)
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]
     return layers
+
+
+def _check(x_shape: Sequence[int], latent_dim: int, hidden: Sequence[int]) -> None:
+    check_counts("x_shape", x_shape)
+    check_count("latent_dim", latent_dim)
+    check_counts("hidden", hidden)
 
 
 class MLPEncoder(nn.Module):
@@ -29,7 +33,9 @@ class MLPEncoder(nn.Module):
         self, x_shape: Sequence[int], latent_dim: int, hidden: Sequence[int] = (400,), activation: str = "relu"
     ) -> None:
         super().__init__()
-        check_count("latent_dim", latent_dim)
+        _check(x_shape, latent_dim, hidden)
+        self.x_shape = tuple(x_shape)
+        self.latent_dim = latent_dim
         widths = [math.prod(x_shape), *hidden]
         self.body = nn.Sequential(nn.Flatten(), *_layers(widths, activation), nn.Linear(widths[-1], 2 * latent_dim))
 
@@ -43,7 +49,9 @@ class MLPDecoder(nn.Sequential):
     def __init__(
         self, x_shape: Sequence[int], latent_dim: int, hidden: Sequence[int] = (400,), activation: str = "relu"
     ) -> None:
-        check_count("latent_dim", latent_dim)
+        _check(x_shape, latent_dim, hidden)
         widths = [latent_dim, *reversed(hidden)]
         layers = _layers(widths, activation)
         super().__init__(*layers, nn.Linear(widths[-1], math.prod(x_shape)), nn.Unflatten(1, tuple(x_shape)))
+        self.x_shape = tuple(x_shape)
+        self.latent_dim = latent_dim

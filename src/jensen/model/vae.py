@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from jensen.core.bound import Bound, Inference
+from jensen.core.errors import check_count
 from jensen.core.gaussian import Gaussian, bounded, sample
 from jensen.model.likelihood import Likelihood
 from jensen.model.prior import Prior
@@ -21,6 +22,7 @@ class VAE(nn.Module):
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, likelihood: Likelihood, prior: Prior, latent_dim: int) -> None:
         super().__init__()
+        check_count("latent_dim", latent_dim)
         self.encoder, self.decoder = encoder, decoder
         self.likelihood, self.prior = likelihood, prior
         self.latent_dim = latent_dim

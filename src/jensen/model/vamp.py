@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from jensen.core import gaussian, mixture
 from jensen.core.components import Diagonal
-from jensen.core.errors import InputError, check_count
+from jensen.core.errors import InputError, check_count, check_counts, check_flag
 from jensen.core.gaussian import Gaussian
 from jensen.core.mixture import Mixture
 from jensen.core.random import fold, normal, uniform
@@ -33,8 +33,9 @@ class VampPrior(nn.Module):
     def __init__(self, pseudo_inputs: int, x_shape: Sequence[int], unit: bool = True) -> None:
         super().__init__()
         check_count("pseudo_inputs", pseudo_inputs)
-        for side in x_shape:
-            check_count("x_shape", side)
+        check_counts("x_shape", x_shape)
+        check_flag("unit", unit)
+        self.x_shape = tuple(x_shape)
         self.unit = unit
         self.raw = nn.Parameter(torch.randn(pseudo_inputs, *x_shape))
         self._encode: Callable[[Tensor], Gaussian] | None = None

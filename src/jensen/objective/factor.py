@@ -9,7 +9,7 @@ from torch.func import functional_call
 from torch.nn.functional import softplus
 
 from jensen.core.bound import Inference
-from jensen.core.errors import check_count, check_number
+from jensen.core.errors import InputError, check_count, check_counts, check_list, check_number, check_seed
 from jensen.core.minibatch import gather_minibatch, minibatch_row
 from jensen.core.random import bits, fold
 from jensen.core.ranks import world
@@ -50,11 +50,15 @@ class Factor(Objective):
     ) -> None:
         super().__init__()
         check_count("latent_dim", latent_dim)
-        for width in hidden:
-            check_count("hidden", width)
+        check_counts("hidden", hidden)
         check_number("lr", lr, low=0)
+        check_list("betas", betas)
+        if len(betas) != 2:
+            raise InputError(f"betas is {[*betas]}: expected two numbers, such as betas=[0.5,0.9]")
         for beta in betas:
             check_number("betas", beta, low=0, high=1)
+        check_seed("seed", seed)
+        self.latent_dim = latent_dim
         self.gamma = as_schedule("gamma", gamma, low=0)
         layers: list[nn.Module] = []
         for before, after in pairwise([latent_dim, *hidden]):

@@ -1,0 +1,72 @@
+"""What a model is refused for before its first step: parts that do not fit each other or the data.
+
+Sizes that differ need not fail. A single latent beside two would be broadcast: one draw, used twice, trains without a word.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from jensen.core.errors import InputError
+from jensen.model.vae import VAE
+
+T = TypeVar("T")
+
+
+def check_stated(parts: dict[str, nn.Module], latent_dim: int, x_shape: tuple[int, ...]) -> None:
+    """Refuse a part whose own `latent_dim` or `x_shape` is not that of the model and the data.
+
+    Args:
+        parts: by the key of the configuration that makes them.
+    """
+    for name, part in parts.items():
+        stated = getattr(part, "latent_dim", latent_dim)
+        if stated != latent_dim:
+            raise InputError(
+                f"{name}.latent_dim is {stated} but model.latent_dim is {latent_dim}: expected one number of latents in all"
+                " parts; set latent_dim alone, which all of them take"
+            )
+        shape = getattr(part, "x_shape", x_shape)
+        if shape != x_shape:
+            raise InputError(
+                f"{name}.x_shape is {list(shape)} but examples have shape {list(x_shape)}: expected one shape in all parts;"
+                " set data.x_shape alone, which all of them take"
+            )
+
+
+@torch.no_grad()
+def check_shapes(model: VAE, x: Tensor) -> None:
+    """Refuse a model whose parts, ours or a user's, give other shapes for `x` `(B, *event)` than its bound is made of."""
+    examples = f"{len(x)} examples of shape {list(x.shape[1:])}"
+    codes = f"{len(x)} codes of {model.latent_dim} latents"
+    latents = (len(x), model.latent_dim)
+
+    posterior = _tried("model.encoder", examples, lambda: model.encode(x))
+    for part in posterior:
+        _check_shape("model.encoder", examples, part, latents)
+    z = posterior.mean
+    output = _tried("model.decoder", codes, lambda: model.decoder(z))
+    _check_shape("model.decoder", codes, output, tuple(x.shape))
+    bounds = {
+        "model.likelihood.distortion": lambda: model.likelihood.distortion(output, x),
+        "model.prior.rate": lambda: model.prior.rate(posterior, z),
+        "model.prior.log_prob": lambda: model.prior.log_prob(z),
+    }
+    for name, bound in bounds.items():
+        _check_shape(name, codes, _tried(name, codes, bound), (len(x),))
+
+
+def _tried(name: str, told: str, part: Callable[[], T]) -> T:
+    """What the part makes of it; torch's own words are the reason where it makes nothing."""
+    try:
+        return part()
+    except (RuntimeError, IndexError, TypeError) as error:
+        why = str(error).strip().partition("\n")[0]
+        raise InputError(f"{name} cannot take {told} ({why}): expected parts of one size; change its sizes") from error
+
+
+def _check_shape(name: str, told: str, found: Tensor, expected: tuple[int, ...]) -> None:
+    if tuple(found.shape) != expected:
+        raise InputError(f"{name} gives shape {list(found.shape)} for {told}: expected {list(expected)}; change its sizes")
