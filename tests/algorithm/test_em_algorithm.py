@@ -7,14 +7,18 @@ import sys
 
 import pytest
 import torch
+from pytorch_lightning import Trainer
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 from sklearn.mixture import GaussianMixture
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from jensen.algorithm.em import EM
 from jensen.core.errors import InputError
 from jensen.data.blobs import blobs
-from jensen.model.gmm import STRUCTURES
+from jensen.data.examples import Examples, identity
+from jensen.data.module import DataModule
+from jensen.model.gmm import GMM, STRUCTURES
 from jensen.train import train
 
 QUICK = ("experiment=gmm", "data.size=700", "data.validation=100", "data.batch_size=90", "trainer.accelerator=cpu")
@@ -239,3 +243,19 @@ def test_bad_input(configure, tmp_path, override, sentence):
     with pytest.raises((InputError, InstantiationException)) as found:
         train(configure(*QUICK, *NO_PICTURES, override), tmp_path)
     assert sentence in (explain(found.value) or "")
+
+
+@pytest.mark.parametrize(("bad", "missing"), [(math.nan, False), (math.inf, False), (-math.inf, True)])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_held_out_number_that_is_not_finite_is_refused_before_training(tmp_path, split, bad, missing):
+    points = {split: torch.randn(300, 2, generator=torch.Generator().manual_seed(0)) for split in ("train", "test")}
+
+    def source(split):
+        return Examples(points[split], identity)
+
+    data = DataModule(source, (2,), 50, seed=0, splits=["train", "test"], validation=20, shuffle=False)
+    row = int(data._rows[0][3])  # one that the start does not look at
+    points[split][row, 1] = bad
+    trainer = Trainer(accelerator="cpu", max_steps=2, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    with pytest.raises(InputError, match=f"the data hold {bad:g}: expected finite .* \\(example {row} of the {split} split"):
+        trainer.fit(EM(GMM(2, missing=missing)), data)

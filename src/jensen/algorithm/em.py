@@ -103,6 +103,7 @@ class EM(LightningModule):
     def on_fit_start(self) -> None:
         data, trainer = self.trainer.datamodule, self.trainer
         self.size = data.train_size
+        data.check_values(self._check)
         if self.decay is None and (
             data.shuffle or trainer.check_val_every_n_epoch is None or trainer.val_check_interval != 1.0
         ):
@@ -115,6 +116,15 @@ class EM(LightningModule):
             raise InputError(
                 f"algorithm.beta changes until step {self.beta.end_step} but training ends at step {trainer.max_steps}:"
                 " lower algorithm.beta.steps or raise trainer.max_steps"
+            )
+
+    def _check(self, x: Tensor) -> None:
+        """Refuse what no mixture is a density of, of held-out examples too."""
+        bad = x.isinf() if self.model.missing else ~x.isfinite()
+        if bool(bad.any()):
+            raise InputError(
+                f"the data hold {x[bad][0]:g}: expected finite numbers; remove those examples, or set model.missing=true to"
+                " marginalise NaN"
             )
 
     def on_train_start(self) -> None:

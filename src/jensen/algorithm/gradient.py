@@ -254,13 +254,13 @@ class Gradient(LightningModule):
             raise InputError(
                 f"model.prior.warmup is {warmup} but training ends at step {steps}: lower it or raise trainer.max_steps"
             )
-        x = trainer.datamodule.show(256).to(self.device, self.dtype)
-        self.model.likelihood.check(x)
+        trainer.datamodule.check_values(lambda x: self.model.likelihood.check(x.to(self.device, self.dtype)))
+        x = trainer.datamodule.show(2).to(self.device, self.dtype)
         model = self.model
         parts = {f"model.{name}": part for name, part in model.named_children()} | {"objective": self.objective}
         check_stated(parts, model.latent_dim, tuple(x.shape[1:]))
         model.eval()  # a look leaves no trace in running statistics
-        check_shapes(model, x[:2])
+        check_shapes(model, x)
         model.train()
 
     def on_fit_end(self) -> None:

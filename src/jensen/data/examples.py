@@ -32,6 +32,7 @@ class Examples(Dataset[Batch]):
     factors: `(N, F)` integers, factor f in range(sizes[f]).
     names: of the factors.
     sizes: number of values of each factor.
+    bytewise: whether `stored` is bytes that `decode` takes one by one, so that what a byte becomes does not depend on the others.
     """
 
     stored: Tensor
@@ -39,6 +40,7 @@ class Examples(Dataset[Batch]):
     factors: Tensor = field(default_factory=lambda: torch.empty(0))
     names: tuple[str, ...] = ()
     sizes: tuple[int, ...] = ()
+    bytewise: bool = False
 
     def __post_init__(self) -> None:
         if not self.names:

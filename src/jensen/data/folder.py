@@ -55,7 +55,7 @@ def folder(root: str | Path, height: int = 64, width: int = 64, channels: int = 
         (len(names), channels, height, width),
         lambda: _blocks([top / name for name in names], decode),
     )
-    return Examples(stored=torch.from_numpy(stored), decode=pixels)
+    return Examples(stored=torch.from_numpy(stored), decode=pixels, bytewise=True)
 
 
 def _names(top: Path) -> list[str]:

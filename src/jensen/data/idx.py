@@ -119,6 +119,7 @@ def _examples(dataset: type[MNIST], root: str | Path, split: str, download: bool
         factors=labels[:, None],
         names=("class",),
         sizes=(CLASSES,),
+        bytewise=True,
     )
 
 

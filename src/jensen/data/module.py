@@ -12,9 +12,10 @@ from torch.utils.data import DataLoader, Sampler
 from jensen.core.batch import Batch
 from jensen.core.errors import InputError, check_count, check_flag, check_list, check_seed
 from jensen.core.random import fold, permutation
+from jensen.data.domain import Check, check_all, check_bytes
 from jensen.data.examples import Examples
 from jensen.data.order import InTurn, Shuffled
-from jensen.data.transform import Transform
+from jensen.data.transform import Transform, is_pointwise
 
 
 class DataModule(LightningDataModule):
@@ -144,6 +145,21 @@ class DataModule(LightningDataModule):
     def _first(self, split: str, rows: Tensor, count: int) -> Tensor:
         examples = self.examples(split)
         return self._observe(examples, examples[rows[:count]], key=0).x
+
+    def check_values(self, check: Check) -> None:
+        """Has `check` look at every value of every split, as the model will see it.
+
+        Raises:
+            InputError: it refuses some.
+        """
+        for split in self.splits:
+            examples = self.examples(split)
+
+            def observe(batch: Batch, examples: Examples = examples) -> Tensor:
+                return self._observe(examples, batch, key=0).x
+
+            one_by_one = examples.bytewise and (self.transform is None or is_pointwise(self.transform))
+            (check_bytes if one_by_one else check_all)(examples, observe, check, split)
 
     def prepare_data(self) -> None:
         """Downloads and fills caches; Lightning calls it on one process per machine while the others wait."""

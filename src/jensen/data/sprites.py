@@ -167,6 +167,7 @@ def subset(factors: Sequence[str] | None, size: int | None, seed: int, packed: P
         factors=torch.from_numpy(latents[:, kept]),
         names=names,
         sizes=tuple(SIZES[i] for i in kept),
+        bytewise=True,
     )
 
 

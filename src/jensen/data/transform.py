@@ -4,6 +4,7 @@ The draws belong to the example (`core.random`), so they do not depend on batch,
 at every step, evaluation always the same one.
 """
 
+from functools import partial
 from typing import Protocol
 
 from torch import Tensor
@@ -39,3 +40,11 @@ def binarise(x: Tensor, key: int, index: Tensor) -> Tensor:
     Burda et al. 2016 (arXiv 1509.00519), section 5. Values on binarised and on grey-level images are not comparable.
     """
     return (uniform(fold(key, "binarise"), index, tuple(x.shape[1:])) < x).float()
+
+
+_POINTWISE = (colour, noise, binarise)
+
+
+def is_pointwise(transform: Transform) -> bool:
+    """Whether what a value becomes is known not to depend on the image's other values."""
+    return (transform.func if isinstance(transform, partial) else transform) in _POINTWISE

@@ -74,6 +74,7 @@ class Bernoulli(nn.Module):
         return output.sigmoid()
 
     def check(self, x: Tensor) -> None:
+        _check_finite(x)
         grey = x[(x != 0) & (x != 1)]
         if grey.numel():
             raise InputError(
