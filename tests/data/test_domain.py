@@ -3,6 +3,7 @@
 import math
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
@@ -127,11 +128,9 @@ def test_packed_bits_of_any_byte_are_zeros_and_ones():
 
 
 def test_codes_are_checked_too(tmp_path):
-    import numpy as np
-
     points = np.zeros((5000, 2), np.float32)
     points[4321] = 3
     np.savez(tmp_path / "codes.npz", codes=points)
     module = DataModule(codes, (2,), 2, seed=0, validation=1, path=str(tmp_path / "codes.npz"))
-    with pytest.raises(InputError, match="takes x in .*example 4321"):
+    with pytest.raises(InputError, match=r"takes x in .*example 4321"):
         module.check_values(CrossEntropy().check)

@@ -32,7 +32,7 @@ class Examples(Dataset[Batch]):
     factors: `(N, F)` integers, factor f in range(sizes[f]).
     names: of the factors.
     sizes: number of values of each factor.
-    bytewise: whether `stored` is bytes that `decode` takes one by one, so that what a byte becomes does not depend on the others.
+    bytewise: whether `stored` is uint8 of which `decode` takes each byte by itself, whatever the others are.
     """
 
     stored: Tensor
