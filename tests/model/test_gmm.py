@@ -67,7 +67,7 @@ def test_old_faithful(shared_data):
     close(two.mean, [[2.036388, 54.478516], [4.289662, 79.968115]], 1e-6)
     expected = [[[0.069168, 0.435168], [0.435168, 33.697282]], [[0.169968, 0.940609], [0.940609, 36.046210]]]
     close(covariances(two), torch.tensor(expected).double(), 1e-6)
-    three = GMM(3, tolerance=1e-13).fit(x)
+    three = GMM(3, tolerance=1e-13, seed=1).fit(x)
     assert three.log_likelihood == pytest.approx(-1119.213971, abs=1e-6)
     best = GMM(3, restarts=20, tolerance=1e-10).fit(x)
     assert best.log_likelihood >= three.log_likelihood - 1e-6
@@ -365,10 +365,11 @@ def test_what_a_fit_leaves_is_fit_for_gradients(covariance):
 
 def test_a_start_that_cannot_proceed_does_not_end_the_others():
     """Without a floor a component that holds copies of one point alone has an infinite likelihood."""
-    x = np.concatenate([blobs(60, 2), np.full((40, 2), 30.0)])
+    here, there = (blobs(60, 2, 1, seed=seed) for seed in (0, 1))
+    x = np.concatenate([here - here.mean(0), there - 40, np.full((40, 2), 8.0)])
     settings = {"init": "random", "prior": Prior(), "max_iter": 60, "accelerate": False}
     alone = [GMM(2, seed=seed, **settings).fit(x) for seed in range(12)]
-    assert any(gmm.failure for gmm in alone)
+    assert 0 < sum(gmm.failure is not None for gmm in alone) < 12
     together = GMM(2, restarts=12, **settings).fit(x)
     assert together.failure is None
     assert together.log_prob(x).isfinite().all()

@@ -18,6 +18,7 @@ from jensen.core.bound import Bound
 from jensen.core.components import FLAT, Components, Diagonal, Full, Prior, Spherical, Tied, spread
 from jensen.core.errors import InputError, check_choice, check_count, check_number
 from jensen.core.mixture import Mixture
+from jensen.core.start import Sample, kmeans, scattered
 from jensen.core.stream import Statistics, Stream
 from jensen.model.points import Points, Survey
 
@@ -51,7 +52,7 @@ class GMM(nn.Module):
         components: K.
         covariance: "full", "tied", "diag" or "spherical".
         seed: for starts and draws.
-        init: "kmeans++" (centres by k-means++ and three rounds of k-means), "random" (K of the points, the data's
+        init: "kmeans++" (centres by greedy k-means++ and three rounds of k-means), "random" (K of the points, the data's
             variance), `(K, D)` means, or a `Mixture` or fitted `GMM` to start from. Components that start alike stay alike.
         restarts: starts that are fitted together, as one batch; the best is kept.
         tolerance: EM ends when a step gains less than this many nats per example; at 0 only after `max_iter`.
@@ -282,7 +283,10 @@ class GMM(nn.Module):
         dim = len(survey.mean)
         init = self.mixture if self.warm_start and self.log_weight is not None else self.init
         if isinstance(init, str):
-            return _kmeans(self, survey, generator) if init == "kmeans++" else _random(self, survey, generator)
+            make = kmeans if init == "kmeans++" else scattered
+            x = torch.where(survey.kept.isnan(), survey.mean, survey.kept)
+            sample = Sample(x, survey.kept_weights, survey.mean, survey.var)
+            return make(self._structure, sample, self.components, self.restarts, generator)
         if not isinstance(init, Mixture):
             mean = torch.as_tensor(np.asarray(init) if not isinstance(init, Tensor) else init).to(origin)
             self._fits_init(mean, self._structure, dim)
@@ -482,46 +486,3 @@ def _row(p: Mixture, row: int | None) -> Mixture:
     """The start `row` of `p` `(R, K)` as a batch of one; or `p` `(K,)` as one, with None."""
     index = None if row is None else slice(row, row + 1)
     return Mixture(p.log_weight[index], type(p.components)(*(value[index] for value in p.components)))
-
-
-def _random(gmm: GMM, survey: Survey, generator: torch.Generator) -> Mixture:
-    """Each start at K different points, `(R, K)`, with the data's variance and equal weights."""
-    kept = _filled(survey)
-    chosen = [torch.randperm(len(kept), generator=generator)[: gmm.components] for _ in range(gmm.restarts)]
-    mean = kept[torch.stack(chosen).to(kept.device)]
-    return Mixture(mean.new_full(mean.shape[:2], -math.log(gmm.components)), gmm._structure.at(mean, survey.var))
-
-
-def _kmeans(gmm: GMM, survey: Survey, generator: torch.Generator, rounds: int = 3) -> Mixture:
-    """Starts at k-means++ centres (Arthur & Vassilvitskii 2007) of standardised points, after `rounds` rounds of k-means.
-
-    The moments of the cells give weights and covariances, with a few pseudo-counts, since a cell may hold one point.
-    """
-    kept, weights = _filled(survey), survey.kept_weights
-    unit = (kept - survey.mean) / survey.var.sqrt()
-    nearest = torch.ones(gmm.restarts, len(unit)).to(unit)
-    centres: list[Tensor] = []
-    for _ in range(gmm.components):
-        odds = (nearest * weights).cumsum(-1)
-        if bool((odds[:, -1] <= 0).any()):
-            raise InputError(
-                f"x has only {len(centres)} different points: expected at least {gmm.components}, one for each component"
-            )
-        draw = torch.rand(gmm.restarts, 1, generator=generator, dtype=torch.float64).to(unit) * odds[:, -1:]
-        centres.append(unit[torch.searchsorted(odds, draw, right=True).squeeze(1).clamp(max=len(unit) - 1)])
-        distance = (unit - centres[-1].unsqueeze(1)).square().sum(-1)
-        nearest = torch.minimum(nearest, distance) if len(centres) > 1 else distance
-    centre = torch.stack(centres, 1)
-    for _ in range(rounds + 1):
-        label = torch.cdist(unit, centre).argmin(-1)  # (R, M)
-        r = nn.functional.one_hot(label, gmm.components) * weights.unsqueeze(-1)
-        count = r.sum(-2).unsqueeze(-1)
-        centre = torch.where(count > 0, r.mT @ unit / count.clamp(min=1e-300), centre)
-    p = Mixture(centre[..., 0], gmm._structure.at(survey.mean + centre * survey.var.sqrt(), survey.var))
-    prior = Prior(weight=1.0, covariance=2.0, variance=survey.var)
-    return em.m_step(p, p.components.moments(kept, r), prior)
-
-
-def _filled(survey: Survey) -> Tensor:
-    """The points kept, `(M, D)`, with the column's mean for a missing value."""
-    return torch.where(survey.kept.isnan(), survey.mean, survey.kept)

@@ -1,0 +1,93 @@
+"""Starts of EM: centres among the points, and the mixtures that k-means cells about them make."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from jensen.core.components import Components, Prior
+from jensen.core.em import m_step
+from jensen.core.errors import InputError
+from jensen.core.mixture import Mixture
+
+_PSEUDO_COUNTS = Prior(weight=1.0, covariance=2.0)
+"""For the moments of a cell, which may hold one point."""
+
+
+class Sample(NamedTuple):
+    """Points to start among: `x` `(M, D)` without NaN, their `weights` `(M,)`, and the data's `mean` and `var` `(D,)`."""
+
+    x: Tensor
+    weights: Tensor
+    mean: Tensor
+    var: Tensor
+
+    def standardised(self) -> Tensor:
+        return (self.x - self.mean) / self.var.sqrt()
+
+
+def kmeans_plus_plus(x: Tensor, weights: Tensor, count: int, starts: int, generator: torch.Generator) -> Tensor:
+    """`starts` times `count` centres among points `(M, D)`, `(starts, count, D)`, each far from those before it.
+
+    Of 2 + log `count` candidates, drawn in proportion to their weight times their squared distance from the nearest centre, the
+    one is kept that leaves the least sum of those: greedy k-means++ (Arthur & Vassilvitskii 2007, section 5; analysed by
+    Grunau, Ozudogru, Rozhon & Tetek 2023, arXiv 2207.13949).
+    """
+    candidates = 2 + int(math.log(count))
+    nearest = torch.ones(starts, len(x)).to(x)
+    centres: list[Tensor] = []
+    for _ in range(count):
+        odds = (nearest * weights).cumsum(-1)
+        if bool((odds[:, -1] <= 0).any()):
+            _check_distinct(len(centres), count)
+        number = candidates if centres else 1
+        draw = torch.rand(starts, number, generator=generator, dtype=torch.float64).to(x) * odds[:, -1:]
+        candidate = x[torch.searchsorted(odds, draw, right=True).clamp(max=len(x) - 1)]
+        # Not by products: the distance of a point from its copies is 0.
+        left = torch.cdist(candidate, x, compute_mode="donot_use_mm_for_euclid_dist").square_()
+        if centres:
+            left = torch.minimum(left, nearest.unsqueeze(1))
+        best = (left @ weights).argmin(1)
+        row = torch.arange(starts, device=x.device)
+        nearest = left[row, best]
+        centres.append(candidate[row, best])
+    return torch.stack(centres, 1)
+
+
+def kmeans(structure: type[Components], sample: Sample, count: int, starts: int, generator: torch.Generator) -> Mixture:
+    """Starts `(starts, count)` from greedy k-means++ centres of standardised points and three rounds of k-means.
+
+    The moments of the cells give weights and covariances, with a few pseudo-counts.
+    """
+    x, weights = sample.standardised(), sample.weights
+    centre = kmeans_plus_plus(x, weights, count, starts, generator)
+    for _ in range(3):
+        r = _cells(x, centre) * weights.unsqueeze(-1)
+        total = r.sum(-2).unsqueeze(-1)
+        centre = torch.where(total > 0, r.mT @ x / total.clamp(min=1e-300), centre)
+    r = _cells(x, centre) * weights.unsqueeze(-1)
+    p = Mixture(centre[..., 0], structure.at(sample.mean + centre * sample.var.sqrt(), sample.var))
+    return m_step(p, p.components.moments(sample.x, r), _PSEUDO_COUNTS._replace(variance=sample.var))
+
+
+def _cells(x: Tensor, centre: Tensor) -> Tensor:
+    """`(..., M, K)`: 1 where a centre is a point's nearest, else 0."""
+    return one_hot(torch.cdist(x, centre).argmin(-1), centre.shape[-2]).to(x)
+
+
+def scattered(structure: type[Components], sample: Sample, count: int, starts: int, generator: torch.Generator) -> Mixture:
+    """Starts `(starts, count)` at different points, drawn by weight, with the data's variance and equal weights."""
+    x, copies = torch.unique(sample.x, dim=0, return_inverse=True)
+    _check_distinct(len(x), count)
+    weights = sample.weights.new_zeros(len(x)).index_add_(0, copies, sample.weights)
+    # The first arrivals of Poisson processes with these rates: a draw without replacement (Efraimidis & Spirakis 2006).
+    arrival = -torch.rand(starts, len(x), generator=generator, dtype=torch.float64).log().to(x) / weights
+    mean = x[arrival.topk(count, largest=False).indices]
+    return Mixture(mean.new_full(mean.shape[:2], -math.log(count)), structure.at(mean, sample.var))
+
+
+def _check_distinct(found: int, count: int) -> None:
+    if found < count:
+        raise InputError(f"x has only {found} different points: expected at least {count}, one for each component")
