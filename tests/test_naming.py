@@ -22,6 +22,11 @@ def test_a_run_is_named_by_what_makes_it_another(overrides):
     assert run_name(overrides) == NAMES[overrides]
 
 
+def test_a_place_of_data_is_named_where_it_is_not_excluded():
+    assert run_name(["data.root=/a/b", "data.path=c", "data.download=true"], []) == "root=-a-b_path=c"
+    assert run_name(["data.root=/a/b", "data.path=c", "seed=1"], ["data.path", "seed"]) == "root=-a-b"
+
+
 def test_a_long_name_is_cut_and_still_tells_runs_apart():
     names = {run_name([f"+{'k' * 300}{last}=1"]) for last in "ab"}
     assert len(names) == 2

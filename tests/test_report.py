@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny import TINY
 
 from jensen.core.errors import InputError
+from jensen.identity import LOCATION
 from jensen.report import chosen, missing, read, theory, verdicts
 from jensen.sweep_report import figures
 from jensen.sweep_report.choice import choose
@@ -140,6 +141,33 @@ def test_the_same_settings_and_seed_count_once(sweep):
     assert found.left_out == {"copy": "it has the settings and the seed of beta=1_seed=3"}
 
 
+def place_of_data(folder: Path, key: str, place: str, data: str, seed: int = 0) -> None:
+    write_run(folder, scores(-1.0), seed=seed)
+    config = folder / ".hydra" / "config.yaml"
+    config.write_text(config.read_text().replace("x_shape: [2]", f"x_shape: [2], {key.removeprefix('data.')}: {place}"))
+    (folder / ".hydra" / "identity.json").write_text(json.dumps({"identity": "x", "data": data}))
+
+
+@pytest.mark.parametrize("key", LOCATION)
+def test_runs_on_other_data_are_told_apart_by_their_place_and_runs_on_the_same_are_not(tmp_path, key):
+    for number, (place, data) in enumerate([("/a/one.v1", "1"), ("/b/two.v1", "2"), ("/mount/b/two.v1", "2")]):
+        place_of_data(tmp_path / f"{number}", key, place, data, seed=number)
+    found = read(tmp_path)
+    assert found.keys == {key.removeprefix("data."): key}
+    name = key.removeprefix("data.")
+    assert [group.label for group in found.groups] == [f"{name} = /a/one.v1", f"{name} = /b/two.v1"]
+    assert [[run.seed for run in group.runs] for group in found.groups] == [[0], [1, 2]]
+    assert not found.left_out
+
+
+def test_data_that_were_changed_where_they_lie_are_told_apart(tmp_path):
+    place_of_data(tmp_path / "before", "data.root", "/a", "1" * 64)
+    place_of_data(tmp_path / "after", "data.root", "/a", "2" * 64)
+    found = read(tmp_path)
+    assert [group.label for group in found.groups] == ["fingerprint = 11111111", "fingerprint = 22222222"]
+    assert not found.left_out
+
+
 def test_folders_that_are_no_sweep_are_one_sentence(sweep, tmp_path):
     (tmp_path / "empty").mkdir()
     refused = {
@@ -192,6 +220,7 @@ def test_keys_that_end_alike_keep_their_whole_names():
 def test_flat_and_shown():
     assert flat({"a": {"b": 1, "c": {"d": [1, 2]}}, "e": None}) == {"a.b": 1, "a.c.d": (1, 2), "e": None}
     assert [shown(value) for value in (4.0, 0.001, (1, 2), "a.b.C", True, None)] == ["4", "0.001", "[1,2]", "C", "True", "None"]
+    assert [shown(value) for value in (1234567, 0.12345678)] == ["1234567", "0.12345678"]  # six digits would join them
 
 
 def test_more_draws_stand_for_fewer():

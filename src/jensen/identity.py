@@ -9,9 +9,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from jensen.data.module import DataModule
 
+LOCATION = ("data.root", "data.path")
+"""Where data are. What is there is hashed (`fingerprint`): of two places with the same data a run is one and the same."""
+
 WITHOUT_EFFECT = (
     *("diagnostics", "callbacks", "logger", "maximise"),
-    *("data.device", "data.workers", "data.root", "data.path", "data.download"),  # where; what is there is hashed
+    *("data.device", "data.workers", "data.download", *LOCATION),
     *(
         f"trainer.{key}"
         for key in (

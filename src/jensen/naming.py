@@ -7,15 +7,19 @@ from collections.abc import Sequence
 
 from omegaconf import OmegaConf
 
-from jensen.identity import has_effect
+from jensen.identity import LOCATION, has_effect
 
 _LONGEST = 150
 
 
-def run_name(overrides: Sequence[str]) -> str:
-    """Of the overrides that make another run, the keys by their last part where that names only one."""
+def run_name(overrides: Sequence[str], excluded: Sequence[str] = LOCATION) -> str:
+    """Name a run by the overrides that make another one, their keys by the last part where that names only one.
+
+    A place of data (`identity.LOCATION`) makes another run where other data lie: it is named unless it is `excluded`.
+    """
+    unnamed = {"experiment", "trainer", *excluded}
     pairs = [override.lstrip("+~").partition("=") for override in overrides]
-    pairs = [(key, eq, value) for key, eq, value in pairs if key not in ("experiment", "trainer") and has_effect(key)]
+    pairs = [pair for pair in pairs if pair[0] not in unnamed and (pair[0] in LOCATION or has_effect(pair[0]))]
     last = {key: key if "@" in key else re.split("[./]", key)[-1] for key, _, _ in pairs}
     count = Counter(last.values())
     words = [f"{last[key] if count[last[key]] == 1 else key}{eq}{value}" for key, eq, value in pairs]

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from jensen.attempt import FAILED, FINISHED
+from jensen.attempt import DATA, FAILED, FINISHED
 from jensen.callbacks.durable import write
 from jensen.core.errors import InputError
 from jensen.core.gaussian import LOG_2PI
@@ -26,14 +26,14 @@ from jensen.diagnostics.snapshot import Results, Snapshot
 from jensen.diagnostics.traversals import traversals
 from jensen.diagnostics.water_filling import optimum
 from jensen.evaluate import on_run
-from jensen.identity import has_effect
+from jensen.identity import LOCATION, has_effect
 from jensen.program import program, say
 from jensen.record import get_json, put
 from jensen.run import configuration
 from jensen.scores import udr
 from jensen.sweep_report import figures
 from jensen.sweep_report.choice import Choice, choose
-from jensen.sweep_report.sweep import Run, Sweep, flat, grouped, shown
+from jensen.sweep_report.sweep import Run, Sweep, Whole, flat, grouped, shown, told_apart
 from jensen.sweep_report.table import (
     UDR,
     Values,
@@ -91,7 +91,7 @@ def read(folder: Path) -> Sweep:
             f"sweep={folder} mixes {what} ({here} is of {one[differ]}, {there} of {other[differ]}): expected runs whose numbers"
             " compare; give each a folder of its own"
         )
-    return grouped(runs, left_out)
+    return grouped(told_apart(runs), left_out)
 
 
 class _LeftOutError(Exception):
@@ -112,7 +112,8 @@ def _read_run(place: Path, name: str) -> Run:
         again = f"python -m jensen.evaluate {shlex.quote(f'run={place}')}"
         raise _LeftOutError(f"scores.json is torn or missing; {again} writes it anew")
     kept = {key: value for key, value in settings.items() if key != "seed" and has_effect(key)}
-    return Run(name, int(settings.get("seed", 0)), kept, found)
+    places = {key: Whole(settings[key]) for key in LOCATION if key in settings}
+    return Run(name, int(settings.get("seed", 0)), kept | places, found, str(get_json(place / DATA).get("data", "")))
 
 
 def _experiment(place: Path, run: Run) -> tuple[str, str]:

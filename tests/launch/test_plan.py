@@ -2,19 +2,25 @@
 
 import json
 
+import numpy as np
 import pytest
 from hydra import initialize_config_dir
 from hydra._internal.callbacks import Callbacks
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobStatus
 from hydra.errors import CompactHydraException
 from hydra.types import HydraContext, RunMode
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from PIL import Image
 
 from jensen import attempt as attempts
 from jensen import naming
 from jensen.attempt import attempt
 from jensen.core.errors import InputError
+from jensen.identity import LOCATION, WITHOUT_EFFECT
 from jensen.launch import in_turn, slurm
 from jensen.launch import sweep as sweeps
 from jensen.launch.sweep import Sweep, quoted
@@ -224,3 +230,114 @@ def test_slurm_starts_as_many_ranks_as_a_job_wants(sweep, extra, sentence):
     made = sweep()
     with pytest.raises(InputError, match=sentence):
         slurm.launch(made, made.plan(jobs(1, extra=extra)), lambda cfg: None, {"tasks_per_node": 1, "nodes": 1})
+
+
+# ---- keys without effect on the numbers that name the data ---------------------------------------------
+
+TINY_VAE = ("model=mlp", "latent_dim=2", "model/likelihood=normal", "data.validation=1", "trainer.max_steps=20")
+NOT_THE_DATA = ("data.device", "data.workers", "data.download")
+
+
+@pytest.fixture
+def places(tmp_path):
+    """By the key that names it: a choice of data, and three places, of which the first and the last hold the same."""
+    made: dict[str, tuple[str, list[str]]] = {"data.root": ("folder", []), "data.path": ("codes", [])}
+    for number, shade in enumerate((10, 200, 10)):
+        (root := tmp_path / f"root{number}").mkdir()
+        for image in range(3):
+            Image.new("L", (4, 4), shade + image).save(root / f"{image}.png")
+        np.savez(path := tmp_path / f"path{number}.npz", codes=np.full((3, 2), float(shade)))
+        made["data.root"][1].append(root.name)
+        made["data.path"][1].append(path.name)
+    return made
+
+
+def swept(sweep, places, key, names, *more, params=False, **options):
+    """The planned jobs of a sweep over places, as a command gives them to the launcher."""
+    choice, known = places[key]
+    over = ",".join(known[name] for name in names)
+    shape = "data.x_shape=[1,4,4]" if choice == "folder" else "data.x_shape=[2]"
+    fixed = [f"data={choice}", shape, *TINY_VAE, *more]
+    task = fixed if params else [*fixed, f"{key}={over}"]
+    made = sweep(*task, **options)
+    if params:
+        made.config.hydra.sweeper.params = {key: over}
+    (batch,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides([*fixed, f"{key}={over}"]), None)
+    return made, made.plan(batch)
+
+
+@pytest.mark.parametrize(("key", "more"), [*((key, ()) for key in LOCATION), ("data.path", ("hydra.sweep.subdir=x",))])
+def test_each_place_of_data_is_a_run_and_the_same_sweep_finds_it(sweep, places, key, more):
+    """Also with the points in another order, fewer or more of them."""
+    options = {"folder": ("hydra.sweep.dir=sweep", *more)}
+    first, planned = swept(sweep, places, key, (0, 1), **options)
+    assert len(first.to_do(planned)) == 2
+    for job in planned:
+        done(job)
+    folders = {OmegaConf.select(job.cfg, key): job.folder for job in planned}
+    assert len(set(folders.values())) == 2
+    first._held.close()
+    for names in ((1, 0), (1,), (0, 2, 1)):
+        made, planned = swept(sweep, places, key, names, **options)
+        for job in planned:
+            place = OmegaConf.select(job.cfg, key)
+            if place in folders:
+                assert (job.before, job.folder) == ("finished", folders[place])
+        made._held.close()
+
+
+@pytest.mark.parametrize(("key", "params"), [("data.root", False), ("data.path", False), ("data.path", True)])
+def test_a_place_that_is_swept_is_named_and_one_for_all_is_not(sweep, places, key, params):
+    _, planned = swept(sweep, places, key, (0, 1), params=params)
+    for job, place in zip(planned, places[key][1], strict=False):
+        assert f"_{key.split('.')[1]}={place}" in job.folder.name
+    if not params:
+        _, (alone,) = swept(sweep, places, key, (0,), folder=("hydra.sweep.dir=other",))
+        assert places[key][1][0] not in alone.folder.name
+
+
+def test_a_sweep_of_before_goes_on_in_the_folder_of_its_only_run(sweep, places):
+    """Which was trained on the first place, under the name that all of them had."""
+    made, (old,) = swept(sweep, places, "data.path", (0,))
+    done(old)
+    made._held.close()
+    _, (first, second) = swept(sweep, places, "data.path", (0, 1))
+    assert (first.before, first.folder) == ("finished", old.folder)
+    assert second.before == "new"
+    assert second.folder != old.folder
+
+
+def test_places_that_cannot_be_read_fail_by_themselves(sweep, places):
+    places["data.path"][1][0] = "/nowhere.npz"
+    made, planned = swept(sweep, places, "data.path", (0, 1), folder=("hydra.sweep.dir=sweep", "hydra.sweep.subdir=x"))
+    assert len(made.to_do(planned)) == 2
+    with pytest.raises(InputError, match=r"nowhere\.npz cannot be read"):
+        done(planned[0])
+    done(planned[1])
+    made._held.close()
+    _, again = swept(sweep, places, "data.path", (0, 1), folder=("hydra.sweep.dir=sweep", "hydra.sweep.subdir=x"))
+    assert [job.before for job in again] == ["failed", "finished"]
+    assert [job.folder for job in again] == [job.folder for job in planned]
+
+
+def test_the_same_data_in_two_places_under_one_name_are_one_run(sweep, places):
+    made, planned = swept(sweep, places, "data.path", (0, 2), folder=("hydra.sweep.dir=sweep", "hydra.sweep.subdir=x"))
+    assert len(made.to_do(planned)) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [("data.device", "cpu,auto"), ("data.workers", "0,1"), ("diagnostics", "[],[rate]"), ("trainer.benchmark", "true,false")],
+)
+def test_a_sweep_over_a_key_without_effect_is_one_run(sweep, monkeypatch, key, values):
+    monkeypatch.setattr(sweeps, "fingerprint", lambda data: pytest.fail("nothing asks for the data"))
+    made = sweep(f"{key}={values}")
+    added = f"+{key}" if key == "trainer.benchmark" else key
+    (batch,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides([*BLOBS, f"{added}={values}"]), None)
+    planned = made.plan(batch)
+    assert len(planned) == 2
+    assert len(made.to_do(planned)) == 1
+
+
+def test_every_key_of_data_without_effect_either_names_data_or_changes_none():
+    assert {key for key in WITHOUT_EFFECT if key.startswith("data.")} == {*LOCATION, *NOT_THE_DATA}

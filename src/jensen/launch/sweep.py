@@ -1,5 +1,7 @@
 """What the launchers of a sweep share: which jobs are to do, where each belongs, and how all of them ended."""
 
+import functools
+import glob
 import hashlib
 import json
 from collections import Counter
@@ -9,15 +11,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.errors import CompactHydraException
+from hydra.errors import CompactHydraException, InstantiationException
 from hydra.types import HydraContext
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from jensen.attempt import FAILED, FINISHED, Standing, lock, standing
 from jensen.core.errors import InputError
-from jensen.identity import fingerprint, identity
+from jensen.identity import LOCATION, fingerprint, identity
 from jensen.program import leads, quoted, say
 from jensen.record import get_json, maximised, put, put_json
 
@@ -72,12 +75,30 @@ class Sweep:
             with open_dict(config):
                 config.hydra.job.id = config.hydra.job.num = number  # hydra.sweep.subdir may ask for it
             self._hold(Path(config.hydra.sweep.dir).absolute(), config.hydra.runtime.choices.get("experiment"))
-            folder = Path(config.hydra.sweep.dir).absolute() / str(config.hydra.sweep.subdir)
+            folders = self._names(config)
             with open_dict(config):
                 del config["hydra"]
-            job = self._place(Job(tuple(overrides), config, folder), jobs)
+            job = self._place(Job(tuple(overrides), config, folders[0]), folders, jobs)
             planned.append(jobs.setdefault(job.folder, job))
         return planned
+
+    def _names(self, config: DictConfig) -> list[Path]:
+        """Folders for a job: named with the places of data that are swept, and as other sweeps name it: with none, with all."""
+        above = Path(config.hydra.sweep.dir).absolute()
+        naming = config.hydra.job.config.override_dirname
+        asked = [*naming.exclude_keys]
+        names = []
+        for excluded in ([key for key in LOCATION if key not in self._swept], LOCATION, ()):
+            naming.exclude_keys = [*asked, *excluded]
+            names.append(above / str(config.hydra.sweep.subdir))
+        return [*dict.fromkeys(names)]
+
+    @functools.cached_property
+    def _swept(self) -> set[str]:
+        """Keys over which the command sweeps, or its sweeper's own settings."""
+        given = OverridesParser.create().parse_overrides(list(self.config.hydra.overrides.task))
+        of_sweeper = OmegaConf.select(self.config, "hydra.sweeper.params") or {}
+        return {override.key_or_group for override in given if override.is_sweep_override()} | {*map(str, of_sweeper)}
 
     def _hold(self, folder: Path, experiment: str | None) -> None:
         if folder in self._folders or not leads():
@@ -93,21 +114,51 @@ class Sweep:
             )
         put_json(folder / "sweep.json", mark)
 
-    def _place(self, job: Job, jobs: dict[Path, Job]) -> Job:
-        """A folder that is another run's is left to it: the job's own is named by what it is."""
-        before = standing(job.folder, job.cfg, lambda: self._fingerprint(job.cfg))
-        beside = jobs.get(job.folder)
-        if before == "other" or (beside and identity(beside.cfg) != identity(job.cfg)):
-            own = hashlib.sha256((identity(job.cfg) + self._fingerprint(job.cfg)).encode()).hexdigest()[:8]
-            folder = job.folder.with_name(f"{job.folder.name}~{own}")
-            say(f"{job.folder} is another run's: {folder.name} is this one's")
-            return replace(job, folder=folder, before=standing(folder, job.cfg, lambda: self._fingerprint(job.cfg)))
-        return replace(job, before=before)
+    def _place(self, job: Job, folders: Sequence[Path], jobs: dict[Path, Job]) -> Job:
+        """The job where it was trained already, else in the first of `folders` that is free.
+
+        A folder that is another run's is left to it: beside such ones the job's own is named by what it is.
+        """
+        places = [self._in(folder, job, jobs) for folder in folders]
+        beside = [folder for folder in folders if any(folder.parent.glob(f"{glob.escape(folder.name)}~*"))]
+        places += [self._in(self._own(folder, job), job, jobs) for folder in beside]
+        for place in places:
+            if place.before in ("finished", "interrupted"):
+                return place
+        for place in places[: len(folders)]:
+            if place.before != "other":
+                return place
+        own = self._own(folders[0], job)
+        say(f"{folders[0]} is another run's: {own.name} is this one's")
+        return self._in(own, job, jobs)
+
+    def _in(self, folder: Path, job: Job, jobs: dict[Path, Job]) -> Job:
+        """The job in `folder`, with what it is to it; where one of `jobs` will be it is another run's, or the same job."""
+        beside = jobs.get(folder)
+        taken = beside is not None and not self._same(beside.cfg, job.cfg)
+        before = "other" if taken else standing(folder, job.cfg, lambda: self._fingerprint(job.cfg))
+        return replace(job, folder=folder, before=before)
+
+    def _own(self, folder: Path, job: Job) -> Path:
+        own = hashlib.sha256((identity(job.cfg) + self._data_of(job.cfg)).encode()).hexdigest()[:8]
+        return folder.with_name(f"{folder.name}~{own}")
+
+    def _same(self, one: DictConfig, other: DictConfig) -> bool:
+        """Whether two configurations are one run: the same keys with effect, on the same data."""
+        if identity(one) != identity(other):
+            return False
+        return _source(one) == _source(other) or self._data_of(one) == self._data_of(other)
+
+    def _data_of(self, cfg: DictConfig) -> str:
+        """The fingerprint; of data that cannot be read, where they should be: that job fails by itself."""
+        try:
+            return self._fingerprint(cfg)
+        except (InputError, InstantiationException):
+            return _source(cfg)
 
     def _fingerprint(self, cfg: DictConfig) -> str:
         """Of the data, which are read once for all jobs that share them."""
-        settings: Any = OmegaConf.to_container(cfg.data, resolve=True)
-        key = json.dumps({name: value for name, value in settings.items() if name not in _SERVING}, default=str)
+        key = _source(cfg)
         if key not in self._data:
             self._data[key] = fingerprint(instantiate(cfg.data))
         return self._data[key]
@@ -157,6 +208,12 @@ class Sweep:
             return ""
         each = "; ".join(f"{shown(folder)}: {error}" for folder, error in self.failures.items())
         return f"{len(self.failures)} of the sweep's runs failed: {each}"
+
+
+def _source(cfg: DictConfig) -> str:
+    """The settings that say which examples there are."""
+    settings: Any = OmegaConf.to_container(cfg.data, resolve=True)
+    return json.dumps({name: value for name, value in settings.items() if name not in _SERVING}, default=str)
 
 
 def shown(folder: Path) -> str:

@@ -7,13 +7,22 @@ from typing import Any, NamedTuple
 BOUND = ("distortion", "rate", "elbo")
 
 
+class Whole(str):
+    """A setting that is shown as it is, such as the place of a file."""
+
+
 class Run(NamedTuple):
-    """name: its folder, from the sweep's. settings: what it was composed of, flat, less the seed. scores: its scores.json."""
+    """A finished run.
+
+    name: its folder, from the sweep's. settings: what it was composed of, flat, less the seed; places of data are `Whole`.
+    scores: its scores.json. data: the fingerprint of the data it was trained on, "" where none was written down.
+    """
 
     name: str
     seed: int
     settings: Mapping[str, Any]
     scores: Mapping[str, Any]
+    data: str = ""
 
 
 class Group(NamedTuple):
@@ -48,6 +57,26 @@ def flat(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:
         else:
             leaves[f"{before}{key}"] = tuple(value) if isinstance(value, list) else value
     return leaves
+
+
+def told_apart(runs: Sequence[Run]) -> list[Run]:
+    """The runs with the settings by which their data differ, and no others.
+
+    Places that held the same data become one, so that they make no groups. Runs of the same settings on other data, which
+    were changed where they lie, get the beginning of the fingerprint as the setting `data.fingerprint`.
+    """
+    first: dict[str, Run] = {}
+    same = []
+    for run in runs:
+        known = first.setdefault(run.data, run) if run.data else run
+        places = {key: value for key, value in known.settings.items() if isinstance(value, Whole) and key in run.settings}
+        same.append(run._replace(settings={**run.settings, **places}))
+    data: dict[str, set[str]] = {}
+    for run in same:
+        data.setdefault(repr((run.seed, sorted(run.settings.items(), key=repr))), set()).add(run.data)
+    if all(len(found) == 1 for found in data.values()):
+        return same
+    return [run._replace(settings={**run.settings, "data.fingerprint": Whole(run.data[:8] or "unknown")}) for run in same]
 
 
 def grouped(runs: Sequence[Run], left_out: Mapping[str, str]) -> Sweep:
@@ -99,8 +128,11 @@ def is_number(value: Any) -> bool:
 
 def shown(value: Any) -> str:
     """A setting as people write it; of a class's path, its name."""
+    if isinstance(value, Whole):
+        return str(value)
     if is_number(value):
-        return f"{value:g}"
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
     if isinstance(value, tuple):
         return "[" + ",".join(map(shown, value)) + "]"
     return str(value).rsplit(".", 1)[-1]
