@@ -1,7 +1,8 @@
 """Scores of a code against known factors: `score(codes, factors, ...) -> dict`, the score itself first.
 
 Codes `(N, D)` are the posterior's means, factors `(N, F)` integer labels; both arrays or tensors. Informations are in
-nats. One file a score, which names its variant. Each is a function of its arguments and a seed: same inputs, same bytes.
+nats. A constant latent tells nothing (see `constant`). One file a score, which names its variant. Each is a function of
+its arguments and a seed: same inputs, same bytes.
 """
 
 # Not lazily: once a score's own file were imported, it would take the name of the function here. What is slow to import,

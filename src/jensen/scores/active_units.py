@@ -6,7 +6,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from jensen.core.errors import check_number
-from jensen.scores.activity import KL_THRESHOLD, mean_kl
+from jensen.scores.activity import active_latents, mean_kl
 from jensen.scores.inputs import check_codes, check_log_var
 
 
@@ -20,8 +20,8 @@ def active_units(
     """How many latents have Var_x(mean of z_j) > `threshold` (Burda, Grosse & Salakhutdinov 2016, arXiv 1509.00519, 5.1).
 
     The paper takes the variance over the data with N - 1 or N alike; here N. With `log_var` also the companion count, of
-    latents whose mean KL from N(0, 1) exceeds 0.01 nats. It needs no factors: the argument is there so that all scores are
-    called alike, and is not read.
+    latents whose mean KL from N(0, 1) exceeds 0.01 nats and whose means are not constant. It needs
+    no factors: the argument is there so that all scores are called alike, and is not read.
 
     Args:
         codes: `(N, D)`, the posterior's means.
@@ -35,6 +35,6 @@ def active_units(
     variance = z.var(0)
     found = {"active_units": int((variance > threshold).sum()), "variance": variance, "active": variance > threshold}
     if log_var is not None:
-        rate = mean_kl(z, check_log_var(log_var, z))
-        found |= {"active_by_kl": int((rate > KL_THRESHOLD).sum()), "mean_kl": rate}
+        checked = check_log_var(log_var, z)
+        found |= {"active_by_kl": int(active_latents(z, checked, "kl").sum()), "mean_kl": mean_kl(z, checked)}
     return found

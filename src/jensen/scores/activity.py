@@ -8,6 +8,7 @@ import torch
 
 from jensen.core.errors import InputError, check_choice
 from jensen.core.gaussian import Gaussian, kl, standard
+from jensen.scores.constant import constant
 from jensen.scores.inputs import Floats
 
 RULES = ("kl", "range", "variance")
@@ -27,7 +28,7 @@ Active = str | Sequence[bool] | npt.NDArray[np.bool_] | None
 
 
 def active_latents(codes: Floats, log_var: Floats | None, rule: Active) -> npt.NDArray[np.bool_]:
-    """The latents that `rule` calls active, `(D,)`.
+    """The latents that `rule` calls active, `(D,)`. Constant ones are not, by any rule (`constant.constant`).
 
     "kl": mean KL from N(0, 1) above 0.01 nats; needs `log_var`. "range": a range above 1/20 of the largest (Hsu et al.
     2023; their training code has 1/8), which hangs on the scale of the other latents. "variance": variance of the means
@@ -51,4 +52,4 @@ def active_latents(codes: Floats, log_var: Floats | None, rule: Active) -> npt.N
         return spread > RANGE_THRESHOLD * spread.max()
     if log_var is None:
         raise InputError('active is "kl" but there is no log_var: expected the posterior\'s log_var, or active="range"')
-    return mean_kl(codes, log_var) > KL_THRESHOLD
+    return (mean_kl(codes, log_var) > KL_THRESHOLD) & ~constant(codes)

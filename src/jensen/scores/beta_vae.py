@@ -7,6 +7,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from jensen.core.errors import check_count, check_seed
+from jensen.scores.constant import varying
 from jensen.scores.inputs import Floats, Labels, check
 from jensen.scores.interventions import Groups, draw_groups, draw_rows, groups
 from jensen.scores.linear import logistic
@@ -45,6 +46,7 @@ def beta_vae(
     for name, value in (("train", train), ("test", test), ("batch", batch)):
         check_count(name, value)
     z, v = check(codes, factors)
+    z = z[:, varying(z)]
     found = groups(v)
     rng = np.random.default_rng(seed)
     accuracy, per_factor = [0.0, 0.0], np.zeros(v.shape[1])

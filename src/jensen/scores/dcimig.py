@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from jensen.scores.information import discretise, divide, entropies, informations, top
+from jensen.scores.information import binned_informations, divide, entropies, top
 from jensen.scores.inputs import check, some_rows
 
 
@@ -29,7 +29,7 @@ def dcimig(
     """
     z, v = check(codes, factors)
     rows = some_rows(len(z), points, seed)
-    information, entropy = informations(discretise(z[rows], 20), v[rows]), entropies(v[rows])
+    information, entropy = binned_informations(z[rows], v[rows], 20), entropies(v[rows])
     best = top(information, 1)
     gaps = best.first - best.second
     per_factor = np.array([gaps[best.place == k].max(initial=0.0) for k in range(v.shape[1])])

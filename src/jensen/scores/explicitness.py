@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from jensen.scores.constant import varying
 from jensen.scores.information import entropies
 from jensen.scores.inputs import Floats, Labels, check, numbered, split_rows, standardised
 from jensen.scores.linear import logistic, probabilities
@@ -37,6 +38,7 @@ def explicitness(
     """
     z, v = check(codes, factors, least=4)
     rows, held_out = split_rows(len(z), train, test, seed)
+    z = z[:, varying(z[rows])]
     x, x_test = standardised(z[rows]), standardised(z[held_out], like=z[rows])
     labels, entropy = numbered(v), entropies(v)
     areas = np.zeros((2, v.shape[1]))

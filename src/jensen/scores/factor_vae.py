@@ -7,6 +7,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from jensen.core.errors import check_count, check_number, check_seed
+from jensen.scores.constant import constant
 from jensen.scores.inputs import Floats, check
 from jensen.scores.interventions import Groups, draw_groups, draw_rows, groups
 
@@ -32,7 +33,7 @@ def factor_vae(
 
     Latents whose standard deviation over all points is below `threshold` are pruned. 0.05 is what disentanglement_lib's
     configurations set; its function's default, and disent, is 0.0, with which unused latents act as one more class: a code
-    that lacks a factor scores .97 instead of .79. An exactly constant latent is pruned at any threshold: 0 / 0 would win
+    that lacks a factor scores .97 instead of .79. A constant latent is pruned at any threshold: 0 / 0 would win
     every vote. The published variance is over 10,000 points, here over all that are given. Of equal latents or counts the
     first wins. With no latent left, or no factor that varies, the score is 0. See `interventions` for how points that hold
     a value are drawn.
@@ -51,8 +52,8 @@ def factor_vae(
         check_count(name, value)
     check_count("batch", batch, 2)
     z, v = check(codes, factors)
+    std = np.where(constant(z), 0.0, z.std(0, ddof=1))
     z = z - z.mean(0)
-    std = np.where(np.ptp(z, 0) > 0, z.std(0, ddof=1), 0.0)
     active = (std > 0) & (std >= threshold)
     found = groups(v)
     counts = [np.zeros((z.shape[1], v.shape[1])) for _ in range(2)]

@@ -9,6 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from jensen.core.errors import check_count
+from jensen.scores.constant import varying as varying_latents
 from jensen.scores.information import divide, entropies
 from jensen.scores.inputs import Floats, check, numbered, split_rows, standardised
 from jensen.scores.linear import quiet
@@ -64,8 +65,12 @@ def dci_by(
         check_count("jobs", jobs)
     z, v = check(codes, factors, least=4)
     rows, held_out = split_rows(len(z), train, test, seed)
-    labels = numbered(v)
-    x, x_test = standardised(z[rows]), standardised(z[held_out], like=z[rows])  # trees compute in float32: spend it on the data
+    labels, latents = numbered(v), varying_latents(z[rows])
+    learned = z[rows][:, latents]
+    x, x_test = (
+        standardised(learned),
+        standardised(z[held_out][:, latents], like=learned),
+    )  # trees compute in float32: spend it on the data
     varying = np.flatnonzero(entropies(v) > 0)
     classes = {int(k): len(np.unique(labels[rows, k])) for k in varying}
     several = [k for k, count in sorted(classes.items(), key=lambda item: -item[1]) if count > 1]  # no long one starts last
@@ -80,7 +85,7 @@ def dci_by(
     fits = Parallel(jobs, return_as="generator")(delayed(model(seed).fit)(x, labels[rows, k]) for k in several)
     with quiet(), tqdm(total=total, desc=name, unit=" classes", delay=5, leave=False) as bar:
         for k, fitted in zip(several, fits, strict=True):
-            importances[:, k] = fitted.feature_importances_
+            importances[latents, k] = fitted.feature_importances_
             accuracy[k] = fitted.score(x_test, labels[held_out, k])
             bar.update(classes[k])
 

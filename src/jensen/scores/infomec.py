@@ -8,6 +8,7 @@ from torch import Tensor
 
 from jensen.core.errors import check_count, check_number
 from jensen.scores.activity import Active, active_latents
+from jensen.scores.constant import varying
 from jensen.scores.information import divide, entropies, neighbour_informations
 from jensen.scores.inputs import Floats, Labels, check, check_log_var, numbered, some_rows, split_rows, standardised
 from jensen.scores.linear import logistic, probabilities
@@ -103,6 +104,7 @@ def excess(values: Floats, count: int, axis: int) -> Floats:
 
 def _explicit(z: Floats, labels: Labels, rows: npt.NDArray[np.int64], held_out: npt.NDArray[np.int64]) -> Floats:
     """1 - H(v_k|z) / H(v_k) of each factor, both by held-out log-loss."""
+    z = z[:, varying(z[rows])]
     x = standardised(z[rows])
     found = np.zeros(labels.shape[1])
     for k, column in enumerate(labels.T):

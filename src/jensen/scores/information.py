@@ -9,7 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from jensen.scores.constant import constant, settled
 from jensen.scores.inputs import Floats, Labels, numbered, standardised
+
+ROUNDING = 32 * np.finfo(float).eps
+"""Nats below which a plug-in information is the rounding of 0: one count of 10 million moved is worth more."""
 
 
 def divide(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Floats:
@@ -67,13 +71,19 @@ def mutual_information(counts: Floats) -> float:
     joint = counts / counts.sum()
     independent = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
     held = joint > 0
-    return float(max((joint[held] * np.log(joint[held] / independent[held])).sum(), 0.0))
+    nats = float((joint[held] * np.log(joint[held] / independent[held])).sum())
+    return nats if nats > ROUNDING else 0.0
 
 
 def informations(discrete: Labels, factors: Labels) -> Floats:
     """Plug-in I(z_j; v_k) of discrete codes `(N, D)` and factors `(N, F)`: `(D, F)`."""
     discrete, factors = numbered(discrete), numbered(factors)
     return np.array([[mutual_information(contingency(z, v)) for v in factors.T] for z in discrete.T])
+
+
+def binned_informations(codes: Floats, factors: Labels, bins: int) -> Floats:
+    """Plug-in I(z_j; v_k) of codes `(N, D)` in equally wide `bins` and factors `(N, F)`: `(D, F)`; 0 of constants."""
+    return informations(discretise(settled(codes), bins), factors)
 
 
 def neighbour_informations(codes: Floats, factors: Labels, neighbours: int, seed: int) -> Floats:
@@ -87,7 +97,7 @@ def neighbour_informations(codes: Floats, factors: Labels, neighbours: int, seed
 
     scaled, labels = standardised(codes), numbered(factors)
     found = np.zeros((codes.shape[1], factors.shape[1]))
-    varying = np.flatnonzero(np.ptp(codes, 0) > 0)  # the estimator breaks ties by noise, so a constant would score a little
+    varying = np.flatnonzero(~constant(codes))  # the estimator breaks ties by noise, so a constant would score a little
     for k, column in enumerate(labels.T):
         if len(varying) and np.bincount(column).max() > 1:  # a value that one point has tells it nothing
             found[varying, k] = mutual_info_classif(

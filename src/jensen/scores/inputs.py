@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from jensen.core.errors import InputError, check_count, check_seed
+from jensen.scores.constant import Floats, constant, settled
 
-Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 
 LARGEST = 1e100
@@ -74,13 +74,13 @@ def check_factors(factors: npt.ArrayLike | Tensor) -> Labels:
 
 
 def check(codes: npt.ArrayLike | Tensor, factors: npt.ArrayLike | Tensor, least: int = 2) -> tuple[Floats, Labels]:
-    """`codes` `(N, D)` and `factors` `(N, F)` as every score takes them, at least `least` points of each."""
+    """`codes` `(N, D)`, their constant latents 0, and `factors` `(N, F)`, at least `least` points of each."""
     z, v = check_codes(codes), check_factors(factors)
     if len(z) != len(v):
         raise InputError(f"codes have {len(z)} rows and factors {len(v)}: expected one row of each a point, in the same order")
     if len(z) < least:
         raise InputError(f"codes and factors hold {len(z)} points: expected at least {least}, which this score needs")
-    return z, v
+    return settled(z), v
 
 
 def check_log_var(log_var: npt.ArrayLike | Tensor, codes: Floats) -> Floats:
@@ -117,9 +117,9 @@ def numbered(factors: Labels) -> Labels:
 def standardised(codes: Floats, like: Floats | None = None) -> Floats:
     """`codes` less the mean and divided by the standard deviation of `like` (itself by default); a constant becomes 0."""
     like = codes if like is None else like
-    constant = np.ptp(like, 0) == 0  # where rounding would leave a tiny deviation to divide by
-    deviation = np.where(constant, 1.0, like.std(0))
-    return np.where(constant, 0.0, (codes - like.mean(0)) / np.where(deviation > 0, deviation, 1.0))
+    still = constant(like)
+    deviation = np.where(still, 1.0, like.std(0))
+    return np.where(still, 0.0, (codes - like.mean(0)) / np.where(deviation > 0, deviation, 1.0))
 
 
 def some_rows(size: int, points: int, seed: int) -> npt.NDArray[np.int64]:

@@ -7,6 +7,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from jensen.core.errors import check_count, check_number
+from jensen.scores.constant import constant
 from jensen.scores.information import discretise
 from jensen.scores.inputs import check, some_rows
 from jensen.scores.interventions import groups
@@ -47,7 +48,7 @@ def irs(
     rows = some_rows(len(z), points, seed)
     z, v = z[rows], v[rows]
     found = groups(v if bins is None else discretise(v.astype(float), bins))
-    largest = np.where(np.ptp(z, 0) > 0, np.abs(z - z.mean(0)).max(0), 0.0)
+    largest = np.where(constant(z), 0.0, np.abs(z - z.mean(0)).max(0))
     robustness = np.zeros((z.shape[1], v.shape[1]))
     for first, values, k in zip(found.first, found.values, found.factors, strict=True):
         deviations = []

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from jensen.scores.constant import settled
 from jensen.scores.information import contingency, discretise, divide, entropies, entropy, informations, top
 from jensen.scores.inputs import check, numbered, some_rows
 from jensen.scores.mig_hist import over_varying
@@ -36,7 +37,7 @@ def jemmig(
     """
     z, v = check(codes, factors)
     rows = some_rows(len(z), points, seed)
-    discrete, labels = numbered(discretise(z[rows], BINS)), numbered(v[rows])
+    discrete, labels = numbered(discretise(settled(z[rows]), BINS)), numbered(v[rows])
     information, own = informations(discrete, labels), entropies(labels)
     best = top(information, 0)
     joint = np.array([entropy(contingency(discrete[:, j], labels[:, k])) for k, j in enumerate(best.place)])

@@ -8,6 +8,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from jensen.core.errors import check_count, check_seed
+from jensen.scores.constant import constant
 from jensen.scores.information import divide, entropies, top
 from jensen.scores.inputs import Floats, Labels, check, check_log_var, numbered
 from jensen.scores.mig_hist import gap, over_varying
@@ -58,12 +59,15 @@ def mig_exact(
     check_count("samples", samples, 2)
     check_seed("seed", seed)
     z, v = check(codes, factors)
-    spread = np.exp(0.5 * check_log_var(log_var, z))
+    checked = check_log_var(log_var, z)
+    spread = np.exp(0.5 * checked)
+    told_of = np.flatnonzero(~(constant(z) & constant(checked)))  # a posterior that is the same for all tells nothing
     labels, entropy = numbered(v), entropies(v)
 
     rng = np.random.default_rng(seed)
     rows = np.resize(rng.permutation(len(z)), samples)
-    noise = rng.standard_normal((samples, z.shape[1]))
+    noise = np.zeros((samples, z.shape[1]))
+    noise[:, told_of] = rng.standard_normal((samples, len(told_of)))  # so that such latents move no other's draws
     told = np.zeros((samples, z.shape[1], v.shape[1]))  # log q(z_j | v_k) - log q(z_j) of each draw
 
     def fill(j: int) -> None:
@@ -74,8 +78,8 @@ def mig_exact(
             told[:, j, k] = _log_conditional(drawn, labels[rows, k], mean, deviation, labels[:, k]) - marginal
 
     # A thread a latent: numpy lets go of the interpreter, and each writes its own slice, so the order does not matter.
-    latents = Parallel(cpu_count(), "threading", return_as="generator")(delayed(fill)(j) for j in range(z.shape[1]))
-    for _ in tqdm(latents, total=z.shape[1], desc="mig_exact", unit=" latents", delay=5, leave=False):
+    latents = Parallel(cpu_count(), "threading", return_as="generator")(delayed(fill)(j) for j in told_of)
+    for _ in tqdm(latents, total=len(told_of), desc="mig_exact", unit=" latents", delay=5, leave=False):
         pass
 
     information = told.mean(0)

@@ -6,7 +6,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from jensen.core.errors import check_count
-from jensen.scores.information import discretise, divide, entropies, informations, top
+from jensen.scores.information import binned_informations, divide, entropies, top
 from jensen.scores.inputs import Floats, check, some_rows
 
 
@@ -31,7 +31,7 @@ def mig_hist(
     check_count("bins", bins, 2)
     z, v = check(codes, factors)
     rows = some_rows(len(z), points, seed)
-    information, entropy = informations(discretise(z[rows], bins), v[rows]), entropies(v[rows])
+    information, entropy = binned_informations(z[rows], v[rows], bins), entropies(v[rows])
     per_factor = gap(information, entropy)
     return {
         f"mig_hist{bins}": over_varying(per_factor, entropy),

@@ -6,7 +6,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from jensen.scores.activity import Active, active_latents
-from jensen.scores.information import discretise, divide, entropies, informations, top
+from jensen.scores.information import binned_informations, divide, entropies, top
 from jensen.scores.inputs import check, check_log_var, some_rows
 
 
@@ -37,7 +37,7 @@ def mig_sup(
     z, v = check(codes, factors)
     used = active_latents(z, None if log_var is None else check_log_var(log_var, z), active)
     rows = some_rows(len(z), points, seed)
-    share = divide(informations(discretise(z[rows], 20), v[rows]), entropies(v[rows]))
+    share = divide(binned_informations(z[rows], v[rows], 20), entropies(v[rows]))
     best = top(share, 1)
     per_latent = best.first - best.second
     return {

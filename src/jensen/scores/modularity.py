@@ -5,7 +5,7 @@ from typing import Any
 import numpy.typing as npt
 from torch import Tensor
 
-from jensen.scores.information import discretise, divide, entropies, informations
+from jensen.scores.information import binned_informations, divide, entropies
 from jensen.scores.inputs import check, some_rows
 
 
@@ -17,8 +17,9 @@ def modularity(
         mean_j [1 - sum_{k != k*} m_jk^2 / (m_jk*^2 (K - 1))],   k* the factor that latent j tells most of
 
     As in disentanglement_lib: 20-bin histograms of the means, all latents in the mean, none left out, a latent that tells
-    nothing counts 0. So a latent of pure noise scores .70 to .75, because bias is divided by bias, whatever the number of
-    points: do not read this score alone. K counts the factors that vary; with one alone modularity says nothing: 0.
+    nothing counts 0. So one more constant takes the score of D latents to D / (D + 1) of it; and a latent of pure noise
+    scores .70 to .75, because bias is divided by bias, whatever the number of points: do not read this score alone. K
+    counts the factors that vary; with one alone modularity says nothing: 0.
 
     Args:
         codes: `(N, D)`, the posterior's means.
@@ -29,7 +30,7 @@ def modularity(
     """
     z, v = check(codes, factors)
     rows = some_rows(len(z), points, seed)
-    information = informations(discretise(z[rows], 20), v[rows])
+    information = binned_informations(z[rows], v[rows], 20)
     others = int((entropies(v[rows]) > 0).sum()) - 1
     share = divide(information, information.max(1, keepdims=True)) ** 2
     per_latent = divide(others - (share.sum(1) - 1), max(others, 0)) * (information.max(1) > 0)

@@ -28,7 +28,8 @@ def sap_svc(
     The variant of disentanglement_lib: LinearSVC(C=0.01, class_weight="balanced") on the raw means for all factors, 10,000
     training and 5,000 test points (of fewer, two thirds and one third). One against the rest, a line cannot set apart 32
     ordered classes: a perfect code of dSprites' factors scores .18. Others bin the latents first. See `sap_r2`. Its penalty
-    acts on the raw scale, so it is not invariant to rescaling a latent.
+    acts on the raw scale, so it is not invariant to rescaling a latent. A constant latent predicts at chance, so it is the
+    runner-up where all others predict worse.
 
     Args:
         codes: `(N, D)`, the posterior's means.

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from jensen.core.errors import InputError, check_choice, check_number
+from jensen.scores.constant import constant, settled
 from jensen.scores.information import divide
 from jensen.scores.inputs import Floats, check_codes, some_rows, standardised
 
@@ -25,7 +26,8 @@ def udr(
 
     R_ab is the similarity of latent a of one run and latent b of another, over the same points: |Spearman correlation|, or
     "lasso": |coefficient| of a in a Lasso fit (penalty 0.1) of b, both on standardised means. Latents whose mean KL does
-    not exceed `threshold` are dropped. With the maximum r of each row or column, and the numbers of latents left d,
+    not exceed `threshold` are dropped, and constant ones. With the maximum r of each row or column, and the numbers of
+    latents left d,
 
         UDR_ij = [sum_b r_b^2 / sum_a R_ab + sum_a r_a^2 / sum_b R_ab] / (d_i + d_j)
 
@@ -58,7 +60,7 @@ def udr(
         raise InputError(f"codes hold {len(runs[0])} points: expected at least 3, which a correlation needs")
 
     rows = some_rows(len(runs[0]), points, seed)
-    informative = [rate > threshold for rate in rates]
+    informative = [(rate > threshold) & ~constant(z) for rate, z in zip(rates, runs, strict=True)]
     prepared = [_prepare(z[rows][:, used], similarity) for z, used in zip(runs, informative, strict=True)]
     pairs = np.zeros((len(runs), len(runs)))
     for i, one in enumerate(prepared):
@@ -97,6 +99,7 @@ def _prepare(z: Floats, similarity: str) -> Floats:
     """Standardised columns; of their ranks for Spearman's correlation, which is Pearson's of the ranks."""
     from scipy.stats import rankdata
 
+    z = settled(z)
     return standardised(rankdata(z, axis=0) if similarity == "spearman" and z.size else z) if z.size else z
 
 
