@@ -53,7 +53,7 @@ def score(name):
 
 
 HEADLINES = {
-    "infomec": ("infom", "infoc", "infoe"),
+    "infomec": ("infom", "infoc", "infoe", "infom_floored", "infoc_floored"),
     "dci_boost20": ("dci_boost20", "completeness", "informativeness"),
 }
 

@@ -391,11 +391,24 @@ def test_infomec_prunes_by_kl_where_there_is_a_posterior():
 
 
 def test_noise_is_neither_modular_nor_compact():
-    """Ratios of chance estimates score .4 to .7 without the floor."""
+    """Ratios of chance estimates score .4 to .7 by the published rule."""
     noise = np.random.default_rng(10).standard_normal((900, 5))
     found = scores.infomec(noise, FACTORS, train=300, test=300)
-    assert (found["infom"], found["infoc"]) == (0, 0)
-    assert scores.infomec(noise, FACTORS, train=300, test=300, floor=0.0)["infom"] > 0.3
+    assert (found["infom_floored"], found["infoc_floored"]) == (0, 0)
+    assert found["infom"] > 0.3
+
+
+def test_infom_and_infoc_are_of_the_published_rule_whatever_the_floor():
+    """Ratios of neighbour estimates as they are; the floor acts on the variants that are named after it."""
+    found, bare = (scores.infomec(CODES, FACTORS, floor=floor, train=50, test=50) for floor in (3.0, 0.0))
+    share = found["normalised_information"] * found["active"][:, None]
+    modular = share.max(1) / share.sum(1).clip(1e-300)
+    compact = share.max(0) / share.sum(0)
+    active = found["active"].sum()
+    for name, largest, count in (("infom", modular[found["active"]], 3), ("infoc", compact, active)):
+        expected = np.mean((largest - 1 / count) / (1 - 1 / count))
+        assert found[name] == bare[name] == bare[f"{name}_floored"] == pytest.approx(expected)
+        assert found[f"{name}_floored"] > found[name]
 
 
 def test_active_units_are_counted_by_variance_and_by_kl():

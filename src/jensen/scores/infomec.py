@@ -47,14 +47,17 @@ def infomec(
     Where this differs from the released code:
       * 0 / 0 := 0: a factor encoded nowhere counts 0 in InfoC and a latent that tells nothing counts 0 in InfoM, which
         there make them NaN; so do a single factor in InfoM and a single active latent in InfoC.
-      * The neighbour estimate of a zero is a small positive number by chance, and the ratio of such numbers would score a
-        latent of noise as modular. An estimate below `floor` / sqrt(points) nats, 4 standard deviations of the estimate on
-        independent data, counts as 0. `floor=0` is the released rule.
       * InfoE is held out: `train` and `test` disjoint rows (of fewer points in the same proportion), both entropies by
         log-loss on the test rows, H(v_k) by that of the training frequencies. Test rows of a value that no training row
         holds are left out. It is at least 0: predictors that ignore the code are allowed (Xu et al. 2020). Released: the
         training points themselves, no penalty, class weights in the fit but not in the loss.
-      * `active`: "kl" (the default with `log_var`) or "range"; see `activity.active_latents`. InfoE sees all latents.
+      * `active`: "kl" (the default with `log_var`) or "range", the released rule; see `activity.active_latents`. InfoE sees
+        all latents.
+
+    `infom_floored` and `infoc_floored` are variants of InfoM and InfoC, not comparable with published numbers (a code may
+    have .87 of one and .63 of the other). The neighbour estimate of a zero is a small positive number by chance, and the
+    ratio of such numbers scores a latent of noise as modular. In the variants an estimate below `floor` / sqrt(points)
+    nats, 4 standard deviations of the estimate on independent data, counts as 0.
 
     Args:
         codes: `(N, D)`, the posterior's means.
@@ -62,8 +65,9 @@ def infomec(
         log_var: `(N, D)`, the posterior's; needed for the rule "kl".
 
     Returns:
-        infom, infoc, infoe; modularity `(D,)`, 0 for inactive latents; compactness and explicitness `(F,)`;
-        normalised_information `(D, F)`, before the floor; active `(D,)`; entropy `(F,)`; points, train, test, the sizes used.
+        infom, infoc, infoe; infom_floored, infoc_floored; modularity `(D,)`, 0 for inactive latents; compactness and
+        explicitness `(F,)`; modularity_floored and compactness_floored; normalised_information `(D, F)`, before the floor;
+        active `(D,)`; entropy `(F,)`; points, train, test, the sizes used.
     """
     check_count("neighbours", neighbours)
     check_number("floor", floor, 0)
@@ -73,19 +77,24 @@ def infomec(
     rows = some_rows(len(z), points, seed)
     entropy = entropies(v[rows])
     information = neighbour_informations(z[rows], v[rows], neighbours, seed)
-    share = divide(np.where(information < floor / np.sqrt(len(rows)), 0.0, information), entropy) * used[:, None]
-    modular = excess(share, int((entropy > 0).sum()), 1)
-    compact = excess(share, int(used.sum()), 0)
+    told = np.where(information < floor / np.sqrt(len(rows)), 0.0, information)
+    variants = [divide(nats, entropy) * used[:, None] for nats in (information, told)]
+    modular, modular_floored = (excess(share, int((entropy > 0).sum()), 1) for share in variants)
+    compact, compact_floored = (excess(share, int(used.sum()), 0) for share in variants)
 
     learned, held_out = split_rows(len(z), train, test, seed)
     explicit = _explicit(z, numbered(v), learned, held_out)
     return {
-        "infom": float(modular[used].mean()) if used.any() else 0.0,
+        "infom": _over_used(modular, used),
         "infoc": over_varying(compact, entropy),
         "infoe": over_varying(explicit, entropies(v)),
+        "infom_floored": _over_used(modular_floored, used),
+        "infoc_floored": over_varying(compact_floored, entropy),
         "modularity": modular,
         "compactness": compact,
         "explicitness": explicit,
+        "modularity_floored": modular_floored,
+        "compactness_floored": compact_floored,
         "normalised_information": divide(information, entropy),
         "active": used,
         "entropy": entropy,
@@ -93,6 +102,11 @@ def infomec(
         "train": len(learned),
         "test": len(held_out),
     }
+
+
+def _over_used(per_latent: Floats, used: npt.NDArray[np.bool_]) -> float:
+    """The mean over the latents that are used; 0 if none is."""
+    return float(per_latent[used].mean()) if used.any() else 0.0
 
 
 def excess(values: Floats, count: int, axis: int) -> Floats:

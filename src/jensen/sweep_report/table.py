@@ -16,6 +16,9 @@ PARTS = {
 }
 ACTIVE = "rate/active_units"
 UDR = {"udr/spearman": "UDR (Spearman)", "udr/lasso": "UDR (Lasso)"}
+INFOMEC = ("infom", "infoc", "infoe", "infom_floored", "infoc_floored")
+"""The numbers of `scores.infomec` that are scores: by the published rule, and less what chance explains."""
+
 ACROSS = 7
 """Quantities that one table holds side by side."""
 
@@ -53,7 +56,7 @@ def measured(sweep: Sweep) -> dict[str, Values]:
 def scores(sweep: Sweep) -> list[str]:
     """Names of the scores among the numbers: of each diagnostic that is a score, what is called like its function.
 
-    (InfoMEC's are three; other numbers, such as an accuracy on training points, only explain a score.)
+    (InfoMEC's are five; other numbers, such as an accuracy on training points, only explain a score.)
     """
     found: dict[str, None] = {}
     for run in sweep.runs:
@@ -61,7 +64,7 @@ def scores(sweep: Sweep) -> list[str]:
             settings: Mapping[str, Any] = results.get("settings") or {}
             if settings.get("_target_") == "jensen.diagnostics.score.score":
                 function = settings["function"]["path"].rsplit(".", 1)[-1]
-                keys = ("infom", "infoc", "infoe") if function == "infomec" else (function,)
+                keys = INFOMEC if function == "infomec" else (function,)
                 found |= {f"{name}/{key}": None for key in keys if key in results}
     return list(found)
 
