@@ -1,7 +1,11 @@
 """A folder of images: order, geometry, modes, the cache, and what is refused."""
 
+import functools
+import logging
 import os
 import random
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -12,6 +16,8 @@ from torchvision import transforms
 from jensen.core.errors import InputError
 from jensen.data import folder as reader
 from jensen.data.folder import folder
+from jensen.data.listing import listing
+from jensen.data.module import DataModule
 
 LEVELS = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
 
@@ -61,7 +67,7 @@ def test_linked_folders_are_followed_once(top, tmp_path):
     for name in ("one", "two"):
         (top / name).symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     (tmp_path / "elsewhere" / "loop").symlink_to(top, target_is_directory=True)
-    assert reader._names(top) == ["one/a.png"]
+    assert listing(top).images == ["one/a.png"]
 
 
 def test_more_images_than_a_block_holds(top, monkeypatch):
@@ -127,8 +133,8 @@ def test_a_second_run_maps_the_cache_until_something_changes(top, cache, monkeyp
     for name in ("a", "b"):
         put(top / f"{name}.png")
     decoded = []
-    decode = reader._decode
-    monkeypatch.setattr(reader, "_decode", lambda path, **options: decoded.append(path.name) or decode(path, **options))
+    decode = reader.decode
+    monkeypatch.setattr(reader, "decode", lambda path, **options: decoded.append(path.name) or decode(path, **options))
 
     def count(*options):
         decoded.clear()
@@ -195,3 +201,164 @@ def test_levels_without_a_range_are_refused(top, levels, message):
     put(top / "a.tif", levels)
     with pytest.raises(InputError, match=f"a.tif .*{message}"):
         folder(top)
+
+
+SCENE = np.zeros((48, 64), np.uint8)
+SCENE[:24, :32], SCENE[:24, 32:] = 200, 100  # no two of its turns are alike
+STORED_AS = {  # what EXIF 2.32 says of each orientation: where the 0th row and the 0th column of the scene are
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.T,
+    6: lambda a: np.rot90(a, 1),
+    7: lambda a: a[::-1, ::-1].T,
+    8: lambda a: np.rot90(a, -1),
+}
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "tif", "webp"])
+def test_images_are_turned_upright_by_their_exif_orientation(top, ending):
+    for orientation, turn in STORED_AS.items():
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        options = {"png": {}, "tif": {}, "jpg": {"quality": 100}, "webp": {"lossless": True}}[ending]
+        image = Image.fromarray(np.ascontiguousarray(turn(SCENE))).convert("RGB")
+        put(top / f"{orientation}.{ending}", image, exif=exif, **options)
+    stored = folder(top, 48, 64, 1).stored[:, 0].int()
+    assert (stored - torch.from_numpy(SCENE).int()).abs().amax() <= 2
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+@pytest.mark.parametrize("exif", [b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"Exif\0\0nothing at all", b"Exif\0\0"])
+def test_exif_data_that_are_damaged_turn_nothing(top, exif):
+    put(top / "a.jpg", SCENE, exif=exif, quality=100)
+    assert (folder(top, 48, 64, 1).stored[0, 0].int() - torch.from_numpy(SCENE).int()).abs().amax() <= 2
+
+
+def test_what_is_hidden_or_of_other_kinds_is_passed_over_and_said(top, caplog):
+    for level in range(3):
+        put(top / f"{level}.png", flat(level))
+    for name in (".ipynb_checkpoints/0-checkpoint.png", ".thumbnails/0.png", "__MACOSX/0.png", "@eaDir/0.png", ".hidden.png"):
+        put(top / name)
+    for name in ("._0.png", ".DS_Store", "Thumbs.db", "desktop.ini", "notes.txt", "raw.HEIC", "b.heic", "LICENSE"):
+        (top / name).write_bytes(b"\0\5\x16\7" + bytes(100))
+    os.mkfifo(top / "pipe.png")
+    examples = folder(top, 8, 8, 1)
+    assert examples.stored[:, 0, 0, 0].tolist() == [0, 1, 2]
+    expected = (
+        f"3 images in {top}; passed over 9 hidden (.DS_Store, ._0.png, .hidden.png and 6 more) and 5 of other kinds (.heic 2, "
+    )
+    assert examples.note.startswith(expected)
+    assert all(f"{kind} 1" in examples.note for kind in (".txt", "no extension")) or "and 1 more" in examples.note
+    data = DataModule(functools.partial(folder, top, 8, 8), (3, 8, 8), 1, seed=0, validation=1)
+    with caplog.at_level(logging.INFO, logger="jensen"):
+        data.examples("train"), data.examples("train")
+    assert [record.message for record in caplog.records if "images in" in record.message] == [examples.note]
+
+
+def test_nothing_more_is_said_of_a_folder_of_images_only(top):
+    put(top / "a.png")
+    assert folder(top).note == f"1 images in {top}"
+
+
+def test_a_folder_with_nothing_but_hidden_images_says_so(top):
+    put(top / ".thumbnails" / "a.png")
+    (top / "b.heic").write_bytes(b"")
+    with pytest.raises(
+        InputError, match=r"holds no image: .*there are 1 hidden \(.thumbnails\) and 1 of other kinds \(.heic 1\)"
+    ):
+        folder(top)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((f"a.{ending}", {}) for ending in ("gif", "tga", "TGA", "jp2", "j2k", "apng", "dib", "JPE", "pnm")),
+        ("a.jfif", {"format": "JPEG"}),
+        ("a.avif", {"quality": 100}),
+    ],
+)
+def test_every_kind_of_image_is_read(top, name, options):
+    if name.endswith("apng"):
+        options = {"format": "PNG"}
+    put(top / name, SCENE, **options)
+    assert (folder(top, 48, 64, 1).stored[0, 0].int() - torch.from_numpy(SCENE).int()).abs().amax() <= 8
+
+
+def test_an_image_is_told_by_its_content_and_postscript_is_never_run(top):
+    put(top / "a.png", flat(200), format="JPEG")
+    assert (folder(top, 8, 8).stored == 200).all()
+    (top / "b.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n")
+    with pytest.raises(InputError, match=r"b.png cannot be read \(cannot identify"):
+        folder(top)
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp", "apng", "tif"])
+def test_of_several_frames_the_first_is_used_and_said(top, caplog, ending):
+    frames = [Image.fromarray(flat(level)) for level in (50, 150, 250)]
+    kind = {"apng": "PNG", "tif": "TIFF"}.get(ending, ending)
+    options = {"lossless": True} if ending == "webp" else {}
+    frames[0].save(top / f"a.{ending}", format=kind, save_all=True, append_images=frames[1:], **options)
+    with caplog.at_level(logging.INFO, logger="jensen"):
+        assert (folder(top, 8, 8).stored.int() - 50).abs().max() <= 1
+    assert "1 of the images in" in caplog.text
+    assert "several frames, of which the first is used" in caplog.text
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_greys_in_16_bits_have_as_many_bits_as_are_in_use(top, caplog, bits, ending):
+    levels = np.linspace(0, 2**bits - 1, 48 * 64).round().astype(np.uint16).reshape(48, 64)
+    put(top / f"a.{ending}", levels)
+    put(top / f"b.{ending}", levels // 8)  # a darker one stays darker
+    put(top / "c.png", SCENE)
+    with caplog.at_level(logging.INFO, logger="jensen"):
+        stored = folder(top, 48, 64, 1).stored[:, 0].int()
+    assert f"2 of the images in {top} have 16 bits a channel, levels up to {2**bits - 1}" in caplog.text
+    for found, expected in zip(stored, (levels, levels // 8), strict=False):
+        exact = np.round(expected.astype(np.float64) * 255 / (2**bits - 1))
+        assert np.abs(found.numpy() - exact).max() <= (0 if bits > 8 else 1)
+    assert torch.equal(stored[2], torch.from_numpy(SCENE).int())
+    assert len(stored[0].unique()) == 256
+
+
+def test_the_bits_in_use_can_be_set(top):
+    levels = np.arange(64, dtype=np.uint16).reshape(8, 8) * 16
+    put(top / "a.png", levels)
+    assert folder(top, 8, 8, 1).stored.max() == 251  # 1008 of 1023
+    assert folder(top, 8, 8, 1, bits=12).stored.max() == 63
+    with pytest.raises(InputError, match=r"a.png cannot be read \(it has the level 1008, more than 8 bits hold"):
+        folder(top, 8, 8, 1, bits=8)
+    with pytest.raises(InputError, match="bits is 9: expected one of"):
+        folder(top, 8, 8, 1, bits=9)
+
+
+def deep_colour(levels):
+    """A png file of three channels of 16 bits, which PIL does not write: (height, width, 3)."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
+    header = struct.pack(">IIBBBBB", levels.shape[1], levels.shape[0], 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def test_colour_of_16_bits_is_read_where_all_are_in_use_and_refused_where_few_levels_would_be_left(top):
+    levels = np.linspace(0, 65535, 8 * 8 * 3).astype(np.uint16).reshape(8, 8, 3)
+    (top / "a.png").write_bytes(deep_colour(levels))
+    assert np.array_equal(folder(top, 8, 8).stored[0].numpy(), (levels >> 8).transpose(2, 0, 1))
+    (top / "a.png").write_bytes(deep_colour(levels >> 4))
+    with pytest.raises(InputError, match=r"a.png has channels of 16 bits, of which 12 are in use: expected 8, or all 16"):
+        folder(top, 8, 8)
+    assert folder(top, 8, 8, bits=16).stored.max() == 15
+
+
+def test_a_name_that_is_no_text_is_read_and_said(top):
+    put(top / "a.png", flat(7))
+    (top / os.fsdecode(b"\xff.png")).write_bytes((top / "a.png").read_bytes())
+    (top / os.fsdecode(b".\xff")).write_bytes(b"")
+    examples = folder(top, 8, 8, 1)
+    assert examples.stored[:, 0, 0, 0].tolist() == [7, 7]
+    assert examples.note.encode().endswith(rb"1 hidden (.\udcff)")

@@ -33,6 +33,7 @@ class Examples(Dataset[Batch]):
     names: of the factors.
     sizes: number of values of each factor.
     bytewise: whether `stored` is uint8 of which `decode` takes each byte by itself, whatever the others are.
+    note: what a person should know of how they were read; empty if nothing.
     """
 
     stored: Tensor
@@ -41,6 +42,7 @@ class Examples(Dataset[Batch]):
     names: tuple[str, ...] = ()
     sizes: tuple[int, ...] = ()
     bytewise: bool = False
+    note: str = ""
 
     def __post_init__(self) -> None:
         if not self.names:

@@ -1,11 +1,13 @@
 """The one LightningDataModule: splits, batches fetched in bulk, data on the device, shapes checked."""
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from inspect import signature
 
 import torch
 from pytorch_lightning import LightningDataModule
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
@@ -88,6 +90,7 @@ class DataModule(LightningDataModule):
                     f"data.x_shape is {list(self.x_shape)} but the first {split} example has shape {list(shape)}:"
                     " set data.x_shape to that, or choose other data"
                 )
+            _say(examples.note)
             self._examples[split] = examples
         return self._examples[split]
 
@@ -242,3 +245,9 @@ class DataModule(LightningDataModule):
     def _observe(self, examples: Examples, batch: Batch, key: int) -> Batch:
         x = examples.decode(batch.x)
         return batch._replace(x=x if self.transform is None else self.transform(x, key, batch.row))
+
+
+@rank_zero_only
+def _say(note: str) -> None:
+    if note:
+        logging.getLogger(__name__).info(note)
