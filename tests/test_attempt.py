@@ -4,6 +4,7 @@ import errno
 import json
 
 import pytest
+import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -33,9 +34,9 @@ def go(folder, cfg, until="finished"):
         results = this.begin(data)
         if results is None and until != "begun":
             (folder / "checkpoints").mkdir(exist_ok=True)
-            (folder / "checkpoints" / "last.ckpt").write_bytes(b"weights")
+            torch.save({"global_step": cfg.trainer.max_steps}, folder / "checkpoints" / "last.ckpt")
             if until == "finished":
-                this.finish(cfg.trainer.max_steps, RESULTS, {"run": str(folder), "diagnostics": {}})
+                this.finish(cfg.trainer.max_steps, "trainer.max_steps", RESULTS, {"run": str(folder), "diagnostics": {}})
         return results
 
 
@@ -64,9 +65,23 @@ def test_a_finished_run_gives_its_results_and_is_not_touched(cfg, tmp_path):
     assert go(tmp_path, cfg("diagnostics=[rate]", "trainer.devices=2")) == RESULTS
     assert contents(tmp_path) == before
     marker = json.loads((tmp_path / FINISHED).read_text())
-    assert marker.keys() == {"identity", "data", "step", "seconds", "results"}
-    assert marker["step"] == 20
+    assert marker.keys() == {"identity", "data", "step", "why", "seconds", "results"}
+    assert (marker["step"], marker["why"]) == (20, "trainer.max_steps")
     assert seen(tmp_path, cfg()) == "finished"
+
+
+@pytest.mark.parametrize("step", [12, None])
+def test_a_marker_without_its_weights_is_not_believed(cfg, tmp_path, capsys, step):
+    go(tmp_path, cfg())
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    if step is None:
+        last.unlink()
+    else:
+        torch.save({"global_step": step}, last)
+    assert seen(tmp_path, cfg()) == "interrupted"
+    assert go(tmp_path, cfg(), until="begun") is None
+    assert "finished.json says step 20 and" in capsys.readouterr().out
+    assert not (tmp_path / FINISHED).exists()
 
 
 def test_a_finished_run_is_trained_longer_and_is_unfinished_meanwhile(cfg, tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import TINY
@@ -182,6 +183,14 @@ def test_folders_that_are_no_sweep_are_one_sentence(sweep, tmp_path):
         marker.unlink()
     with pytest.raises(InputError, match="no finished run among 12"):
         read(sweep)
+
+
+def test_a_run_whose_weights_are_not_of_the_step_it_says_is_not_counted(sweep):
+    run = sweep / "beta=1_seed=0"
+    (run / "finished.json").write_text('{"identity": "x", "step": 60}')
+    (run / "checkpoints").mkdir()
+    torch.save({"global_step": 40}, run / "checkpoints" / "last.ckpt")
+    assert "last.ckpt holds step 40 of 60; the sweep's command again" in read(sweep).left_out[run.name]
 
 
 def test_a_folder_of_two_experiments_is_refused(sweep):

@@ -5,7 +5,7 @@
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -17,9 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from jensen.core.errors import InputError
 from jensen.data.module import DataModule
 from jensen.identity import difference, fingerprint, identity
-from jensen.program import FULL, explain, leads
+from jensen.program import FULL, explain, leads, say
 from jensen.record import get_json, put, put_json, put_scores
-from jensen.run import configuration
+from jensen.run import configuration, saved_step
 
 FINISHED, FAILED, DATA = "finished.json", "failed.json", ".hydra/identity.json"
 PATIENCE = 5.0
@@ -57,8 +57,10 @@ class Attempt:
                 " restore them, or train in another folder"
             )
         if finished and self.mark == {key: finished.get(key) for key in self.mark}:
-            return dict(finished["results"])
-        if 0 <= self.cfg.trainer.max_steps < finished.get("step", 0):
+            if not (problem := unfinished(self.folder, self.cfg, finished)):
+                return dict(finished["results"])
+            say(f"{problem}: this goes on")
+        if 0 <= self.cfg.trainer.max_steps < (finished.get("step") or 0):
             raise RefusedError(
                 f"trainer.max_steps is {self.cfg.trainer.max_steps} but {self.folder} has finished step {finished['step']}:"
                 " expected at least that; train in another folder"
@@ -70,13 +72,13 @@ class Attempt:
             put_json(self.folder / DATA, self.mark)
         return None
 
-    def finish(self, step: int, results: dict[str, float], scores: dict[str, Any]) -> None:
-        """Writes the scores, and then the marker."""
+    def finish(self, step: int, why: str, results: dict[str, float], scores: dict[str, Any]) -> None:
+        """Writes the scores, and then the marker, which says why the run ended."""
         if not self.leads:
             return
         put_scores(self.folder / "scores.json", scores)
         seconds = round(time.monotonic() - self._start, 3)
-        put_json(self.folder / FINISHED, self.mark | {"step": step, "seconds": seconds, "results": results})
+        put_json(self.folder / FINISHED, self.mark | {"step": step, "why": why, "seconds": seconds, "results": results})
 
     def fail(self, error: Exception) -> None:
         if self.leads:
@@ -152,9 +154,19 @@ def standing(folder: Path, cfg: DictConfig, data: Callable[[], str]) -> Standing
     if theirs != mine or get_json(folder / DATA).get("data", data()) != data():
         return "other"
     finished = get_json(folder / FINISHED)
-    if finished.get("identity") == mine and finished.get("data") == data():
+    if finished.get("identity") == mine and finished.get("data") == data() and not unfinished(folder, cfg, finished):
         return "finished"
     return "failed" if failed else "interrupted"
+
+
+def unfinished(folder: Path, cfg: DictConfig, finished: Mapping[str, Any]) -> str:
+    """Why a run is not what its marker `finished` says; empty if it is. Before 0.2 a marker could be wrong."""
+    step = finished.get("step")
+    if (saved := saved_step(folder)) != step:
+        holds = "there is no such last.ckpt" if saved is None else f"last.ckpt holds step {saved}"
+        return f"{folder / FINISHED} says step {step} and {holds}"
+    cut = "why" not in finished and cfg.trainer.get("max_time") is not None and (saved or 0) < cfg.trainer.max_steps
+    return f"trainer.max_time ended {folder} at step {step} of {cfg.trainer.max_steps}" if cut else ""
 
 
 def _holds_training(folder: Path) -> bool:

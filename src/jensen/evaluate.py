@@ -27,7 +27,7 @@ from jensen.data.codes import read
 from jensen.data.module import DataModule
 from jensen.diagnostics.snapshot import Diagnostic, Results, Snapshot
 from jensen.program import program, quieten, say
-from jensen.record import numbers, put_scores
+from jensen.record import get_json, numbers, put_scores
 from jensen.run import configuration, restored
 from jensen.targets import build
 
@@ -67,6 +67,9 @@ def on_run(
     check_choice("split", split, SPLITS)
     quieten()
     algorithm, step = restored(run, checkpoint, trust)
+    ended = get_json(run.expanduser() / "finished.json").get("step", step)
+    if checkpoint == "last" and ended != step:
+        say(f"{run}/finished.json says step {ended} and last.ckpt holds step {step}: the command that trained it mends that")
     data = build(configuration(run), "data", DataModule, trust)
     data.evaluated = split
     trainer = Trainer(

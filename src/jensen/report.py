@@ -29,7 +29,7 @@ from jensen.evaluate import on_run
 from jensen.identity import LOCATION, has_effect
 from jensen.program import program, say
 from jensen.record import get_json, put
-from jensen.run import configuration
+from jensen.run import configuration, saved_step
 from jensen.scores import udr
 from jensen.sweep_report import figures
 from jensen.sweep_report.choice import Choice, choose
@@ -99,10 +99,13 @@ class _LeftOutError(Exception):
 
 
 def _read_run(place: Path, name: str) -> Run:
-    if not get_json(place / FINISHED):
+    if not (finished := get_json(place / FINISHED)):
         if failed := get_json(place / FAILED):
             raise _LeftOutError(f"failed: {failed.get('error', 'it does not say why')}")
         raise _LeftOutError("not finished; the sweep's command again continues it")
+    saved = saved_step(place)
+    if saved not in (None, finished.get("step", saved)):  # a folder may be copied without its checkpoints
+        raise _LeftOutError(f"its last.ckpt holds step {saved} of {finished['step']}; the sweep's command again continues it")
     try:
         settings = flat(cast(dict[str, Any], OmegaConf.to_container(configuration(place))))
     except InputError as error:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -55,6 +56,15 @@ def state(run: str | Path, checkpoint: str = "last") -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path} is missing: expected a run that was validated at least once; run it again, it continues")
     return read(path)
+
+
+def saved_step(run: str | Path) -> int | None:
+    """The step of `last.ckpt`, without reading its tensors; None where there is none, or one that is torn."""
+    try:
+        saved = torch.load(Path(run) / "checkpoints" / "last.ckpt", map_location="cpu", mmap=True, weights_only=True)
+        return int(saved["global_step"])
+    except Exception:  # a torn archive may fail anywhere in it
+        return None
 
 
 def resume_from(folder: Path) -> Path | None:

@@ -14,11 +14,12 @@ if __name__ == "__main__" and not {"-m", "--multirun"} & {*sys.argv}:
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from pytorch_lightning import seed_everything
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer, seed_everything
 
 from jensen import naming, record, settings, tether
 from jensen.attempt import attempt
-from jensen.core.errors import check_choice
+from jensen.callbacks.end import End, TimeUpError
+from jensen.core.errors import InputError, check_choice
 from jensen.program import program, quieten, say
 from jensen.run import resume_from
 from jensen.trainer import make
@@ -28,7 +29,8 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     """Fits `cfg.algorithm` to `cfg.data` and leaves the run in `folder`; a run that is there already is continued.
 
     Returns `val/...` and the diagnostics' scalars of the last step and, where the data have a test split that was not
-    validated on, `test/...`: of a run that is finished already, as it wrote them down.
+    validated on, `test/...`: of a run that is finished already, as it wrote them down; of one that `trainer.max_time` has
+    stopped before its end, nothing.
     """
     quieten()
     with attempt(folder, cfg) as this:
@@ -39,22 +41,47 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
         if (results := this.begin(data)) is not None:
             say(f"{folder} is finished: nothing to do")
             return results
-        trainer = make(cfg, folder)
+        end = End()
+        trainer = make(cfg, folder, end)
         checkpoint = resume_from(folder)
         say(f"{'continuing' if checkpoint else 'training'} in {folder}")
-        trainer.fit(algorithm, data, ckpt_path=checkpoint, weights_only=True)
+        try:
+            trainer.fit(algorithm, data, ckpt_path=checkpoint, weights_only=True)
+        except TimeUpError as up:
+            say(str(up))
+            return {}
+        _check_end(trainer, end)
         if "val/elbo" not in trainer.callback_metrics:  # it was killed after its last step
-            loggers, trainer.loggers = trainer.loggers, []  # that step is logged
-            trainer.validate(algorithm, data, verbose=False)
-            trainer.loggers = loggers
+            _validate(trainer, algorithm, data, logged=end.validated == trainer.global_step)
         metrics, step = dict(trainer.callback_metrics), trainer.global_step
         scores = record.of_training(cfg, trainer, folder)
         if data.validation and "test" in data.splits:
             trainer.test(algorithm, data, verbose=False, weights_only=True)
             metrics |= trainer.callback_metrics
         results = {name: float(value) for name, value in metrics.items() if not name.startswith("train/")}
-        this.finish(step, results, scores)
+        this.finish(step, end.reason, results, scores)
     return results
+
+
+def _validate(trainer: Trainer, algorithm: LightningModule, data: LightningDataModule, logged: bool) -> None:
+    """Validates once more, without logging it where it is `logged`."""
+    loggers = trainer.loggers
+    if logged:
+        trainer.loggers = []
+    trainer.validate(algorithm, data, verbose=False)
+    trainer.loggers = loggers
+
+
+def _check_end(trainer: Trainer, end: End) -> None:
+    """Raises: InputError: the training ended without a step, or before its end."""
+    if trainer.global_step and end.reason:
+        return
+    ends = ("max_steps", "max_epochs", "limit_train_batches")
+    found = ", ".join(f"trainer.{name} {getattr(trainer, name)}" for name in ends)
+    raise InputError(
+        f"training ended at step {trainer.global_step} ({found}): expected at least one step, and the end that is configured;"
+        " raise what ends it"
+    )
 
 
 @program("train")
@@ -66,7 +93,7 @@ def main(cfg: DictConfig) -> float | None:
     for name in (name for name in results if name.startswith(("val/", "test/"))):
         say(f"{name:16} {results[name]:10.3f} nats per example")
     say(f"tensorboard --logdir {folder}")
-    return record.maximised(cfg, results)
+    return record.maximised(cfg, results) if results else None
 
 
 naming.register()

@@ -6,16 +6,26 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, Trainer
 
 from jensen import elastic, slurm
+from jensen.callbacks.end import End
+from jensen.callbacks.events import Events
+from jensen.callbacks.last import Last
 from jensen.core.errors import InputError
 
 
-def make(cfg: DictConfig, folder: Path) -> Trainer:
-    """Raises: InputError: ranks that are not those of the job, or would repeat a sweep; a precision that there is not here."""
+def make(cfg: DictConfig, folder: Path, end: End) -> Trainer:
+    """A trainer with the callbacks of `cfg`, `end` before them, and those without which a run is not saved.
+
+    Raises:
+        InputError: ranks that are not those of the job, or would repeat a sweep; a precision that there is not here.
+    """
     logger = instantiate(cfg.logger, save_dir=folder)
-    callbacks = [*instantiate(cfg.callbacks).values()]
+    callbacks: list[Callback] = [end, *instantiate(cfg.callbacks).values()]
+    for kind in (Last, Events):
+        if not any(isinstance(each, kind) for each in callbacks):
+            callbacks.append(kind())
     slurm.check_tasks()
     elastic.join()
     trainer: Trainer = instantiate(cfg.trainer, default_root_dir=folder, logger=logger, callbacks=callbacks)

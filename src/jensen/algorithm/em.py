@@ -60,6 +60,8 @@ class EM(LightningModule):
     """
 
     automatic_optimization = False
+    ended_by = ""
+    """What ended the training (`callbacks.end`), once it has converged."""
     origin: Tensor
     variance: Tensor
 
@@ -178,8 +180,9 @@ class EM(LightningModule):
         if step < self.weights_first:
             following = following._replace(components=p.components)
         self.model.assign(shift(following, self.origin.double()))
-        if done or step + 1 == self.trainer.max_steps:
-            self.trainer.should_stop, self.trainer.check_val_every_n_epoch = True, 1  # and validates and keeps the last step
+        if done:
+            self.ended_by = "algorithm.tolerance"
+            self.trainer.should_stop = True
 
     def _reseed(self, p: Mixture, seen: Statistics, step: int) -> tuple[Mixture, bool]:
         """Starts components without points, or on the covariance floor, anew; not more often than three times each."""

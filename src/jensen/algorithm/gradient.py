@@ -242,7 +242,7 @@ class Gradient(LightningModule):
         check_choice("trainer.precision", trainer.precision, PRECISIONS)
         if not trainer.datamodule.shuffle:
             raise InputError("data.shuffle is false: expected true, since training by gradient is continued amid an epoch")
-        self.last_step = steps = trainer.estimated_stepping_batches
+        steps = trainer.estimated_stepping_batches
         schedules = {f"objective.{name}": schedule for name, schedule in self.objective.schedules.items()}
         for name, schedule in (schedules | {"algorithm.lr_scale": self.lr_scale}).items():
             if schedule.end_step > steps:
@@ -275,9 +275,6 @@ class Gradient(LightningModule):
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Optimizer, optimizer_closure: Callable[[], Any] | None = None
     ) -> None:
-        if self.global_step + 1 == self.last_step:
-            # So that Lightning validates and keeps the last step, wherever the interval falls.
-            self.trainer.should_stop = True
         assert optimizer_closure is not None
         if self.non_finite == "stop":
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)

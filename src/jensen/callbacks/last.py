@@ -72,10 +72,16 @@ def resumable(trainer: Trainer) -> bool:
 
     Not amid the batches of one step, and not where a validation comes next, which a continued run would leave out.
     """
-    loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
+    loop = trainer.fit_loop.epoch_loop
+    fetcher = trainer.fit_loop._data_fetcher
     assert fetcher is not None
-    amid = loop._should_accumulate() or getattr(trainer.lightning_module, "amid_step", False)
-    return not amid and not loop._should_check_val_fx(fetcher)
+    return whole_step(trainer) and not loop._should_check_val_fx(fetcher)
+
+
+def whole_step(trainer: Trainer) -> bool:
+    """Whether the batch that ends is the last of its step: gradients and sums of a part of one are in no checkpoint."""
+    amid = getattr(trainer.lightning_module, "amid_step", False)
+    return not (amid or trainer.fit_loop.epoch_loop._should_accumulate())
 
 
 def previous(path: Path) -> Path:

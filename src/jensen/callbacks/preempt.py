@@ -29,7 +29,6 @@ class Preempt(Checkpoint):
     """
 
     def __init__(self) -> None:
-        self._last_step = 0.0
         self._group: distributed.ProcessGroup | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -42,7 +41,6 @@ class Preempt(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._hear()
-        self._last_step = trainer.estimated_stepping_batches
         self._leave_if_asked(trainer, save=False)
 
     def on_train_batch_end(
@@ -72,7 +70,8 @@ class Preempt(Checkpoint):
     def _leave_if_asked(self, trainer: Trainer, save: bool) -> None:
         """Raises `Stopped` on all ranks if a signal came to any of them."""
         number = self._agreed()
-        if not number or trainer.global_step >= self._last_step:  # a run whose training is over is let finish
+        over = trainer.should_stop and trainer.fit_loop._can_stop_early
+        if not number or over:  # a run whose training is over is let finish
             return
         if save:
             Last().save(trainer)
