@@ -15,6 +15,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, InstantiationException
 from hydra.types import RunMode
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
@@ -82,7 +83,13 @@ def one_sentence() -> Iterator[None]:
     """Makes bad input an error that Hydra prints without a traceback (with one under HYDRA_FULL_ERROR=1)."""
     try:
         yield
-    except (InputError, InstantiationException, OmegaConfBaseException) as error:
+    except (
+        InputError,
+        InstantiationException,
+        MisconfigurationException,
+        ModuleNotFoundError,
+        OmegaConfBaseException,
+    ) as error:
         sentence = explain(error)
         if sentence is None:
             raise
@@ -116,6 +123,17 @@ def explain(error: BaseException) -> str | None:
 
     Of a value that cannot be resolved, or from which nothing can be made, it is one that is written here.
     """
+    if (sentence := _within(error)) is not None:
+        return sentence
+    if isinstance(error, MisconfigurationException):
+        return f"the trainer refuses this ({said(error)}): expected settings that go together; change those that it names"
+    if isinstance(error, ModuleNotFoundError):
+        return f"a package is missing ({said(error)}): expected it beside jensen; install it, or leave out what needs it"
+    return None
+
+
+def _within(error: BaseException) -> str | None:
+    """`explain` of an error, or of what caused it, but for the errors of libraries."""
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, MissingMandatoryValue):
@@ -123,7 +141,7 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, OmegaConfBaseException):
         return f"{error.full_key} cannot be resolved ({said(error)}): expected a value, or a key that has one"
     cause = error.__cause__
-    sentence = explain(cause) if cause is not None else None
+    sentence = _within(cause) if cause is not None else None
     if not isinstance(error, InstantiationException):
         return sentence
     key = str(error).partition("full_key: ")[2].strip().removeprefix("algorithm.")

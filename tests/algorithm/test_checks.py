@@ -14,6 +14,8 @@ from jensen.core.gaussian import Gaussian
 from jensen.model.likelihood import Normal
 from jensen.model.prior import StandardNormal
 from jensen.model.vae import VAE
+from jensen.run import state
+from jensen.train import train
 
 SHAPES = {"mlp": [1, 4, 4], "conv": [1, 16, 16], "linear": [5]}
 SMALL = {
@@ -119,3 +121,11 @@ def test_a_users_parts_are_tried_before_they_are_trained(name):
     parts, sentence = UNFIT[name]
     with pytest.raises(InputError, match=sentence):
         check_shapes(VAE(**FIT | parts, latent_dim=2), torch.zeros(2, 5))
+
+
+def test_a_constant_lr_scale_scales_the_lr(configure, tmp_path):
+    quick = ("data.size=48", "data.validation=12", "data.batch_size=12", "latent_dim=2", "callbacks=[checkpoint]")
+    quiet = ("diagnostics=[]", "trainer.accelerator=cpu", "trainer.max_steps=2", "+trainer.enable_progress_bar=false")
+    train(configure("data=gaussian", "model=linear", *quick, *quiet, "algorithm.lr_scale=0.1"), tmp_path)
+    (optimizer,) = state(tmp_path)["optimizer_states"]
+    assert optimizer["param_groups"][0]["lr"] == pytest.approx(1e-4)

@@ -37,9 +37,9 @@ SENTENCES = {
     "algorithm.lr_scale=x": "algorithm.lr_scale is 'x': expected a number of at least 0",
     "algorithm.non_finite=maybe": "algorithm.non_finite is 'maybe': expected one of stop, skip",
     "optimizer.lr=-1": "optimizer cannot be made (Invalid learning rate: -1): expected",
-    "optimizer.lr=nan": "optimizer cannot be made (Invalid learning rate: nan): expected",
-    "optimizer.lr=x": "optimizer cannot be made",
-    "optimizer.lr=null": "optimizer cannot be made",
+    "optimizer.lr=nan": "optimizer.lr is nan: expected a number",
+    "optimizer.lr=x": "optimizer.lr is 'x': expected a number",
+    "optimizer.lr=null": "optimizer.lr is None: expected a number",
     "optimizer._target_=torch.optim.Adamm": "optimizer cannot be made",
     "optimizer._target_=nowhere.Adam": "optimizer cannot be made",
     "model._target_=jensen.nothing": "model cannot be made",
@@ -112,6 +112,13 @@ VECTORS = {
     "data=mnist model=mlp data.root=null": "data.root is None: expected a path",
     "data=mnist model=mlp data.download=perhaps": "data.download is 'perhaps': expected true or false",
 }
+SWA = "pytorch_lightning.callbacks.StochasticWeightAveraging"
+LIGHTNINGS_OWN = {
+    "experiment=gmm trainer.accumulate_grad_batches=4": "accumulation is not supported for manual optimization",
+    "experiment=gmm trainer.gradient_clip_val=1.0": "gradient clipping is not supported for manual optimization",
+    "+trainer.limit_val_batches=0.01": "You requested to check 0.01 of the `val_dataloader`",
+    f"+callbacks.swa._target_={SWA} +callbacks.swa.swa_lrs=1e-3": "SWA with `swa_epoch_start` as a float is not supported",
+}
 HYDRAS_OWN = {
     "objective.bta=1": "Could not override 'objective.bta'",
     "objectve=beta": "Could not override 'objectve'",
@@ -150,6 +157,25 @@ def test_a_wrong_value_is_one_sentence(capsys, tmp_path, overrides):
 def test_wrong_data_are_one_sentence(capsys, tmp_path, overrides):
     others = [word for word in QUICK if not word.startswith(("data.", "model"))]
     assert VECTORS[overrides] in sentence(refused(capsys, tmp_path / "run", overrides.split(), others))
+
+
+@pytest.mark.parametrize("overrides", LIGHTNINGS_OWN)
+def test_what_lightning_refuses_within_fit_is_one_sentence(capsys, tmp_path, overrides):
+    gmm = ("callbacks=[checkpoint]", "trainer.accelerator=cpu", "trainer.max_steps=5", "data.size=100", "data.validation=20")
+    others = gmm if "gmm" in overrides else (*QUICK, "callbacks=[checkpoint]")
+    said = sentence(refused(capsys, tmp_path / "run", overrides.split(), others))
+    assert said.startswith("the trainer refuses this (")
+    assert LIGHTNINGS_OWN[overrides] in said
+    assert said.endswith("): expected settings that go together; change those that it names")
+
+
+def test_a_package_that_a_callback_misses_is_one_sentence(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("pytorch_lightning.callbacks.device_stats_monitor._PSUTIL_AVAILABLE", False)
+    monitor = "+callbacks.stats._target_=pytorch_lightning.callbacks.DeviceStatsMonitor"
+    err = refused(capsys, tmp_path / "run", [monitor], QUICK)
+    assert sentence(err).startswith(
+        "a package is missing (`DeviceStatsMonitor` cannot log CPU stats as `psutil` is not installed"
+    )
 
 
 @pytest.mark.parametrize("overrides", HYDRAS_OWN)

@@ -1,6 +1,7 @@
 """Raising the bound in closed form: expectation-maximisation of a mixture, batch by batch."""
 
 from functools import partial
+from numbers import Real
 from typing import Any, cast
 
 import torch
@@ -13,7 +14,7 @@ from jensen.core.ascent import Reseed, lost, reseed
 from jensen.core.batch import Batch
 from jensen.core.bound import Bound, Inference
 from jensen.core.em import log_prior, m_step
-from jensen.core.errors import InputError, check_number
+from jensen.core.errors import InputError, check_count, check_number
 from jensen.core.gaussian import Gaussian
 from jensen.core.missing import expect
 from jensen.core.mixture import Mixture, shift
@@ -76,9 +77,10 @@ class EM(LightningModule):
         super().__init__()
         if not isinstance(model, GMM):
             raise InputError(f"model is a {type(model).__name__}: expected a GMM, model=gmm; algorithm=gradient takes a VAE")
-        if decay is not None and not 0.5 < decay <= 1:
-            raise InputError(f"decay is {decay}: expected a number above 0.5 and at most 1, or null for EM on all data")
+        if decay is not None and (isinstance(decay, bool) or not isinstance(decay, Real) or not 0.5 < decay <= 1):
+            raise InputError(f"decay is {decay!r}: expected a number above 0.5 and at most 1, or null for EM on all data")
         check_number("tolerance", tolerance, low=0)
+        check_count("weights_first", weights_first, least=0)
         self.model, self.decay, self.tolerance, self.weights_first = model, decay, tolerance, weights_first
         self.beta = as_schedule("beta", beta, low=1e-6)
         self.unused = nn.Parameter(torch.zeros(()))  # DDP refuses a module without parameters that require a gradient

@@ -32,7 +32,7 @@ from jensen.algorithm.finite import FirstSteps, first_module, not_finite, record
 from jensen.core import gaussian
 from jensen.core.batch import Batch
 from jensen.core.bound import Bound, Inference
-from jensen.core.errors import InputError, check_choice, check_count
+from jensen.core.errors import InputError, check_choice, check_count, check_seed
 from jensen.core.gaussian import Gaussian
 from jensen.core.random import fold, normal
 from jensen.core.ranks import gather_rows
@@ -82,6 +82,7 @@ class Gradient(LightningModule):
         super().__init__()
         check_choice("non_finite", non_finite, NON_FINITE)
         check_count("skip_limit", skip_limit)
+        check_seed("seed", seed)
         if not isinstance(model, VAE):
             raise InputError(f"model is a {type(model).__name__}: expected a VAE, such as model=conv; algorithm=em takes a GMM")
         self.non_finite, self.skip_limit = non_finite, skip_limit
@@ -230,7 +231,7 @@ class Gradient(LightningModule):
             optimizer = self.optimizer(groups)
         except (TypeError, ValueError) as error:
             raise InputError(f"optimizer cannot be made ({error}): expected settings that it takes; change that one") from error
-        if self.lr_scale.end_step == 0:
+        if self.lr_scale.bounds == (1, 1):
             return optimizer
         scale = deepcopy(self.lr_scale).cpu()  # asked for a Python number at every step: not from the device
         scheduler = LambdaLR(optimizer, lambda step: scale(torch.tensor(step)).item())

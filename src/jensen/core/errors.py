@@ -27,6 +27,17 @@ def check_number(name: str, value: object, low: float = -math.inf, high: float =
         raise InputError(f"{name} is {value!r}: expected {bounds if low > -math.inf else 'a finite number'}")
 
 
+LARGEST = 3.4e38
+"""About the largest number of float32."""
+
+
+def check_float32(name: str, value: object, low: float = -math.inf) -> None:
+    """Refuse a `value` that is not a number of at least `low` that float32, in which networks are trained, can hold."""
+    check_number(name, value, low)
+    if abs(float(value)) > LARGEST:  # type: ignore[arg-type]
+        raise InputError(f"{name} is {value!r}: expected a number within {LARGEST:g}, the range of float32")
+
+
 def _is_finite(value: Real) -> bool:
     try:
         return math.isfinite(value)
@@ -68,5 +79,5 @@ def check_counts(name: str, values: object) -> None:
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
     """Refuse a `value` that is not one of `choices`."""
-    if value not in choices:
+    if not any(type(value) is type(choice) and value == choice for choice in choices):  # 1 and 1.0 equal True
         raise InputError(f"{name} is {value!r}: expected one of {', '.join(map(str, choices))}")

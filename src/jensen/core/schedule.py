@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from jensen.core.errors import InputError, check_count, check_number
+from jensen.core.errors import InputError, check_count, check_float32, check_number
 
 
 def linear(step: Tensor, start: Tensor, end: Tensor, steps: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class Constant(Schedule):
     value: Tensor
 
     def __init__(self, value: float) -> None:
-        check_number("value", value)
+        check_float32("value", value)
         super().__init__(end_step=0, bounds=(value, value), value=value)
 
     def forward(self, step: Tensor) -> Tensor:
@@ -70,8 +70,8 @@ class Linear(Schedule):
     steps: Tensor
 
     def __init__(self, start: float, end: float, steps: int) -> None:
-        check_number("start", start)
-        check_number("end", end)
+        check_float32("start", start)
+        check_float32("end", end)
         check_count("steps", steps)
         super().__init__(end_step=steps, bounds=(min(start, end), max(start, end)), start=start, end=end, steps=steps)
 
@@ -87,8 +87,8 @@ class Geometric(Schedule):
     steps: Tensor
 
     def __init__(self, start: float, end: float, steps: int) -> None:
-        check_number("start", start, low=1e-30)
-        check_number("end", end, low=1e-30)
+        check_float32("start", start, low=1e-30)
+        check_float32("end", end, low=1e-30)
         check_count("steps", steps)
         super().__init__(end_step=steps, bounds=(min(start, end), max(start, end)), start=start, end=end, steps=steps)
 
@@ -106,8 +106,8 @@ class Cyclic(Schedule):
     ramp: Tensor
 
     def __init__(self, start: float, end: float, steps: int, cycles: int = 4, ramp: float = 0.5) -> None:
-        check_number("start", start)
-        check_number("end", end)
+        check_float32("start", start)
+        check_float32("end", end)
         check_count("steps", steps)
         check_count("cycles", cycles)
         check_number("ramp", ramp, low=1e-6, high=1)
@@ -128,7 +128,7 @@ class Cyclic(Schedule):
 def as_schedule(name: str, value: float | Schedule, low: float = float("-inf")) -> Schedule:
     """`value` itself if it is a schedule, else `Constant(value)`; refused where it falls below `low`."""
     if not isinstance(value, Schedule):
-        check_number(name, value, low)
+        check_float32(name, value, low)
     schedule = value if isinstance(value, Schedule) else Constant(value)
     if schedule.bounds[0] < low:
         raise InputError(f"{name} falls to {schedule.bounds[0]:g} in its schedule: expected numbers of at least {low:g}")

@@ -68,6 +68,8 @@ class DataModule(LightningDataModule):
             raise InputError(f"transform is {transform!r}: expected null, or +transform=... with a choice of conf/transform")
         if not validation and "test" not in splits:
             raise InputError("validation is 0 but these data have no test split: expected the number of examples to hold out")
+        if not isinstance(device, str | torch.device):
+            raise InputError(f"device is {device!r}: expected auto, cpu or a device of this machine")
         if workers and device not in ("auto", "cpu"):
             raise InputError(f"workers is {workers} and device is {device}: expected workers=0, or device=cpu")
         self.x_shape = tuple(x_shape)

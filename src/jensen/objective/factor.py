@@ -9,7 +9,7 @@ from torch.func import functional_call
 from torch.nn.functional import softplus
 
 from jensen.core.bound import Inference
-from jensen.core.errors import InputError, check_count, check_counts, check_list, check_number, check_seed
+from jensen.core.errors import InputError, check_count, check_counts, check_float32, check_list, check_number, check_seed
 from jensen.core.minibatch import gather_minibatch, minibatch_row
 from jensen.core.random import bits, fold
 from jensen.core.ranks import world
@@ -51,7 +51,7 @@ class Factor(Objective):
         super().__init__()
         check_count("latent_dim", latent_dim)
         check_counts("hidden", hidden)
-        check_number("lr", lr, low=0)
+        check_float32("lr", lr, low=0)
         check_list("betas", betas)
         if len(betas) != 2:
             raise InputError(f"betas is {[*betas]}: expected two numbers, such as betas=[0.5,0.9]")
