@@ -220,7 +220,7 @@ def test_the_published_test_split():
 
 @needs_shared
 def test_mnist_is_not_taken_for_fashion_mnist():
-    with pytest.raises(InputError, match="for FashionMNIST: it is damaged, re-compressed or of another data set"):
+    with pytest.raises(InputError, match="for FashionMNIST: it is damaged, or of another data set"):
         idx.fashion_mnist(SHARED, split="test")
 
 
@@ -293,3 +293,73 @@ def test_a_download_into_what_is_no_folder_is_refused(tmp_path):
     (tmp_path / "MNIST").write_text("a file")
     with pytest.raises(InputError, match="cannot be written"):
         idx.mnist(tmp_path, download=True)
+
+
+NAMES = [
+    ("{}-images.idx3-ubyte", "{}-labels.idx1-ubyte"),
+    ("{}-images-idx3-ubyte", "{}-labels.idx1-ubyte"),
+    ("{0}-images-idx3-ubyte/{0}-images-idx3-ubyte", "{0}-labels-idx1-ubyte/{0}-labels-idx1-ubyte"),
+    ("{0}-images.idx3-ubyte/{0}-images.idx3-ubyte", "{0}-labels-idx1-ubyte"),
+]
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("names", NAMES)
+def test_the_names_that_archivers_give_are_read_without_a_word(tmp_path, caplog, names, zipped):
+    for name, array in zip(names, (IMAGES, LABELS), strict=True):
+        for split in ("train", "t10k"):
+            path = tmp_path / name.format(split)
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(gzip.compress(encode(array)) if zipped else encode(array))  # gzipped under a plain name
+    for split in ("train", "test"):
+        examples = idx.mnist(tmp_path, split)
+        assert np.array_equal(examples.stored[:, 0].numpy(), IMAGES)
+        assert np.array_equal(examples.factors[:, 0].numpy(), LABELS)
+    assert not caplog.records
+
+
+def test_a_file_that_was_unpacked_and_kept_its_name_is_read(tmp_path):
+    path = tmp_path / "some.gz"
+    path.write_bytes(encode(IMAGES))
+    assert np.array_equal(idx.read(path).numpy(), IMAGES)
+
+
+@needs_shared
+@pytest.mark.parametrize("separator", ["-", "."])
+def test_an_archive_that_was_packed_again_is_known_by_what_is_inside(tmp_path, separator):
+    for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"):
+        content = gzip.decompress((SHARED / f"t10k-{kind}.gz").read_bytes())
+        path = tmp_path / f"t10k-{kind.replace('-idx', f'{separator}idx')}.gz"
+        path.write_bytes(gzip.compress(content, 1, mtime=1))
+    assert torch.bincount(idx.mnist(tmp_path, "test").factors[:, 0]).tolist()[:3] == [980, 1135, 1032]
+    with pytest.raises(InputError, match="for FashionMNIST: it is damaged, or of another data set"):
+        idx.fashion_mnist(tmp_path, "test")
+    path.write_bytes(gzip.compress(content[:-1] + b"\0"))
+    with pytest.raises(InputError, match="and so is what is packed in it"):
+        idx.mnist(tmp_path, "test")
+
+
+def test_images_without_labels_are_data_without_factors_and_it_is_said(tmp_path):
+    put(tmp_path)
+    (tmp_path / "train-labels-idx1-ubyte").unlink()
+    examples = idx.mnist(tmp_path)
+    assert np.array_equal(examples.stored[:, 0].numpy(), IMAGES)
+    assert examples.names == examples.sizes == ()
+    assert examples.factors.shape == (12, 0)
+    assert examples.note == f"12 images in {tmp_path / 'train-images-idx3-ubyte'}, without labels: none are beside it"
+
+
+@pytest.mark.parametrize("kind", ["emnist-letters", "qmnist"])
+def test_files_of_another_set_are_named_with_the_choice_that_reads_them(tmp_path, kind):
+    put(tmp_path, name=f"{kind}-train")
+    expected = (
+        rf"lacks train-images-idx3-ubyte .*; {kind}-train-images-idx3-ubyte is there, which data={kind.split('-')[0]} reads"
+    )
+    with pytest.raises(InputError, match=expected):
+        idx.mnist(tmp_path)
+
+
+def test_labels_of_another_set_under_the_names_of_mnist_are_told_by_their_range(tmp_path):
+    put(tmp_path, labels=np.arange(1, 13, dtype=np.uint8))
+    with pytest.raises(InputError, match=r"has the label 12: expected labels in 0\.\.9; .* set data=emnist"):
+        idx.mnist(tmp_path)

@@ -77,7 +77,7 @@ def depth(path: Path) -> Depth:
         frames = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
         if image.mode.startswith("I"):
             return Depth(int(_levels(image).max()), False, frames)
-        if any(";16" in str(tile[3]) for tile in image.tile):
+        if any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):
             return Depth(257 * max(high for _, high in _bands(image.convert("RGB"))), True, frames)
         return Depth(0, False, frames)
 
