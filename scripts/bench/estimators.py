@@ -16,7 +16,7 @@ from torch import Tensor
 
 from jensen.core import gaussian
 from jensen.core.decomposition import decompose
-from jensen.core.gaussian import Gaussian
+from jensen.core.gaussian import STANDARD, Gaussian
 from jensen.core.minibatch import log_weight, minibatch_parts
 
 EXAMPLES, LATENTS, ACTIVE, STD = 10_000, 10, 5, 0.1
@@ -80,7 +80,7 @@ def main() -> None:
             for row in rows:  # of the same batches
                 q = Gaussian(posterior.mean[some], posterior.log_var[some])
                 z = gaussian.sample(q, noise)
-                found = minibatch_parts(z, q, weights(row, size, z))
+                found = minibatch_parts(z, q, weights(row, size, z), STANDARD.log_prob(z))
                 sums[row, size] = sums.get((row, size), torch.zeros(3, dtype=torch.float64)) + found / count
 
     def cell(values: Tensor | tuple[float, ...]) -> str:

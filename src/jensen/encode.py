@@ -10,6 +10,7 @@ from torch import Tensor
 
 from jensen.callbacks.durable import write
 from jensen.core.errors import InputError, check_path
+from jensen.core.family import diagonal
 from jensen.diagnostics.snapshot import Snapshot
 from jensen.evaluate import on_run
 from jensen.program import program, say
@@ -22,11 +23,13 @@ def write_codes(snapshot: Snapshot, out: Path) -> Mapping[str, Tensor]:
         InputError: the file cannot be written.
     """
 
+    posterior = diagonal(snapshot.posterior, "jensen.encode")
+
     def content(file: IO[bytes]) -> None:
         np.savez(
             file,
-            codes=snapshot.posterior.mean.cpu().numpy(),
-            log_var=snapshot.posterior.log_var.cpu().numpy(),
+            codes=posterior.mean.cpu().numpy(),
+            log_var=posterior.log_var.cpu().numpy(),
             factors=snapshot.factors.cpu().numpy(),
             names=np.array(snapshot.names, dtype=str),
         )

@@ -22,7 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 from jensen.callbacks.diagnose import Diagnose, write
 from jensen.core.bound import Bound
 from jensen.core.errors import InputError, check_choice
-from jensen.core.gaussian import Gaussian, kl, standard
+from jensen.core.gaussian import STANDARD, Gaussian, kl, standard
 from jensen.data.codes import read
 from jensen.data.module import DataModule
 from jensen.diagnostics.snapshot import Diagnostic, Results, Snapshot
@@ -143,6 +143,7 @@ def read_codes(path: Path) -> Snapshot:
         decode=_no_model,
         draw=_no_model,
         infer=_no_model,
+        prior=STANDARD,
     )
 
 

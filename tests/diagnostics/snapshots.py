@@ -36,6 +36,7 @@ def snapshot_of(model: VAE, x: Tensor) -> Snapshot:
         decode=model.decode,
         draw=lambda count: model.prior.sample(7, torch.arange(count), model.latent_dim),
         infer=model,
+        prior=model.prior.distribution(),
     )
 
 

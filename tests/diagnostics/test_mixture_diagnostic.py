@@ -22,9 +22,7 @@ def with_prior(snapshot, prior):
     for step in range(30):
         prior.update(snapshot.posterior, torch.tensor(step))
     bound = snapshot.bound._replace(rate=prior.rate(snapshot.posterior, snapshot.z))
-    return snapshot._replace(
-        bound=bound, log_prior=prior.log_prob(snapshot.z), prior=prior.mixture(), prior_factors=prior.factors()
-    )
+    return snapshot._replace(bound=bound, log_prior=prior.log_prob(snapshot.z), prior=prior.distribution())
 
 
 @pytest.fixture
@@ -139,9 +137,8 @@ def overlapping():
 @pytest.mark.parametrize("make", [overlapping, vector_snapshot])
 def test_against_a_product_the_parts_are_those_against_its_expansion(make):
     snapshot = with_prior(make(), FactorisedMixturePrior(3, 3, warmup=0))
-    assert snapshot.prior is None
     found = decomposition(snapshot, samples=4000)
-    expected = decompose(snapshot.posterior, samples=4000, generator=generator(), prior=expanded(snapshot.prior_factors))
+    expected = decompose(snapshot.posterior, samples=4000, generator=generator(), prior=expanded(snapshot.prior.factors))
     assert found["prior_dependence"] == found["prior_dependence_se"] == 0
     assert abs(expected.prior_dependence) < 5 * expected.prior_dependence_se
     for name in ("mutual_information", "total_correlation", "dimension_wise_kl", "rate", "marginal_kl"):
@@ -156,8 +153,8 @@ def test_against_a_product_the_parts_are_those_against_its_expansion(make):
 
 def test_against_a_product_of_standard_normals_the_parts_are_those_of_the_standard_normal():
     plain = overlapping()
-    factors = FactorisedMixturePrior(3, 3).factors()
-    found, expected = decomposition(plain._replace(prior_factors=factors)), decomposition(plain)
+    prior = FactorisedMixturePrior(3, 3).distribution()
+    found, expected = decomposition(plain._replace(prior=prior)), decomposition(plain)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert found[name].item() == pytest.approx(value.item(), rel=1e-6, abs=1e-8), name

@@ -44,15 +44,14 @@ def prior():
 
 def test_the_rate_is_the_sum_of_the_bounds_of_each_latent(prior):
     q = posteriors()
-    each = [divergence(latent, p) for latent, p in zip(latents(q), prior.factors(), strict=True)]
+    each = [divergence(latent, p) for latent, p in zip(latents(q), prior.distribution().factors, strict=True)]
     torch.testing.assert_close(prior.latent_rate(q), torch.stack(each, 1))
     torch.testing.assert_close(prior.rate(q, q.mean), sum(each))
 
 
 def test_one_component_a_latent_is_the_divergence_in_closed_form():
     prior, q = learned(components=1), posteriors()
-    p = [factor.components for factor in prior.factors()]
-    assert prior.mixture() is None
+    p = [factor.components for factor in prior.distribution().factors]
     normal = distributions.Normal(torch.cat([c.mean[0] for c in p]), torch.cat([(c.log_var[0] / 2).exp() for c in p]))
     expected = distributions.kl_divergence(distributions.Normal(q.mean, (q.log_var / 2).exp()), normal)
     torch.testing.assert_close(prior.latent_rate(q), expected)
@@ -66,14 +65,14 @@ def test_up_to_the_warm_up_it_is_the_standard_normal():
 
 def test_log_prob_and_samples_are_those_of_the_product(prior):
     z = posteriors(seed=5).mean
-    expected = sum(log_prob(z[:, [d]], factor) for d, factor in enumerate(prior.factors()))
+    expected = sum(log_prob(z[:, [d]], factor) for d, factor in enumerate(prior.distribution().factors))
     torch.testing.assert_close(prior.log_prob(z), expected)
 
     draws = prior.sample(5, torch.arange(40_000), DIM)
     assert torch.equal(prior.sample(5, torch.tensor([30_000, 7]), DIM), draws[[30_000, 7]])
     correlation = torch.corrcoef(draws.T) - torch.eye(DIM)
     assert correlation.abs().max() < 0.02
-    for d, (log_weight, components) in enumerate(prior.factors()):
+    for d, (log_weight, components) in enumerate(prior.distribution().factors):
         weight, mean, var = log_weight.exp(), components.mean[:, 0], components.log_var[:, 0].exp()
         expected = (weight * mean).sum()
         assert abs(draws[:, d].mean() - expected) < 0.06
@@ -83,10 +82,10 @@ def test_log_prob_and_samples_are_those_of_the_product(prior):
 def test_each_latent_learns_as_it_would_alone():
     prior = learned(steps=1, dead=0.0)
     for step in range(1, 8):
-        before = prior.factors()
+        before = prior.distribution().factors
         q = posteriors(seed=step)
         prior.update(q, torch.tensor(step))
-        for latent, old, new in zip(latents(q), before, prior.factors(), strict=True):
+        for latent, old, new in zip(latents(q), before, prior.distribution().factors, strict=True):
             alone = em_step(old, latent, (step + 20) ** -0.6, 1e-4)
             torch.testing.assert_close(new.log_weight, alone.log_weight)
             torch.testing.assert_close(new.components.mean, alone.components.mean)
@@ -140,10 +139,10 @@ def test_in_one_dimension_it_is_the_mixture_prior():
 
 def expanded(prior):
     """The product as a mixture of K^D components."""
-    parts = [(f.log_weight, f.components.mean[:, 0], f.components.log_var[:, 0]) for f in prior.factors()]
+    parts = [(f.log_weight, f.components.mean[:, 0], f.components.log_var[:, 0]) for f in prior.distribution().factors]
     place = torch.cartesian_prod(*[torch.arange(len(weight)) for weight, _, _ in parts])
     weight, mean, log_var = (torch.stack([part[kind][place[:, d]] for d, part in enumerate(parts)], 1) for kind in range(3))
-    return Mixture(weight.sum(1), type(prior.factors()[0].components)(mean, log_var))
+    return Mixture(weight.sum(1), type(prior.distribution().factors[0].components)(mean, log_var))
 
 
 def test_the_rate_is_that_of_the_expanded_product(prior):

@@ -9,8 +9,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from jensen.core.bound import Inference
 from jensen.core.errors import InputError
+from jensen.core.family import is_standard
+from jensen.core.gaussian import Gaussian
 from jensen.model.vae import VAE
+from jensen.objective.objective import Objective
 
 T = TypeVar("T")
 
@@ -44,7 +48,7 @@ def check_shapes(model: VAE, x: Tensor) -> None:
     latents = (len(x), model.latent_dim)
 
     posterior = _tried("model.encoder", examples, lambda: model.encode(x))
-    for part in posterior:
+    for part in posterior if isinstance(posterior, Gaussian) else (posterior.mean,):
         _check_shape("model.encoder", examples, part, latents)
     z = posterior.mean
     output = _tried("model.decoder", codes, lambda: model.decoder(z))
@@ -56,6 +60,23 @@ def check_shapes(model: VAE, x: Tensor) -> None:
     }
     for name, bound in bounds.items():
         _check_shape(name, codes, _tried(name, codes, bound), (len(x),))
+
+
+@torch.no_grad()
+def check_objective(objective: Objective, model: VAE, inference: Inference, step: Tensor) -> None:
+    """Refuse an objective whose formula does not hold for the model's posterior or prior; nothing is kept of the trial.
+
+    Raises:
+        InputError: what the objective refuses (`core.family.diagonal`), or a prior that it would take for N(0, I).
+    """
+    prior = model.prior.distribution()
+    if objective.for_standard_normal and not is_standard(prior):
+        raise InputError(
+            f"objective is {type(objective).__name__} and model.prior a {type(model.prior).__name__}: expected"
+            " model/prior=standard_normal, which its formula is of; choose that, or another objective"
+        )
+    objective(inference, step)
+    objective.terms(inference, step)
 
 
 def _tried(name: str, told: str, part: Callable[[], T]) -> T:

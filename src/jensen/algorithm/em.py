@@ -302,7 +302,6 @@ class EM(LightningModule):
             draw=self.model.sample,
             infer=infer,
             prior=self.model.mixture,
-            prior_factors=None,
         )
 
 

@@ -27,16 +27,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from jensen.algorithm.checks import check_shapes, check_stated
+from jensen.algorithm.checks import check_objective, check_shapes, check_stated
 from jensen.algorithm.finite import FirstSteps, first_module, not_finite, record
-from jensen.core import gaussian
 from jensen.core.batch import Batch
 from jensen.core.bound import Bound, Inference
 from jensen.core.errors import InputError, check_choice, check_count, check_seed
-from jensen.core.gaussian import Gaussian
 from jensen.core.random import fold, normal
 from jensen.core.ranks import gather_rows
 from jensen.core.schedule import Schedule, as_schedule
+from jensen.core.tree import tree_map
 from jensen.diagnostics.snapshot import Snapshot
 from jensen.model.vae import VAE
 from jensen.objective.objective import Objective
@@ -94,6 +93,7 @@ class Gradient(LightningModule):
         self.lr_scale = as_schedule("lr_scale", lr_scale, low=0)
         self._sums: list[Tensor] = []
         self._terms: list[dict[str, Tensor]] = []
+        self.posterior_family: type | None = None
         self._watched = FirstSteps()
         self._before: list[Tensor] = []
         self._fitting = False
@@ -114,7 +114,7 @@ class Gradient(LightningModule):
             if last_batch:
                 self._log_step()
         examples = len(batch.row)
-        self.model.prior.update(Gaussian(*(part[:examples].detach() for part in inference.posterior)), self.step)
+        self.model.prior.update(tree_map(lambda part: part[:examples].detach(), inference.posterior), self.step)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Inference:
@@ -157,6 +157,7 @@ class Gradient(LightningModule):
         """What the model says of the held-out set, for the diagnostics."""
         model = self.model
         self._check_held_out(torch.stack([*inference.bound]))
+        latent_rate = model.prior.latent_rate(inference.posterior)
 
         def draw(count: int) -> Tensor:
             return model.prior.sample(fold(0, "samples"), torch.arange(count, device=self.device), model.latent_dim)
@@ -166,7 +167,7 @@ class Gradient(LightningModule):
             posterior=inference.posterior,
             z=inference.z,
             log_prior=inference.log_prior,
-            latent_rate=model.prior.latent_rate(inference.posterior),
+            latent_rate=torch.full_like(inference.z, torch.nan) if latent_rate is None else latent_rate,
             factors=factors,
             names=names,
             images=images.to(self.dtype),
@@ -174,8 +175,7 @@ class Gradient(LightningModule):
             decode=model.decode,
             draw=draw,
             infer=model,
-            prior=model.prior.mixture(),
-            prior_factors=model.prior.factors(),
+            prior=model.prior.distribution(),
         )
 
     @property
@@ -260,9 +260,14 @@ class Gradient(LightningModule):
         model = self.model
         parts = {f"model.{name}": part for name, part in model.named_children()} | {"objective": self.objective}
         check_stated(parts, model.latent_dim, tuple(x.shape[1:]))
-        model.eval()  # a look leaves no trace in running statistics
+        self.eval()  # a look leaves no trace in running statistics
         check_shapes(model, x)
-        model.train()
+        one = Batch(x[:1], torch.empty(1, 0, dtype=torch.int64), torch.zeros(1, dtype=torch.int64, device=self.device))
+        with torch.no_grad():
+            inference = self.infer(one, 0)
+        check_objective(self.objective, model, inference, self.step)
+        self.posterior_family = type(inference.posterior)
+        self.train()
 
     def on_fit_end(self) -> None:
         self._fitting = False
@@ -405,18 +410,12 @@ class Gradient(LightningModule):
 
 def first_draws(inference: Inference, examples: int) -> Inference:
     """Of an inference with several draws an example, the first of each: `(S B, ...)` to `(B, ...)`."""
-    bound, posterior, z, log_prior = inference
-    return Inference(
-        Bound(*(part[:examples] for part in bound)),
-        Gaussian(*(part[:examples] for part in posterior)),
-        z[:examples],
-        log_prior[:examples],
-    )
+    return tree_map(lambda part: part[:examples], inference)
 
 
 def rate_monte_carlo(inference: Inference) -> Tensor:
     """log q(z|x) - log p(z) at the sample, `(B,)`, nats: on average the KL, which a rate that is a bound may exceed."""
-    return gaussian.log_density(inference.z, inference.posterior).sum(-1) - inference.log_prior
+    return inference.log_posterior - inference.log_prior
 
 
 def _terms(loss: Tensor, bound: Bound) -> dict[str, Tensor]:

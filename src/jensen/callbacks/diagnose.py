@@ -17,7 +17,8 @@ from jensen.callbacks.projector import project
 from jensen.core.batch import Batch
 from jensen.core.bound import Inference
 from jensen.core.ranks import gather_rows
-from jensen.diagnostics.snapshot import Diagnostic, Embedding, Results
+from jensen.core.tree import tree_map
+from jensen.diagnostics.snapshot import Diagnostic, Embedding, Results, check_family
 
 PICTURED = 256
 """Held-out observations in a snapshot's `images`."""
@@ -61,6 +62,14 @@ class Diagnose(Callback):
         for writer in writers(trainer):
             writer.add_custom_scalars({"jensen": layout})
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuses what holds for other posteriors than the model's, which the algorithm has looked at by now."""
+        posterior = getattr(pl_module, "posterior_family", None)
+        if posterior is None:
+            return
+        for name, diagnostic in self.diagnostics.items():
+            check_family(name, diagnostic, posterior)
+
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start = time.perf_counter()
 
@@ -80,9 +89,9 @@ class Diagnose(Callback):
         parts, self._parts = self._parts, []
         if trainer.sanity_checking or not self.diagnostics:
             return
-        row, factors, inference = _map(lambda *rows: gather_rows(torch.cat(rows)), *parts)
+        row, factors, inference = tree_map(lambda *rows: gather_rows(torch.cat(rows)), *parts)
         order = row.argsort()
-        factors, inference = _map(lambda rows: rows[order], (factors, inference))
+        factors, inference = tree_map(lambda rows: rows[order], (factors, inference))
         if self.on_encoded is not None:
             self.on_encoded(len(order), time.perf_counter() - self._start)
         data = trainer.datamodule
@@ -102,14 +111,6 @@ def writers(trainer: Trainer) -> list[SummaryWriter]:
     """TensorBoard's; none on ranks other than zero."""
     loggers = trainer.loggers if trainer.is_global_zero else []
     return [logger.experiment for logger in loggers if isinstance(logger, TensorBoardLogger)]
-
-
-def _map(function: Callable[..., Tensor], *trees: Any) -> Any:
-    """`function` on the tensors at each place of equal nested tuples."""
-    if isinstance(trees[0], Tensor):
-        return function(*trees)
-    parts = [_map(function, *branches) for branches in zip(*trees, strict=True)]
-    return type(trees[0])(*parts) if hasattr(trees[0], "_fields") else tuple(parts)
 
 
 def write(writer: SummaryWriter, name: str, results: Results, step: int) -> None:

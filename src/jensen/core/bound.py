@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from jensen.core.gaussian import Gaussian
+from jensen.core.family import Posterior
 
 
 class Bound(NamedTuple):
@@ -27,12 +27,17 @@ class Inference(NamedTuple):
     """What a model says of a minibatch; all that an objective may read.
 
     bound: the `(B,)` distortion and rate.
-    posterior: q(z|x), `(B, D)`.
+    posterior: q(z|x), `(B, D)`, of any family; what needs a certain one says so (`core.family.diagonal`).
     z: `(B, D)`, a sample of the posterior.
     log_prior: `(B,)`, log p(z) at that sample.
     """
 
     bound: Bound
-    posterior: Gaussian
+    posterior: Posterior
     z: Tensor
     log_prior: Tensor
+
+    @property
+    def log_posterior(self) -> Tensor:
+        """`(B,)`, log q(z|x) at that sample."""
+        return self.posterior.log_prob(self.z)

@@ -13,9 +13,11 @@ E log q(z) is a mean over draws z ~ q(z) of the exact log q(z), a sum over all N
 regression on functions of the draw whose means are known: log q(z|x) of the posterior it came from, and the first and
 second moments of z. Where q(z) is Gaussian, or the posteriors do not overlap, nothing is left to chance.
 
-With a prior p that does not factorise, KL(q(z) || p) = TC + DWKL - E log [p(z) / prod_d p(z_d)]: a fourth term.
+With a prior p that does not factorise, KL(q(z) || p) = TC + DWKL - E log [p(z) / prod_d p(z_d)]: a fourth term. Of a prior
+without known marginals, such as a flow, there are rate, MI, TC and marginal_kl; what is of single latents is None.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,8 +26,9 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from jensen.core import gaussian, mixture
+from jensen.core import gaussian
 from jensen.core.errors import InputError, check_count
+from jensen.core.family import Family, Product, diagonal
 from jensen.core.gaussian import LOG_2PI, Gaussian
 from jensen.core.mixture import Mixture
 
@@ -45,27 +48,29 @@ _REACH = 9.0
 class Decomposition(NamedTuple):
     """In nats per example, float64; `()` unless said otherwise. `..._se` is the standard error of a Monte-Carlo term.
 
-    rate: E KL(q(z|x) || p(z)); closed form for the standard normal.
+    rate: E KL(q(z|x) || p(z)); closed form for a Gaussian prior, by log p(z) at the draws where nothing better is known.
     latent_rate: `(D,)`, E KL(q(z_d|x) || p(z_d)).
     mutual_information, total_correlation, dimension_wise_kl: the parts.
     latent_dimension_wise_kl: `(D,)`, KL(q(z_d) || p(z_d)).
     prior_dependence: E log [p(z) / prod_d p(z_d)] under q(z); 0 for a prior that factorises.
     marginal_kl: KL(q(z) || p(z)) = rate - MI = TC + DWKL - prior_dependence.
     log_n: log of the data set's size, the most that mutual_information can be. Near it TC measures that size, not the encoder.
+
+    latent_rate, dimension_wise_kl, latent_dimension_wise_kl and prior_dependence are None where p(z_d) is unknown.
     """
 
     rate: Tensor
     rate_se: Tensor
-    latent_rate: Tensor
+    latent_rate: Tensor | None
     mutual_information: Tensor
     mutual_information_se: Tensor
     total_correlation: Tensor
     total_correlation_se: Tensor
-    dimension_wise_kl: Tensor
-    dimension_wise_kl_se: Tensor
-    latent_dimension_wise_kl: Tensor
-    prior_dependence: Tensor
-    prior_dependence_se: Tensor
+    dimension_wise_kl: Tensor | None
+    dimension_wise_kl_se: Tensor | None
+    latent_dimension_wise_kl: Tensor | None
+    prior_dependence: Tensor | None
+    prior_dependence_se: Tensor | None
     marginal_kl: Tensor
     marginal_kl_se: Tensor
     log_n: Tensor
@@ -90,7 +95,7 @@ def decompose(
     *,
     samples: int,
     generator: Generator,
-    prior: Mixture | None = None,
+    prior: Family = gaussian.STANDARD,
     dataset_size: int | None = None,
     log_density: LogDensity | None = None,
 ) -> Decomposition:
@@ -100,7 +105,8 @@ def decompose(
         posterior: q(z|x_n) of every example of a data set, or of N of its `dataset_size` examples.
         samples: S, draws of z for E log q(z). The work is S x N x D; the memory does not grow with S x N.
         generator: of the draws.
-        prior: p(z); None is the standard normal.
+        prior: p(z); by default N(0, I). Its marginals are integrated if they are a `Gaussian` or a `Mixture`; those of another
+            family are evaluated at the draws.
         dataset_size: where the N posteriors are not all there are: log q(z) is then the stratified estimate, see
             `aggregate_log_density`.
         log_density: used in place of `aggregate_log_density`, to share out the draws.
@@ -120,35 +126,54 @@ def decompose(
     latent_conditional = -gaussian.entropy(q).mean(0)  # E log q(z_d|x)
     # E log q(z), less the chance in log q(z|x): so MI is a mean of log q(z|x) - log q(z), each at most log N.
     joint = _Term.estimate(log_q - own + latent_conditional.sum(), controls)
-    marginals = [_marginal(latent, draws, q, controls, prior) for latent in range(q.mean.shape[1])]
-    entropies = sum((entropy for entropy, _ in marginals), _Term.zero(joint))  # sum_d H(z_d)
-    cross = sum((log_prior for _, log_prior in marginals), _Term.zero(joint))  # sum_d E log p(z_d)
-    log_prior = cross if prior is None else _Term.estimate(mixture.log_prob(draws.z, prior), controls)
+    latents = range(q.mean.shape[1])
+    entropy = [_marginal_entropy(latent, draws, q, controls) for latent in latents]
+    latent_prior = [_marginal_log_prior(latent, draws, q, controls, prior) for latent in latents]
+    entropies = _Term.sum(entropy)
+    log_prior = _log_prior(prior, latent_prior, draws, controls, posterior.mean.dtype)
     conditional = _Term.exact(latent_conditional.sum())
 
     rate = conditional - log_prior
     mutual_information = conditional - joint
     total_correlation = joint + entropies
-    dimension_wise_kl = _Term.zero(joint) - entropies - cross
-    dependence = log_prior - cross
     marginal_kl = joint - log_prior
     return Decomposition(
         rate=rate.mean,
         rate_se=rate.standard_error,
-        latent_rate=latent_conditional - torch.stack([log_prior.mean for _, log_prior in marginals]),
         mutual_information=mutual_information.mean,
         mutual_information_se=mutual_information.standard_error,
         total_correlation=total_correlation.mean,
         total_correlation_se=total_correlation.standard_error,
-        dimension_wise_kl=dimension_wise_kl.mean,
-        dimension_wise_kl_se=dimension_wise_kl.standard_error,
-        latent_dimension_wise_kl=torch.stack([-entropy.mean - log_prior.mean for entropy, log_prior in marginals]),
-        prior_dependence=dependence.mean,
-        prior_dependence_se=dependence.standard_error,
+        **_of_latents(latent_conditional, entropy, latent_prior, log_prior),
         marginal_kl=marginal_kl.mean,
         marginal_kl_se=marginal_kl.standard_error,
         log_n=torch.tensor(math.log(size), dtype=torch.float64, device=q.mean.device),
     )
+
+
+def _of_latents(
+    conditional: Tensor, entropy: "list[_Term]", log_prior: "list[_Term | None]", whole: "_Term"
+) -> dict[str, Tensor | None]:
+    """The fields of a `Decomposition` that need p(z_d) of every latent.
+
+    conditional: `(D,)`, E log q(z_d|x). whole: E log p(z).
+    """
+    known = [term for term in log_prior if term is not None]
+    if len(known) < len(log_prior):
+        names = ("latent_rate", "dimension_wise_kl", "latent_dimension_wise_kl", "prior_dependence")
+        return dict.fromkeys([*names, "dimension_wise_kl_se", "prior_dependence_se"])
+    cross = _Term.sum(known)
+    dimension_wise_kl = _Term.zero(cross) - _Term.sum(entropy) - cross
+    dependence = whole - cross
+    each = torch.stack([term.mean for term in known])
+    return {
+        "latent_rate": conditional - each,
+        "dimension_wise_kl": dimension_wise_kl.mean,
+        "dimension_wise_kl_se": dimension_wise_kl.standard_error,
+        "latent_dimension_wise_kl": -torch.stack([term.mean for term in entropy]) - each,
+        "prior_dependence": dependence.mean,
+        "prior_dependence_se": dependence.standard_error,
+    }
 
 
 def draw(q: Gaussian, samples: int, generator: Generator) -> Draws:
@@ -217,6 +242,11 @@ class _Term:
         return _Term(mean, torch.zeros_like(mean), 1)
 
     @staticmethod
+    def sum(terms: "list[_Term]") -> "_Term":
+        """Of one or more."""
+        return functools.reduce(_Term.__add__, terms)
+
+    @staticmethod
     def zero(like: "_Term") -> "_Term":
         return _Term.exact(torch.zeros_like(like.mean))
 
@@ -267,34 +297,67 @@ def _controls(draws: Draws, q: Gaussian) -> Tensor:
     return controls / torch.where(size > 0, size, torch.ones_like(size))
 
 
-def _marginal(latent: int, draws: Draws, q: Gaussian, controls: Tensor, prior: Mixture | None) -> tuple[_Term, _Term]:
-    """H(z_d) and E log p(z_d) under q(z), by the trapezoidal rule; at the draws, where that would take too many points.
+def _marginal_entropy(latent: int, draws: Draws, q: Gaussian, controls: Tensor) -> _Term:
+    """H(z_d) under q(z), by the trapezoidal rule; at the draws, where that would take too many points.
 
     At a spacing of half the smallest standard deviation the rule is exact on Gaussians to rounding, and on q log q to some
-    1e-9; the logarithm of a mixture prior turns more sharply: it takes half of that, and of its own narrowest component.
+    1e-9.
     """
+    grid = _grid(latent, draws, q, 0.5 * (0.5 * q.log_var[:, latent].min()).exp())
+    if grid is None:
+        log_q = _log_marginal(draws.z[:, latent], q.mean[:, latent], q.log_var[:, latent])
+        return _Term.estimate(-log_q, controls)
+    points, spacing = grid
+    log_q = _log_marginal(points, q.mean[:, latent], q.log_var[:, latent])
+    return _Term.exact(-(log_q.exp() * spacing * log_q).sum())
+
+
+def _marginal_log_prior(latent: int, draws: Draws, q: Gaussian, controls: Tensor, prior: Family) -> _Term | None:
+    """E log p(z_d) under q(z): closed form, by quadrature, or at the draws; None where p(z_d) is unknown.
+
+    The logarithm of a mixture turns more sharply than that of q(z_d): the quadrature takes a quarter of the smallest standard
+    deviation, and of its own narrowest component.
+    """
+    marginal = prior.marginal(latent)
+    if marginal is None:
+        return None
     mean, log_var = q.mean[:, latent], q.log_var[:, latent]
-    std = (0.5 * log_var).exp()
+    if isinstance(marginal, Gaussian):
+        centre, log_scale = (part.to(mean).reshape(()) for part in marginal)
+        squares = ((mean - centre).square() + log_var.exp()).mean()
+        return _Term.exact(-0.5 * (LOG_2PI + log_scale + squares * (-log_scale).exp()))
+    grid = None
+    if isinstance(marginal, Mixture):
+        narrowest = marginal.components.marginals().log_var.min().to(log_var)
+        grid = _grid(latent, draws, q, 0.25 * (0.5 * torch.minimum(log_var.min(), narrowest)).exp())
+    if grid is None:
+        return _Term.estimate(marginal.log_prob(draws.z[:, [latent]]), controls)
+    points, spacing = grid
+    mass = _log_marginal(points, mean, log_var).exp() * spacing
+    return _Term.exact((mass * marginal.log_prob(points[:, None])).sum())
+
+
+def _log_prior(prior: Family, marginals: "list[_Term | None]", draws: Draws, controls: Tensor, dtype: torch.dtype) -> _Term:
+    """E log p(z) under q(z), by its marginals where it is their product.
+
+    A family of one's own is asked in `dtype`, that of the model.
+    """
+    known = [term for term in marginals if term is not None]
+    if isinstance(prior, Gaussian | Product) and len(known) == len(marginals):
+        return _Term.sum(known)
+    z = draws.z if isinstance(prior, Mixture) else draws.z.to(dtype)
+    return _Term.estimate(prior.log_prob(z).detach().double(), controls)
+
+
+def _grid(latent: int, draws: Draws, q: Gaussian, spacing: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Points `(G,)` over all of q(z_d), at most `spacing` apart, and how far apart; None if they would be too many."""
+    mean, std = q.mean[:, latent], (0.5 * q.log_var[:, latent]).exp()
     low, high = (mean - _REACH * std).min(), (mean + _REACH * std).max()
-    spacing = 0.5 * std.min()
-    if prior is not None:
-        narrowest = (0.5 * prior.components.marginals().log_var[:, latent].min()).exp()
-        spacing = 0.25 * torch.minimum(std.min(), narrowest.to(std))
     count = int(((high - low) / spacing).ceil().clamp(max=2**31)) + 1
-    if count <= max(_GRID, len(draws.z)):
-        points = torch.linspace(0, 1, count, dtype=mean.dtype, device=mean.device) * (high - low) + low
-    else:
-        points = draws.z[:, latent]
-    log_q = _log_marginal(points, mean, log_var)
-    log_p = _log_prior_marginal(points, latent, prior)
     if count > max(_GRID, len(draws.z)):
-        entropy, log_prior = _Term.estimate(-log_q, controls), _Term.estimate(log_p, controls)
-    else:
-        mass = log_q.exp() * ((high - low) / (count - 1))
-        entropy, log_prior = _Term.exact(-(mass * log_q).sum()), _Term.exact((mass * log_p).sum())
-    if prior is None:
-        log_prior = _Term.exact(-0.5 * (LOG_2PI + (mean.square() + log_var.exp()).mean()))
-    return entropy, log_prior
+        return None
+    points = torch.linspace(0, 1, count, dtype=mean.dtype, device=mean.device) * (high - low) + low
+    return points, (high - low) / (count - 1)
 
 
 def _log_marginal(points: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
@@ -308,18 +371,9 @@ def _log_marginal(points: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
     return total.log() - math.log(len(mean))
 
 
-def _log_prior_marginal(points: Tensor, latent: int, prior: Mixture | None) -> Tensor:
-    """log p(z_d) at points `(G,)`."""
-    if prior is None:
-        return gaussian.log_density(points, gaussian.standard(points))
-    marginals = prior.components.marginals()
-    components = Gaussian(marginals.mean[:, latent].to(points), marginals.log_var[:, latent].to(points))
-    return (prior.log_weight.to(points) + gaussian.log_density(points[:, None], components)).logsumexp(1)
-
-
 def _checked(posterior: Gaussian) -> Gaussian:
     """In float64, detached."""
-    mean, log_var = posterior
+    mean, log_var = diagonal(posterior, "the decomposition of the rate")
     if mean.dim() != 2 or mean.shape != log_var.shape or not mean.numel():
         shapes = f"mean {list(mean.shape)} and log_var {list(log_var.shape)}"
         raise InputError(f"posterior has {shapes}: expected (N, D) for both, with N and D at least 1")

@@ -25,6 +25,32 @@ class Gaussian(NamedTuple):
     mean: Tensor
     log_var: Tensor
 
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log N(x), `(..., D)` to `(...)`, in nats."""
+        return log_density(x, self).sum(-1)
+
+    def rsample(self, noise: Tensor) -> Tensor:
+        """A draw from standard normal `noise`, `(..., D)`."""
+        return sample(self, noise)
+
+    def entropy(self) -> Tensor:
+        """Differential entropy, `(...)`, in nats."""
+        return entropy(self).sum(-1)
+
+    def marginal(self, latent: int) -> "Gaussian":
+        """The distribution of one coordinate, `(..., 1)`."""
+        if not self.mean.dim():  # `standard`
+            return self
+        return Gaussian(self.mean[..., [latent]], self.log_var[..., [latent]])
+
+    def diagonal(self) -> "Gaussian":
+        """The diagonal Gaussian with the same marginals: itself."""
+        return self
+
+
+STANDARD = Gaussian(torch.zeros(()), torch.zeros(()))
+"""N(0, I) of any dimension: it broadcasts, in the precision and on the device of what it meets."""
+
 
 def standard(like: Tensor) -> Gaussian:
     """N(0, I) with the dtype and device of `like`; `()`-shaped, it broadcasts over any `(..., D)`."""

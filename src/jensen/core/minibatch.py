@@ -91,9 +91,9 @@ def minibatch_log_density(z: Tensor, posterior: Gaussian, log_weight: Tensor) ->
     return logsumexp(pairwise.sum(-1) + log_weight, 1), logsumexp(pairwise + log_weight[..., None], 1)
 
 
-def minibatch_parts(z: Tensor, posterior: Gaussian, log_weight: Tensor) -> Tensor:
-    """MI, TC and DWKL against N(0, I), `(3,)`, of a whole minibatch `z` `(M, D)`; their sum is its sampled rate, always."""
+def minibatch_parts(z: Tensor, posterior: Gaussian, log_weight: Tensor, log_prior: Tensor) -> Tensor:
+    """MI, TC and DWKL, `(3,)`, of a whole minibatch `z` `(M, D)`, `log_prior` `(M,)`; their sum is its sampled rate, always."""
     joint, marginals = minibatch_log_density(z, posterior, log_weight)
-    own, prior = (gaussian.log_density(z, p).sum(-1) for p in (posterior, gaussian.standard(z)))
     product = marginals.sum(-1)
-    return torch.stack([(own - joint).mean(), (joint - product).mean(), (product - prior).mean()])
+    own = posterior.log_prob(z)
+    return torch.stack([(own - joint).mean(), (joint - product).mean(), (product - log_prior).mean()])

@@ -28,6 +28,15 @@ class Mixture(NamedTuple):
     log_weight: Tensor
     components: Components
 
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log p(x), `(..., N, D)` to `(..., N)`, in nats and in the precision of the mixture."""
+        return log_prob(x.to(self.components.mean), self)
+
+    def marginal(self, latent: int) -> "Mixture":
+        """The mixture of one coordinate, of the same weights."""
+        mean, log_var = self.components.marginals()
+        return Mixture(self.log_weight, Diagonal(mean[..., [latent]], log_var[..., [latent]]))
+
     def log_weight_of_points(self) -> Tensor:
         """`(..., N or 1, K)`."""
         own = self.log_weight.dim() >= self.components.mean.dim()

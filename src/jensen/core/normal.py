@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from jensen.core.gaussian import LOG_2PI
+from jensen.core.gaussian import LOG_2PI, Gaussian
 
 
 class Normal(NamedTuple):
@@ -14,6 +14,26 @@ class Normal(NamedTuple):
 
     mean: Tensor
     scale_tril: Tensor
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log N(x), `(..., D)` to `(...)`, in nats."""
+        return log_density(x, self)
+
+    def rsample(self, noise: Tensor) -> Tensor:
+        """A draw from standard normal `noise`, `(..., D)`."""
+        return sample(self, noise)
+
+    def entropy(self) -> Tensor:
+        """Differential entropy, `(...)`, in nats."""
+        return entropy(self)
+
+    def marginal(self, latent: int) -> Gaussian:
+        """The distribution of one coordinate, `(..., 1)`."""
+        return self.diagonal().marginal(latent)
+
+    def diagonal(self) -> Gaussian:
+        """The diagonal Gaussian with the same marginals, `(..., D)`."""
+        return Gaussian(self.mean, self.scale_tril.square().sum(-1).log())
 
 
 def _solve(scale_tril: Tensor, x: Tensor) -> Tensor:

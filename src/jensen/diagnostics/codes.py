@@ -4,11 +4,15 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from jensen.diagnostics.snapshot import Snapshot, by_rate
+from jensen.core.family import marginals
+from jensen.core.gaussian import Gaussian
+from jensen.core.normal import Normal
+from jensen.diagnostics.snapshot import Snapshot, by_rate, takes
 
 
+@takes(Gaussian, Normal)
 def codes(snapshot: Snapshot, latents: int = 16) -> Mapping[str, Tensor]:
     """Histograms of the code, of its standard deviation and of the code of each of the first `latents` by rate."""
-    mean, log_var = snapshot.posterior
+    mean, log_var = marginals(snapshot.posterior, "diagnostics=[codes]")
     each = {f"z{latent}": mean[:, latent] for latent in by_rate(snapshot)[:latents].tolist()}
     return {"mean": mean.flatten(), "std": (0.5 * log_var).exp().flatten()} | each

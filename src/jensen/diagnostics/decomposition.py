@@ -5,13 +5,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from jensen.core.decomposition import Decomposition, Draws, aggregate_log_density, decompose
+from jensen.core.decomposition import Draws, aggregate_log_density, decompose
+from jensen.core.family import diagonal
 from jensen.core.gaussian import Gaussian
-from jensen.core.mixture import Mixture
 from jensen.core.ranks import gather_rows, world
-from jensen.diagnostics.snapshot import Snapshot
+from jensen.diagnostics.snapshot import Snapshot, takes
 
 
+@takes(Gaussian)
 def decomposition(snapshot: Snapshot, samples: int = 4096, seed: int = 0) -> Mapping[str, Tensor]:
     """Mutual information, total correlation and dimension-wise KL with their standard errors (`core.decomposition`).
 
@@ -21,58 +22,20 @@ def decomposition(snapshot: Snapshot, samples: int = 4096, seed: int = 0) -> Map
     (Locatello et al. 2019, section 5.2). The draws are shared out over the ranks.
 
     `rate` is the KL itself, by quadrature and draws where the prior is a mixture, not a bound of it. With a mixture of all
-    latents the parts are four: marginal_kl = total_correlation + dimension_wise_kl - prior_dependence.
+    latents the parts are four: marginal_kl = total_correlation + dimension_wise_kl - prior_dependence. Of a prior without
+    known marginals there is no dimension_wise_kl.
     """
+    posterior = diagonal(snapshot.posterior, "diagnostics=[decomposition]")
     generator = torch.Generator().manual_seed(seed)
-    parts = decompose(snapshot.posterior, samples=samples, generator=generator, prior=snapshot.prior, log_density=shared_out)
-    if snapshot.prior_factors is not None:
-        parts = _against_factors(parts, snapshot.posterior, snapshot.prior_factors, samples, generator)
-    codes = torch.atleast_2d(torch.cov(snapshot.posterior.mean.double().T, correction=0))
-    noise = snapshot.posterior.log_var.double().exp().mean(0).diag()
-    return {name: value for name, value in parts._asdict().items() if value.dim() == 0} | {
+    parts = decompose(posterior, samples=samples, generator=generator, prior=snapshot.prior, log_density=shared_out)
+    codes = torch.atleast_2d(torch.cov(posterior.mean.double().T, correction=0))
+    noise = posterior.log_var.double().exp().mean(0).diag()
+    known = {name: value for name, value in parts._asdict().items() if value is not None and value.dim() == 0}
+    return known | {
         "mi_over_log_n": parts.mutual_information / parts.log_n,
         "gaussian_tc_code": gaussian_total_correlation(codes),
         "gaussian_tc_z": gaussian_total_correlation(codes + noise),
     }
-
-
-def _against_factors(
-    parts: Decomposition, posterior: Gaussian, factors: tuple[Mixture, ...], samples: int, generator: torch.Generator
-) -> Decomposition:
-    """`parts` with the terms that the prior is in, for a prior that is a product of mixtures of one dimension.
-
-    E log p(z) is a sum over latents then, each a `decompose` of one dimension, of which only the marginal is computed.
-    """
-
-    def not_needed(draws: Draws, q: Gaussian, dataset_size: int) -> Tensor:
-        return torch.zeros_like(draws.z[:, 0])
-
-    each = [
-        decompose(
-            Gaussian(*(part[:, [latent]] for part in posterior)),
-            samples=samples,
-            generator=generator,
-            prior=factor,
-            log_density=not_needed,
-        )
-        for latent, factor in enumerate(factors)
-    ]
-    latent_rate = torch.cat([one.latent_rate for one in each])
-    change = latent_rate - parts.latent_rate  # of -E log p(z_d), from N(0, 1) to the factor
-    zero = torch.zeros_like(parts.rate)
-    # Where the marginal is taken by quadrature nothing is left to chance; else E log p(z_d) is a mean over draws.
-    error = torch.stack([torch.where(one.dimension_wise_kl_se > 0, one.rate_se, zero) for one in each])
-    variance = error.square().sum()
-    return parts._replace(
-        rate=latent_rate.sum(),
-        rate_se=variance.sqrt(),
-        latent_rate=latent_rate,
-        dimension_wise_kl=parts.dimension_wise_kl + change.sum(),
-        dimension_wise_kl_se=(parts.dimension_wise_kl_se.square() + variance).sqrt(),
-        latent_dimension_wise_kl=parts.latent_dimension_wise_kl + change,
-        marginal_kl=parts.marginal_kl + change.sum(),
-        marginal_kl_se=(parts.marginal_kl_se.square() + variance).sqrt(),
-    )
 
 
 def shared_out(draws: Draws, q: Gaussian, dataset_size: int) -> Tensor:

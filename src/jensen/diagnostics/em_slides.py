@@ -48,7 +48,7 @@ def em_slides(snapshot: Snapshot, start: Mixture, truth: Mixture, far: Mixture) 
         method="bounded",
         options={"xatol": 1e-12},
     )
-    assert snapshot.prior is not None
+    assert isinstance(snapshot.prior, Mixture)
     fitted, direct = _parameters(snapshot.prior), _directly(x, start)
     return {
         "alpha": path[-1].log_weight[0].exp(),

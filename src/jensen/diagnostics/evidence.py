@@ -6,7 +6,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from jensen.core import gaussian
 from jensen.core.errors import check_count
 from jensen.core.random import fold, normal
 from jensen.diagnostics.snapshot import Snapshot
@@ -25,8 +24,7 @@ def evidence(snapshot: Snapshot, samples: int = 64, count: int = 64, seed: int =
     for draw in range(samples):
         noise = normal(fold(seed, "evidence", draw), torch.arange(len(x), device=x.device), (snapshot.z.shape[1],))
         inference = snapshot.infer(x, noise)
-        log_posterior = gaussian.log_density(inference.z, inference.posterior).sum(-1)
-        log_weights.append((inference.log_prior - inference.bound.distortion - log_posterior).double())
+        log_weights.append((inference.log_prior - inference.bound.distortion - inference.log_posterior).double())
     log_weight = torch.stack(log_weights)
     bound = log_weight.logsumexp(0) - math.log(samples)
     return {

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from jensen.core.family import diagonal
 from jensen.core.gaussian import LOG_2PI
 from jensen.diagnostics.snapshot import Snapshot
 
@@ -51,7 +52,7 @@ def linear_model(snapshot: Snapshot) -> LinearModel:
     """The matrices of the snapshot's model, found by probing it; float32 models give them to float32."""
     like, size = snapshot.posterior.mean, math.prod(snapshot.images.shape[1:])
     x, z = torch.zeros(1, size).to(like), torch.zeros(1, like.shape[1]).to(like)
-    offset, log_var = (part[0].double() for part in snapshot.encode(x))
+    offset, log_var = (part[0].double() for part in diagonal(snapshot.encode(x), "the oracle of linear models"))
     encoder = snapshot.encode(torch.eye(size).to(like)).mean.double() - offset
     start = snapshot.decode(z)[0].double()
     decoder = snapshot.decode(torch.eye(like.shape[1]).to(like)).double() - start

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Ellipse
 from torch import Tensor
 
-from jensen.core import gaussian
 from jensen.core.components import Full
+from jensen.core.mixture import Mixture
 from jensen.core.random import fold, normal
 from jensen.diagnostics.picture import chart, grid, is_image
 from jensen.diagnostics.snapshot import Snapshot, by_rate
@@ -24,9 +24,9 @@ def mixture(snapshot: Snapshot, rows: int = 10, columns: int = 8) -> Mapping[str
 
     rate_bound, rate_monte_carlo (and its standard error): the held-out rate as the model reports it, and log q(z|x) - log p(z).
     """
-    if snapshot.prior is None:
+    if not isinstance(snapshot.prior, Mixture):
         return {"note": "The prior is not a mixture over all latents: there are no components to show."}
-    sampled = (gaussian.log_density(snapshot.z, snapshot.posterior).sum(-1) - snapshot.log_prior).double()
+    sampled = (snapshot.posterior.log_prob(snapshot.z) - snapshot.log_prior).double()
     return {
         **components(snapshot, rows, columns),
         "rate_bound": snapshot.bound.rate.mean(),
@@ -45,7 +45,7 @@ def components(snapshot: Snapshot, rows: int = 10, columns: int = 8) -> Mapping[
     samples: of the `rows` heaviest components, the decoded mean and `columns` - 1 decoded draws.
     ellipses: two standard deviations of each component over codes, in the two latents of largest rate.
     """
-    assert snapshot.prior is not None
+    assert isinstance(snapshot.prior, Mixture)
     log_weight, parts = snapshot.prior
     weight, order = log_weight.exp(), log_weight.argsort(descending=True)
     r = (log_weight + parts.log_density(snapshot.z.double())).softmax(-1)

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from jensen.core.gaussian import LOG_2PI
+from jensen.core.gaussian import LOG_2PI, Gaussian
 from jensen.diagnostics.linear import linear_model
-from jensen.diagnostics.snapshot import Snapshot
+from jensen.diagnostics.snapshot import Snapshot, takes
 
 
 def best_evidence(variances: Sequence[float], latents: int) -> float:
@@ -22,6 +22,7 @@ def best_evidence(variances: Sequence[float], latents: int) -> float:
     return -0.5 * (len(ordered) * (LOG_2PI + 1) + sum(map(math.log, kept)) + len(left) * math.log(noise))
 
 
+@takes(Gaussian)
 def probabilistic_pca(snapshot: Snapshot, variances: Sequence[float]) -> Mapping[str, Tensor]:
     """The trained model's exact elbo and evidence on N(0, diag(variances)), their gap, and what is short of the best evidence.
 

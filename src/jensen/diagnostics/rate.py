@@ -14,8 +14,13 @@ def rate(snapshot: Snapshot, threshold: float = 0.01) -> Mapping[str, Tensor]:
 
     active_units: latents whose code varies, Var_x E_q z_d > `threshold` (Burda et al. 2016, arXiv 1509.00519, appendix C).
     active_rates: latents with a mean rate above `threshold` nats.
+
+    Of a prior whose marginals are unknown there is no rate of a latent: active_units alone.
     """
     mean = snapshot.latent_rate.mean(0)
+    active_units = (snapshot.posterior.mean.var(0, correction=0) > threshold).sum().float()
+    if mean.isnan().any():
+        return {"active_units": active_units}
     order = by_rate(snapshot)
     values = mean[order].tolist()
 
@@ -25,7 +30,7 @@ def rate(snapshot: Snapshot, threshold: float = 0.01) -> Mapping[str, Tensor]:
         axes.tick_params(axis="x", rotation=90 if len(values) > 16 else 0)
 
     return {
-        "active_units": (snapshot.posterior.mean.var(0, correction=0) > threshold).sum().float(),
+        "active_units": active_units,
         "active_rates": (mean > threshold).sum().float(),
         "by_latent": mean,
         "sorted": chart(bars),

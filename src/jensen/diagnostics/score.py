@@ -8,9 +8,13 @@ import numpy as np
 import torch
 
 from jensen.core.errors import InputError
-from jensen.diagnostics.snapshot import Results, Snapshot
+from jensen.core.family import marginals
+from jensen.core.gaussian import Gaussian
+from jensen.core.normal import Normal
+from jensen.diagnostics.snapshot import Results, Snapshot, takes
 
 
+@takes(Gaussian, Normal)
 def score(snapshot: Snapshot, function: Callable[..., Mapping[str, Any]], **options: Any) -> Results:
     """What `function(codes, factors, ...)` says of the posterior's means: numbers as scalars, sizes and arrays as details.
 
@@ -22,7 +26,7 @@ def score(snapshot: Snapshot, function: Callable[..., Mapping[str, Any]], **opti
     if not snapshot.factors.shape[1]:
         return {}
     if "log_var" in inspect.signature(function).parameters:
-        log_var = snapshot.posterior.log_var
+        log_var = marginals(snapshot.posterior, "this score").log_var
         if log_var.isfinite().all():
             options = {"log_var": log_var.double().cpu().numpy()} | options
         elif inspect.signature(function).parameters["log_var"].default is inspect.Parameter.empty:

@@ -1,44 +1,45 @@
 """The held-out set, encoded once, and what a diagnostic is."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from jensen.core.bound import Bound, Inference
-from jensen.core.gaussian import Gaussian
-from jensen.core.mixture import Mixture
+from jensen.core.errors import InputError
+from jensen.core.family import Family, Posterior
 
 
 class Snapshot(NamedTuple):
     """What a model says of N held-out examples at one moment, on one device, in the order of the data set.
 
     bound: `(N,)` distortion and rate.
-    posterior, z: `(N, D)`; z is a sample of the posterior.
+    posterior, z: `(N, D)`; z is a sample of the posterior, which may be of any family (`core.family.diagonal`, `marginals`).
     log_prior: `(N,)`, log p(z).
-    latent_rate: `(N, D)`, KL of each latent to the prior's marginal.
+    latent_rate: `(N, D)`, KL of each latent to the prior's marginal; NaN where that is unknown.
     factors: `(N, F)` int64; `names`: of the F factors.
     images: `(P, *event)`, a few held-out observations, the same ones every time.
     encode: `(B, *event)` to the posterior; decode: `(B, D)` to the mean observation; draw: n to `(n, D)` samples of the prior.
     infer: observations and standard normal noise `(S B, D)` to the inference of each.
-    prior: p(z), if it is a mixture; prior_factors: D mixtures of one dimension, if it is their product. Else it is N(0, I).
+    prior: p(z), always a distribution: N(0, I) only where it is that.
     """
 
     bound: Bound
-    posterior: Gaussian
+    posterior: Posterior
     z: Tensor
     log_prior: Tensor
     latent_rate: Tensor
     factors: Tensor
     names: tuple[str, ...]
     images: Tensor
-    encode: Callable[[Tensor], Gaussian]
+    encode: Callable[[Tensor], Posterior]
     decode: Callable[[Tensor], Tensor]
     draw: Callable[[int], Tensor]
     infer: Callable[[Tensor, Tensor], Inference]
-    prior: Mixture | None = None
-    prior_factors: tuple[Mixture, ...] | None = None
+    prior: Family
 
 
 class Embedding(NamedTuple):
@@ -59,6 +60,34 @@ Diagnostic = Callable[[Snapshot], Results]
 """It is called on every rank with the same snapshot."""
 
 
+D = TypeVar("D", bound=Callable[..., Any])
+
+
+def takes(*families: type) -> Callable[[D], D]:
+    """Mark a diagnostic that holds for posteriors of these families alone, so that others are refused before training."""
+
+    def mark(diagnostic: D) -> D:
+        cast(Any, diagnostic).families = families
+        return diagnostic
+
+    return mark
+
+
+def check_family(name: str, diagnostic: Diagnostic, posterior: type) -> None:
+    """Refuse a diagnostic, by name, that does not hold for the model's posteriors."""
+    bare: Any = diagnostic
+    while isinstance(bare, partial):
+        bare = bare.func
+    families = getattr(bare, "families", (posterior,))
+    if not issubclass(posterior, families):
+        raise InputError(
+            f"diagnostics holds {name}, and model.encoder gives a {posterior.__name__}: expected a"
+            f" {' or a '.join(family.__name__ for family in families)}; leave that diagnostic out, or choose another encoder"
+        )
+
+
 def by_rate(snapshot: Snapshot) -> Tensor:
-    """Latents `(D,)` by falling mean rate: the order of every table and picture."""
-    return snapshot.latent_rate.mean(0).argsort(descending=True, stable=True)
+    """Latents `(D,)` by falling mean rate, by the variance of their codes where it is unknown: the order of every picture."""
+    rate = snapshot.latent_rate.mean(0)
+    size = torch.where(rate.isnan(), snapshot.posterior.mean.var(0, correction=0), rate)
+    return size.argsort(descending=True, stable=True)

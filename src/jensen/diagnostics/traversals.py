@@ -27,7 +27,8 @@ def traversals(
     steps = torch.linspace(0, 1, columns, device=codes.device)
     values = low[:, None] + (high - low)[:, None] * steps  # (rows, columns)
     known = _best_factors(snapshot)
-    labels = [f"z{latent}\n{rates[latent]:.2f} nats{known[latent]}" for latent in order.tolist()]
+    told = ["" if rate.isnan() else f"\n{rate:.2f} nats" for rate in rates]
+    labels = [f"z{latent}{told[latent]}{known[latent]}" for latent in order.tolist()]
 
     pictures = {}
     for number, code in enumerate(snapshot.encode(snapshot.images[:images]).mean):

@@ -8,9 +8,10 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from jensen.core.gaussian import Gaussian
 from jensen.diagnostics.linear import linear_model
 from jensen.diagnostics.picture import chart
-from jensen.diagnostics.snapshot import Snapshot
+from jensen.diagnostics.snapshot import Snapshot, takes
 
 
 class Optimum(NamedTuple):
@@ -36,6 +37,7 @@ def optimum(variances: Sequence[float], beta: float, noise: float) -> Optimum:
     )
 
 
+@takes(Gaussian)
 def water_filling(
     snapshot: Snapshot, variances: Sequence[float], beta: float, noise: float, threshold: float = 0.01
 ) -> Mapping[str, Tensor | str]:

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from jensen.core import mixture
 from jensen.core.components import Diagonal
-from jensen.core.gaussian import Gaussian
+from jensen.core.family import Posterior, Product, marginals
 from jensen.core.mixture import Mixture
 from jensen.core.random import fold, normal, uniform
-from jensen.model.mixture_prior import LearnedMixture, by_latent, check_latents, draw, gathered, latent_divergence
+from jensen.model.mixture_prior import LearnedMixture, by_latent, check_latents, dependence, draw, gathered, latent_divergence
 
 
 class FactorisedMixturePrior(nn.Module):
@@ -45,12 +45,13 @@ class FactorisedMixturePrior(nn.Module):
         self.latent_dim = latent_dim
         self.warmup = warmup
 
-    def rate(self, posterior: Gaussian, z: Tensor, log_prior: Tensor | None = None) -> Tensor:
+    def rate(self, posterior: Posterior, z: Tensor, log_prior: Tensor | None = None) -> Tensor:
         check_latents(self.latent_dim, posterior)
-        return self.latent_rate(posterior).sum(-1)
+        own = marginals(posterior, "model/prior=factorised")
+        return latent_divergence(own, self.learned.mixture()).sum(-1) + dependence(posterior, own)
 
-    def latent_rate(self, posterior: Gaussian) -> Tensor:
-        return latent_divergence(posterior, self.learned.mixture())
+    def latent_rate(self, posterior: Posterior) -> Tensor:
+        return latent_divergence(marginals(posterior, "model/prior=factorised"), self.learned.mixture())
 
     def log_prob(self, z: Tensor) -> Tensor:
         return mixture.log_prob(z.double().mT.unsqueeze(-1), self.learned.mixture()).sum(0).to(z.dtype)
@@ -59,12 +60,10 @@ class FactorisedMixturePrior(nn.Module):
         chance, noise = uniform(fold(key, "component"), index, (dim,)), normal(key, index, (dim,))
         return draw(self.learned.mixture(), chance.mT, noise.mT.unsqueeze(-1)).squeeze(-1).mT
 
-    def update(self, posterior: Gaussian, step: Tensor) -> None:
-        self.learned.update(by_latent(gathered(posterior)), step)
+    def update(self, posterior: Posterior, step: Tensor) -> None:
+        own = marginals(posterior, "model/prior=factorised")
+        self.learned.update(by_latent(gathered(own)), step)
 
-    def mixture(self) -> None:
-        return None
-
-    def factors(self) -> tuple[Mixture, ...]:
+    def distribution(self) -> Product:
         log_weight, (mean, log_var) = self.learned.mixture()
-        return tuple(Mixture(weight, Diagonal(*part)) for weight, *part in zip(log_weight, mean, log_var, strict=True))
+        return Product(tuple(Mixture(weight, Diagonal(*part)) for weight, *part in zip(log_weight, mean, log_var, strict=True)))

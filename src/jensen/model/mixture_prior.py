@@ -16,9 +16,12 @@ from jensen.core import em, gaussian, mixture
 from jensen.core.components import Diagonal, Moments
 from jensen.core.components import Prior as Pseudo
 from jensen.core.errors import InputError, check_choice, check_count, check_number
+from jensen.core.family import Posterior
+from jensen.core.family import marginals as own_marginals
 from jensen.core.gaussian import Gaussian
 from jensen.core.minibatch import minibatch_row
 from jensen.core.mixture import Mixture, logsumexp
+from jensen.core.normal import Normal
 from jensen.core.random import bits, fold, normal, uniform
 from jensen.core.ranks import gather_batch, world
 
@@ -32,7 +35,10 @@ _LIMIT = 1 << 22
 
 
 def expected_log_density(posterior: Gaussian, components: Diagonal) -> Tensor:
-    """E_q log N(z; k), `(..., N, D)` to `(..., N, K)`, nats, float64: log N(mean; k) - 1/2 sum_d var_d / var_kd."""
+    """E_q log N(z; k), `(..., N, D)` to `(..., N, K)`, nats, float64: log N(mean; k) - 1/2 sum_d var_d / var_kd.
+
+    It asks of q its marginals alone, which are all of a `posterior` that is a diagonal Gaussian.
+    """
     at_mean = components.log_density(posterior.mean.double())
     return at_mean - 0.5 * posterior.log_var.double().exp() @ (-components.log_var.double()).exp().mT
 
@@ -277,13 +283,14 @@ class MixturePrior(nn.Module):
         self.latent_dim = latent_dim
         self.warmup = warmup
 
-    def rate(self, posterior: Gaussian, z: Tensor, log_prior: Tensor | None = None) -> Tensor:
+    def rate(self, posterior: Posterior, z: Tensor, log_prior: Tensor | None = None) -> Tensor:
         check_latents(self.latent_dim, posterior)
-        return divergence(posterior, self.mixture())
+        own = own_marginals(posterior, "model/prior=mixture")
+        return divergence(own, self.mixture()) + dependence(posterior, own)
 
-    def latent_rate(self, posterior: Gaussian) -> Tensor:
+    def latent_rate(self, posterior: Posterior) -> Tensor:
         """By the same bound, from each latent's marginal. They do not add up to the rate: the prior does not factorise."""
-        return latent_divergence(posterior, marginals(self.mixture()))
+        return latent_divergence(own_marginals(posterior, "model/prior=mixture"), marginals(self.mixture()))
 
     def log_prob(self, z: Tensor) -> Tensor:
         return mixture.log_prob(z.double(), self.mixture()).to(z.dtype)
@@ -291,14 +298,22 @@ class MixturePrior(nn.Module):
     def sample(self, key: int, index: Tensor, dim: int) -> Tensor:
         return draw(self.mixture(), uniform(fold(key, "component"), index, (1,))[:, 0], normal(key, index, (dim,)))
 
-    def update(self, posterior: Gaussian, step: Tensor) -> None:
-        self.learned.update(gathered(posterior), step)
+    def update(self, posterior: Posterior, step: Tensor) -> None:
+        self.learned.update(gathered(own_marginals(posterior, "model/prior=mixture")), step)
 
     def mixture(self) -> Mixture:
         return self.learned.mixture()
 
-    def factors(self) -> None:
-        return None
+    def distribution(self) -> Mixture:
+        return self.mixture()
+
+
+def dependence(posterior: Posterior, marginals: Gaussian) -> Tensor | float:
+    """KL(q || prod_d q_d) of each posterior, `(B,)`, nats: what its latents tell of one another; of a diagonal one 0."""
+    if isinstance(posterior, Gaussian):
+        return 0.0
+    assert isinstance(posterior, Normal)
+    return marginals.entropy() - posterior.entropy()
 
 
 def gathered(posterior: Gaussian) -> Gaussian:
@@ -310,7 +325,7 @@ def gathered(posterior: Gaussian) -> Gaussian:
     return Gaussian(mean, log_var)
 
 
-def check_latents(latent_dim: int, posterior: Gaussian) -> None:
+def check_latents(latent_dim: int, posterior: Posterior) -> None:
     """Refuse posteriors of another number of latents."""
     if (found := posterior.mean.shape[-1]) != latent_dim:
         raise InputError(f"model.prior.latent_dim is {latent_dim}: expected {found}, the latents of the encoder")

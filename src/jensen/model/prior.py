@@ -5,8 +5,8 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from jensen.core import gaussian
+from jensen.core.family import Family, Posterior, kl, marginals
 from jensen.core.gaussian import Gaussian
-from jensen.core.mixture import Mixture
 from jensen.core.random import normal
 
 
@@ -22,15 +22,15 @@ class Prior(Protocol):
     warmup: int
     """Steps for which the prior stays N(0, I) before it is learned; 0 if there are none."""
 
-    def rate(self, posterior: Gaussian, z: Tensor, log_prior: Tensor | None = None) -> Tensor:
+    def rate(self, posterior: Posterior, z: Tensor, log_prior: Tensor | None = None) -> Tensor:
         """KL(posterior || p), `(B, D)`, `(B, D)` to `(B,)`, nats: in closed form, or by an upper bound or the sample `z`.
 
         `log_prior` is log p(z), `(B,)`, where the caller has it already.
         """
         ...
 
-    def latent_rate(self, posterior: Gaussian) -> Tensor:
-        """KL of each latent's posterior to its marginal of p, `(B, D)`, nats."""
+    def latent_rate(self, posterior: Posterior) -> Tensor | None:
+        """KL of each latent's posterior to its marginal of p, `(B, D)`, nats; None where it is unknown."""
         ...
 
     def log_prob(self, z: Tensor) -> Tensor:
@@ -41,19 +41,15 @@ class Prior(Protocol):
         """Draws `(B, dim)` for examples `index` `(B,)`; see `core.random`."""
         ...
 
-    def update(self, posterior: Gaussian, step: Tensor) -> None:
+    def update(self, posterior: Posterior, step: Tensor) -> None:
         """Learn from a training step's posteriors, detached, `(B, D)`: this rank's equal share of the minibatch.
 
         Called after the loss of each step, on every rank, with the `()` integer step; afterwards all ranks hold one state.
         """
         ...
 
-    def mixture(self) -> Mixture | None:
-        """p, where it is a mixture of few enough components; else None."""
-        ...
-
-    def factors(self) -> tuple[Mixture, ...] | None:
-        """D mixtures of one dimension, where p is their product and no `mixture`; else None. N(0, I) is neither."""
+    def distribution(self) -> Family:
+        """p as a value: a `Gaussian`, `Mixture` or `Product`, whose parts are exact, or anything that has a density."""
         ...
 
 
@@ -63,11 +59,12 @@ class StandardNormal(nn.Module):
     rate_is_bound = False
     warmup = 0
 
-    def rate(self, posterior: Gaussian, z: Tensor, log_prior: Tensor | None = None) -> Tensor:
-        return self.latent_rate(posterior).sum(-1)
+    def rate(self, posterior: Posterior, z: Tensor, log_prior: Tensor | None = None) -> Tensor:
+        exact = kl(posterior, gaussian.standard(z))
+        return posterior.log_prob(z) - self.log_prob(z) if exact is None else exact
 
-    def latent_rate(self, posterior: Gaussian) -> Tensor:
-        return gaussian.kl(posterior, gaussian.standard(posterior.mean))
+    def latent_rate(self, posterior: Posterior) -> Tensor:
+        return gaussian.kl(marginals(posterior, "the rate of each latent"), gaussian.standard(posterior.mean))
 
     def log_prob(self, z: Tensor) -> Tensor:
         return gaussian.log_density(z, gaussian.standard(z)).sum(-1)
@@ -75,11 +72,8 @@ class StandardNormal(nn.Module):
     def sample(self, key: int, index: Tensor, dim: int) -> Tensor:
         return normal(key, index, (dim,))
 
-    def update(self, posterior: Gaussian, step: Tensor) -> None:
+    def update(self, posterior: Posterior, step: Tensor) -> None:
         pass
 
-    def mixture(self) -> None:
-        return None
-
-    def factors(self) -> None:
-        return None
+    def distribution(self) -> Gaussian:
+        return gaussian.STANDARD

@@ -3,8 +3,10 @@
 from torch import Tensor, nn
 
 from jensen.core.bound import Bound, Inference
-from jensen.core.errors import check_count
-from jensen.core.gaussian import Gaussian, bounded, sample
+from jensen.core.errors import InputError, check_count
+from jensen.core.family import Posterior
+from jensen.core.gaussian import Gaussian, bounded
+from jensen.core.tree import tree_map
 from jensen.model.likelihood import Likelihood
 from jensen.model.prior import Prior
 
@@ -13,7 +15,8 @@ class VAE(nn.Module):
     """Kingma & Welling 2014 (arXiv 1312.6114).
 
     Args:
-        encoder: `(B, *event)` to the unbounded mean and log_var of q(z|x), a `Gaussian` of `(B, D)`.
+        encoder: `(B, *event)` to the unbounded mean and log_var of q(z|x), a `Gaussian` of `(B, D)`; or to another
+            `core.family.Posterior`, which is taken as it is.
         decoder: `(B, D)` to one unbounded number for each element of the observation, `(B, *event)`.
         likelihood: what those numbers mean.
         prior: p(z).
@@ -29,9 +32,21 @@ class VAE(nn.Module):
         if hasattr(prior, "bind"):
             prior.bind(self.encode)
 
-    def encode(self, x: Tensor) -> Gaussian:
-        """q(z|x), `(B, *event)` to `(B, D)`, finite for any encoder output (`core.gaussian.bounded`)."""
-        return bounded(self.encoder(x))
+    def encode(self, x: Tensor) -> Posterior:
+        """q(z|x), `(B, *event)` to `(B, D)`; a Gaussian is finite for any encoder output (`core.gaussian.bounded`).
+
+        Raises:
+            InputError: the encoder gives no distribution.
+        """
+        raw = self.encoder(x)
+        if isinstance(raw, Gaussian):
+            return bounded(raw)
+        if isinstance(raw, tuple) and isinstance(raw, Posterior):
+            return raw
+        raise InputError(
+            f"model.encoder gives a {type(raw).__name__}: expected a distribution, such as jensen.core.gaussian.Gaussian(mean,"
+            " log_var); name the family, since a pair of tensors could be any"
+        )
 
     def decode(self, z: Tensor) -> Tensor:
         """E[x|z], `(B, D)` to `(B, *event)`."""
@@ -45,9 +60,8 @@ class VAE(nn.Module):
         posterior = self.encode(x)
         if len(noise) > len(x):
             times = len(noise) // len(x)
-            posterior = Gaussian(posterior.mean.repeat(times, 1), posterior.log_var.repeat(times, 1))
-            x = x.repeat(times, *[1] * (x.dim() - 1))
-        z = sample(posterior, noise)
+            posterior, x = tree_map(lambda part: part.repeat(times, *[1] * (part.dim() - 1)), (posterior, x))
+        z = posterior.rsample(noise)
         distortion = self.likelihood.distortion(self.decoder(z), x)
         log_prior = self.prior.log_prob(z)
         return Inference(Bound(distortion, self.prior.rate(posterior, z, log_prior)), posterior, z, log_prior)

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from jensen.core import gaussian, mixture
+from jensen.core import mixture
 from jensen.core.components import Diagonal
 from jensen.core.errors import InputError, check_count, check_counts, check_flag
-from jensen.core.gaussian import Gaussian
+from jensen.core.family import Posterior, diagonal
 from jensen.core.mixture import Mixture
 from jensen.core.random import fold, normal, uniform
+from jensen.core.tree import tree_map
 from jensen.model.mixture_prior import draw, latent_divergence, marginals
 
 
@@ -38,9 +39,9 @@ class VampPrior(nn.Module):
         self.x_shape = tuple(x_shape)
         self.unit = unit
         self.raw = nn.Parameter(torch.randn(pseudo_inputs, *x_shape))
-        self._encode: Callable[[Tensor], Gaussian] | None = None
+        self._encode: Callable[[Tensor], Posterior] | None = None
 
-    def bind(self, encode: Callable[[Tensor], Gaussian]) -> None:
+    def bind(self, encode: Callable[[Tensor], Posterior]) -> None:
         """The VAE gives its `encode`. A method is no submodule: the encoder stays the VAE's alone."""
         self._encode = encode
 
@@ -48,13 +49,13 @@ class VampPrior(nn.Module):
         """u, `(K, *event)`."""
         return self.raw.sigmoid() if self.unit else self.raw
 
-    def rate(self, posterior: Gaussian, z: Tensor, log_prior: Tensor | None = None) -> Tensor:
+    def rate(self, posterior: Posterior, z: Tensor, log_prior: Tensor | None = None) -> Tensor:
         log_prior = self.log_prob(z) if log_prior is None else log_prior
-        return gaussian.log_density(z, posterior).sum(-1) - log_prior
+        return posterior.log_prob(z) - log_prior
 
-    def latent_rate(self, posterior: Gaussian) -> Tensor:
+    def latent_rate(self, posterior: Posterior) -> Tensor:
         """By the bound `mixture_prior.divergence`, which is at least the KL to the marginal."""
-        return latent_divergence(posterior, marginals(self.mixture()))
+        return latent_divergence(diagonal(posterior, "model/prior=vamp"), marginals(self.mixture()))
 
     def log_prob(self, z: Tensor) -> Tensor:
         return mixture.log_prob(z.double(), self.mixture()).to(z.dtype)
@@ -62,15 +63,15 @@ class VampPrior(nn.Module):
     def sample(self, key: int, index: Tensor, dim: int) -> Tensor:
         return draw(self.mixture(), uniform(fold(key, "component"), index, (1,))[:, 0], normal(key, index, (dim,)))
 
-    def update(self, posterior: Gaussian, step: Tensor) -> None:
+    def update(self, posterior: Posterior, step: Tensor) -> None:
         pass
 
     def mixture(self) -> Mixture:
         """In float64, with gradient to the pseudo-inputs and the encoder."""
         if self._encode is None:
             raise InputError("model.prior is a VampPrior without an encoder: expected a VAE around it; call bind(encode)")
-        mean, log_var = (part.double() for part in self._encode(self.pseudo_inputs()))
+        mean, log_var = tree_map(Tensor.double, diagonal(self._encode(self.pseudo_inputs()), "model/prior=vamp"))
         return Mixture(mean.new_full((len(mean),), -math.log(len(mean))), Diagonal(mean, log_var))
 
-    def factors(self) -> None:
-        return None
+    def distribution(self) -> Mixture:
+        return self.mixture()

@@ -4,10 +4,11 @@ from torch import Tensor
 
 from jensen.core.bound import Inference
 from jensen.core.errors import InputError, check_choice
-from jensen.core.gaussian import Gaussian
+from jensen.core.family import diagonal
 from jensen.core.minibatch import ESTIMATORS, gather_minibatch, log_weight, minibatch_log_density
 from jensen.core.ranks import world
 from jensen.core.schedule import Constant, Schedule, as_schedule
+from jensen.core.tree import tree_map
 from jensen.objective.objective import Objective
 
 
@@ -74,7 +75,7 @@ class Decomposed(Objective):
 
     def _estimate(self, inference: Inference) -> tuple[Tensor, Tensor]:
         """TC and DWKL of this rank's rows, `()` each."""
-        posterior = Gaussian(*(gather_minibatch(part) for part in inference.posterior))
+        posterior = tree_map(gather_minibatch, diagonal(inference.posterior, "objective=decomposed"))
         rank, ranks = world()
         weight = log_weight(self.estimator, len(posterior.mean), self.dataset_size, rank=rank, world=ranks, like=posterior.mean)
         joint, marginals = minibatch_log_density(inference.z, posterior, weight)

@@ -5,8 +5,10 @@ from torch import Tensor
 
 from jensen.core.bound import Inference
 from jensen.core.errors import check_choice
+from jensen.core.family import diagonal
 from jensen.core.minibatch import gather_minibatch
 from jensen.core.schedule import Schedule, as_schedule
+from jensen.core.tree import tree_map
 from jensen.objective.objective import Objective
 
 VARIANTS = ("I", "II")
@@ -47,7 +49,7 @@ class DIP(Objective):
 
     def _departures(self, inference: Inference) -> tuple[Tensor, Tensor]:
         """sum_{i != j} C_ij^2 and sum_i (C_ii - 1)^2, `()` each."""
-        mean, log_var = (gather_minibatch(part) for part in inference.posterior)
+        mean, log_var = tree_map(gather_minibatch, diagonal(inference.posterior, "objective=dip"))
         centred = mean - mean.mean(0)
         covariance = centred.T @ centred / len(mean)
         if self.variant == "II":

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from jensen.core import gaussian
 from jensen.core.bound import Inference
+from jensen.core.family import marginals
 from jensen.core.minibatch import gather_minibatch
 from jensen.core.schedule import Schedule, as_schedule
 from jensen.objective.objective import Objective
@@ -13,12 +14,14 @@ class FreeBits(Objective):
     """distortion + rate + sum_d relu(free_nats - mean KL_d), nats per example.
 
     Kingma et al. 2016 (arXiv 1606.04934), eq. 15: distortion + sum_d max(lambda, mean KL_d) with lambda = `free_nats`, which
-    this is for the standard normal prior. KL_d is the KL of latent d to N(0, 1), its mean over the whole minibatch, of all
-    ranks; a prior that is not the standard normal enters by the rate only.
+    this is for the standard normal prior, the only one it takes. KL_d is the KL of latent d to N(0, 1), its mean over the
+    whole minibatch, of all ranks.
 
     Args:
         free_nats: of each latent, a number or a schedule of the optimiser's step, at least 0.
     """
+
+    for_standard_normal = True
 
     def __init__(self, free_nats: float | Schedule = 0.25) -> None:
         super().__init__()
@@ -37,5 +40,6 @@ class FreeBits(Objective):
 
 def _latent_kl(inference: Inference) -> Tensor:
     """Mean KL of each latent to N(0, 1), `(D,)`."""
-    kl = gaussian.kl(inference.posterior, gaussian.standard(inference.z))
+    posterior = marginals(inference.posterior, "objective=free_bits")
+    kl = gaussian.kl(posterior, gaussian.standard(inference.z))
     return gather_minibatch(kl).mean(0)

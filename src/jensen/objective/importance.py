@@ -4,7 +4,6 @@ import math
 
 from torch import Tensor
 
-from jensen.core import gaussian
 from jensen.core.bound import Inference
 from jensen.core.errors import check_count
 from jensen.objective.objective import Objective
@@ -35,6 +34,5 @@ class Importance(Objective):
 
     def _log_ratio(self, inference: Inference) -> Tensor:
         """log w, `(K, B)`."""
-        log_posterior = gaussian.log_density(inference.z, inference.posterior).sum(-1)
-        log_ratio = inference.log_prior - log_posterior - inference.bound.distortion
+        log_ratio = inference.log_prior - inference.log_posterior - inference.bound.distortion
         return log_ratio.unflatten(0, (self.samples, -1))

@@ -33,6 +33,7 @@ class MMD(Objective):
             averaged over the kernels.
     """
 
+    for_standard_normal = True
     scales: Tensor
 
     def __init__(

@@ -19,6 +19,9 @@ class Objective(nn.Module, ABC):
     samples: int = 1
     """Draws of z for each example; rows i, i + B, i + 2 B, ... of an inference are those of example i."""
 
+    for_standard_normal: bool = False
+    """Whether its formula holds for p(z) = N(0, I) alone; another prior is refused before training."""
+
     dataset_size: int = 0
     """Number of training examples; the algorithm sets it before the first step."""
 
