@@ -162,7 +162,7 @@ class EM(LightningModule):
     def _maximise(self, seen: Statistics) -> None:
         """The M-step, in place; nothing but `seen`, the parameters and the step goes into it."""
         step, p = self.global_step, shift(self.model.mixture, -self.origin.double())
-        prior = self.model.prior_of(self.variance)
+        prior = self.model.prior_of(self.variance, self.origin, shared=True)
         objective = seen.log_likelihood + log_prior(p, prior)
         done = (
             self.decay is None
@@ -189,7 +189,8 @@ class EM(LightningModule):
     def _reseed(self, p: Mixture, seen: Statistics, step: int) -> tuple[Mixture, bool]:
         """Starts components without points, or on the covariance floor, anew; not more often than three times each."""
         one = Mixture(p.log_weight[None], type(p.components)(*(value[None] for value in p.components)))
-        found = lost(one, Statistics(*(value[None] for value in seen)), 0.5, self.model.prior_of(self.variance))
+        prior = self.model.prior_of(self.variance, self.origin, shared=True)
+        found = lost(one, Statistics(*(value[None] for value in seen)), 0.5, prior)
         events = [Reseed(step + 1, *event) for event in found][: 3 * self.model.components - len(self.reseeded)]
         if not events:
             return p, False

@@ -11,13 +11,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from jensen.core.components import FLAT, Components, Prior
+from jensen.core.collapse import on_floor
+from jensen.core.components import FLAT, Components, Prior, Tied
 from jensen.core.em import log_prior, m_step
+from jensen.core.local import Local, counts, expected_log_joint, merged, moments
 from jensen.core.mixture import Mixture
-from jensen.core.stream import Statistics, coefficients, expected_log_joint, moments
+from jensen.core.stream import Statistics, coefficients
 
-Expect = Callable[[Mixture, Tensor, bool], Statistics]
+Expect = Callable[[Mixture, Tensor, bool], Statistics | Local]
 """The E-step of the whole data set with mixtures `(R, K)` and their `stream.coefficients`, to full precision or roughly."""
+
+
+_TRIES = 2
+"""A component that collapses there once more stays: an outlier, or copies of one point, are what the likelihood wants."""
 
 
 class Step(NamedTuple):
@@ -126,16 +132,25 @@ def extrapolate(first: Mixture, second: Mixture, third: Mixture, sigma: Tensor, 
     return _bound([move(*parts) for parts in zip(a, step, bend, strict=True)], first, sigma), length
 
 
-def lost(p: Mixture, s: Statistics, share: float, prior: Prior) -> list[tuple[int, int, str]]:
+def lost(p: Mixture, s: Statistics | Local, share: float, prior: Prior) -> list[tuple[int, int, str]]:
     """(start, component, reason) of components with a total below `share` or on the covariance floor."""
-    empty = s.sums[..., 0] < share
+    empty = counts(s) < share
     found = [(*place, "empty") for place in empty.nonzero().tolist()] if bool(empty.any()) else []
-    if isinstance(prior.floor, Tensor):
-        scale_tril = p.components.full().scale_tril
-        above = scale_tril @ scale_tril.mT - 2 * prior.floor.diag()
-        flat = (torch.linalg.cholesky_ex(above)[1] != 0) & ~empty
-        flat &= ~flat.all(-1, keepdim=True)  # all at once is the data's shape, not a component's fate
-        found += [(*place, "collapsed") for place in flat.nonzero().tolist()]
+    if (isinstance(prior.floor, float) and prior.floor == 0) or isinstance(p.components, Tied):
+        return found
+    flat = on_floor(p, prior.floor) & ~empty
+    flat &= ~flat.all(-1, keepdim=True)  # all at once is the data's shape, not a component's fate
+    return found + [(*place, "collapsed") for place in flat.nonzero().tolist()]
+
+
+def _anew(gone: list[tuple[int, int, str]], p: Mixture, places: list[tuple[int, Tensor]]) -> list[tuple[int, int, str]]:
+    """Those of the lost to start anew: not what has collapsed at the same place of `places` before, `_TRIES` times."""
+    found = []
+    for start, component, reason in gone:
+        mean = p.components.mean[start, component]
+        before = sum(bool(torch.isclose(mean, place, rtol=1e-9).all()) for at, place in places if at == start)
+        if reason != "collapsed" or before < _TRIES:
+            found.append((start, component, reason))
     return found
 
 
@@ -190,9 +205,10 @@ def ascend(
     starts = range(len(p.log_weight))
     history: list[tuple[Tensor, ...]] = []
     reseeded: list[Reseed] = []
+    places: list[tuple[int, Tensor]] = []  # where components have collapsed
     cycle: list[Mixture] = []
     best, last = p, [-math.inf for _ in starts]  # the last parameters accepted, and their objective
-    seen: Statistics | None = None
+    seen: Statistics | Local | None = None
     limit = length = torch.full_like(p.log_weight[:, 0], 4)
     belief = zero = torch.zeros_like(limit)
     one = torch.ones_like(limit)
@@ -225,7 +241,7 @@ def ascend(
         else:  # where extrapolation failed everything is as before it, and the next iterate the one it was to replace
             assert seen is not None
             assert chosen is not None
-            best, seen = _where(chosen, p, best), Statistics(*map(partial(_choose, chosen), found, seen))
+            best, seen = _where(chosen, p, best), merged(chosen, found, seen, p)
             last = [a if ok else b for a, b, ok in zip(objective, last, better, strict=True)]
         if not done and iteration >= max_iter:
             break
@@ -240,8 +256,10 @@ def ascend(
             break
         look = budget and (done or iteration % 8 == 7)
         gone = lost(following, seen, 0.5 * total / points, prior) if look else []
+        gone = _anew(gone, following, places)
         if gone:
             events = [Reseed(iteration + 1, *event) for event in gone[:budget]]
+            places += [(e.start, following.components.mean[e.start, e.component]) for e in events if e.reason == "collapsed"]
             following, budget = reseed(following, events, generator), budget - len(events)
             reseeded += events
             seen, last, done, phase, cycle = None, [-math.inf for _ in starts], False, 0, []

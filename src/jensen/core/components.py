@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol, Self
 import torch
 from torch import Tensor
 
+from jensen.core.floor import Rounding
 from jensen.core.gaussian import LOG_2PI, Gaussian
 
 _TINY = 1e-280
@@ -53,13 +54,14 @@ class Prior(NamedTuple):
         covariance * diag(variance) and covariance - D - 1 degrees of freedom.
     variance: `()` or `(D,)`.
     floor: `()` or `(D,)`, and the M-step is the exact maximum over covariances for which covariance - diag(floor) is positive
-        semi-definite; 0 is no floor. It has no useful gradient where it holds: for a layer use `covariance`.
+        semi-definite; 0 is no floor; a `Rounding` gives each component its own. It has no useful gradient where it holds: for
+        a layer use `covariance`.
     """
 
     weight: float = 0.0
     covariance: float = 0.0
     variance: Tensor | float = 1.0
-    floor: Tensor | float = 0.0
+    floor: Tensor | float | Rounding = 0.0
 
 
 FLAT = Prior()
@@ -179,6 +181,11 @@ def _mean(m: Moments) -> tuple[Tensor, Tensor]:
     return m.first / count, count
 
 
+def _own(floor: Tensor | float | Rounding, mean: Tensor, second: Tensor, columns: int = 1) -> Tensor | float:
+    """The floor, for a `Rounding` that of each component `(..., K, D)`; `second` is the mean square about the sums' origin."""
+    return floor.stored(mean) + floor.summed(second, columns) if isinstance(floor, Rounding) else floor
+
+
 def _outer(x: Tensor) -> Tensor:
     return x.unsqueeze(-1) * x.unsqueeze(-2)
 
@@ -187,7 +194,7 @@ def _log_var(scatter: Tensor, count: Tensor, floor: Tensor | float, old: Tensor,
     """log(scatter / count) with a floor, or the `old` value where `empty`; `count` is above 0."""
     var = scatter / count
     flat = isinstance(floor, float) and floor == 0
-    var = var.clamp(min=_TINY) if flat else torch.maximum(var, torch.as_tensor(floor).to(var))
+    var = var.clamp(min=_TINY) if flat else torch.maximum(var, like(var, floor))
     return torch.where(empty, old.double(), torch.where(empty, 1.0, var).log())
 
 
@@ -198,14 +205,21 @@ def _scale_tril(cov: Tensor, floor: Tensor | float) -> Tensor:
     """
     if not isinstance(floor, Tensor) and floor == 0:
         return _cholesky(cov)
-    least = torch.as_tensor(floor).to(cov).expand(cov.shape[-1])
-    if bool(torch.linalg.cholesky_ex(cov - least.diag())[1].any()):
+    least = like(cov, floor).expand(cov.shape[:-1])
+    below = torch.linalg.cholesky_ex(cov - least.diag_embed())[1] != 0
+    if bool(below.any()):
         unit = _outer(least.sqrt())
         values, vectors = torch.linalg.eigh(cov / unit)
         # Slightly above 1, so that rounding does not leave a component below its floor for good.
-        cov = unit * ((vectors * values.clamp(min=1 + 1e-9).unsqueeze(-2)) @ vectors.mT)
+        clamped = unit * ((vectors * values.clamp(min=1 + 1e-9).unsqueeze(-2)) @ vectors.mT)
+        cov = torch.where(below.unsqueeze(-1).unsqueeze(-1), clamped, cov)
     scale_tril: Tensor = torch.linalg.cholesky_ex(cov)[0]
     return scale_tril
+
+
+def like(tensor: Tensor, value: Tensor | float) -> Tensor:
+    """`value` in the dtype of `tensor`: a Python number is not rounded to float32 on its way."""
+    return value.to(tensor) if isinstance(value, Tensor) else torch.as_tensor(value, dtype=tensor.dtype, device=tensor.device)
 
 
 def _cholesky(cov: Tensor) -> Tensor:
@@ -249,7 +263,8 @@ class Diagonal(NamedTuple):
         scatter, credit = m.second - m.first * mean, prior.covariance
         if credit:
             scatter, count = scatter + credit * prior.variance, count + credit
-        log_var = _log_var(scatter, count, prior.floor, self.log_var, m.total.unsqueeze(-1) <= -credit)
+        floor = _own(prior.floor, m.origin + mean, m.second / count)
+        log_var = _log_var(scatter, count, floor, self.log_var, m.total.unsqueeze(-1) <= -credit)
         return Diagonal(_moved(self.mean, m, mean), log_var.to(self.log_var.dtype))
 
     def log_prior(self, prior: Prior) -> Tensor:
@@ -311,9 +326,11 @@ class Spherical(NamedTuple):
     def maximise(self, m: Moments, prior: Prior = FLAT) -> "Spherical":
         mean, count = _mean(m)
         dim = mean.shape[-1]
-        credit = prior.covariance * torch.as_tensor(prior.variance).to(mean).expand(dim).sum()
+        credit = prior.covariance * like(mean, prior.variance).expand(dim).sum()
         scatter = m.second - m.total * mean.square().sum(-1) + credit
-        floor = prior.floor if isinstance(prior.floor, float) else prior.floor.amax()
+        floor = _own(prior.floor, m.origin + mean, m.second.unsqueeze(-1) / (dim * count))
+        if isinstance(floor, Tensor):
+            floor = floor.mean(-1) if isinstance(prior.floor, Rounding) else floor.amax()
         log_var = _log_var(
             scatter, dim * (count.squeeze(-1) + prior.covariance), floor, self.log_var, m.total + prior.covariance <= 0
         )
@@ -384,11 +401,16 @@ class Tied(NamedTuple):
 
     def maximise(self, m: Moments, prior: Prior = FLAT) -> "Tied":
         mean, count = _mean(m)
-        credit = prior.covariance * torch.diag(torch.as_tensor(prior.variance).to(mean).expand(mean.shape[-1]))
+        credit = prior.covariance * torch.diag(like(mean, prior.variance).expand(mean.shape[-1]))
         scatter = m.second - mean.mT @ (count * mean) + credit
         total, old = m.total.sum(-1)[..., None, None] + prior.covariance, self.scale_tril.double()
         cov = torch.where(total > 0, scatter / total.clamp(min=_TINY), old @ old.mT)
-        return Tied(_moved(self.mean, m, mean), _scale_tril(cov, prior.floor).to(self.scale_tril.dtype))
+        floor: Tensor | float | Rounding = prior.floor
+        if isinstance(floor, Rounding):
+            share = (count / count.sum(-2, keepdim=True)).mT
+            squares = m.second.diagonal(dim1=-2, dim2=-1) / total.squeeze(-1).clamp(min=_TINY)
+            floor = (share @ floor.stored(m.origin + mean)).squeeze(-2) + floor.summed(squares, mean.shape[-1])
+        return Tied(_moved(self.mean, m, mean), _scale_tril(cov, floor).to(self.scale_tril.dtype))
 
     def log_prior(self, prior: Prior) -> Tensor:
         precision = _precision(self.scale_tril).diagonal(dim1=-2, dim2=-1)
@@ -469,12 +491,13 @@ class Full(NamedTuple):
         mean, count = _mean(m)
         scatter = m.second - (count * mean).unsqueeze(-1) * mean.unsqueeze(-2)
         if prior.covariance:
-            scatter = scatter + prior.covariance * torch.diag(torch.as_tensor(prior.variance).to(mean).expand(mean.shape[-1]))
+            scatter = scatter + prior.covariance * torch.diag(like(mean, prior.variance).expand(mean.shape[-1]))
             cov = scatter / (count.unsqueeze(-1) + prior.covariance)
         else:
             old = self.scale_tril.double()
             cov = torch.where((m.total > 0).unsqueeze(-1).unsqueeze(-1), scatter / count.unsqueeze(-1), old @ old.mT)
-        return Full(_moved(self.mean, m, mean), _scale_tril(cov, prior.floor).to(self.scale_tril.dtype))
+        floor = _own(prior.floor, m.origin + mean, m.second.diagonal(dim1=-2, dim2=-1) / count, mean.shape[-1])
+        return Full(_moved(self.mean, m, mean), _scale_tril(cov, floor).to(self.scale_tril.dtype))
 
     def log_prior(self, prior: Prior) -> Tensor:
         precision = _precision(self.scale_tril).diagonal(dim1=-2, dim2=-1)

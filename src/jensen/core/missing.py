@@ -10,7 +10,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from jensen.core.components import Full, Moments, Spherical, Tied
 from jensen.core.gaussian import LOG_2PI
+from jensen.core.local import Local
 from jensen.core.mixture import Mixture, logsumexp
 from jensen.core.stream import Chunks, Statistics
 
@@ -25,17 +27,17 @@ def _patterns(x: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
 def _whiten(x: Tensor, p: Mixture, observed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Of rows with the same pattern: log N of what is observed `(..., n, K)`, and what their conditionals need.
 
-    That is the covariances `(..., K, D, D)`, the Cholesky factors of their observed part and the whitened deviations.
+    Those are the deviations from the means `(..., K, n, o)`, the same whitened `(..., K, o, n)`, and an orthonormal basis
+    `(..., K, D, o)` of the observed rows of the Cholesky factors.
     """
     full = p.components.full()
-    scale_tril = full.scale_tril.double()
-    cov = scale_tril @ scale_tril.mT
-    factor = torch.linalg.cholesky(cov[..., observed, :][..., observed])
-    deviations = x[:, observed].double().unsqueeze(-3) - full.mean[..., observed].double().unsqueeze(-2)  # (..., K, n, o)
-    whitened = torch.linalg.solve_triangular(factor, deviations.mT, upper=False)
-    log_det = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1, keepdim=True)
+    # L_o' = QR makes R'R = L_o L_o': no covariance is formed that might have lost its rank.
+    basis, factor = torch.linalg.qr(full.scale_tril.double()[..., observed, :].mT)
+    deviations = x[:, observed].double().unsqueeze(-3) - full.mean[..., observed].double().unsqueeze(-2)
+    whitened = torch.linalg.solve_triangular(factor.mT, deviations.mT, upper=False)
+    log_det = 2 * factor.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1, keepdim=True)
     density = -0.5 * (whitened.square().sum(-2) + log_det + len(observed) * LOG_2PI)
-    return density.mT, cov, factor, whitened
+    return density.mT, deviations, whitened, basis
 
 
 def log_density(x: Tensor, p: Mixture) -> Tensor:
@@ -45,9 +47,30 @@ def log_density(x: Tensor, p: Mixture) -> Tensor:
     return torch.cat([density for _, density in parts], -2)[..., order, :]
 
 
+def local(chunks: Chunks, origin: Tensor, p: Mixture, beta: float = 1.0, size: int = 4096) -> Local:
+    """`core.local.expect` for points with NaN: the E-step over the components and the missing values."""
+    log_likelihood, count, first, second = _sums(chunks, origin, p, beta, size)
+    if isinstance(p.components, Tied):
+        second = second.sum(-3)
+    elif not isinstance(p.components, Full):
+        second = second.diagonal(dim1=-2, dim2=-1)
+        second = second.sum(-1) if isinstance(p.components, Spherical) else second
+    return Local(log_likelihood, Moments(p.components.mean, count, first, second))
+
+
 def expect(chunks: Chunks, origin: Tensor, p: Mixture, beta: float = 1.0, size: int = 4096) -> Statistics:
-    """`core.stream.Stream` for points with NaN: the E-step over the components and the missing values."""
+    """The same as `core.stream.Stream` has it, about the origin."""
+    log_likelihood, count, first, second = _sums(chunks, origin, p, beta, size)
     mean = p.components.mean
+    across = first.unsqueeze(-1) * mean.unsqueeze(-2)
+    first = first + count.unsqueeze(-1) * mean
+    second = second + across.mT + first.unsqueeze(-1) * mean.unsqueeze(-2)
+    return Statistics(log_likelihood, p.components.pack(count, first, second), second.sum(-3))
+
+
+def _sums(chunks: Chunks, origin: Tensor, p: Mixture, beta: float, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The log-likelihood `(...)`, and about the means the moments with all of the second: `(..., K)` to `(..., K, D, D)`."""
+    mean, scale_tril = p.components.full()
     total = mean.new_zeros(mean.shape[:-2])
     count, first = mean.new_zeros(mean.shape[:-1]), torch.zeros_like(mean)
     second = mean.new_zeros(*mean.shape, mean.shape[-1])
@@ -55,18 +78,20 @@ def expect(chunks: Chunks, origin: Tensor, p: Mixture, beta: float = 1.0, size: 
         points = raw.double() - origin.double()
         for rows, observed, missing in _patterns(points):
             x, w = points[rows], 1.0 if weight is None else weight[rows].double()
-            density, cov, factor, whitened = _whiten(x, p, observed)
+            density, deviations, whitened, basis = _whiten(x, p, observed)
             joint = p.log_weight_of_points() + density / beta
             total = total + beta * (logsumexp(joint, -1) * w).sum(-1)
             r = joint.softmax(-1).mT * w  # (..., K, n)
 
-            across = torch.linalg.solve_triangular(factor, cov[..., observed, :][..., missing], upper=False)
-            filled = x.expand(*mean.shape[:-1], *x.shape).clone()
-            filled[..., missing] = mean[..., missing].unsqueeze(-2) + whitened.mT @ across
+            rest = scale_tril[..., missing, :]
+            across = (rest @ basis).mT
+            filled = deviations.new_empty(*mean.shape[:-1], *x.shape)
+            filled[..., observed] = deviations
+            filled[..., missing] = whitened.mT @ across
             weighted = r.unsqueeze(-1) * filled
             count, first = count + r.sum(-1), first + weighted.sum(-2)
             second += weighted.mT @ filled
-            left = cov[..., missing, :][..., missing] - across.mT @ across
+            left = rest @ rest.mT - across.mT @ across
             place = missing.unsqueeze(-1), missing
             second[..., place[0], place[1]] += r.sum(-1)[..., None, None] * left
-    return Statistics(total, p.components.pack(count, first, second), second.sum(-3))
+    return total, count, first, second

@@ -65,10 +65,11 @@ def log_joint(x: Tensor, p: Mixture) -> Tensor:
     return p.log_weight_of_points() + p.components.log_density(x)
 
 
-def log_prob(x: Tensor, p: Mixture) -> Tensor:
+def log_prob(x: Tensor, p: Mixture, joint: Callable[[Tensor, Mixture], Tensor] = log_joint) -> Tensor:
     """log p(x), `(..., N, D)` to `(..., N)`; of many points part after part, so an (N, K) array is never held."""
-    each = p.components.mean.numel() if hasattr(p.components, "scale_tril") else p.components.mean[..., 0].numel()
-    return _streamed(lambda part, p: logsumexp(log_joint(part, p), -1), x, p, each, dim=-1)
+    wide = hasattr(p.components, "scale_tril") or joint is not log_joint
+    each = p.components.mean.numel() if wide else p.components.mean[..., 0].numel()
+    return _streamed(lambda part, p: logsumexp(joint(part, p), -1), x, p, each, dim=-1)
 
 
 def responsibilities(x: Tensor, p: Mixture) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from jensen.core import fixed_point, random
 from jensen.core.components import Components, Prior
-from jensen.core.errors import InputError, check_choice, check_count, check_number
+from jensen.core.errors import InputError, check_choice, check_count, check_number, check_seed
 from jensen.core.mixture import Mixture, log_joint, logsumexp
 from jensen.model.gmm import STRUCTURES
 
@@ -102,6 +102,7 @@ class EMLayer(nn.Module):
         check_count("dim", dim)
         check_choice("covariance", covariance, list(STRUCTURES))
         check_choice("starts", starts, ("learned", "given"))
+        check_seed("seed", seed)
         if steps is not None:
             check_count("steps", steps)
         if tolerance is not None:

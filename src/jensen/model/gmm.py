@@ -3,7 +3,7 @@
 import importlib
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Self, final
@@ -12,11 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, distributions, nn
 
-from jensen.core import em, missing, mixture, normal, random
+from jensen.core import em, local, missing, mixture, normal, random
 from jensen.core.ascent import Ascent, Reseed, Step, ascend
 from jensen.core.bound import Bound
-from jensen.core.components import FLAT, Components, Diagonal, Full, Prior, Spherical, Tied, spread
-from jensen.core.errors import InputError, check_choice, check_count, check_number
+from jensen.core.collapse import on_floor
+from jensen.core.components import FLAT, Components, Diagonal, Full, Prior, Spherical, Tied, like, spread
+from jensen.core.errors import InputError, check_choice, check_count, check_flag, check_number, check_seed
+from jensen.core.floor import Rounding
+from jensen.core.local import Local
 from jensen.core.mixture import Mixture
 from jensen.core.start import Sample, kmeans, scattered
 from jensen.core.stream import Statistics, Stream
@@ -40,9 +43,6 @@ _ROUGH_ROUNDING, _ROUGH_MEAN = 0.1, 5e-3
 _ROUGH = 1e-5
 """Nats per example: a step that gains less is the last rough one."""
 
-FLOOR = 1e-10
-"""The least variance in any direction, as a part of the data's: clusters 10,000 deviations apart stay far above it."""
-
 
 @final
 class GMM(nn.Module):
@@ -58,8 +58,7 @@ class GMM(nn.Module):
         tolerance: EM ends when a step gains less than this many nats per example; at 0 only after `max_iter`.
         max_iter: the most M-steps.
         prior: pseudo-counts for a maximum a posteriori fit; `variance` and `floor` in units of each column's variance. By
-            default none, with the floor `FLOOR`: the exact maximum over covariances that have at least that part of the
-            data's variance in every direction.
+            default none, with the floor `core.floor.Rounding`: variances that say more than how the numbers were rounded.
         beta: temperatures of deterministic annealing, fitted one after another: `(4, 2, 1)`.
         missing: take NaN for missing values and marginalise them, rather than refuse them.
         accelerate: SQUAREM, which ends at the same kind of maximum in a fraction of the steps.
@@ -69,6 +68,7 @@ class GMM(nn.Module):
 
     Attributes, after `fit`:
         history: a `Step` for each iteration. reseeded: the components that were started anew. converged, iterations.
+        collapsed: the components that ended on the floor, of copies of a point or of points in a plane.
         log_likelihood: of all points, nats. failure: why a fit could not proceed and kept its last good parameters, or None.
     """
 
@@ -100,6 +100,9 @@ class GMM(nn.Module):
         check_count("max_iter", max_iter, least=0)
         check_number("tolerance", tolerance, low=0)
         check_choice("order", order, (None, "mean", "weight"))
+        check_seed("seed", seed)
+        for name, flag in (("missing", missing), ("accelerate", accelerate), ("warm_start", warm_start)):
+            check_flag(name, flag)
         self.betas = tuple(beta) if isinstance(beta, Sequence) else (beta,)
         for each in self.betas or (None,):
             check_number("beta", each, low=1e-6)
@@ -121,6 +124,7 @@ class GMM(nn.Module):
         self.register_buffer("_place", torch.empty(0), persistent=False)  # follows `.to(device)` before there are parameters
         self.history: list[Step] = []
         self.reseeded: list[Reseed] = []
+        self.collapsed: list[int] = []
         self.converged, self.iterations = False, 0
         self.log_likelihood = math.nan
         self.failure: str | None = None
@@ -148,13 +152,15 @@ class GMM(nn.Module):
         for name, value in zip(self._names, (p.log_weight, *p.components), strict=True):
             self.get_buffer(name).copy_(value)
 
-    def prior_of(self, variance: Tensor) -> Prior:
-        """The prior, or the default floor, for data whose columns have `variance` `(D,)`."""
-        prior = self.prior or Prior(floor=FLOOR)
-        return prior._replace(
-            variance=torch.as_tensor(prior.variance).to(variance) * variance,
-            floor=torch.as_tensor(prior.floor).to(variance) * variance,
-        )
+    def prior_of(self, variance: Tensor, origin: Tensor, shared: bool = False) -> Prior:
+        """The prior, or the default floor, for data whose columns have `variance` `(D,)`; see `Rounding` for the others."""
+        if self.prior is None:
+            return Prior(variance=variance, floor=Rounding(origin, variance, shared))
+        prior = self.prior
+        floor = prior.floor
+        if isinstance(floor, Tensor) or (isinstance(floor, float | int) and floor > 0):
+            floor = like(variance, floor) * variance
+        return prior._replace(variance=like(variance, prior.variance) * variance, floor=floor)
 
     def _keep(self, p: Mixture) -> None:
         for name, value in zip(self._names, (p.log_weight, *p.components), strict=True):
@@ -208,16 +214,18 @@ class GMM(nn.Module):
             # In one dimension the same model, of fewer small operations: they are what the fit of a few points takes.
             mean, scale_tril = start.components
             start = start._replace(components=Diagonal(mean, 2 * scale_tril.squeeze(-1).log()))
-        prior = self.prior_of(survey.var)
+        prior = self.prior_of(survey.var, origin)
 
         stream = Stream(points.chunks, survey.size, origin)
         few = survey.size <= stream.chunk(start, torch.float64)  # float32 would gain nothing
         wide = survey.dtype == torch.float64 or few or survey.missing
         precision = _Precision()
 
-        def expect(p: Mixture, coefficient: Tensor, exact: bool, beta: float) -> Statistics:
+        def expect(p: Mixture, coefficient: Tensor, exact: bool, beta: float) -> Statistics | Local:
             if survey.missing:
-                return missing.expect(points.chunks, origin, p, beta)
+                return missing.local(points.chunks, origin, p, beta)
+            if local.needed(p):
+                return local.expect(points.chunks, origin, p, beta)
             return stream(p, torch.float64 if wide else precision(p, exact), beta, coefficient)
 
         self.history, self.reseeded, self.iterations = [], [], 0
@@ -243,10 +251,16 @@ class GMM(nn.Module):
                     found = max(each, key=lambda one: (one.failure is None, one.objective))
             start = _row(found.mixture, None)
             self._note(found)
+        flat = on_floor(found.mixture, prior.floor)
         fitted = mixture.shift(found.mixture, origin.double())
         if self._structure is Full:
             fitted = fitted._replace(components=fitted.components.full())
-        return self._ordered(fitted)
+        order = self._order(fitted)
+        self.collapsed = flat[order].nonzero().flatten().tolist()
+        fitted = self._ordered(fitted, order)
+        for component in self.collapsed:
+            self._tell_of_collapse(fitted, component, survey.size)
+        return fitted
 
     def _note(self, found: Ascent) -> None:
         self.history += found.history
@@ -259,6 +273,17 @@ class GMM(nn.Module):
             )
         if found.failure:
             logger.warning("the fit stopped and keeps its last good parameters: %s", found.failure)
+
+    def _tell_of_collapse(self, p: Mixture, component: int, size: int) -> None:
+        mean = ", ".join(f"{value:g}" for value in p.components.mean[component, :8].tolist())
+        logger.warning(
+            "component %d ends on the covariance floor, with %.3g of %d points about (%s): they are copies of one another or"
+            " lie in a plane, an outlier is one; its density there is as high as the floor is low",
+            component,
+            size * p.log_weight[component].exp().item(),
+            size,
+            mean + ", ..." if p.components.mean.shape[1] > 8 else mean,
+        )
 
     def _check(self, survey: Survey) -> None:
         size = len(survey.kept)
@@ -305,14 +330,15 @@ class GMM(nn.Module):
                 f" {(self.components, dim)} and {self._structure.__name__}"
             )
 
-    def _ordered(self, p: Mixture) -> Mixture:
-        if self.order is None:
-            return p
+    def _order(self, p: Mixture) -> Tensor:
+        """The components in the order asked for, `(K,)` int64."""
         if self.order == "weight":
-            order = p.log_weight.argsort(descending=True, stable=True)
-        else:
-            rows = p.components.mean.tolist()
-            order = torch.tensor(sorted(range(len(rows)), key=rows.__getitem__), device=p.log_weight.device)
+            return p.log_weight.argsort(descending=True, stable=True)
+        rows = p.components.mean.tolist()
+        order = sorted(range(len(rows)), key=rows.__getitem__) if self.order == "mean" else list(range(len(rows)))
+        return torch.tensor(order, device=p.log_weight.device)
+
+    def _ordered(self, p: Mixture, order: Tensor) -> Mixture:
         kept = [value if len(value) != len(order) or self.covariance == "tied" else value[order] for value in p.components]
         kept[0] = p.components.mean[order]
         return Mixture(p.log_weight[order], type(p.components)(*kept))
@@ -330,14 +356,21 @@ class GMM(nn.Module):
             raise InputError("x holds NaN: expected numbers; make the GMM with missing=True to marginalise them")
         return x
 
-    def _log_joint(self, x: Tensor) -> Tensor:
+    def _joint_of(self, x: Tensor) -> Callable[[Tensor, Mixture], Tensor]:
+        """How log p(x, k) of these points is computed: NaN is marginalised, and far components need deviations."""
+        if bool(x.isnan().any()):
+            return lambda part, p: p.log_weight + missing.log_density(part, p)
         p = self.mixture
-        return p.log_weight + missing.log_density(x, p) if bool(x.isnan().any()) else mixture.log_joint(x, p)
+        centre = p.components.mean.detach().double().mean(0)
+        return local.log_joint if local.needed(mixture.shift(p, -centre)) else mixture.log_joint
+
+    def _log_joint(self, x: Tensor) -> Tensor:
+        return self._joint_of(x)(x, self.mixture)
 
     def log_prob(self, x: Any) -> Tensor:
         """log p(x), `(N, D)` to `(N,)`, nats; differentiable in x. Of missing values the marginal."""
         x = self._points(x)
-        return mixture.logsumexp(self._log_joint(x), -1) if bool(x.isnan().any()) else mixture.log_prob(x, self.mixture)
+        return mixture.log_prob(x, self.mixture, self._joint_of(x))
 
     def forward(self, x: Any) -> Tensor:
         """`log_prob`."""
@@ -375,6 +408,8 @@ class GMM(nn.Module):
     def sample(self, n: int, seed: int | None = None) -> Tensor:
         """`(n, D)` draws in the parameters' dtype; the same every time for one seed, by default that of the GMM."""
         check_count("n", n, least=0)
+        if seed is not None:
+            check_seed("seed", seed)
         p, key = self.mixture, self.seed if seed is None else seed
         index = torch.arange(n, device=self.mean.device)
         uniform = random.uniform(random.fold(key, "component"), index, (), torch.float64)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from jensen.core import em, gaussian, mixture
-from jensen.core.components import Diagonal, Moments
+from jensen.core.components import Diagonal, Moments, like
 from jensen.core.components import Prior as Pseudo
 from jensen.core.errors import InputError, check_choice, check_count, check_number
 from jensen.core.family import Posterior
@@ -86,9 +86,9 @@ def em_step(p: Mixture, posterior: Gaussian, rate: Tensor | float = 1.0, floor: 
     second = first * centred + weight.unsqueeze(-1) * components.log_var.exp()
     average = Moments(
         own.origin,
-        torch.lerp(weight, own.total / count, _like(weight, rate)),
-        torch.lerp(first, own.first / count, _like(weight, rate)),
-        torch.lerp(second, (own.second + spread) / count, _like(weight, rate)),
+        torch.lerp(weight, own.total / count, like(weight, rate)),
+        torch.lerp(first, own.first / count, like(weight, rate)),
+        torch.lerp(second, (own.second + spread) / count, like(weight, rate)),
     )
     return em.m_step(p, average, Pseudo(floor=float(floor)))
 
@@ -339,7 +339,3 @@ def _parts(p: Mixture) -> tuple[Tensor, Tensor, Tensor]:
 def _diagonal(p: Mixture) -> Diagonal:
     assert isinstance(p.components, Diagonal)
     return p.components
-
-
-def _like(tensor: Tensor, value: Tensor | float) -> Tensor:
-    return torch.as_tensor(value, dtype=tensor.dtype, device=tensor.device)

@@ -1,0 +1,151 @@
+"""Narrow clusters far apart, beside an outlier, or in a ridge keep their width; who ends on the floor is named."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from scipy import special, stats
+from sklearn.mixture import GaussianMixture
+from torch.utils.data import DataLoader, TensorDataset
+
+from jensen.core.components import Prior
+from jensen.model.gmm import GMM
+
+COVARIANCES = ["full", "tied", "diag", "spherical"]
+every_covariance = pytest.mark.parametrize("covariance", COVARIANCES)
+NOISE = np.random.default_rng(0).normal(size=(800, 2))
+LABEL = np.arange(800) % 2
+
+
+def covariances(gmm):
+    scale_tril = gmm.mixture.components.full().scale_tril
+    return (scale_tril @ scale_tril.mT).numpy()
+
+
+def expected_of(x, covariance):
+    """The covariances of the halves by LABEL, from deviations: responsibilities are 0 and 1."""
+    each = np.array([np.cov(x[k == LABEL].T, bias=True) for k in range(2)])
+    shapes = {
+        "full": each,
+        "tied": np.broadcast_to(each.mean(0), each.shape),
+        "diag": np.array([np.diag(np.diag(c)) for c in each]),
+        "spherical": np.array([np.eye(2) * np.trace(c) / 2 for c in each]),
+    }
+    return shapes[covariance]
+
+
+@every_covariance
+@pytest.mark.parametrize(
+    ("apart", "dtype"),
+    [(1e5, np.float64), (3e7, np.float64), (1e9, np.float64), (1e5, np.float32), (1e6, np.float32), (3e7, np.float32)],
+)
+def test_clusters_far_apart_keep_their_width(covariance, apart, dtype):
+    x = (NOISE + apart * LABEL[:, None]).astype(dtype)
+    gmm = GMM(2, covariance, init=x[:2]).fit(x)
+    whole = x.astype(np.float64)
+    exact = 1e-6 if dtype == np.float64 else 1e-4  # float32 coordinates about the origin are rounded once more
+    np.testing.assert_allclose(gmm.mean, [whole[k == LABEL].mean(0) for k in range(2)], rtol=1e-9, atol=exact)
+    np.testing.assert_allclose(covariances(gmm), expected_of(whole, covariance), rtol=1e-5, atol=1e-5)
+    assert gmm.converged
+    assert not gmm.collapsed
+
+
+def test_the_ways_in_give_the_same_width():
+    """Weights, batches, a missing value, a prior, and a row that counts for nothing."""
+    x = NOISE + 3e7 * LABEL[:, None]
+    expected = expected_of(x, "full")
+    batches = DataLoader(TensorDataset(torch.from_numpy(x)), 64)
+    holed = x.copy()
+    holed[0, 0] = np.nan
+    found = {
+        "weights": GMM(2, init=x[:2]).fit(x, np.full(800, 3.0)),
+        "batches": GMM(2, init=x[:2]).fit(batches),
+        "missing": GMM(2, init=x[:2], missing=True).fit(holed),
+        "pseudo-counts": GMM(2, init=x[:2], prior=Prior(weight=1.0)).fit(x),
+        "accelerated or not": GMM(2, init=x[:2], accelerate=False).fit(x),
+        "restarts": GMM(2, restarts=3).fit(x[:, :1]),
+    }
+    for name, gmm in found.items():
+        assert gmm.failure is None, name
+        order = gmm.mean[:, 0].argsort()
+        cov, dims = covariances(gmm)[order], gmm.mean.shape[1]
+        np.testing.assert_allclose(cov, expected[:, :dims, :dims], rtol=5e-3, atol=5e-3, err_msg=name)
+
+
+@every_covariance
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_one_outlier_gets_its_own_component_and_is_named(covariance, dtype, caplog):
+    if covariance == "tied":
+        pytest.skip("all share one covariance")
+    noise = NOISE[:, : 1 if covariance == "full" else 2]
+    x = (noise + 5 * LABEL[:, None]).astype(dtype)
+    peer = GaussianMixture(2, covariance_type=covariance, means_init=x[:2].astype(float), tol=1e-12, reg_covar=0).fit(x)
+    expected = np.broadcast_to(peer.covariances_.reshape(2, -1), (2, 2)) if covariance == "spherical" else peer.covariances_
+    for far in (1e4, 1e7, 1e9):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, logger="jensen"):
+            gmm = GMM(3, covariance, order="mean", tolerance=1e-10).fit(
+                np.concatenate([x, np.full((1, x.shape[1]), far, dtype)])
+            )
+        assert gmm.collapsed == [2]
+        assert "component 2 ends on the covariance floor, with 1 of 801 points" in caplog.text
+        np.testing.assert_allclose(gmm.mean[2], np.float64(dtype(far)), rtol=1e-7)
+        np.testing.assert_allclose(gmm.log_weight.exp(), [*(peer.weights_ * 800 / 801), 1 / 801], atol=1e-3)
+        np.testing.assert_allclose(gmm.mean[:2], peer.means_, atol=1e-2)
+        found = covariances(gmm)[:2]
+        found = found.diagonal(axis1=-2, axis2=-1) if covariance != "full" else found
+        np.testing.assert_allclose(found, expected, atol=2e-2)
+
+
+def test_a_long_ridge_keeps_its_width():
+    """Ten million long and one wide, at 45 degrees: a condition number of 1e14."""
+    long = np.random.default_rng(1).normal(size=800) * 1e7
+    x = np.round(long[:, None] * [1, 1] + NOISE[:, :1] * [1, -1], 3)
+    apart = np.concatenate([x, x + [1e7, -1e7]])
+    gmm = GMM(2, init=apart[[0, -1]]).fit(apart)
+    across = np.var((x[:, 0] - x[:, 1]) / 2)
+    for cov in covariances(gmm):
+        precision = np.linalg.inv(np.linalg.cholesky(cov))
+        width = 1 / np.square(precision @ [1, -1]).sum()
+        assert width == pytest.approx(across, rel=0.05)
+    assert not gmm.collapsed
+    assert GMM(2, "tied", init=apart[[0, -1]]).fit(apart).converged
+
+
+@every_covariance
+def test_scores_of_far_components_are_scipys(covariance):
+    x = NOISE + 3e7 * LABEL[:, None]
+    gmm = GMM(2, covariance, init=x[:2]).fit(x)
+    joint = [
+        np.log(weight) + stats.multivariate_normal(np.zeros(2), cov).logpdf(x - mean)
+        for weight, mean, cov in zip(gmm.log_weight.exp().numpy(), gmm.mean.numpy(), covariances(gmm), strict=True)
+    ]
+    np.testing.assert_allclose(gmm.log_prob(x), special.logsumexp(joint, axis=0), rtol=1e-6)
+    assert gmm.log_likelihood == pytest.approx(gmm.log_prob(x).sum().item(), rel=1e-6)
+    last = gmm.history[-1]
+    assert last.bound + last.gap == pytest.approx(last.log_likelihood, abs=1e-9)
+    assert 0 <= last.gap + 1e-9 < 1e-3
+
+
+@every_covariance
+def test_the_units_do_not_matter(covariance):
+    """By a power of two, so that it is exact; with copies of a point, on which a component collapses."""
+    x = np.concatenate([NOISE[:100], NOISE[:100] + 7, np.full((40, 2), 3.0)])
+    first = GMM(3, covariance, init=x[[0, 100, 200]]).fit(x)
+    for scale in (2.0**-30, 2.0**40):
+        other = GMM(3, covariance, init=x[[0, 100, 200]] * scale).fit(x * scale)
+        np.testing.assert_allclose(other.mean / scale, first.mean, rtol=1e-9)
+        np.testing.assert_allclose(covariances(other) / scale**2, covariances(first), rtol=1e-6)
+        assert other.collapsed == first.collapsed
+        assert [e[:3] for e in other.reseeded] == [e[:3] for e in first.reseeded]
+
+
+def test_points_in_a_plane_are_named():
+    x = NOISE.copy()
+    x[:, 1] = 3 * x[:, 0]
+    gmm = GMM(2, init=x[:2]).fit(x)
+    assert gmm.collapsed == [0, 1]
+    assert np.isfinite(gmm.log_likelihood)
+    assert GMM(2, init=NOISE[:2]).fit(NOISE).collapsed == []
+    assert GMM(2, "tied", init=x[:2]).fit(x).collapsed == [0, 1]
