@@ -74,13 +74,15 @@ def test_of_two_kinds_each_start_keeps_its_own_sums(structure):
 @every_structure
 def test_products_are_left_where_they_lose_the_component(structure):
     p = mixtures(structure)
-    assert not local.needed(p)
-    assert local.needed(shift(p, torch.full((3,), 1e7, dtype=torch.float64)))
+    far = shift(p, torch.full((3,), 1e7, dtype=torch.float64))
+    assert not local.needed(p, coefficients(p))
+    assert local.needed(far, coefficients(far))
     if structure in (Tied, Full):  # a ridge, at the origin
         shape = p.components[1].clone()
         shape[..., 2, :] = shape[..., 1, :]
         shape[..., 2, 2] = 1e-6
-        assert local.needed(p._replace(components=structure(0 * p.components.mean, shape)))
+        ridge = p._replace(components=structure(0 * p.components.mean, shape))
+        assert local.needed(ridge, coefficients(ridge))
 
 
 @every_structure
@@ -106,7 +108,7 @@ def test_the_floor_of_equal_points_is_their_rounding_and_is_seen(structure):
     x[:20] = normal(20, 2)
     for dtype, gap in ((torch.float32, 2.0**-4), (torch.float64, 2.0**-33)):
         origin = torch.full((2,), 5e5, dtype=dtype)
-        rounding = Rounding(origin, torch.full((2,), 2.5e11, dtype=torch.float64))
+        rounding = Rounding.of(origin, torch.full((2,), 2.5e11, dtype=torch.float64))
         p = Mixture(torch.full((2,), 0.5).double().log(), structure.at(x[[0, -1]] - 5e5, torch.ones(2).double()))
         seen = local.expect(chunks(x), origin, p)
         p = em.m_step(p, local.moments(p, seen), Prior(floor=rounding))

@@ -510,7 +510,7 @@ def test_what_is_scored_must_fit():
         gmm.predict(HOLE)
     with pytest.raises(InputError, match="n is -1"):
         gmm.sample(-1)
-    with pytest.raises(InputError, match="seed is 0.5"):
+    with pytest.raises(InputError, match=r"seed is 0\.5"):
         gmm.sample(1, seed=0.5)
 
 

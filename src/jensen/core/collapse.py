@@ -27,7 +27,7 @@ def _least(p: Mixture, floor: Tensor | float | Rounding) -> Tensor:
         return least.amax(-1, keepdim=True) if isinstance(components, Spherical) else least
     matrix = isinstance(components, Tied | Full)
     second = components.marginals().log_var.exp() + (mean.square() if floor.shared else 0)
-    least = floor.stored(mean) + floor.summed(second, mean.shape[-1] if matrix else 1)
+    least = floor.summed(floor.stored(mean), second, mean.shape[-1] if matrix else 1)
     if isinstance(components, Spherical):
         return least.mean(-1, keepdim=True)
     if isinstance(components, Tied):

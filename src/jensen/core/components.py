@@ -183,7 +183,7 @@ def _mean(m: Moments) -> tuple[Tensor, Tensor]:
 
 def _own(floor: Tensor | float | Rounding, mean: Tensor, second: Tensor, columns: int = 1) -> Tensor | float:
     """The floor, for a `Rounding` that of each component `(..., K, D)`; `second` is the mean square about the sums' origin."""
-    return floor.stored(mean) + floor.summed(second, columns) if isinstance(floor, Rounding) else floor
+    return floor.summed(floor.stored(mean), second, columns) if isinstance(floor, Rounding) else floor
 
 
 def _outer(x: Tensor) -> Tensor:
@@ -409,7 +409,7 @@ class Tied(NamedTuple):
         if isinstance(floor, Rounding):
             share = (count / count.sum(-2, keepdim=True)).mT
             squares = m.second.diagonal(dim1=-2, dim2=-1) / total.squeeze(-1).clamp(min=_TINY)
-            floor = (share @ floor.stored(m.origin + mean)).squeeze(-2) + floor.summed(squares, mean.shape[-1])
+            floor = floor.summed((share @ floor.stored(m.origin + mean)).squeeze(-2), squares, mean.shape[-1])
         return Tied(_moved(self.mean, m, mean), _scale_tril(cov, floor).to(self.scale_tril.dtype))
 
     def log_prior(self, prior: Prior) -> Tensor:

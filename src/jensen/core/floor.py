@@ -7,7 +7,7 @@ from torch import Tensor
 
 _EPS = torch.finfo(torch.float64).eps
 
-_SUMMED = 16
+_SUMMED = 16.0
 """Roundings that a sum of squares may be wrong by; in a matrix each of D columns adds its own."""
 
 
@@ -18,20 +18,24 @@ class Rounding(NamedTuple):
     own variance would be no such measure: of two clusters it is their distance, and of one far outlier the outlier's.
 
     origin: `(D,)`, what the mixtures are about, in the dtype of the points as stored.
-    variance: `(D,)`, the data's. 5e-32 of it is the least that is left to points which all are exactly 0.
-    shared: sums are always taken about the origin, rather than about each component's mean where those lie far from it.
+    least: `(D,)`, what is left even to points which all are exactly 0.
+    shared: sums are always about the origin, rather than about each component's mean where those lie far from it.
     """
 
     origin: Tensor
-    variance: Tensor
+    least: Tensor
     shared: bool = False
+
+    @classmethod
+    def of(cls, origin: Tensor, variance: Tensor, shared: bool = False) -> "Rounding":
+        """For data whose columns have `variance` `(D,)`."""
+        return cls(origin, _EPS**2 * (variance + origin.double().square() / 24), shared)
 
     def stored(self, mean: Tensor) -> Tensor:
         """The variance of the rounding of numbers near `mean` `(..., K, D)`, which is about the origin."""
-        gap = (mean + self.origin) * torch.finfo(self.origin.dtype).eps  # at most, and at least half of that
-        return (gap.square() + (_EPS * mean).square()) / 48 + _EPS**2 * self.variance
+        gap = (mean + self.origin) * (torch.finfo(self.origin.dtype).eps / 48**0.5)  # at most, and at least half of that
+        return torch.addcmul(self.least, gap, gap)
 
-    @staticmethod
-    def summed(second: Tensor, columns: int = 1) -> Tensor:
-        """What rounding leaves of a covariance of so many `columns`, from a mean square about the sums' origin."""
-        return _SUMMED * columns * _EPS * second
+    def summed(self, stored: Tensor, second: Tensor, columns: int = 1) -> Tensor:
+        """With what rounding leaves of a covariance of so many `columns`, from a mean square about the sums' origin."""
+        return torch.add(stored, second, alpha=_SUMMED * columns * _EPS)

@@ -30,19 +30,17 @@ class Local(NamedTuple):
     moments: Moments
 
 
-def needed(p: Mixture) -> bool:
-    """Whether products about the origin would lose too much of `p` `(..., K)`, float64."""
-    mean, shape = p.components
-    if not isinstance(p.components, Tied | Full):
-        log_var = shape if isinstance(p.components, Diagonal) else shape.unsqueeze(-1)
-        return bool((mean.square() * (-log_var).exp()).sum(-1).amax() > _SPREAD)
-    factor = shape if isinstance(p.components, Full) else shape.unsqueeze(-3)
-    whitened = torch.linalg.solve_triangular(factor, mean.unsqueeze(-1), upper=False)
-    worst = whitened.square().sum((-2, -1)).amax()
-    if mean.shape[-1] > 1:
-        # A direction of little variance shows in the last of its columns: little is left of that, given those before.
-        worst = torch.maximum(worst, (shape.square().sum(-1) / shape.diagonal(dim1=-2, dim2=-1).square()).amax())
-    return bool(worst > _SPREAD)
+def needed(p: Mixture, coefficient: Tensor) -> bool:
+    """Whether products about the origin would lose too much of `p` `(..., K)`; `coefficient`: of `stream.coefficients`."""
+    # The first is -spread / 2, beside which the others of its terms are nothing here.
+    if bool(coefficient[..., 0].amin() < -0.5 * _SPREAD):
+        return True
+    _, shape = p.components
+    if p.components.mean.shape[-1] == 1 or not isinstance(p.components, Tied | Full):
+        return False
+    # A direction of little variance shows in the last of its columns: little is left of that, given those before.
+    variance = torch.linalg.vecdot(shape, shape)
+    return bool((variance / shape.diagonal(dim1=-2, dim2=-1).square()).amax() > _SPREAD)
 
 
 def _whiten(deviations: Tensor, components: Components) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,7 @@ from jensen.core.floor import Rounding
 from jensen.core.local import Local
 from jensen.core.mixture import Mixture
 from jensen.core.start import Sample, kmeans, scattered
-from jensen.core.stream import Statistics, Stream
+from jensen.core.stream import Statistics, Stream, coefficients
 from jensen.model.points import Points, Survey
 
 logger = logging.getLogger("jensen")
@@ -155,7 +155,7 @@ class GMM(nn.Module):
     def prior_of(self, variance: Tensor, origin: Tensor, shared: bool = False) -> Prior:
         """The prior, or the default floor, for data whose columns have `variance` `(D,)`; see `Rounding` for the others."""
         if self.prior is None:
-            return Prior(variance=variance, floor=Rounding(origin, variance, shared))
+            return Prior(variance=variance, floor=Rounding.of(origin, variance, shared))
         prior = self.prior
         floor = prior.floor
         if isinstance(floor, Tensor) or (isinstance(floor, float | int) and floor > 0):
@@ -224,7 +224,7 @@ class GMM(nn.Module):
         def expect(p: Mixture, coefficient: Tensor, exact: bool, beta: float) -> Statistics | Local:
             if survey.missing:
                 return missing.local(points.chunks, origin, p, beta)
-            if local.needed(p):
+            if local.needed(p, coefficient):
                 return local.expect(points.chunks, origin, p, beta)
             return stream(p, torch.float64 if wide else precision(p, exact), beta, coefficient)
 
@@ -360,9 +360,8 @@ class GMM(nn.Module):
         """How log p(x, k) of these points is computed: NaN is marginalised, and far components need deviations."""
         if bool(x.isnan().any()):
             return lambda part, p: p.log_weight + missing.log_density(part, p)
-        p = self.mixture
-        centre = p.components.mean.detach().double().mean(0)
-        return local.log_joint if local.needed(mixture.shift(p, -centre)) else mixture.log_joint
+        about = mixture.shift(self.mixture, -self.mean.detach().mean(0))
+        return local.log_joint if local.needed(about, coefficients(about)) else mixture.log_joint
 
     def _log_joint(self, x: Tensor) -> Tensor:
         return self._joint_of(x)(x, self.mixture)
