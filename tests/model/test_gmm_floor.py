@@ -98,6 +98,19 @@ def test_one_outlier_gets_its_own_component_and_is_named(covariance, dtype, capl
         np.testing.assert_allclose(found, expected, atol=2e-2)
 
 
+@every_covariance
+def test_starts_beside_an_outlier_are_not_all_alike(covariance):
+    """Components as wide as the data with the outlier would be the same over both clusters, and stay so."""
+    x = np.concatenate([NOISE + 5 * LABEL[:, None], [[1e7, 1e7]]])
+    means = np.array([[0.5, 0], [4, 5], [1e7, 1e7]])
+    ways = [{"init": means}, {}]
+    if covariance != "tied":  # what all share stays as wide as the outlier is far where no start is at that
+        ways.append({"init": "random", "restarts": 20})
+    for options in ways:
+        gmm = GMM(3, covariance, order="mean", **options).fit(x)
+        np.testing.assert_allclose(gmm.mean[:2], [[0, 0], [5, 5]], atol=0.15, err_msg=str(options))
+
+
 def test_a_long_ridge_keeps_its_width():
     """Ten million long and one wide, at 45 degrees: a condition number of 1e14."""
     long = np.random.default_rng(1).normal(size=800) * 1e7

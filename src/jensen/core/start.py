@@ -7,13 +7,20 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from jensen.core.components import Components, Prior
+from jensen.core.components import Components, Diagonal, Moments, Prior, add
 from jensen.core.em import m_step
 from jensen.core.errors import InputError
+from jensen.core.local import gathered
 from jensen.core.mixture import Mixture
 
 _PSEUDO_COUNTS = Prior(weight=1.0, covariance=2.0)
 """For the moments of a cell, which may hold one point."""
+
+_NARROW = 0.01
+"""A cell's part of a column's variance, below which the column says nothing of the width of clusters."""
+
+_LIMIT = 1 << 20
+"""Elements of a temporary `(..., K, n, D)`: 8 MiB of float64."""
 
 
 class Sample(NamedTuple):
@@ -67,9 +74,31 @@ def kmeans(structure: type[Components], sample: Sample, count: int, starts: int,
         r = _cells(x, centre) * weights.unsqueeze(-1)
         total = r.sum(-2).unsqueeze(-1)
         centre = torch.where(total > 0, r.mT @ x / total.clamp(min=1e-300), centre)
-    r = _cells(x, centre) * weights.unsqueeze(-1)
-    p = Mixture(centre[..., 0], structure.at(sample.mean + centre * sample.var.sqrt(), sample.var))
-    return m_step(p, p.components.moments(sample.x, r), _PSEUDO_COUNTS._replace(variance=sample.var))
+    mean = sample.mean + centre * sample.var.sqrt()
+    p = Mixture(centre[..., 0], structure.at(mean, sample.var))
+    prior = _PSEUDO_COUNTS._replace(variance=variance_of_cells(sample, mean))
+    return m_step(p, _moments(p.components, sample.x, _cells(x, centre) * weights.unsqueeze(-1)), prior)
+
+
+def variance_of_cells(sample: Sample, mean: Tensor) -> Tensor:
+    """The variances to start from at means `(R, K, D)`, `(D,)`: the data's, unless a far outlier or far clusters make those.
+
+    Components much wider than the clusters are all alike, and stay so. So where the variance of the cells, of which each
+    point is in that of its nearest mean, is less than a hundredth of a column's, it is that of the start with the least.
+    """
+    r = _cells(sample.standardised(), (mean - sample.mean) / sample.var.sqrt()) * sample.weights.unsqueeze(-1)
+    m = _moments(Diagonal.at(mean, sample.var), sample.x, r)
+    count = m.total.unsqueeze(-1)
+    squares = (m.second - m.first.square() / count.clamp(min=1e-300)).sum(-2)
+    within = (squares / count.sum(-2)).amin(0)
+    return torch.where((within < _NARROW * sample.var) & (within > 0), within, sample.var)
+
+
+def _moments(components: Components, x: Tensor, r: Tensor) -> Moments:
+    """The moments of points `(M, D)` about the means, under `r` `(..., M, K)`, in parts."""
+    size = max(1, _LIMIT // components.mean.numel())
+    parts = zip(x.split(size), r.split(size, -2), strict=True)
+    return add([gathered(components, own.mT, part - components.mean.unsqueeze(-2)) for part, own in parts])
 
 
 def _cells(x: Tensor, centre: Tensor) -> Tensor:
@@ -78,14 +107,14 @@ def _cells(x: Tensor, centre: Tensor) -> Tensor:
 
 
 def scattered(structure: type[Components], sample: Sample, count: int, starts: int, generator: torch.Generator) -> Mixture:
-    """Starts `(starts, count)` at different points, drawn by weight, with the data's variance and equal weights."""
+    """Starts `(starts, count)` at different points, drawn by weight, with `variance_of_cells` and equal weights."""
     x, copies = torch.unique(sample.x, dim=0, return_inverse=True)
     _check_distinct(len(x), count)
     weights = sample.weights.new_zeros(len(x)).index_add_(0, copies, sample.weights)
     # The first arrivals of Poisson processes with these rates: a draw without replacement (Efraimidis & Spirakis 2006).
     arrival = -torch.rand(starts, len(x), generator=generator, dtype=torch.float64).log().to(x) / weights
     mean = x[arrival.topk(count, largest=False).indices]
-    return Mixture(mean.new_full(mean.shape[:2], -math.log(count)), structure.at(mean, sample.var))
+    return Mixture(mean.new_full(mean.shape[:2], -math.log(count)), structure.at(mean, variance_of_cells(sample, mean)))
 
 
 def _check_distinct(found: int, count: int) -> None:

@@ -21,7 +21,7 @@ from jensen.core.errors import InputError, check_choice, check_count, check_flag
 from jensen.core.floor import Rounding
 from jensen.core.local import Local
 from jensen.core.mixture import Mixture
-from jensen.core.start import Sample, kmeans, scattered
+from jensen.core.start import Sample, kmeans, scattered, variance_of_cells
 from jensen.core.stream import Statistics, Stream, coefficients
 from jensen.model.points import Points, Survey
 
@@ -52,8 +52,8 @@ class GMM(nn.Module):
         components: K.
         covariance: "full", "tied", "diag" or "spherical".
         seed: for starts and draws.
-        init: "kmeans++" (centres by greedy k-means++ and three rounds of k-means), "random" (K of the points, the data's
-            variance), `(K, D)` means, or a `Mixture` or fitted `GMM` to start from. Components that start alike stay alike.
+        init: "kmeans++" (centres by greedy k-means++ and three rounds of k-means), "random" (K of the
+            points, the data's variance or that of cells about them where it is far less), `(K, D)` means, or a `Mixture` or fitted `GMM` to start from. Components that start alike stay alike.
         restarts: starts that are fitted together, as one batch; the best is kept.
         tolerance: EM ends when a step gains less than this many nats per example; at 0 only after `max_iter`.
         max_iter: the most M-steps.
@@ -307,17 +307,18 @@ class GMM(nn.Module):
         """Starts `(R, K)` about the origin."""
         dim = len(survey.mean)
         init = self.mixture if self.warm_start and self.log_weight is not None else self.init
+        x = torch.where(survey.kept.isnan(), survey.mean, survey.kept)
+        sample = Sample(x, survey.kept_weights, survey.mean, survey.var)
         if isinstance(init, str):
             make = kmeans if init == "kmeans++" else scattered
-            x = torch.where(survey.kept.isnan(), survey.mean, survey.kept)
-            sample = Sample(x, survey.kept_weights, survey.mean, survey.var)
             return make(self._structure, sample, self.components, self.restarts, generator)
         if not isinstance(init, Mixture):
             mean = torch.as_tensor(np.asarray(init) if not isinstance(init, Tensor) else init).to(origin)
             self._fits_init(mean, self._structure, dim)
             if len(mean.unique(dim=0)) < len(mean):
                 raise InputError("init holds the same mean twice: expected different ones, since alike components stay alike")
-            init = Mixture(mean.new_full(mean.shape[:1], -math.log(len(mean))), self._structure.at(mean, survey.var))
+            variance = variance_of_cells(sample, (mean - origin)[None])
+            init = Mixture(mean.new_full(mean.shape[:1], -math.log(len(mean))), self._structure.at(mean, variance))
         self._fits_init(init.components.mean, type(init.components), dim)
         parameters = [value.detach().to(origin) for value in init.components]
         parameters[0] = parameters[0] - origin
