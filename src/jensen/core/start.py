@@ -97,7 +97,7 @@ def variance_of_cells(sample: Sample, mean: Tensor) -> Tensor:
 def _moments(components: Components, x: Tensor, r: Tensor) -> Moments:
     """The moments of points `(M, D)` about the means, under `r` `(..., M, K)`, in parts."""
     size = max(1, _LIMIT // components.mean.numel())
-    parts = zip(x.split(size), r.split(size, -2), strict=True)
+    parts = zip(torch.split(x, size), torch.split(r, size, -2), strict=True)
     return add([gathered(components, own.mT, part - components.mean.unsqueeze(-2)) for part, own in parts])
 
 

@@ -52,8 +52,9 @@ class GMM(nn.Module):
         components: K.
         covariance: "full", "tied", "diag" or "spherical".
         seed: for starts and draws.
-        init: "kmeans++" (centres by greedy k-means++ and three rounds of k-means), "random" (K of the
-            points, the data's variance or that of cells about them where it is far less), `(K, D)` means, or a `Mixture` or fitted `GMM` to start from. Components that start alike stay alike.
+        init: "kmeans++" (centres by greedy k-means++ and three rounds of k-means), "random" (K of the points, the data's
+            variance or, where that is far less, that of the cells about them), `(K, D)` means, or a `Mixture` or fitted
+            `GMM` to start from. Components that start alike stay alike.
         restarts: starts that are fitted together, as one batch; the best is kept.
         tolerance: EM ends when a step gains less than this many nats per example; at 0 only after `max_iter`.
         max_iter: the most M-steps.
