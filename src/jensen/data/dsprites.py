@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from jensen.core.errors import InputError, check_path
 from jensen.data import sprites
+from jensen.data.arrays import header
 from jensen.data.cache import Array, cached
 from jensen.data.examples import Examples
 
@@ -71,9 +72,7 @@ def _blocks(path: Path, count: int) -> Iterator[Array]:
 def _check_header(path: Path, member: IO[bytes], expected: tuple[int, ...]) -> None:
     """Read the npy header of `member` and refuse other than C-ordered uint8 of the `expected` shape."""
     try:
-        old = np.lib.format.read_magic(member) == (1, 0)
-        read = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(member)
+        shape, fortran, dtype = header(member)
     except (ValueError, tokenize.TokenError) as error:
         raise InputError(
             f"{path} has an imgs without a readable header ({error}): expected uint8 {expected}; {_REMEDY}"
