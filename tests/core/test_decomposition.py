@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 from scipy.special import logsumexp
 
+from jensen.core import overlap
 from jensen.core.components import Diagonal, Full
 from jensen.core.decomposition import Draws, aggregate_log_density, decompose, draw
 from jensen.core.errors import InputError
 from jensen.core.gaussian import Gaussian
 from jensen.core.mixture import Mixture
+from jensen.core.overlap import excess
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -167,6 +169,64 @@ def test_the_standard_error_is_that_of_repetitions():
         values = torch.stack([getattr(run, name) for run in runs])
         claimed = torch.stack([getattr(run, f"{name}_se") for run in runs]).mean()
         assert 0.6 < values.std() / claimed < 1.4
+
+
+def corners(dim: int, reach: float) -> tuple[Gaussian, float]:
+    """Posteriors of deviation 1 at the 2^dim corners of a cube, and the MI, by quadrature of one latent (G4, G6)."""
+    corner = torch.cartesian_prod(*[torch.tensor([-reach, reach], dtype=torch.float64)] * dim).reshape(-1, dim)
+    lost = integrate.quad(
+        lambda e: stats.norm.pdf(e) * np.logaddexp(0, -2 * reach**2 - 2 * reach * e), -12, 12, points=[-reach], epsabs=1e-14
+    )[0]
+    return Gaussian(corner, torch.zeros_like(corner)), dim * (math.log(2) - lost)
+
+
+@pytest.mark.parametrize(("dim", "reach", "samples"), [(6, 2.6, 128), (6, 3.4, 128), (6, 4.0, 1000), (3, 3.3, 64)])
+def test_the_standard_error_holds_where_hardly_any_draw_overlaps(dim, reach, samples):
+    """MI is .06 to .0002 nats below log N, by a few draws of a set, or none: their spread alone is up to 9 times too small."""
+    posterior, exact = corners(dim, reach)
+    runs = [decompose(posterior, samples=samples, generator=generator(seed)) for seed in range(60)]
+    for name, truth in (("mutual_information", exact), ("total_correlation", 0.0)):
+        error = torch.stack([getattr(run, name) for run in runs]) - truth
+        claimed = torch.stack([getattr(run, f"{name}_se") for run in runs])
+        assert 0.4 < error.square().mean().sqrt() / claimed.median() < 1.5
+        assert (error.abs() <= 2 * claimed).double().mean() >= 0.9
+
+
+def test_the_standard_error_of_a_marginal_that_is_taken_at_the_draws_holds_as_well():
+    """Posteriors on a line, 7 deviations apart, so many that a grid would be too long: H(z) is that of one, and log N, less
+    what two neighbours share."""
+    mean = torch.arange(600, dtype=torch.float64)[:, None] * 7
+    posterior = Gaussian(mean, torch.zeros_like(mean))
+    runs = [decompose(posterior, samples=600, generator=generator(seed)) for seed in range(40)]
+    share = integrate.quad(lambda e: stats.norm.pdf(e) * np.logaddexp(0, -24.5 - 7 * e), -12, 12, points=[-3.5])[0]
+    exact = math.log(600) - 2 * share * 599 / 600
+    error = torch.stack([run.dimension_wise_kl - run.rate for run in runs]) + exact
+    claimed = torch.stack([run.dimension_wise_kl_se for run in runs])
+    assert 0.4 < error.square().mean().sqrt() / claimed.median() < 1.5
+
+
+@pytest.mark.parametrize("distance", [1.0, 2.0, 10.0, 50.0])
+def test_the_excess_over_a_rival_is_the_integral(distance):
+    """Two posteriors, of one deviation: log r is N(-a, 2 a) with a half of the squared distance."""
+    q = Gaussian(torch.tensor([[0.0, 1.0], [math.sqrt(2 * distance), 1.0]]).double(), torch.zeros(2, 2).double())
+    for power, found in enumerate(excess(q), 1):
+        expected = integrate.quad(
+            lambda e, power=power: stats.norm.pdf(e) * np.logaddexp(0, -distance + math.sqrt(2 * distance) * e) ** power,
+            -14,
+            14,
+            points=[math.sqrt(distance / 2)],
+            epsabs=1e-16,
+        )[0]
+        assert found.item() == pytest.approx(expected, rel=0.01)
+
+
+def test_the_excess_of_many_posteriors_is_that_of_some(monkeypatch):
+    q = random_posterior(300, 3, log_var=-5.0)
+    whole = excess(q)
+    monkeypatch.setattr(overlap, "WORK", 300 * 3 * 100)
+    assert [part.item() for part in excess(q)] == pytest.approx([part.item() for part in whole], rel=0.3)
+    alone = excess(Gaussian(*(part[:1] for part in q)))
+    assert [part.item() for part in alone] == [0, 0]
 
 
 def test_the_control_variates_do_not_bias():

@@ -13,6 +13,9 @@ E log q(z) is a mean over draws z ~ q(z) of the exact log q(z), a sum over all N
 regression on functions of the draw whose means are known: log q(z|x) of the posterior it came from, and the first and
 second moments of z. Where q(z) is Gaussian, or the posteriors do not overlap, nothing is left to chance.
 
+Where they hardly overlap, MI is near log N, by a few of the draws, or by none where some should be: their spread says little
+of the standard error then. It is at least what the posteriors' distances make it (`core.overlap`).
+
 With a prior p that does not factorise, KL(q(z) || p) = TC + DWKL - E log [p(z) / prod_d p(z_d)]: a fourth term. Of a prior
 without known marginals, such as a flow, there are rate, MI, TC and marginal_kl; what is of single latents is None.
 """
@@ -20,13 +23,13 @@ without known marginals, such as a flow, there are rate, MI, TC and marginal_kl;
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
-from jensen.core import gaussian
+from jensen.core import gaussian, overlap
 from jensen.core.errors import InputError, check_count
 from jensen.core.family import Family, Product, diagonal
 from jensen.core.gaussian import LOG_2PI, Gaussian
@@ -40,6 +43,12 @@ _UNDERFLOW = -80.0
 
 _GRID = 4096
 """Points of a marginal's quadrature, or as many as there are draws; beyond, it is evaluated at the draws."""
+
+_NEAR = 0.1
+"""Nats below log N from which overlaps may be too rare to show in the spread of the draws."""
+
+_EVENTS = 30.0
+"""Draws in an overlap, on average, from which that spread says enough of the standard error."""
 
 _REACH = 9.0
 """Standard deviations beyond the outermost posteriors that a quadrature covers."""
@@ -126,6 +135,7 @@ def decompose(
     latent_conditional = -gaussian.entropy(q).mean(0)  # E log q(z_d|x)
     # E log q(z), less the chance in log q(z|x): so MI is a mean of log q(z|x) - log q(z), each at most log N.
     joint = _Term.estimate(log_q - own + latent_conditional.sum(), controls)
+    joint = joint.with_rare_overlaps(log_q - own, q, size)
     latents = range(q.mean.shape[1])
     entropy = [_marginal_entropy(latent, draws, q, controls) for latent in latents]
     latent_prior = [_marginal_log_prior(latent, draws, q, controls, prior) for latent in latents]
@@ -236,6 +246,7 @@ class _Term:
     mean: Tensor
     residual: Tensor
     freedom: int
+    unseen: Tensor | float = 0.0  # variance of the mean beyond that of the residuals
 
     @staticmethod
     def exact(mean: Tensor) -> "_Term":
@@ -265,13 +276,27 @@ class _Term:
     @property
     def standard_error(self) -> Tensor:
         count = max(self.residual.numel(), 1)
-        return (self.residual.square().sum() / (self.freedom * count)).sqrt()
+        return (self.residual.square().sum() / (self.freedom * count) + self.unseen).sqrt()
+
+    def with_rare_overlaps(self, log_ratio: Tensor, q: Gaussian, dataset_size: int) -> "_Term":
+        """Add what an estimate of E log q(z) lacks in variance; `log_ratio` `(S,)` is log q(z) - log q(z|x_row)."""
+        if log_ratio.mean() + math.log(dataset_size) > _NEAR:
+            return self
+        found, count = overlap.excess(q), len(log_ratio)
+        if count * found.mean.square() >= _EVENTS * found.square:  # events of one size: their number; also 0 of 0
+            return self
+        share = (dataset_size - 1) / max(len(q.mean) - 1, 1)  # each stands for so many
+        lacking = share * found.square / count - self.standard_error.square()
+        return replace(self, unseen=self.unseen + lacking.clamp(min=0))
 
     def __add__(self, other: "_Term") -> "_Term":
-        return _Term(self.mean + other.mean, self.residual + other.residual, max(self.freedom, other.freedom))
+        return self._combined(self.mean + other.mean, self.residual + other.residual, other)
 
     def __sub__(self, other: "_Term") -> "_Term":
-        return _Term(self.mean - other.mean, self.residual - other.residual, max(self.freedom, other.freedom))
+        return self._combined(self.mean - other.mean, self.residual - other.residual, other)
+
+    def _combined(self, mean: Tensor, residual: Tensor, other: "_Term") -> "_Term":
+        return _Term(mean, residual, max(self.freedom, other.freedom), self.unseen + other.unseen)
 
 
 def _controls(draws: Draws, q: Gaussian) -> Tensor:
@@ -306,7 +331,9 @@ def _marginal_entropy(latent: int, draws: Draws, q: Gaussian, controls: Tensor) 
     grid = _grid(latent, draws, q, 0.5 * (0.5 * q.log_var[:, latent].min()).exp())
     if grid is None:
         log_q = _log_marginal(draws.z[:, latent], q.mean[:, latent], q.log_var[:, latent])
-        return _Term.estimate(-log_q, controls)
+        one = Gaussian(*(part[:, [latent]] for part in q))
+        own = -0.5 * (LOG_2PI + one.log_var[draws.row, 0] + draws.noise[:, latent].square())
+        return _Term.estimate(-log_q, controls).with_rare_overlaps(log_q - own, one, len(one.mean))
     points, spacing = grid
     log_q = _log_marginal(points, q.mean[:, latent], q.log_var[:, latent])
     return _Term.exact(-(log_q.exp() * spacing * log_q).sum())
