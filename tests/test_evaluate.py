@@ -107,6 +107,15 @@ def test_codes_from_elsewhere_are_scored(tmp_path):
     assert found == pytest.approx(np.mean([1 - leak / each for each in entropy]), abs=1e-6)
 
 
+def test_codes_with_variances_are_drawn_from_so_that_pictures_of_dead_latents_are_not_of_their_means(tmp_path):
+    codes, log_var = np.zeros((4000, 2)), np.log([0.25, 4.0]) * np.ones((4000, 1))
+    np.savez(tmp_path / "codes.npz", codes=codes, log_var=log_var, factors=np.zeros((4000, 1), int))
+    assert read_codes(tmp_path / "codes.npz").z.std(0).tolist() == pytest.approx([0.5, 2.0], rel=0.05)
+    assert torch.equal(read_codes(tmp_path / "codes.npz").z, read_codes(tmp_path / "codes.npz").z)
+    np.savez(tmp_path / "means.npz", codes=codes, factors=np.zeros((4000, 1), int))
+    assert not read_codes(tmp_path / "means.npz").z.any()
+
+
 def test_what_can_be_scored_is_and_what_failed_is_named(tmp_path):
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "codes.npz", codes=rng.standard_normal((300, 2)), factors=rng.integers(0, 3, (300, 2)))

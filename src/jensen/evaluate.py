@@ -22,7 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 from jensen.callbacks.diagnose import Diagnose, write
 from jensen.core.bound import Bound
 from jensen.core.errors import InputError, check_choice
-from jensen.core.gaussian import STANDARD, Gaussian, kl, standard
+from jensen.core.gaussian import STANDARD, Gaussian, kl, sample, standard
 from jensen.data.codes import read
 from jensen.data.module import DataModule
 from jensen.diagnostics.snapshot import Diagnostic, Results, Snapshot
@@ -133,7 +133,7 @@ def read_codes(path: Path) -> Snapshot:
     return Snapshot(
         bound=Bound(nothing, nothing),
         posterior=posterior,
-        z=posterior.mean,
+        z=_drawn(posterior),
         log_prior=nothing,
         latent_rate=kl(posterior, standard(posterior.mean)),
         factors=torch.from_numpy(factors).long(),
@@ -145,6 +145,14 @@ def read_codes(path: Path) -> Snapshot:
         infer=_no_model,
         prior=STANDARD,
     )
+
+
+def _drawn(posterior: Gaussian) -> Tensor:
+    """A sample of the posterior `(N, D)`, always the same; its means, where they have no variance."""
+    if not posterior.log_var.isfinite().all():
+        return posterior.mean
+    generator = torch.Generator().manual_seed(0)
+    return sample(posterior, torch.randn(posterior.mean.shape, generator=generator, dtype=torch.float64))
 
 
 def _no_model(*_: object) -> Any:

@@ -43,7 +43,7 @@ def excess(q: Gaussian) -> Excess:
     rows = torch.linspace(0, count - 1, some, device=q.mean.device).round().long()
     tables = _tables().to(q.mean)  # computed once, on the CPU
     total = tables.new_zeros(2)
-    for block in rows.split(max(_BLOCK // (count * dim), 1)):
+    for block in torch.split(rows, max(_BLOCK // (count * dim), 1)):
         place = (_distance(q, block) / _STEP).clamp(max=tables.shape[1] - 2 + 0.999)
         low = place.floor().long()
         values = torch.lerp(tables[:, low], tables[:, low + 1], place - low).exp()

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from matplotlib.axes import Axes
 from torch import Tensor
@@ -12,24 +13,40 @@ from jensen.core.random import fold, permutation
 from jensen.diagnostics.picture import chart
 from jensen.diagnostics.snapshot import Snapshot, by_rate
 from jensen.scores import dci_boost20
-from jensen.scores.information import discretise, entropies, informations
+from jensen.scores.activity import KL_THRESHOLD
+from jensen.scores.constant import Floats, constant
+from jensen.scores.information import binned_informations, divide, entropies
+
+FAINT = 0.05
+"""The colours reach at least this far, so that noise alone is not painted as if it were something."""
 
 
 def normalised_information(snapshot: Snapshot, bins: int = 20, points: int = 10_000) -> Tensor:
-    """I(z_d; v_f) / H(v_f), `(D, F)`, of the posterior's means in `bins` bins of equal width; 0 for a factor of one value."""
+    """I(z_d; v_f) / H(v_f), `(D, F)`, of samples of the posterior in `bins` bins of equal width; 0 for a factor of one value.
+
+    Not of its means: those of a collapsed latent fill all bins over their own tiny range, where no decoder sees them.
+    """
     rows = permutation(fold(0, "factor map"), len(snapshot.z))[:points]
-    codes = discretise(snapshot.posterior.mean[rows].double().cpu().numpy(), bins)
     factors = snapshot.factors[rows].cpu().numpy()
-    entropy = entropies(factors)
-    share = np.divide(informations(codes, factors), entropy, where=entropy > 0, out=np.zeros((codes.shape[1], len(entropy))))
-    return torch.from_numpy(share)
+    told = binned_informations(snapshot.z[rows].double().cpu().numpy(), factors, bins)
+    return torch.from_numpy(divide(told, entropies(factors)))
+
+
+def dead_latents(snapshot: Snapshot) -> Tensor:
+    """Mark the latents that tell nothing of x, `(D,)`: constant ones, and those of a mean rate of at most 0.01 nats.
+
+    Codes without a variance have no rate, so of them only constant ones are dead.
+    """
+    still = torch.from_numpy(constant(snapshot.posterior.mean.double().cpu().numpy()))
+    known = snapshot.posterior.log_var.isfinite().all(0)
+    return still | (known & (snapshot.latent_rate.mean(0) <= KL_THRESHOLD)).cpu()
 
 
 def factor_map(snapshot: Snapshot, importances: bool = False, train: int = 1000) -> Mapping[str, Tensor]:
-    """Heatmaps latent x factor, latents by falling rate; nothing for data without factors.
+    """Heatmaps latent x factor, latents by falling rate, dead ones in grey; nothing for data without factors.
 
-    information: I(z; v) / H(v) with 20 bins. importances, if asked for: of each latent to a predictor of the factor, boosted
-    trees on `train` points (`scores.dci_boost20`); a column sums to 1.
+    information: I(z; v) / H(v) of samples of the posterior, with 20 bins. importances, if asked for: of each latent to a
+    predictor of the factor, boosted trees on `train` points and the means (`scores.dci_boost20`); a column sums to 1.
     """
     if not snapshot.factors.shape[1]:
         return {}
@@ -39,20 +56,29 @@ def factor_map(snapshot: Snapshot, importances: bool = False, train: int = 1000)
         codes = snapshot.posterior.mean.double().cpu().numpy()
         found = dci_boost20(codes, snapshot.factors.cpu().numpy(), train=train, test=train // 2)
         maps["importances"] = ("importance (boosted trees)", torch.from_numpy(found["importances"]))
-    labels = [f"z{latent}" for latent in order.tolist()]
-    size = 1.5 + 1.1 * len(snapshot.names), 1.2 + 0.3 * len(labels)
+    dead = dead_latents(snapshot)[order].numpy()
+    labels = [f"z{latent}{' (dead)' * gone}" for latent, gone in zip(order.tolist(), dead.tolist(), strict=True)]
+    size = 3.0 + 1.1 * len(snapshot.names), 1.2 + 0.3 * len(labels)
     return {
-        name: chart(partial(_heatmap, title, values[order], labels, snapshot.names), *size)
+        name: chart(partial(_heatmap, title, values[order].numpy(), dead, labels, snapshot.names), *size)
         for name, (title, values) in maps.items()
     }
 
 
-def _heatmap(title: str, values: Tensor, rows: Sequence[str], columns: Sequence[str], axes: Axes) -> None:
-    axes.imshow(values.numpy(), vmin=0, vmax=1, cmap="viridis", aspect="auto")
+def _heatmap(
+    title: str, values: Floats, dead: npt.NDArray[np.bool_], rows: Sequence[str], columns: Sequence[str], axes: Axes
+) -> None:
+    largest = max(values[~dead].max(initial=0.0), FAINT)
+    shown = np.ma.masked_array(values, np.broadcast_to(dead[:, None], values.shape))
+    axes.set_facecolor("lightgrey")  # seen where a value is masked
+    image = axes.imshow(shown, vmin=0, vmax=largest, cmap="viridis", aspect="auto")
+    axes.figure.colorbar(image, ax=axes)
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows)
     axes.set_title(title)
     for row, column in np.ndindex(*values.shape):
         value = values[row, column].item()
-        colour = "black" if value > 0.6 else "white"
+        colour = "grey" if dead[row] else "black" if value > 0.6 * largest else "white"
         axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
+    for label, gone in zip(axes.get_yticklabels(), dead, strict=True):
+        label.set_color("grey" if gone else "black")

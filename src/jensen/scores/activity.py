@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from jensen.core.errors import InputError, check_choice
 from jensen.core.gaussian import Gaussian, kl, standard
 from jensen.scores.constant import constant
-from jensen.scores.inputs import Floats
+from jensen.scores.inputs import Floats, Labels, check_log_var
 
 RULES = ("kl", "range", "variance")
 KL_THRESHOLD = 0.01
@@ -25,6 +26,15 @@ def mean_kl(codes: Floats, log_var: Floats) -> Floats:
 
 Active = str | Sequence[bool] | npt.NDArray[np.bool_] | None
 """A rule, or the latents themselves: `(D,)` booleans."""
+
+
+def named_active(codes: Floats, log_var: npt.ArrayLike | Tensor | None, best: Labels) -> npt.NDArray[np.bool_]:
+    """Tell whether the latents that a score names, `best` `(F,)`, are active by the default rule, `(F,)`.
+
+    Scores on the means credit dead latents: what is left of a factor in the mean of a collapsed one fills as many bins as
+    any other, and is drowned by the posterior's noise.
+    """
+    return active_latents(codes, None if log_var is None else check_log_var(log_var, codes), None)[best]
 
 
 def active_latents(codes: Floats, log_var: Floats | None, rule: Active) -> npt.NDArray[np.bool_]:

@@ -6,12 +6,18 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from jensen.scores.activity import active_latents
 from jensen.scores.information import binned_informations, divide, entropies, top
-from jensen.scores.inputs import check, some_rows
+from jensen.scores.inputs import check, check_log_var, some_rows
 
 
 def dcimig(
-    codes: npt.ArrayLike | Tensor, factors: npt.ArrayLike | Tensor, *, points: int = 10_000, seed: int = 0
+    codes: npt.ArrayLike | Tensor,
+    factors: npt.ArrayLike | Tensor,
+    log_var: npt.ArrayLike | Tensor | None = None,
+    *,
+    points: int = 10_000,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Sepliarskaia et al. 2019 ("Evaluating disentangled representations", arXiv 1910.05587): 3CharM / DCIMIG.
 
@@ -22,12 +28,14 @@ def dcimig(
     Args:
         codes: `(N, D)`, the posterior's means.
         factors: `(N, F)`, integer labels.
+        log_var: `(N, D)`, the posterior's, if known: it tells which latents are dead.
 
     Returns:
-        dcimig; per_factor `(F,)` = S_k in nats; per_latent `(D,)` = g_j in nats; best_factor `(D,)`;
+        dcimig; per_factor `(F,)` = S_k in nats; per_latent `(D,)` = g_j in nats; best_factor `(D,)`; active `(D,)`;
         mutual_information `(D, F)`; entropy `(F,)`; points.
     """
     z, v = check(codes, factors)
+    used = active_latents(z, None if log_var is None else check_log_var(log_var, z), None)
     rows = some_rows(len(z), points, seed)
     information, entropy = binned_informations(z[rows], v[rows], 20), entropies(v[rows])
     best = top(information, 1)
@@ -38,6 +46,7 @@ def dcimig(
         "per_factor": per_factor,
         "per_latent": gaps,
         "best_factor": best.place,
+        "active": used,
         "mutual_information": information,
         "entropy": entropy,
         "points": len(rows),

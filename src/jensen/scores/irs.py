@@ -7,15 +7,17 @@ import numpy.typing as npt
 from torch import Tensor
 
 from jensen.core.errors import check_count, check_number
+from jensen.scores.activity import active_latents
 from jensen.scores.constant import constant
 from jensen.scores.information import discretise
-from jensen.scores.inputs import check, some_rows
+from jensen.scores.inputs import check, check_log_var, some_rows
 from jensen.scores.interventions import groups
 
 
 def irs(
     codes: npt.ArrayLike | Tensor,
     factors: npt.ArrayLike | Tensor,
+    log_var: npt.ArrayLike | Tensor | None = None,
     *,
     bins: int | None = 20,
     quantile: float = 0.99,
@@ -37,14 +39,16 @@ def irs(
     Args:
         codes: `(N, D)`, the posterior's means.
         factors: `(N, F)`, integer labels.
+        log_var: `(N, D)`, the posterior's, if known: it tells which latents are dead.
 
     Returns:
-        irs; per_latent `(D,)`; best_factor `(D,)`; robustness `(D, F)` = IRS_jk; max_deviation `(D,)`; points.
+        irs; per_latent `(D,)`; best_factor `(D,)`; active `(D,)`; robustness `(D, F)` = IRS_jk; max_deviation `(D,)`; points.
     """
     check_number("quantile", quantile, 0, 1)
     if bins is not None:
         check_count("bins", bins, 2)
     z, v = check(codes, factors)
+    used = active_latents(z, None if log_var is None else check_log_var(log_var, z), None)
     rows = some_rows(len(z), points, seed)
     z, v = z[rows], v[rows]
     found = groups(v if bins is None else discretise(v.astype(float), bins))
@@ -62,6 +66,7 @@ def irs(
         "irs": float(np.average(per_latent, weights=largest)) if largest.any() else 0.0,
         "per_latent": per_latent,
         "best_factor": robustness.argmax(1),
+        "active": used,
         "robustness": robustness,
         "max_deviation": largest,
         "points": len(rows),

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from jensen.scores.activity import named_active
 from jensen.scores.constant import settled
 from jensen.scores.information import contingency, discretise, divide, entropies, entropy, informations, top
 from jensen.scores.inputs import check, numbered, some_rows
@@ -15,7 +16,12 @@ BINS = 20
 
 
 def jemmig(
-    codes: npt.ArrayLike | Tensor, factors: npt.ArrayLike | Tensor, *, points: int = 10_000, seed: int = 0
+    codes: npt.ArrayLike | Tensor,
+    factors: npt.ArrayLike | Tensor,
+    log_var: npt.ArrayLike | Tensor | None = None,
+    *,
+    points: int = 10_000,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Do & Tran 2020 ("Theory and evaluation metrics for learning disentangled representations", arXiv 1908.09961).
 
@@ -31,9 +37,11 @@ def jemmig(
     Args:
         codes: `(N, D)`, the posterior's means.
         factors: `(N, F)`, integer labels.
+        log_var: `(N, D)`, the posterior's, if known: it tells which latents are dead.
 
     Returns:
-        jemmig; per_factor `(F,)`, normalised; nats `(F,)`; best_latent `(F,)`; mutual_information `(D, F)`; points.
+        jemmig; per_factor `(F,)`, normalised; nats `(F,)`; best_latent `(F,)`; best_latent_active `(F,)`;
+        mutual_information `(D, F)`; points.
     """
     z, v = check(codes, factors)
     rows = some_rows(len(z), points, seed)
@@ -48,6 +56,7 @@ def jemmig(
         "per_factor": per_factor,
         "nats": nats,
         "best_latent": best.place,
+        "best_latent_active": named_active(z, log_var, best.place),
         "mutual_information": information,
         "points": len(rows),
     }

@@ -6,6 +6,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from jensen.core.errors import check_count
+from jensen.scores.activity import named_active
 from jensen.scores.information import binned_informations, divide, entropies, top
 from jensen.scores.inputs import Floats, check, some_rows
 
@@ -22,7 +23,13 @@ def over_varying(per_factor: Floats, entropy: Floats) -> float:
 
 
 def mig_hist(
-    codes: npt.ArrayLike | Tensor, factors: npt.ArrayLike | Tensor, *, bins: int, points: int = 10_000, seed: int = 0
+    codes: npt.ArrayLike | Tensor,
+    factors: npt.ArrayLike | Tensor,
+    log_var: npt.ArrayLike | Tensor | None = None,
+    *,
+    bins: int,
+    points: int = 10_000,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """`mig_hist20` with another number of `bins`: other ceiling, other bias, not comparable with it.
 
@@ -32,11 +39,12 @@ def mig_hist(
     z, v = check(codes, factors)
     rows = some_rows(len(z), points, seed)
     information, entropy = binned_informations(z[rows], v[rows], bins), entropies(v[rows])
-    per_factor = gap(information, entropy)
+    per_factor, best = gap(information, entropy), top(information, 0).place
     return {
         f"mig_hist{bins}": over_varying(per_factor, entropy),
         "per_factor": per_factor,
-        "best_latent": top(information, 0).place,
+        "best_latent": best,
+        "best_latent_active": named_active(z, log_var, best),
         "mutual_information": information,
         "entropy": entropy,
         "points": len(rows),

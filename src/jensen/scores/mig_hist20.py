@@ -9,7 +9,12 @@ from jensen.scores.mig_hist import mig_hist
 
 
 def mig_hist20(
-    codes: npt.ArrayLike | Tensor, factors: npt.ArrayLike | Tensor, *, points: int = 10_000, seed: int = 0
+    codes: npt.ArrayLike | Tensor,
+    factors: npt.ArrayLike | Tensor,
+    log_var: npt.ArrayLike | Tensor | None = None,
+    *,
+    points: int = 10_000,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Mutual information gap (Chen et al. 2018, arXiv 1802.04942, equation 6) on 20-bin histograms of the means.
 
@@ -26,8 +31,11 @@ def mig_hist20(
     Args:
         codes: `(N, D)`, the posterior's means.
         factors: `(N, F)`, integer labels.
+        log_var: `(N, D)`, the posterior's, if known: it tells which latents are dead.
 
     Returns:
-        mig_hist20; per_factor `(F,)`; best_latent `(F,)`; mutual_information `(D, F)`; entropy `(F,)`; points.
+        mig_hist20; per_factor `(F,)`; best_latent `(F,)`; best_latent_active `(F,)`, False where that latent is dead
+        (`activity.active_latents`), so that neither it nor the gap means anything;
+        mutual_information `(D, F)`; entropy `(F,)`; points.
     """
-    return mig_hist(codes, factors, bins=20, points=points, seed=seed)
+    return mig_hist(codes, factors, log_var, bins=20, points=points, seed=seed)

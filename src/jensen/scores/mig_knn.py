@@ -6,6 +6,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from jensen.core.errors import check_count
+from jensen.scores.activity import named_active
 from jensen.scores.information import entropies, neighbour_informations, top
 from jensen.scores.inputs import check, some_rows
 from jensen.scores.mig_hist import gap, over_varying
@@ -14,6 +15,7 @@ from jensen.scores.mig_hist import gap, over_varying
 def mig_knn(
     codes: npt.ArrayLike | Tensor,
     factors: npt.ArrayLike | Tensor,
+    log_var: npt.ArrayLike | Tensor | None = None,
     *,
     points: int = 3_000,
     neighbours: int = 3,
@@ -27,19 +29,22 @@ def mig_knn(
     Args:
         codes: `(N, D)`, the posterior's means.
         factors: `(N, F)`, integer labels.
+        log_var: `(N, D)`, the posterior's, if known: it tells which latents are dead.
 
     Returns:
-        mig_knn; per_factor `(F,)`; best_latent `(F,)`; mutual_information `(D, F)`; entropy `(F,)`; points.
+        mig_knn; per_factor `(F,)`; best_latent `(F,)`; best_latent_active `(F,)`;
+        mutual_information `(D, F)`; entropy `(F,)`; points.
     """
     check_count("neighbours", neighbours)
     z, v = check(codes, factors)
     rows = some_rows(len(z), points, seed)
     information, entropy = neighbour_informations(z[rows], v[rows], neighbours, seed), entropies(v[rows])
-    per_factor = gap(information, entropy)
+    per_factor, best = gap(information, entropy), top(information, 0).place
     return {
         "mig_knn": over_varying(per_factor, entropy),
         "per_factor": per_factor,
-        "best_latent": top(information, 0).place,
+        "best_latent": best,
+        "best_latent_active": named_active(z, log_var, best),
         "mutual_information": information,
         "entropy": entropy,
         "points": len(rows),

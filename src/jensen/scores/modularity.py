@@ -5,12 +5,18 @@ from typing import Any
 import numpy.typing as npt
 from torch import Tensor
 
+from jensen.scores.activity import active_latents
 from jensen.scores.information import binned_informations, divide, entropies
-from jensen.scores.inputs import check, some_rows
+from jensen.scores.inputs import check, check_log_var, some_rows
 
 
 def modularity(
-    codes: npt.ArrayLike | Tensor, factors: npt.ArrayLike | Tensor, *, points: int = 10_000, seed: int = 0
+    codes: npt.ArrayLike | Tensor,
+    factors: npt.ArrayLike | Tensor,
+    log_var: npt.ArrayLike | Tensor | None = None,
+    *,
+    points: int = 10_000,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Ridgeway & Mozer 2018 (arXiv 1802.05312), section 3, with m_jk = I(z_j; v_k) in nats:
 
@@ -24,11 +30,13 @@ def modularity(
     Args:
         codes: `(N, D)`, the posterior's means.
         factors: `(N, F)`, integer labels.
+        log_var: `(N, D)`, the posterior's, if known: it tells which latents are dead.
 
     Returns:
-        modularity; per_latent `(D,)`; best_factor `(D,)`; mutual_information `(D, F)`; points.
+        modularity; per_latent `(D,)`; best_factor `(D,)`; active `(D,)`; mutual_information `(D, F)`; points.
     """
     z, v = check(codes, factors)
+    used = active_latents(z, None if log_var is None else check_log_var(log_var, z), None)
     rows = some_rows(len(z), points, seed)
     information = binned_informations(z[rows], v[rows], 20)
     others = int((entropies(v[rows]) > 0).sum()) - 1
@@ -38,6 +46,7 @@ def modularity(
         "modularity": float(per_latent.mean()),
         "per_latent": per_latent,
         "best_factor": information.argmax(1),
+        "active": used,
         "mutual_information": information,
         "points": len(rows),
     }

@@ -12,7 +12,12 @@ from jensen.scores.sap import attribute_gap
 
 
 def sap_r2(
-    codes: npt.ArrayLike | Tensor, factors: npt.ArrayLike | Tensor, *, points: int = 10_000, seed: int = 0
+    codes: npt.ArrayLike | Tensor,
+    factors: npt.ArrayLike | Tensor,
+    log_var: npt.ArrayLike | Tensor | None = None,
+    *,
+    points: int = 10_000,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Separated attribute predictability (Kumar, Sattigeri & Balakrishnan 2018, arXiv 1711.00848, section 3).
 
@@ -26,12 +31,13 @@ def sap_r2(
     Args:
         codes: `(N, D)`, the posterior's means.
         factors: `(N, F)`, integer labels.
+        log_var: `(N, D)`, the posterior's, if known: it tells which latents are dead.
 
     Returns:
-        sap_r2; per_factor `(F,)`; best_latent `(F,)`; predictability `(D, F)`, the R^2; points.
+        sap_r2; per_factor `(F,)`; best_latent `(F,)`; best_latent_active `(F,)`; predictability `(D, F)`, the R^2; points.
     """
     z, v = check(codes, factors)
     rows = some_rows(len(z), points, seed)
     code, factor = standardised(z[rows]), standardised(v[rows].astype(float))
     squared = divide((code.T @ factor) ** 2, np.outer((code**2).sum(0), (factor**2).sum(0)))
-    return attribute_gap("sap_r2", squared.clip(0, 1), entropies(v[rows])) | {"points": len(rows)}
+    return attribute_gap("sap_r2", squared.clip(0, 1), entropies(v[rows]), z, log_var) | {"points": len(rows)}

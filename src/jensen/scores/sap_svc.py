@@ -15,6 +15,7 @@ from jensen.scores.sap import attribute_gap
 def sap_svc(
     codes: npt.ArrayLike | Tensor,
     factors: npt.ArrayLike | Tensor,
+    log_var: npt.ArrayLike | Tensor | None = None,
     *,
     train: int = 10_000,
     test: int = 5_000,
@@ -34,9 +35,11 @@ def sap_svc(
     Args:
         codes: `(N, D)`, the posterior's means.
         factors: `(N, F)`, integer labels.
+        log_var: `(N, D)`, the posterior's, if known: it tells which latents are dead.
 
     Returns:
-        sap_svc; per_factor `(F,)`; best_latent `(F,)`; predictability `(D, F)`, the accuracies; train, test, the sizes used.
+        sap_svc; per_factor `(F,)`; best_latent `(F,)`; best_latent_active `(F,)`;
+        predictability `(D, F)`, the accuracies; train, test, the sizes used.
     """
     z, v = check(codes, factors, least=4)
     rows, held_out = split_rows(len(z), train, test, seed)
@@ -45,7 +48,7 @@ def sap_svc(
     for k in np.flatnonzero(entropy > 0):
         for j in range(z.shape[1]):
             accuracy[j, k] = _accuracy(z[rows, j], labels[rows, k], z[held_out, j], labels[held_out, k], seed)
-    return attribute_gap("sap_svc", accuracy, entropy) | {"train": len(rows), "test": len(held_out)}
+    return attribute_gap("sap_svc", accuracy, entropy, z, log_var) | {"train": len(rows), "test": len(held_out)}
 
 
 def _accuracy(x: Floats, y: Labels, x_test: Floats, y_test: Labels, seed: int) -> float:
