@@ -35,11 +35,11 @@ def normalised_information(snapshot: Snapshot, bins: int = 20, points: int = 10_
 def dead_latents(snapshot: Snapshot) -> Tensor:
     """Mark the latents that tell nothing of x, `(D,)`: constant ones, and those of a mean rate of at most 0.01 nats.
 
-    Codes without a variance have no rate, so of them only constant ones are dead.
+    Codes without noise, such as points that are their own codes, have no rate: of them only constant ones are dead.
     """
     still = torch.from_numpy(constant(snapshot.posterior.mean.double().cpu().numpy()))
-    known = snapshot.posterior.log_var.isfinite().all(0)
-    return still | (known & (snapshot.latent_rate.mean(0) <= KL_THRESHOLD)).cpu()
+    noisy = (snapshot.z != snapshot.posterior.mean).any(0)
+    return still | (noisy & (snapshot.latent_rate.mean(0) <= KL_THRESHOLD)).cpu()
 
 
 def factor_map(snapshot: Snapshot, importances: bool = False, train: int = 1000) -> Mapping[str, Tensor]:
