@@ -16,6 +16,7 @@ from tqdm import tqdm
 from jensen.core.errors import InputError, check_choice, check_count, check_path
 from jensen.data.cache import Array, cached
 from jensen.data.examples import Examples, pixels
+from jensen.data.factors import table
 from jensen.data.listing import EXTENSIONS, Listing, listing
 from jensen.data.picture import DEPTHS, MODES, Depth, decode, depth, unreadable
 
@@ -24,8 +25,15 @@ _BLOCK = 128
 _log = logging.getLogger(__name__)
 
 
-def folder(root: str | Path, height: int = 64, width: int = 64, channels: int = 3, bits: int | None = None) -> Examples:
-    """All images below `root`, in the order of their relative paths: uint8 `(N, channels, height, width)`, no factors.
+def folder(
+    root: str | Path,
+    height: int = 64,
+    width: int = 64,
+    channels: int = 3,
+    bits: int | None = None,
+    factors: str | Path | None = None,
+) -> Examples:
+    """All images below `root`, in the order of their relative paths: uint8 `(N, channels, height, width)`.
 
     Each is turned upright by its EXIF data, scaled until it just covers height x width and cropped to its centre. Grey if
     `channels` is 1, colour if it is 3. Transparent ones lie on black, and of animations it is the first frame. Links are
@@ -34,10 +42,11 @@ def folder(root: str | Path, height: int = 64, width: int = 64, channels: int = 
 
     bits: how many of a grey level's 16 bits are in use, in images that have so many: 2^bits - 1 is white. By default the
         fewest of 8, 10, 12, 14 and 16 that hold every such image of the folder.
+    factors: a table of the images' factors, such as CelebA's list_attr_celeba.txt (`factors.table`); by default there are none.
 
     Raises:
         InputError: a height or width below 1, channels other than 1 or 3, a folder that is missing or holds no image, or an
-            image that cannot be read or has more levels than `bits` say.
+            image that cannot be read or has more levels than `bits` say; or the table does not fit the images.
     """
     check_path("root", root)
     check_count("height", height)
@@ -55,9 +64,17 @@ def folder(root: str | Path, height: int = 64, width: int = 64, channels: int = 
         raise InputError(
             f"{top} holds no image: expected files named *{', *'.join(EXTENSIONS)}; set data.root to their folder{there}"
         )
-    return Examples(
-        torch.from_numpy(_stored(top, found, height, width, channels, bits)), pixels, bytewise=True, note=_note(top, found)
-    )
+    columns, names, sizes = _factors(factors, found.images)
+    stored = torch.from_numpy(_stored(top, found, height, width, channels, bits))
+    return Examples(stored, pixels, columns, names, sizes, bytewise=True, note=_note(top, found))
+
+
+def _factors(path: str | Path | None, images: list[str]) -> tuple[torch.Tensor, tuple[str, ...], tuple[int, ...]]:
+    if path is None:
+        return torch.empty(0), (), ()
+    check_path("factors", path)
+    factors, names = table(Path(path).expanduser(), images)
+    return torch.from_numpy(factors), names, tuple(int(column.max()) + 1 for column in factors.T)
 
 
 def _note(top: Path, found: Listing) -> str:

@@ -14,9 +14,8 @@ from jensen.core.errors import InputError, check_choice, check_count, check_list
 from jensen.data.arrays import Named, arrays, in_words, stream
 from jensen.data.cache import Array, cached
 from jensen.data.examples import Examples, identity, pixels
+from jensen.data.factors import numbered
 
-_VALUES = 1000
-"""The most values that a factor may have: a column of more is a measurement."""
 _FACTORS = 1 << 28
 """The most bytes of factors, which are read into memory."""
 _CHUNK = 1 << 24
@@ -151,17 +150,6 @@ def _factors(
     labels = [*map(str, default if names is None else names)]
     if len(labels) != columns.shape[1] or len({*labels}) < len(labels):
         raise InputError(f"names is {labels} but {key} has {columns.shape[1]} columns: expected as many names, all different")
-    numbered = [_numbered(path, label, column) for label, column in zip(labels, columns.T, strict=True)]
-    sizes = tuple(int(column.max()) + 1 for column in numbered)
-    return torch.from_numpy(np.stack(numbered, 1)), tuple(labels), sizes
-
-
-def _numbered(path: Path, name: str, column: np.ndarray) -> np.ndarray:
-    """The place of each value among the column's values, int64."""
-    values, places = np.unique(column, return_inverse=True)
-    if len(values) > _VALUES or (column.dtype.kind == "f" and not np.isfinite(values).all()):
-        raise InputError(
-            f"{path} has a factor {name} of {len(values)} values, {values[0]} to {values[-1]}: expected at most {_VALUES}, all"
-            " finite; leave it out, or round it"
-        )
-    return places.reshape(-1)
+    places = [numbered(path, label, column) for label, column in zip(labels, columns.T, strict=True)]
+    sizes = tuple(int(column.max()) + 1 for column in places)
+    return torch.from_numpy(np.stack(places, 1)), tuple(labels), sizes
