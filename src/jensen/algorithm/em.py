@@ -280,15 +280,6 @@ class EM(LightningModule):
 
     def snapshot(self, inference: Inference, factors: Tensor, names: tuple[str, ...], images: Tensor) -> Snapshot:
         """The points are their own codes, without uncertainty; the mixture is what a VAE's prior would be."""
-        event = images.shape[1:]
-
-        def encode(x: Tensor) -> Gaussian:
-            return Gaussian(x.flatten(1), torch.full_like(x.flatten(1), torch.nan))
-
-        def infer(x: Tensor, noise: Tensor) -> Inference:
-            bound = self.model.bound(x.flatten(1))
-            return Inference(bound, encode(x), x.flatten(1), bound.elbo)
-
         return Snapshot(
             bound=inference.bound,
             posterior=inference.posterior,
@@ -298,12 +289,22 @@ class EM(LightningModule):
             factors=factors,
             names=names,
             images=images,
-            encode=encode,
-            decode=lambda z: z.unflatten(1, event),
             draw=self.model.sample,
-            infer=infer,
-            prior=self.model.mixture,
+            **self.known(images),
         )
+
+    def known(self, images: Tensor) -> dict[str, Any]:
+        """The part of a snapshot that is there before any example is encoded."""
+        event = images.shape[1:]
+
+        def encode(x: Tensor) -> Gaussian:
+            return Gaussian(x.flatten(1), torch.full_like(x.flatten(1), torch.nan))
+
+        def infer(x: Tensor, noise: Tensor) -> Inference:
+            bound = self.model.bound(x.flatten(1))
+            return Inference(bound, encode(x), x.flatten(1), bound.elbo)
+
+        return {"encode": encode, "decode": lambda z: z.unflatten(1, event), "infer": infer, "prior": self.model.mixture}
 
 
 def _times(factor: float, s: Statistics) -> Statistics:

@@ -171,12 +171,14 @@ class Gradient(LightningModule):
             factors=factors,
             names=names,
             images=images.to(self.dtype),
-            encode=model.encode,
-            decode=model.decode,
             draw=draw,
-            infer=model,
-            prior=model.prior.distribution(),
+            **self.known(images),
         )
+
+    def known(self, images: Tensor) -> dict[str, Any]:
+        """The part of a snapshot that is there before any example is encoded."""
+        model = self.model
+        return {"encode": model.encode, "decode": model.decode, "infer": model, "prior": model.prior.distribution()}
 
     @property
     def step(self) -> Tensor:

@@ -16,8 +16,10 @@ from torch.utils.tensorboard import SummaryWriter
 from jensen.callbacks.projector import project
 from jensen.core.batch import Batch
 from jensen.core.bound import Inference
+from jensen.core.errors import check_list, check_text
 from jensen.core.ranks import gather_rows
 from jensen.core.tree import tree_map
+from jensen.diagnostics.preview import Preview, check_settings
 from jensen.diagnostics.snapshot import Diagnostic, Embedding, Results, check_family
 
 PICTURED = 256
@@ -51,6 +53,10 @@ class Diagnose(Callback):
         charts: Mapping[str, list[str]] | None = None,
         on_encoded: Callable[[int, float], None] | None = None,
     ) -> None:
+        for title, tags in (charts or {}).items():
+            check_list(f"charts.{title}", tags)
+            for tag in tags:
+                check_text(f"charts.{title}", tag)
         self.diagnostics, self.charts, self.on_encoded = dict(diagnostics), dict(charts or {}), on_encoded
         self.results: dict[str, Results] = {}
         self._start = 0.0
@@ -63,12 +69,23 @@ class Diagnose(Callback):
             writer.add_custom_scalars({"jensen": layout})
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuses what holds for other posteriors than the model's, which the algorithm has looked at by now."""
+        """Refuses what holds for other posteriors than the model's, which the algorithm has looked at by now, or for none."""
         posterior = getattr(pl_module, "posterior_family", None)
-        if posterior is None:
-            return
-        for name, diagnostic in self.diagnostics.items():
-            check_family(name, diagnostic, posterior)
+        if posterior is not None:
+            for name, diagnostic in self.diagnostics.items():
+                check_family(name, diagnostic, posterior)
+        if self.diagnostics and hasattr(pl_module, "known"):
+            self._check_settings(trainer, pl_module)
+
+    def _check_settings(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """On every rank, with what is known of the data and the model before the first step."""
+        data = trainer.datamodule
+        training = pl_module.training
+        images = data.show(PICTURED).to(pl_module.device, pl_module.dtype)
+        pl_module.eval()  # a look leaves no trace in running statistics
+        known = cast(Any, pl_module).known(images)
+        check_settings(self.diagnostics, Preview(names=data.examples("train").names, images=images, **known))
+        pl_module.train(training)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start = time.perf_counter()

@@ -64,6 +64,12 @@ def check_path(name: str, value: object) -> None:
         raise InputError(f"{name} is {value!r}: expected a path")
 
 
+def check_text(name: str, value: object) -> None:
+    """Refuse a `value` that is not a text of at least a letter."""
+    if not isinstance(value, str) or not value:
+        raise InputError(f"{name} is {value!r}: expected a text")
+
+
 def check_list(name: str, value: object) -> None:
     """Refuse a `value` that is not a sequence of values."""
     if isinstance(value, str) or not isinstance(value, Iterable):

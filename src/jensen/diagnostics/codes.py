@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from jensen.core.errors import check_count
 from jensen.core.family import marginals
 from jensen.core.gaussian import Gaussian
 from jensen.core.normal import Normal
@@ -13,6 +14,7 @@ from jensen.diagnostics.snapshot import Snapshot, by_rate, takes
 @takes(Gaussian, Normal)
 def codes(snapshot: Snapshot, latents: int = 16) -> Mapping[str, Tensor]:
     """Histograms of the code, of its standard deviation and of the code of each of the first `latents` by rate."""
+    check_count("latents", latents)
     mean, log_var = marginals(snapshot.posterior, "diagnostics=[codes]")
     each = {f"z{latent}": mean[:, latent] for latent in by_rate(snapshot)[:latents].tolist()}
     return {"mean": mean.flatten(), "std": (0.5 * log_var).exp().flatten()} | each

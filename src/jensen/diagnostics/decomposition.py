@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from jensen.core.decomposition import Draws, aggregate_log_density, decompose
+from jensen.core.errors import check_count, check_seed
 from jensen.core.family import diagonal
 from jensen.core.gaussian import Gaussian
 from jensen.core.ranks import gather_rows, world
@@ -25,6 +26,8 @@ def decomposition(snapshot: Snapshot, samples: int = 4096, seed: int = 0) -> Map
     latents the parts are four: marginal_kl = total_correlation + dimension_wise_kl - prior_dependence. Of a prior without
     known marginals there is no dimension_wise_kl.
     """
+    check_count("samples", samples, least=2)
+    check_seed("seed", seed)
     posterior = diagonal(snapshot.posterior, "diagnostics=[decomposition]")
     generator = torch.Generator().manual_seed(seed)
     parts = decompose(posterior, samples=samples, generator=generator, prior=snapshot.prior, log_density=shared_out)

@@ -1,6 +1,7 @@
 """EM on a mixture of two normals, pictured: the log-likelihood and the lower bounds that touch it."""
 
 from collections.abc import Mapping
+from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from jensen.core import em
 from jensen.core.components import Tied
+from jensen.core.errors import InputError, check_list, check_number
 from jensen.core.mixture import Mixture, log_prob
 from jensen.diagnostics.picture import chart
 from jensen.diagnostics.snapshot import Snapshot
@@ -23,6 +25,13 @@ _BOUNDS, _STEPS = 4, 10
 
 def two_normals(alpha: float, means: tuple[float, float], sigma: float) -> Mixture:
     """alpha N(means[0], sigma^2) + (1 - alpha) N(means[1], sigma^2), float64."""
+    check_number("alpha", alpha, low=1e-9, high=1 - 1e-9)
+    check_list("means", means)
+    for each in means:
+        check_number("means", each)
+    if len(means) != 2:
+        raise InputError(f"means is {[*means]}: expected two numbers")
+    check_number("sigma", sigma, low=1e-12)
     weight = torch.tensor([alpha, 1 - alpha], dtype=torch.float64)
     mean = torch.tensor(list(means), dtype=torch.float64).unsqueeze(1)
     return Mixture(weight.log(), Tied(mean, torch.full((1, 1), sigma, dtype=torch.float64)))
@@ -37,6 +46,12 @@ def em_slides(snapshot: Snapshot, start: Mixture, truth: Mixture, far: Mixture) 
     weight_alone, weight_alone_gap: the log-likelihood by alpha with the first four bounds, and how far below it they are.
     all_parameters: the same along the path of EM from `far`.
     """
+    for name, p in (("start", start), ("truth", truth), ("far", far)):
+        if not _is_two_normals(p):
+            raise InputError(f"{name} is a {type(p).__name__}: expected two normals of one variance, as conf/start has them")
+    fitted_mixture = snapshot.prior
+    if not _is_two_normals(fitted_mixture):
+        raise InputError("the model is no mixture of two normals with one variance: expected experiment=em_slides")
     x = snapshot.z
     start, truth, far = (_to(p, x) for p in (start, truth, far))
     path = [truth._replace(log_weight=start.log_weight)]
@@ -48,12 +63,11 @@ def em_slides(snapshot: Snapshot, start: Mixture, truth: Mixture, far: Mixture) 
         method="bounded",
         options={"xatol": 1e-12},
     )
-    assert isinstance(snapshot.prior, Mixture)
-    fitted, direct = _parameters(snapshot.prior), _directly(x, start)
+    fitted, direct = _parameters(fitted_mixture), _directly(x, start)
     return {
         "alpha": path[-1].log_weight[0].exp(),
         "alpha_direct": torch.tensor(alone.x),
-        "log_likelihood": _log_prob(x, snapshot.prior),
+        "log_likelihood": _log_prob(x, fitted_mixture),
         "log_likelihood_direct": _log_prob(
             x, two_normals(float(direct[0]), (float(direct[1]), float(direct[2])), float(direct[3]))
         ),
@@ -62,6 +76,10 @@ def em_slides(snapshot: Snapshot, start: Mixture, truth: Mixture, far: Mixture) 
         **_draw_alone(x, truth, path[:_BOUNDS]),
         "all_parameters": chart(lambda axes: _draw_path(axes, x, far)),
     }
+
+
+def _is_two_normals(p: object) -> TypeGuard[Mixture]:
+    return isinstance(p, Mixture) and isinstance(p.components, Tied) and p.components.mean.shape[-2:] == (2, 1)
 
 
 def _log_prob(x: Tensor, p: Mixture) -> Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
+from jensen.core.errors import check_count
 from jensen.core.random import fold, permutation
 from jensen.diagnostics.picture import is_image
 from jensen.diagnostics.snapshot import Embedding, Snapshot
@@ -15,6 +16,8 @@ def embedding(snapshot: Snapshot, points: int = 2000, side: int = 32) -> Mapping
 
     A point's thumbnail is what the decoder makes of it, in at most `side` pixels each way; vectors have none.
     """
+    check_count("points", points)
+    check_count("side", side)
     rows = permutation(fold(0, "embedding"), len(snapshot.z))[:points].to(snapshot.z.device)
     codes = snapshot.posterior.mean[rows]
     numbers = torch.stack([part[rows] for part in snapshot.bound], 1).cpu().tolist()

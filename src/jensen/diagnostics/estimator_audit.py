@@ -7,6 +7,7 @@ from torch import Tensor
 
 from jensen.core import gaussian
 from jensen.core.decomposition import decompose
+from jensen.core.errors import check_count, check_list, check_seed
 from jensen.core.family import Family, diagonal
 from jensen.core.gaussian import Gaussian
 from jensen.core.minibatch import ESTIMATORS, log_weight, minibatch_parts
@@ -29,6 +30,12 @@ def estimator_audit(
     whatever the estimator: that they do says nothing. DWKL is what is left of the rate, KL(q(z) || p(z)) - TC, as in
     `objective.decomposed`: for a prior that factorises it is the dimension-wise KL.
     """
+    check_list("sizes", sizes)
+    for size in sizes:
+        check_count("sizes", size, least=2)
+    check_count("batches", batches)
+    check_count("samples", samples, least=2)
+    check_seed("seed", seed)
     q = tree_map(Tensor.double, diagonal(snapshot.posterior, "diagnostics=[estimator_audit]"))
     generator = torch.Generator().manual_seed(seed)
     exact = decompose(q, samples=samples, generator=generator, prior=snapshot.prior, log_density=shared_out)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from jensen.core.errors import check_count
+from jensen.core.errors import check_count, check_seed
 from jensen.core.random import fold, normal
 from jensen.diagnostics.snapshot import Snapshot
 
@@ -19,6 +19,7 @@ def evidence(snapshot: Snapshot, samples: int = 64, count: int = 64, seed: int =
     """
     check_count("count", count, least=2)
     check_count("samples", samples)
+    check_seed("seed", seed)
     x = snapshot.images[:count]
     log_weights = []
     for draw in range(samples):

@@ -9,6 +9,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from jensen.core.errors import check_count, check_flag
 from jensen.core.random import fold, permutation
 from jensen.diagnostics.picture import chart
 from jensen.diagnostics.snapshot import Snapshot, by_rate
@@ -48,6 +49,8 @@ def factor_map(snapshot: Snapshot, importances: bool = False, train: int = 1000)
     information: I(z; v) / H(v) of samples of the posterior, with 20 bins. importances, if asked for: of each latent to a
     predictor of the factor, boosted trees on `train` points and the means (`scores.dci_boost20`); a column sums to 1.
     """
+    check_flag("importances", importances)
+    check_count("train", train, least=2)
     if not snapshot.factors.shape[1]:
         return {}
     order = by_rate(snapshot).cpu()

@@ -1,11 +1,13 @@
 """What a linear model does to Gaussian data, exactly, from its matrices."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from jensen.core.errors import InputError, check_list, check_number
 from jensen.core.family import diagonal
 from jensen.core.gaussian import LOG_2PI
 from jensen.diagnostics.snapshot import Snapshot
@@ -48,14 +50,33 @@ class LinearModel(NamedTuple):
         return -0.5 * (len(sigma) * LOG_2PI + torch.linalg.slogdet(covariance).logabsdet + quadratic)
 
 
+def check_variances(variances: Sequence[float], snapshot: Snapshot) -> None:
+    """Refuse `variances` that are not one for each dimension of the snapshot's observations."""
+    check_list("variances", variances)
+    for variance in variances:
+        check_number("variances", variance, low=1e-12)
+    if snapshot.images.shape[1:] != (len(variances),):
+        shape = list(snapshot.images.shape[1:])
+        raise InputError(
+            f"variances has {len(variances)} numbers but examples have shape {shape}: expected one for each dimension"
+        )
+
+
 def linear_model(snapshot: Snapshot) -> LinearModel:
-    """The matrices of the snapshot's model, found by probing it; float32 models give them to float32."""
-    like, size = snapshot.posterior.mean, math.prod(snapshot.images.shape[1:])
+    """The matrices of the snapshot's model, found by probing it; float32 models give them to float32.
+
+    Raises:
+        InputError: a model that is not linear, whose matrices would be none.
+    """
+    like, size = snapshot.encode(snapshot.images[:1]).mean, math.prod(snapshot.images.shape[1:])
     x, z = torch.zeros(1, size).to(like), torch.zeros(1, like.shape[1]).to(like)
     offset, log_var = (part[0].double() for part in diagonal(snapshot.encode(x), "the oracle of linear models"))
     encoder = snapshot.encode(torch.eye(size).to(like)).mean.double() - offset
     start = snapshot.decode(z)[0].double()
     decoder = snapshot.decode(torch.eye(like.shape[1]).to(like)).double() - start
+    double = snapshot.decode(2 * torch.eye(like.shape[1]).to(like)).double() - start
+    if not torch.allclose(double, 2 * decoder, rtol=1e-3, atol=1e-3 * float(decoder.abs().max())):
+        raise InputError("the decoder is not linear: expected model=linear, whose optimum is known")
     # The distortion is squared error / (2 noise) + constant: its slope between a near and a far observation.
     points = torch.cat([x, x + 10])
     near, far = snapshot.infer(points, torch.cat([z, z])).bound.distortion.double()

@@ -10,6 +10,7 @@ from matplotlib.patches import Ellipse
 from torch import Tensor
 
 from jensen.core.components import Full
+from jensen.core.errors import InputError, check_count
 from jensen.core.mixture import Mixture
 from jensen.core.random import fold, normal
 from jensen.diagnostics.picture import chart, grid, is_image
@@ -24,6 +25,7 @@ def mixture(snapshot: Snapshot, rows: int = 10, columns: int = 8) -> Mapping[str
 
     rate_bound, rate_monte_carlo (and its standard error): the held-out rate as the model reports it, and log q(z|x) - log p(z).
     """
+    _check(rows, columns)
     if not isinstance(snapshot.prior, Mixture):
         return {"note": "The prior is not a mixture over all latents: there are no components to show."}
     sampled = (snapshot.posterior.log_prob(snapshot.z) - snapshot.log_prior).double()
@@ -45,7 +47,9 @@ def components(snapshot: Snapshot, rows: int = 10, columns: int = 8) -> Mapping[
     samples: of the `rows` heaviest components, the decoded mean and `columns` - 1 decoded draws.
     ellipses: two standard deviations of each component over codes, in the two latents of largest rate.
     """
-    assert isinstance(snapshot.prior, Mixture)
+    _check(rows, columns)
+    if not isinstance(snapshot.prior, Mixture):
+        raise InputError("the prior is no mixture of all latents: expected model/prior=mixture or vamp, or a GMM")
     log_weight, parts = snapshot.prior
     weight, order = log_weight.exp(), log_weight.argsort(descending=True)
     r = (log_weight + parts.log_density(snapshot.z.double())).softmax(-1)
@@ -78,6 +82,11 @@ def components(snapshot: Snapshot, rows: int = 10, columns: int = 8) -> Mapping[
         labels = [f"{component}\n{weight[component]:.3f}" for component in shown.tolist()]
         results["samples"] = grid(images, labels)
     return results
+
+
+def _check(rows: int, columns: int) -> None:
+    check_count("rows", rows)
+    check_count("columns", columns)
 
 
 def _entropy(p: Tensor) -> Tensor:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from jensen.core.errors import InputError
 from jensen.core.gaussian import LOG_2PI, Gaussian
-from jensen.diagnostics.linear import linear_model
+from jensen.diagnostics.linear import check_variances, linear_model
 from jensen.diagnostics.snapshot import Snapshot, takes
 
 
@@ -28,7 +29,10 @@ def probabilistic_pca(snapshot: Snapshot, variances: Sequence[float]) -> Mapping
 
     At the optimum the posterior is exact, so the gap is 0 (Lucas et al. 2019, arXiv 1911.02469, section 4).
     """
+    check_variances(variances, snapshot)
     model = linear_model(snapshot)
+    if len(model.offset) >= len(variances):
+        raise InputError(f"variances has {len(variances)} numbers: expected more than the {len(model.offset)} latents")
     sigma = torch.tensor(list(variances), dtype=torch.float64).diag().to(model.noise)
     elbo, evidence = model.elbo(sigma), model.evidence(sigma)
     best = best_evidence(variances, len(model.offset))

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from jensen.core.errors import check_number
 from jensen.diagnostics.picture import chart
 from jensen.diagnostics.snapshot import Snapshot, by_rate
 
@@ -17,6 +18,7 @@ def rate(snapshot: Snapshot, threshold: float = 0.01) -> Mapping[str, Tensor]:
 
     Of a prior whose marginals are unknown there is no rate of a latent: active_units alone.
     """
+    check_number("threshold", threshold, low=0)
     mean = snapshot.latent_rate.mean(0)
     active_units = (snapshot.posterior.mean.var(0, correction=0) > threshold).sum().float()
     if mean.isnan().any():

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from jensen.core.errors import check_count
 from jensen.diagnostics.picture import chart, grid, is_image
 from jensen.diagnostics.snapshot import Snapshot
 
 
 def samples(snapshot: Snapshot, count: int = 64) -> Mapping[str, Tensor]:
     """Decoded means of `count` draws z ~ p(z), the same draws every time. Of vectors, the first two coordinates."""
+    check_count("count", count)
     decoded = snapshot.decode(snapshot.draw(count))
     if is_image(decoded.shape[1:]):
         across = math.isqrt(count)

@@ -7,11 +7,30 @@ from typing import Any
 import numpy as np
 import torch
 
-from jensen.core.errors import InputError
+from jensen.core.errors import InputError, check_count, check_flag, check_number, check_seed
 from jensen.core.family import marginals
 from jensen.core.gaussian import Gaussian
 from jensen.core.normal import Normal
 from jensen.diagnostics.snapshot import Results, Snapshot, takes
+
+
+def check_options(function: Callable[..., object], options: Mapping[str, object]) -> None:
+    """Refuse options that are not of the kind of their defaults: seeds, sizes of at least 1, numbers, flags."""
+    parameters = inspect.signature(function).parameters
+    try:
+        inspect.signature(function).bind_partial(None, None, **options)
+    except TypeError as error:
+        raise InputError(f"the score cannot be called ({error}): expected options that it has") from error
+    for name, value in options.items():
+        default = parameters[name].default if name in parameters else None
+        if name == "seed":
+            check_seed(name, value)
+        elif isinstance(default, bool):
+            check_flag(name, value)
+        elif isinstance(default, int):
+            check_count(name, value)
+        elif isinstance(default, float):
+            check_number(name, value)
 
 
 @takes(Gaussian, Normal)
@@ -23,6 +42,9 @@ def score(snapshot: Snapshot, function: Callable[..., Mapping[str, Any]], **opti
     Raises:
         InputError: what the score refuses.
     """
+    if not callable(function):
+        raise InputError(f"function is {function!r}: expected a score, such as jensen.scores.dci")
+    check_options(function, options)
     if not snapshot.factors.shape[1]:
         return {}
     if "log_var" in inspect.signature(function).parameters:

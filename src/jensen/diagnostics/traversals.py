@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from jensen.core.errors import check_count, check_number
 from jensen.diagnostics.factor_map import normalised_information
 from jensen.diagnostics.picture import grid, is_image
 from jensen.diagnostics.snapshot import Snapshot, by_rate
@@ -19,6 +20,9 @@ def traversals(
     others stay at the image's code. Each row is labelled with its latent, that latent's mean rate and, where factors are known
     and it tells a twentieth of one for at least a twentieth of a nat, the factor it tells most of. Empty for vectors.
     """
+    for name, count in (("latents", latents), ("columns", columns), ("images", images)):
+        check_count(name, count)
+    check_number("tail", tail, low=0, high=0.5)
     if not is_image(snapshot.images.shape[1:]):
         return {}
     order = by_rate(snapshot)[:latents]

@@ -8,8 +8,9 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from jensen.core.errors import check_number
 from jensen.core.gaussian import Gaussian
-from jensen.diagnostics.linear import linear_model
+from jensen.diagnostics.linear import check_variances, linear_model
 from jensen.diagnostics.picture import chart
 from jensen.diagnostics.snapshot import Snapshot, takes
 
@@ -46,6 +47,10 @@ def water_filling(
     Expectations over the data and z follow from the model's matrices, without sampling (`diagnostics.linear`), for data with
     covariance diag(variances): `data.rotate` must be false.
     """
+    check_variances(variances, snapshot)
+    check_number("beta", beta, low=1e-12)
+    check_number("noise", noise, low=1e-12)
+    check_number("threshold", threshold, low=0)
     model = linear_model(snapshot)
     sigma = torch.tensor(list(variances), dtype=torch.float64).diag().to(model.noise)
     rate, error = model.rate(sigma), model.squared_error(sigma)
