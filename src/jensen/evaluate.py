@@ -23,6 +23,8 @@ from jensen.callbacks.diagnose import Diagnose, write
 from jensen.core.bound import Bound
 from jensen.core.errors import InputError, check_choice
 from jensen.core.gaussian import STANDARD, Gaussian, kl, sample, standard
+from jensen.data.arrays import arrays as inside
+from jensen.data.arrays import in_words
 from jensen.data.codes import read
 from jensen.data.module import DataModule
 from jensen.diagnostics.snapshot import Diagnostic, Results, Snapshot
@@ -107,7 +109,7 @@ def read_codes(path: Path) -> Snapshot:
     arrays = read(path)
     for name in ("codes", "factors"):
         if name not in arrays:
-            raise InputError(f"{path} holds {', '.join(arrays) or 'nothing'}: expected arrays codes (N, D) and factors (N, F)")
+            raise InputError(f"{path} holds {in_words(inside(path))}: expected arrays codes (N, D) and factors (N, F)")
     codes, factors = arrays["codes"], arrays["factors"]
     log_var = arrays.get("log_var", np.full_like(codes, np.nan, dtype=np.float64))
     if codes.ndim != 2 or factors.ndim != 2 or len(codes) != len(factors) or log_var.shape != codes.shape:

@@ -6,6 +6,7 @@ import torch
 
 from jensen.core.errors import InputError
 from jensen.data.codes import codes
+from jensen.evaluate import read_codes
 
 CODES = np.arange(12, dtype=np.float32).reshape(4, 3)
 FACTORS = np.array([[0, 2], [1, 0], [1, 1], [0, 0]])
@@ -52,3 +53,12 @@ def test_no_file_and_half_a_file(tmp_path):
             codes(str(tmp_path / "half.npz"))
     with pytest.raises(InputError, match="cannot be read"):
         codes(str(tmp_path / "none.npz"))
+
+
+def test_arrays_under_other_names_are_named(tmp_path):
+    np.savez(tmp_path / "codes.npz", z=CODES, labels=FACTORS)
+    expected = r"holds z float32 \(4, 3\), labels int64 \(4, 2\): expected"
+    with pytest.raises(InputError, match=expected):
+        codes(str(tmp_path / "codes.npz"))
+    with pytest.raises(InputError, match=expected):
+        read_codes(tmp_path / "codes.npz")

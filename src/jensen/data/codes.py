@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from jensen.core.errors import InputError, check_path
+from jensen.data.arrays import arrays, in_words
 from jensen.data.examples import Examples, identity
 
 
@@ -16,8 +17,8 @@ def read(path: Path) -> dict[str, np.ndarray]:
         InputError: no such file, or not a whole npz file of plain arrays.
     """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in ("codes", "factors", "log_var", "names") if name in arrays}
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as members:
+            found = {name: members[name] for name in ("codes", "factors", "log_var", "names") if name in members}
         return {name: array.astype(array.dtype.newbyteorder("="), copy=False) for name, array in found.items()}
     except Exception as error:  # numpy and zipfile raise almost anything on a damaged file
         why = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
@@ -35,7 +36,7 @@ def codes(path: str) -> Examples:
     check_path("path", path)
     found = read(Path(path).expanduser())
     if "codes" not in found or found["codes"].ndim != 2 or not np.issubdtype(found["codes"].dtype, np.floating):
-        what = {name: (array.shape, str(array.dtype)) for name, array in found.items()}
+        what = in_words(arrays(Path(path).expanduser()))
         raise InputError(f"data.path={path} holds {what}: expected floating-point codes (N, D); write it with jensen.encode")
     if not found["codes"].size or not np.isfinite(found["codes"]).all():
         raise InputError(f"data.path={path} has codes that are empty, NaN or infinite: expected finite ones; encode again")
