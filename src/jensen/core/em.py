@@ -37,9 +37,12 @@ def m_step(p: Mixture, m: Moments, prior: Prior = FLAT) -> Mixture:
 
 def bound(x: Tensor, p: Mixture, r: Tensor) -> Bound:
     """The bound at any responsibilities `r` `(..., N, K)`; elbo = log p(x) at `e_step(x, p)`. Each part is `(..., N)`, nats."""
-    distortion = -(r * p.components.log_density(x)).sum(-1)
-    rate = (torch.xlogy(r, r) - r * p.log_weight_of_points()).sum(-1)
-    return Bound(distortion, rate)
+    return bound_of(p.components.log_density(x), p.log_weight_of_points(), r)
+
+
+def bound_of(log_density: Tensor, log_weight: Tensor, r: Tensor) -> Bound:
+    """The same from the densities log p(x|k) `(..., N, K)`."""
+    return Bound(-(r * log_density).sum(-1), (torch.xlogy(r, r) - r * log_weight).sum(-1))
 
 
 def fit(x: Tensor, p: Mixture, steps: int, *, weights: Tensor | None = None, beta: float = 1.0, prior: Prior = FLAT) -> Mixture:

@@ -26,6 +26,8 @@ _UNROLLED, _CONVERGED = 5, 1000
 
 _TOLERANCE = 1e-6
 
+_LEAST_WEIGHT = 1e-100
+"""Sums of weights below it, and above its inverse, leave the range of float64 in products."""
 
 _RTOL = {torch.float64: 1e-10, torch.float32: 1e-4}
 """Of the linear system, by the dtype of the results."""
@@ -286,6 +288,9 @@ class EMLayer(nn.Module):
         return p._replace(log_weight=p.log_weight.log_softmax(-1))
 
     def _check_shapes(self, x: Tensor, mask: Tensor | None, weights: Tensor | None, start: Mixture | None) -> None:
+        for name, value in (("x", x), ("mask", mask), ("weights", weights)):
+            if value is not None and not isinstance(value, Tensor):
+                raise InputError(f"{name} is a {type(value).__name__}: expected a tensor; use torch.as_tensor({name})")
         if x.dim() != 3 or x.shape[-1] != self.dim:
             raise InputError(f"x has shape {tuple(x.shape)}: expected (sets, points, {self.dim}); reshape it")
         if not x.is_floating_point():
@@ -333,12 +338,20 @@ class EMLayer(nn.Module):
             usable = torch.stack([part.isfinite().all() for part in (start.log_weight, *start.components)]).all()
             if "scale_tril" in self._structure._fields:
                 usable = usable & (start.components[1].diagonal(dim1=-2, dim2=-1) > 0).all()  # type: ignore[index]
-            flags = (~x.isfinite().all(), ~(counts.isfinite() & (counts >= 0)).all(), few.any(), ~usable, occupied.all())
-            infinite, negative, few_points, bad_start, full = torch.stack(flags).tolist()
+            size = counts.sum(-1)
+            odd = occupied & ((size < _LEAST_WEIGHT) | (size > 1 / _LEAST_WEIGHT))
+            negative = ~(counts.isfinite() & (counts >= 0)).all()
+            flags = (~x.isfinite().all(), negative, odd.any(), few.any(), ~usable, occupied.all())
+            infinite, negative, extreme, few_points, bad_start, full = torch.stack(flags).tolist()
         if infinite:
             raise InputError("x holds NaN or infinite values outside the mask: expected finite points; mask them out")
         if negative:
             raise InputError("weights holds a value that is negative or not finite: expected finite numbers of at least 0")
+        if extreme:
+            raise InputError(
+                f"weights of a set add up to less than {_LEAST_WEIGHT:g} or more than {1 / _LEAST_WEIGHT:g}: expected numbers"
+                " nearer to 1, since the prior counts in the same unit; divide them by their mean"
+            )
         if few_points:
             raise InputError(
                 f"a set has fewer points than the {self.components} components: expected at least one for each where the prior"

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Self, final
 
-import numpy as np
 import torch
 from torch import Tensor, distributions, nn
 
@@ -23,7 +22,8 @@ from jensen.core.local import Local
 from jensen.core.mixture import Mixture
 from jensen.core.start import Sample, kmeans, scattered, variance_of_cells
 from jensen.core.stream import Statistics, Stream, coefficients
-from jensen.model.points import Points, Survey
+from jensen.model.arrays import as_tensor, column_names
+from jensen.model.points import Points, Survey, column_said, refuse_infinite
 
 logger = logging.getLogger("jensen")
 
@@ -69,6 +69,7 @@ class GMM(nn.Module):
 
     Attributes, after `fit`:
         history: a `Step` for each iteration. reseeded: the components that were started anew. converged, iterations.
+        columns: the names of the columns of the frame it was fitted to, or None.
         collapsed: the components that ended on the floor, of copies of a point or of points in a plane.
         log_likelihood: of all points, nats. failure: why a fit could not proceed and kept its last good parameters, or None.
     """
@@ -108,8 +109,11 @@ class GMM(nn.Module):
         for each in self.betas or (None,):
             check_number("beta", each, low=1e-6)
         for name, value in (prior or FLAT)._asdict().items():
-            if bool((torch.as_tensor(value) < 0).any()):
-                raise InputError(f"prior.{name} is {value}: expected pseudo-counts and variances of at least 0")
+            if isinstance(value, Rounding):
+                continue
+            number = as_tensor(f"prior.{name}", value)
+            if not bool((number.isfinite() & (number >= 0)).all()):
+                raise InputError(f"prior.{name} is {value}: expected finite pseudo-counts and variances of at least 0")
         if isinstance(init, str):
             check_choice("init", init, ("kmeans++", "random"))
         elif restarts > 1:
@@ -126,6 +130,7 @@ class GMM(nn.Module):
         self.history: list[Step] = []
         self.reseeded: list[Reseed] = []
         self.collapsed: list[int] = []
+        self.columns: tuple[str, ...] | None = None
         self.converged, self.iterations = False, 0
         self.log_likelihood = math.nan
         self.failure: str | None = None
@@ -193,10 +198,10 @@ class GMM(nn.Module):
     def fit(self, x: Any, weights: Any = None) -> Self:
         """Fit to points `(N, D)`, of which each counts `weights` `(N,)` times.
 
-        x: a tensor, a numpy array or memory map, or a DataLoader (see `Points`); only a chunk is held at a time.
+        x: a tensor, a numpy array or memory map, a frame, or a DataLoader (see `Points`); only a chunk is held at a time.
         Raises `InputError` for points that no mixture can be fitted to, before any work.
         """
-        points = Points(x, weights, self._place.device)
+        points = Points(x, weights, self._place.device, self.missing)
         # A sixth faster on few points. What a loader makes, and may keep, is to be fit for gradients.
         with torch.inference_mode(points.array):
             fitted = self._fit(points)
@@ -206,7 +211,7 @@ class GMM(nn.Module):
     def _fit(self, points: Points) -> Mixture:
         generator = torch.Generator().manual_seed(self.seed)
         survey = points.survey(generator, self.missing)
-        self._check(survey)
+        self._check(survey, points.names)
         # Rounded to the data's precision: then subtracting it adds no error of its own.
         origin = survey.mean.to(survey.dtype)
         centred = survey._replace(mean=survey.mean - origin.double(), kept=survey.kept - origin.double())
@@ -216,6 +221,7 @@ class GMM(nn.Module):
             mean, scale_tril = start.components
             start = start._replace(components=Diagonal(mean, 2 * scale_tril.squeeze(-1).log()))
         prior = self.prior_of(survey.var, origin)
+        prior = prior._replace(weight=prior.weight / points.unit, covariance=prior.covariance / points.unit)
 
         stream = Stream(points.chunks, survey.size, origin)
         few = survey.size <= stream.chunk(start, torch.float64)  # float32 would gain nothing
@@ -251,7 +257,8 @@ class GMM(nn.Module):
                     each = [climb(_row(start, row)) for row in range(self.restarts)]
                     found = max(each, key=lambda one: (one.failure is None, one.objective))
             start = _row(found.mixture, None)
-            self._note(found)
+            self._note(found, points.unit)
+        self.columns = points.names
         flat = on_floor(found.mixture, prior.floor)
         fitted = mixture.shift(found.mixture, origin.double())
         if self._structure is Full:
@@ -263,11 +270,11 @@ class GMM(nn.Module):
             self._tell_of_collapse(fitted, component, survey.size)
         return fitted
 
-    def _note(self, found: Ascent) -> None:
+    def _note(self, found: Ascent, unit: float) -> None:
         self.history += found.history
         self.reseeded += found.reseeded
         self.iterations += found.iterations
-        self.converged, self.log_likelihood, self.failure = found.converged, found.log_likelihood, found.failure
+        self.converged, self.log_likelihood, self.failure = found.converged, found.log_likelihood * unit, found.failure
         for event in found.reseeded:
             logger.warning(
                 "component %d was %s after iteration %d and was seeded anew", event.component, event.reason, event.iteration
@@ -286,7 +293,7 @@ class GMM(nn.Module):
             mean + ", ..." if p.components.mean.shape[1] > 8 else mean,
         )
 
-    def _check(self, survey: Survey) -> None:
+    def _check(self, survey: Survey, names: tuple[str, ...] | None) -> None:
         size = len(survey.kept)
         if survey.size < self.components or (size < self.components and size < survey.size):
             raise InputError(
@@ -294,14 +301,14 @@ class GMM(nn.Module):
             )
         unseen = survey.unseen.nonzero().flatten().tolist()
         if unseen:
-            raise InputError(f"column {unseen[0]} of x holds nothing but NaN: expected numbers; remove it")
+            raise InputError(f"{column_said(unseen[0], names)} of x holds nothing but NaN: expected numbers; remove it")
         constant = survey.constant.nonzero().flatten().tolist()
         if len(constant) == len(survey.constant):
             raise InputError(f"all {survey.size} points of x are the same: expected at least two different ones")
         if constant:
+            value = survey.mean[constant[0]].item()
             raise InputError(
-                f"column {constant[0]} of x is {survey.mean[constant[0]].item():g} in every point: expected one that varies;"
-                " remove it"
+                f"{column_said(constant[0], names)} of x is {value:g} in every point: expected one that varies; remove it"
             )
 
     def _start(self, survey: Survey, origin: Tensor, generator: torch.Generator) -> Mixture:
@@ -314,8 +321,10 @@ class GMM(nn.Module):
             make = kmeans if init == "kmeans++" else scattered
             return make(self._structure, sample, self.components, self.restarts, generator)
         if not isinstance(init, Mixture):
-            mean = torch.as_tensor(np.asarray(init) if not isinstance(init, Tensor) else init).to(origin)
+            mean = as_tensor("init", init).detach().to(origin)
             self._fits_init(mean, self._structure, dim)
+            if not bool(mean.isfinite().all()):
+                raise InputError("init holds NaN or an infinite number: expected finite means")
             if len(mean.unique(dim=0)) < len(mean):
                 raise InputError("init holds the same mean twice: expected different ones, since alike components stay alike")
             variance = variance_of_cells(sample, (mean - origin)[None])
@@ -347,16 +356,22 @@ class GMM(nn.Module):
 
     # ---- scoring --------------------------------------------------------------------------------
 
-    def _points(self, x: Any) -> Tensor:
-        """`x` as a tensor `(N, D)` on the device of the parameters."""
-        dim = self.mixture.components.mean.shape[-1]
-        x = x if isinstance(x, Tensor) else torch.as_tensor(np.array(x))
-        x = x.to(self.mean.device, x.dtype if x.is_floating_point() else torch.float64)
+    def _points(self, x: Any, before: int = 0) -> Tensor:
+        """`x` as a tensor `(N, D)` on the device of the parameters; `before` it came so many other rows."""
+        dim, names = self.mixture.components.mean.shape[-1], column_names(x)
+        self._check_columns(names)
+        x = as_tensor("x", x, self.missing).to(self.mean.device)
         if x.dim() != 2 or x.shape[1] != dim:
             raise InputError(f"x has the shape {tuple(x.shape)}: expected (N, {dim}), the coordinates this GMM was fitted to")
-        if not self.missing and bool(x.isnan().any()):
-            raise InputError("x holds NaN: expected numbers; make the GMM with missing=True to marginalise them")
+        refuse_infinite(x, before, self.missing, names)
         return x
+
+    def _check_columns(self, names: tuple[str, ...] | None) -> None:
+        if names and self.columns and names != self.columns:
+            raise InputError(
+                f"x has the columns {', '.join(names)}: expected {', '.join(self.columns)}, which this GMM was fitted to,"
+                " in this order"
+            )
 
     def _joint_of(self, x: Tensor) -> Callable[[Tensor, Mixture], Tensor]:
         """How log p(x, k) of these points is computed: NaN is marginalised, and far components need deviations."""
@@ -385,15 +400,29 @@ class GMM(nn.Module):
         """The most probable component, `(N, D)` to `(N,)` int64."""
         return self._log_joint(self._points(x)).argmax(-1)
 
-    def bound(self, x: Any, r: Tensor | None = None) -> Bound:
-        """The bound on log p(x) at responsibilities `r` `(N, K)`, `(N,)` each part; by default where it is tight."""
-        x = self._points(x)
-        return em.bound(x, self.mixture, self.responsibilities(x) if r is None else r)
+    def bound(self, x: Any, r: Any = None) -> Bound:
+        """The bound on log p(x) at responsibilities `r` `(N, K)`, `(N,)` each part; by default where it is tight.
+
+        Of missing values it is that on the marginal, as `log_prob` is.
+        """
+        x, p = self._points(x), self.mixture
+        joint = self._log_joint(x)
+        if r is None:
+            return em.bound_of(joint - p.log_weight, p.log_weight, joint.softmax(-1))
+        r = as_tensor("r", r).to(joint)
+        if r.shape != joint.shape or not bool((r >= 0).all()):
+            raise InputError(f"r has the shape {tuple(r.shape)}: expected {tuple(joint.shape)}, numbers of at least 0")
+        return em.bound_of(joint - p.log_weight, p.log_weight, r)
 
     def _total(self, x: Any) -> tuple[float, int]:
         """Sum of log p(x) over points of any kind, and their number."""
-        parts = [(float(self.log_prob(part).double().sum()), len(part)) for part, _ in Points(x).chunks(65536)]
-        return sum(value for value, _ in parts), sum(count for _, count in parts)
+        points, total, count = Points(x, device=self.mean.device, missing=self.missing), 0.0, 0
+        self._check_columns(points.names)
+        for part, _ in points.chunks(65536):
+            part = self._points(part.to(self.mean.device), count)
+            total += float(mixture.log_prob(part, self.mixture, self._joint_of(part)).double().sum())
+            count += len(part)
+        return total, count
 
     def bic(self, x: Any) -> float:
         """Bayesian information criterion, -2 log p(x) + parameters log N (Schwarz 1978); less is better."""
@@ -417,35 +446,41 @@ class GMM(nn.Module):
         noise = random.normal(random.fold(key, "noise"), index, self.mean.shape[1:], torch.float64)
         return mixture.sample(p, uniform, noise)
 
-    def marginal(self, dims: Sequence[int]) -> Mixture:
+    def marginal(self, dims: Sequence[int | str]) -> Mixture:
         """The mixture of the coordinates `dims`, in that order."""
-        p, dims = self.mixture, self._dims(dims)
+        p = self.mixture
         full = p.components.full()
-        return Mixture(p.log_weight, Full(*normal.marginal(normal.Normal(*full), dims)))
+        return Mixture(p.log_weight, Full(*normal.marginal(normal.Normal(*full), self._dims(dims))))
 
-    def conditional(self, dims: Sequence[int], values: Any) -> Mixture:
+    def conditional(self, dims: Sequence[int | str], values: Any) -> Mixture:
         """The mixture of the other coordinates given that `dims` have `values`, `(len(dims),)` or `(N, len(dims))`.
 
         Of N values the result has N as its leading axis. `core.mixture.mean` of it is the regression on `dims`.
         """
         p, dims = self.mixture, self._dims(dims)
-        values = torch.as_tensor(values).to(p.log_weight)
+        values = as_tensor("values", values).to(p.log_weight)
         if values.dim() not in (1, 2) or values.shape[-1] != len(dims) or len(dims) == self.mean.shape[1]:
             raise InputError(
                 f"dims is {dims} and values has the shape {tuple(values.shape)}: expected a value for each of dims, and dims to"
                 f" leave one of {self.mean.shape[1]} coordinates"
             )
+        if not bool(values.isfinite().all()):
+            raise InputError("values holds NaN or an infinite number: expected finite ones; leave out dims that are not known")
         each = values.unsqueeze(-2)  # (..., 1, G) against K components
         full = normal.Normal(*p.components.full())
         log_weight = (p.log_weight + normal.log_density(each, normal.marginal(full, dims))).log_softmax(-1)
         mean, scale_tril = normal.condition(full, dims, each)
         return Mixture(log_weight, Full(mean, scale_tril.expand(*mean.shape, mean.shape[-1])))
 
-    def _dims(self, dims: Sequence[int]) -> list[int]:
-        size = self.mean.shape[1]
-        found = [dim % size for dim in dims if -size <= dim < size]
-        if not found or len(found) != len(dims) or len(set(found)) != len(found):
-            raise InputError(f"dims is {list(dims)}: expected different coordinates of 0..{size - 1}, at least one")
+    def _dims(self, dims: Sequence[int | str]) -> list[int]:
+        """The coordinates, which may be given by the names of a frame's columns."""
+        size, names = self.mean.shape[1], self.columns or ()
+        known: dict[Any, int] = {name: place for place, name in enumerate(names)}
+        asked = [known.get(dim, dim) if isinstance(dim, str) else dim for dim in dims]
+        found = [dim % size for dim in asked if isinstance(dim, int) and -size <= dim < size]
+        if not found or len(found) != len(asked) or len(set(found)) != len(found):
+            by_name = f" or {', '.join(names)}" if names else ""
+            raise InputError(f"dims is {list(dims)}: expected different coordinates of 0..{size - 1}{by_name}, at least one")
         return found
 
     # ---- other libraries ------------------------------------------------------------------------

@@ -4,14 +4,17 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, final
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from jensen.core.errors import InputError
+from jensen.model.arrays import as_array, as_tensor, column_names, is_array
 
 _KEPT = 8192
 """Points kept at random for choosing where to start."""
+
+_LEAST_WEIGHT, _ORDINARY = 1e-300, 300
+"""Weights below are not told from 0; and the greatest may be 2 to plus or minus this as it is."""
 
 _WORKING_SET = {"cpu": 1 << 20}
 """Bytes of a chunk in float64: on a CPU what stays in a core's own cache."""
@@ -44,25 +47,28 @@ class Survey(NamedTuple):
 class Points:
     """`x` in chunks `(n, D)` of float32 or float64 on one device, as often as needed, never held as a whole.
 
-    x: an `(N, D)` tensor, numpy array (memory-mapped ones are read chunk by chunk) or nested list; or an iterable of batches
-        `(n, *event)`, or tuples that begin with one, that can be passed over again and again, such as a DataLoader.
+    x: `(N, D)`: a tensor, numpy array (memory-mapped ones are read chunk by chunk), frame or rows of numbers; or an iterable
+        of batches `(n, *event)`, of tuples that begin with one or of dicts that have one as "x", that can be passed over again
+        and again, such as a DataLoader.
     weights: `(N,)`, for an array.
     device: where batches and arrays go; a tensor stays where it is.
+    missing: read what a masked array masks as NaN, rather than refuse it.
+
+    names: of a frame's columns, or None. unit: a power of two that weights are in units of, 1 unless they are very small or
+    large: then their products would leave the range of float64.
     """
 
-    def __init__(self, x: Any, weights: Any = None, device: torch.device | str = "cpu") -> None:
-        if isinstance(x, list) and not any(isinstance(row, Tensor | np.ndarray) for row in x):
-            x = np.asarray(x)
-        self.array = isinstance(x, Tensor | np.ndarray)
-        if not self.array and (not isinstance(x, Iterable) or isinstance(x, Iterator)):
+    def __init__(self, x: Any, weights: Any = None, device: torch.device | str = "cpu", missing: bool = False) -> None:
+        self.array, self.names, self._missing, self.unit = is_array(x), column_names(x), missing, 1.0
+        if self.array:
+            x = as_array("x", x, missing)
+        elif not isinstance(x, Iterable) or isinstance(x, Iterator | dict | set | str | bytes):
             raise InputError(
-                f"x is a {type(x).__name__}: expected a tensor, a numpy array, or batches that can be read again and again"
-                " (a DataLoader or a list)"
+                f"x is a {type(x).__name__}: expected a tensor, a numpy array, a frame, or batches that can be read again and"
+                " again (a DataLoader or a list)"
             )
         if self.array and (x.ndim != 2 or 0 in x.shape[1:]):
             raise InputError(f"x has the shape {tuple(x.shape)}: expected (N, D), points by coordinates; reshape it")
-        if self.array and not isinstance(x, Tensor) and x.dtype.kind not in "fiub":
-            raise InputError(f"x is an array of {x.dtype}: expected numbers; convert it to float32 or float64")
         self._x = x
         self.device = x.device if isinstance(x, Tensor) else torch.device(device)
         self._weights = None if weights is None else self._checked(weights)
@@ -70,7 +76,7 @@ class Points:
     def _checked(self, weights: Any) -> Tensor:
         if not self.array:
             raise InputError("weights came with batches: expected an array x; give x as one array or memory map")
-        weights = torch.as_tensor(weights).detach().to(self.device, torch.float64)
+        weights = as_tensor("weights", weights).detach().to(self.device, torch.float64)
         if weights.shape != (len(self._x),):
             raise InputError(f"weights has the shape {tuple(weights.shape)}: expected ({len(self._x)},), one for each point")
         if not bool(weights.isfinite().all()) or bool((weights < 0).any()):
@@ -78,27 +84,28 @@ class Points:
             raise InputError(f"weights holds {worst:g}: expected finite numbers of at least 0; remove those points")
         if not bool(weights.any()):
             raise InputError("weights are all 0: expected at least one above 0")
-        return weights
+        most = float(weights.max())
+        if not _LEAST_WEIGHT < most < 1 / _LEAST_WEIGHT:
+            raise InputError(f"weights are at most {most:g}: expected numbers nearer to 1; divide them by their mean")
+        if abs(math.log2(most)) > _ORDINARY:
+            self.unit = 2.0 ** math.floor(math.log2(most))
+        return weights / self.unit
 
     def chunks(self, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Points and weights, at most `size` at a time."""
         if not self.array:
             for batch in self._x:
-                whole = batch[0] if isinstance(batch, tuple | list) else batch
-                yield from ((part, None) for part in self._ready(whole).flatten(1).split(size))
+                yield from ((part, None) for part in self._ready(_points_of(batch)).flatten(1).split(size))
             return
         for start in range(0, len(self._x), size):
             part = slice(start, start + size)
             yield self._ready(self._x[part]), None if self._weights is None else self._weights[part]
 
     def _ready(self, part: Any) -> Tensor:
-        if isinstance(part, np.ndarray):
-            kept = np.float32 if part.dtype.kind == "f" and part.dtype.itemsize <= 4 else np.float64
-            # torch warns of arrays that it must not write to; it does not write, but a copy of a chunk costs nothing.
-            part = torch.from_numpy(np.array(part, kept) if not part.flags.writeable else np.asarray(part, kept))
-        if not part.is_floating_point():
-            part = part.double()
-        return part.detach().to(self.device, torch.float64 if part.dtype == torch.float64 else torch.float32)
+        part = as_tensor("x", part, self._missing).detach()
+        if part.dim() < 2:
+            raise InputError(f"x has a batch of shape {tuple(part.shape)}: expected (n, D), points by coordinates; reshape it")
+        return part.to(self.device, torch.float64 if part.dtype == torch.float64 else torch.float32)
 
     def survey(self, generator: torch.Generator, missing: bool) -> Survey:
         """One pass; refuses points that no mixture can be fitted to."""
@@ -114,7 +121,7 @@ class Points:
             x, seen = x.double(), None
             w = torch.ones_like(x[:, 0]) if w is None else w
             if not bool((w @ x).isfinite().all()):
-                _refuse(x, before, missing)
+                refuse_infinite(x, before, missing, self.names)
                 seen = ~x.isnan()
                 found = found or not bool(seen.all())
             if not bool(w.all()):
@@ -141,6 +148,16 @@ class Points:
         # About one of its own values a constant column is 0 exactly.
         constant = var <= (1e-12 * whole.mean).square()
         return Survey(size, total, dtype, pivot + whole.mean, var, whole.weight == 0, constant, found, kept, kept_weights)
+
+
+def _points_of(batch: Any) -> Any:
+    """The points of what a loader gives: the first of a tuple, or a dict's x."""
+    if isinstance(batch, dict):
+        if "x" not in batch:
+            found = ", ".join(map(str, batch)) or "nothing"
+            raise InputError(f'x gives batches that are dicts of {found}: expected points as "x"; name them so, or give tuples')
+        return batch["x"]
+    return batch[0] if isinstance(batch, tuple | list) and len(batch) else batch
 
 
 class _Part(NamedTuple):
@@ -172,11 +189,17 @@ def _least(keys: Tensor, *values: Tensor) -> list[Tensor]:
     return [part[order.to(part.device)] for part in (keys, *values)]
 
 
-def _refuse(x: Tensor, before: int, missing: bool) -> None:
-    """Say which number is not finite, unless it is a NaN and those are `missing` values."""
+def refuse_infinite(x: Tensor, before: int, missing: bool, names: tuple[str, ...] | None) -> None:
+    """Say which number of `x` `(N, D)` is not finite, unless it is a NaN and those are `missing` values."""
     bad = x.isinf() if missing else ~x.isfinite()
     if bool(bad.any()):
         row, column = bad.nonzero()[0].tolist()
         kind = "NaN" if bool(x[row, column].isnan()) else "an infinite number"
         remedy = "remove or mend those points" + (", or give missing=True to marginalise NaN" if kind == "NaN" else "")
-        raise InputError(f"x holds {kind} in row {before + row}, column {column}: expected finite numbers; {remedy}")
+        place = f"row {before + row}, {column_said(column, names)}"
+        raise InputError(f"x holds {kind} in {place}: expected finite numbers; {remedy}")
+
+
+def column_said(column: int, names: tuple[str, ...] | None) -> str:
+    """A column by its number and, of a frame, its name."""
+    return f"column {column} ({names[column]})" if names and column < len(names) else f"column {column}"

@@ -52,7 +52,8 @@ class MMD(Objective):
             raise InputError("bandwidths is empty: expected at least one number above 0")
         for bandwidth in bandwidths:
             check_number("bandwidths", bandwidth, low=1e-6)
-        self.register_buffer("scales", torch.tensor([float(width) ** 2 for width in bandwidths]), persistent=False)
+        scales = torch.tensor([float(width) ** 2 for width in bandwidths], dtype=torch.float64)
+        self.register_buffer("scales", scales, persistent=False)
 
     def forward(self, inference: Inference, step: Tensor) -> Tensor:
         distortion, rate = inference.bound
@@ -65,7 +66,7 @@ class MMD(Objective):
     def _mmd(self, z: Tensor) -> Tensor:
         """Of this rank's rows `(b, D)`, `()`."""
         everyone = gather_minibatch(z)
-        half, scale = z.shape[1] / 2, self.scales * z.shape[1]  # (H,)
+        half, scale = z.shape[1] / 2, (self.scales * z.shape[1]).to(z.dtype)  # (H,)
         distance = (z[:, None] - everyone).square().sum(-1)  # (b, M)
         kernel = (-0.5 * distance[..., None] / scale).exp()  # (b, M, H)
         # A row's kernel with itself is 1, with no gradient.
