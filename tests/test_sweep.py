@@ -86,12 +86,29 @@ def test_ctrl_c_leaves_a_sweep_that_continues(tmp_path):
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=200)
-    assert process.returncode != 0
+    assert process.returncode == 130
     assert "sweep of 3: 2 interrupted, 1 not started" in said
     for file in saved:
         assert torch.load(file, weights_only=True)["global_step"] > 0
         assert "stopped by SIGTERM" in (file.parents[1] / "train.log").read_text()
         assert not list(file.parents[1].glob("f*ed.json"))
+
+
+def test_ctrl_c_ends_a_sweep_in_turn_with_its_summary(tmp_path):
+    endless = ("trainer.max_steps=1000000", "objective.beta=1,2", "diagnostics=[]")
+    line = [sys.executable, "-m", "jensen.train", "-m", *QUICK, *endless]
+    with subprocess.Popen(
+        line, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        saved = tmp_path / "sweep" / "beta=1" / "checkpoints" / "last.ckpt"
+        while process.poll() is None and not saved.exists():
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=200)
+    assert process.returncode == 130
+    assert "stopped by SIGINT at step" in said
+    assert "sweep of 2: 1 interrupted, 1 not started" in said
+    assert "Traceback" not in said
 
 
 def test_optuna_maximises_and_goes_on(tmp_path):

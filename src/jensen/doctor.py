@@ -4,6 +4,11 @@
 computes, or trains, here with a number that is known without it.
 """
 
+if __name__ == "__main__":
+    from jensen.core import signals
+
+    signals.end_at_interrupt()
+
 import argparse
 import math
 import os
@@ -155,4 +160,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     argparse.ArgumentParser("python -m jensen.doctor", description=__doc__).parse_args()  # it takes none
+    signals.unwind_at_interrupt()
     main()

@@ -1,5 +1,10 @@
 """Writes the codes of a run: `python -m jensen.encode run=RUN out=codes.npz`."""
 
+if __name__ == "__main__":
+    from jensen.core import signals
+
+    signals.end_at_interrupt()
+
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO

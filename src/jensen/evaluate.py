@@ -3,6 +3,11 @@
 python -m jensen.evaluate run=RUN 'diagnostics=[mig_hist20,dci]'        python -m jensen.evaluate codes=codes.npz
 """
 
+if __name__ == "__main__":
+    from jensen.core import signals
+
+    signals.end_at_interrupt()
+
 import math
 import os
 import time

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from jensen.core import signals
 from jensen.core.errors import InputError
 from jensen.core.signals import Stopped
 
@@ -46,7 +47,8 @@ def program(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 with one_sentence():
                     return main(cfg)
             except Stopped as stopped:
-                say(stopped.sentence)
+                if stopped.sentence:
+                    say(stopped.sentence)
                 raise
             except Exception as error:
                 # Of a sweep's jobs Hydra prints nothing but the first error.
@@ -58,6 +60,7 @@ def program(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
         command = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(job)
 
         def called() -> None:
+            signals.unwind_at_interrupt()
             sys.argv[1:] = map(readable, sys.argv[1:])
             command()
 

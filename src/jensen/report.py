@@ -3,6 +3,11 @@
 python -m jensen.report sweep=DIR
 """
 
+if __name__ == "__main__":
+    from jensen.core import signals
+
+    signals.end_at_interrupt()
+
 import math
 import shlex
 from collections.abc import Mapping, Sequence

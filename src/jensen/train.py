@@ -3,13 +3,15 @@
 import sys
 from pathlib import Path
 
-if __name__ == "__main__" and not {"-m", "--multirun"} & {*sys.argv}:
+if __name__ == "__main__":
     import atexit
 
     from jensen.core import signals
 
-    signals.listen()  # the imports below take seconds, and a signal in them must not be lost
-    atexit.register(signals.ignore)
+    signals.end_at_interrupt()
+    if not {"-m", "--multirun"} & {*sys.argv}:
+        signals.listen()  # the imports below take seconds, and a signal in them must not be lost
+        atexit.register(signals.ignore)
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate

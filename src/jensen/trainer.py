@@ -12,18 +12,19 @@ from jensen import elastic, slurm
 from jensen.callbacks.end import End
 from jensen.callbacks.events import Events
 from jensen.callbacks.last import Last
+from jensen.callbacks.preempt import Preempt
 from jensen.core.errors import InputError
 
 
 def make(cfg: DictConfig, folder: Path, end: End) -> Trainer:
-    """A trainer with the callbacks of `cfg`, `end` before them, and those without which a run is not saved.
+    """A trainer with the callbacks of `cfg`, `end` before them, and those without which a run loses work.
 
     Raises:
         InputError: ranks that are not those of the job, or would repeat a sweep; a precision that there is not here.
     """
     logger = instantiate(cfg.logger, save_dir=folder)
     callbacks: list[Callback] = [end, *instantiate(cfg.callbacks).values()]
-    for kind in (Last, Events):
+    for kind in (Last, Events, Preempt):
         if not any(isinstance(each, kind) for each in callbacks):
             callbacks.append(kind())
     slurm.check_tasks()

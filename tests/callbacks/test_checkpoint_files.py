@@ -34,6 +34,17 @@ def test_what_is_saved_is_read(tmp_path):
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["last.ckpt"]
 
 
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_what_is_stopped_amid_a_file_leaves_none(tmp_path, stop):
+    def stopped(file):
+        file.write(b"half")
+        raise stop
+
+    with pytest.raises(stop):
+        write(tmp_path / "codes.npz", stopped)
+    assert not [*tmp_path.iterdir()]
+
+
 def test_a_file_that_is_cut_anywhere_is_refused(tmp_path):
     whole, path = content(SAVED), tmp_path / "last.ckpt"
     for length in range(0, len(whole), 5):

@@ -1,10 +1,13 @@
 """A run that is asked to end ends at a step, and the same command continues as if nothing had been."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +21,14 @@ from jensen.core.signals import Stopped
 from jensen.program import conf_folder
 from jensen.train import train
 
+pytestmark = pytest.mark.usefixtures("_forgotten")
 BEFORE = {number: signal.getsignal(number) for number in signals.ASKING}
+
+
+@pytest.fixture
+def _forgotten():
+    yield
+    signals.forget()
 
 
 class Interrupt(Callback):
@@ -31,8 +41,8 @@ class Interrupt(Callback):
         if not self.validating and trainer.global_step + 1 == self.step:
             os.kill(os.getpid(), self.number)
 
-    def on_validation_batch_start(self, trainer, *_):
-        if self.validating and trainer.global_step == self.step:
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if self.validating and trainer.global_step == self.step and batch_idx == 0:
             os.kill(os.getpid(), self.number)
 
 
@@ -53,12 +63,20 @@ def whole(tmp_path_factory):
 
 
 # amid an epoch of 20 steps, at an epoch's end, where that is and a validation is due, in a validation
-@pytest.mark.parametrize("place", [(7, False), (20, False), (24, False), (12, True)])
-def test_a_preempted_run_equals_an_uninterrupted_one(configure, tmp_path, whole, place):
+@pytest.mark.parametrize(
+    ("place", "number"),
+    [
+        ((7, False), signal.SIGUSR1),
+        ((20, False), signal.SIGINT),
+        ((24, False), signal.SIGUSR1),
+        ((12, True), signal.SIGINT),
+    ],
+)
+def test_a_preempted_run_equals_an_uninterrupted_one(configure, tmp_path, whole, place, number):
     with pytest.raises(Stopped) as stopped:
-        train(interrupted(configure(*QUICK), *place, signal.SIGUSR1), tmp_path)
-    assert stopped.value.code == 128 + signal.SIGUSR1
-    assert f"stopped by SIGUSR1 at step {place[0]};" in stopped.value.sentence
+        train(interrupted(configure(*QUICK), *place, number), tmp_path)
+    assert stopped.value.code == 128 + number
+    assert f"stopped by {number.name} at step {place[0]};" in stopped.value.sentence
     results = train(configure(*QUICK), tmp_path)
     expected, found = weights(whole), weights(tmp_path)
     assert all(torch.equal(expected[key], found[key]) for key in expected)
@@ -75,6 +93,66 @@ def test_a_run_at_its_last_step_is_let_finish(configure, tmp_path):
     finally:
         signals.forget()
     assert max(scalar(tmp_path, "val/elbo")) == 30
+
+
+def test_ctrl_c_after_the_training_ends_and_the_same_command_finishes(configure, tmp_path, whole):
+    shutil.copytree(whole, tmp_path / "run")
+    (tmp_path / "run" / "finished.json").unlink()
+    cfg = configure(*QUICK, "callbacks=[checkpoint]")  # in the validation that is made once more
+    with pytest.raises(Stopped, match="130"):
+        train(interrupted(cfg, 30, True, signal.SIGINT), tmp_path / "run")
+    assert not (tmp_path / "run" / "finished.json").exists()
+    expected = json.loads((whole / "finished.json").read_text())["results"]
+    assert train(configure(*QUICK), tmp_path / "run") == expected
+
+
+HERE = "from jensen.core import signals; import os, signal; "
+
+
+@pytest.mark.parametrize(
+    ("program", "status", "said"),
+    [
+        ("signals.listen(); os.kill(os.getpid(), 2); print(signals.asked())", 0, "once more ends it at once"),
+        ("signals.listen(); os.kill(os.getpid(), 2); os.kill(os.getpid(), 2); print('on')", 130, "once more ends it at once"),
+        ("signals.end_at_interrupt(); os.kill(os.getpid(), 2); print('on')", 130, "jensen: stopped by SIGINT"),
+        (
+            "signals.end_at_interrupt(); signals.unwind_at_interrupt()\n"
+            "try: os.kill(os.getpid(), 2)\nfinally: os.write(1, b'2\\n')",
+            130,
+            "jensen: stopped by SIGINT",
+        ),
+    ],
+)
+def test_the_first_ctrl_c_is_told_and_the_second_ends_at_once(program, status, said):
+    done = subprocess.run([sys.executable, "-c", HERE + program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (status, "2\n" if "2\\n" in program or not status else "")
+    assert said in done.stderr
+    assert len(done.stderr.split("\n")) == 3  # a line break after ^C, the line, the end
+
+
+@pytest.mark.parametrize("command", ["evaluate", "encode", "report", "doctor", "train"])
+def test_ctrl_c_amid_the_imports_is_one_line(tmp_path, command):
+    line = [sys.executable, "-m", f"jensen.{command}", *(["-m"] if command == "train" else [])]
+    with subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        handled = 1 << (signal.SIGINT - 1)
+        while not int(caught(process.pid), 16) & handled or not loads_torch(process.pid):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert (out, err) == ("", "\njensen: stopped by SIGINT\n")
+    assert not [*tmp_path.iterdir()]
+
+
+def caught(process):
+    """The mask of signals that it handles."""
+    (line,) = [line for line in Path(f"/proc/{process}/status").read_text().splitlines() if line.startswith("SigCgt")]
+    return line.split()[1]
+
+
+def loads_torch(process):
+    """Whether it is past the handlers of before, amid the imports that take seconds."""
+    return "numpy" in Path(f"/proc/{process}/maps").read_text()
 
 
 def test_a_signal_before_the_first_step_is_not_lost(tmp_path):

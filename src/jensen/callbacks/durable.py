@@ -39,7 +39,7 @@ def write(path: Path, content: Callable[[Any], object]) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
         sync(path.parent)
-    except Exception as error:  # of torch.save a full disk is a RuntimeError
+    except BaseException as error:  # of torch.save a full disk is a RuntimeError; Ctrl-C is none of Exception
         with suppress(OSError):  # it may not be removed from where it could not be made
             partial.unlink()
         if not isinstance(error, OSError):

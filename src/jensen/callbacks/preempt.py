@@ -53,8 +53,30 @@ class Preempt(Checkpoint):
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._leave_if_asked(trainer, save=False)  # `Last` just did
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn != "fit":
+            self._hear()
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if trainer.state.fn != "fit":
+            self._leave_at_interrupt(trainer)
+
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._hear()
+
+    def on_test_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._leave_at_interrupt(trainer)
+
+    def _leave_at_interrupt(self, trainer: Trainer) -> None:
+        """After the training only a person stops a run, of one rank: all is saved but the last numbers."""
+        if signals.asked() == signal.SIGINT and self._group is None:
+            signals.forget()
+            sentence = f"stopped by SIGINT after step {trainer.global_step}, its last; the same command finishes it"
+            raise Stopped(sentence, 128 + signal.SIGINT)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self.teardown(trainer, pl_module, "")
