@@ -41,6 +41,12 @@ OVERRIDES = (
     "+trainer.enable_progress_bar=false",
     *("+schedule@algorithm.lr_scale=linear", "algorithm.lr_scale.steps=30", "algorithm.lr_scale.end=0.1"),
 )
+EM = (
+    *("algorithm=em", "data=blobs", "data.size=600", "data.validation=60", "data.batch_size=128", "model.components=4"),
+    *("trainer.accelerator=cpu", "trainer.max_steps=40", "algorithm.tolerance=0", "trainer.log_every_n_steps=1"),
+    *("callbacks=[checkpoint,diagnose]", "callbacks.last.seconds=0", "callbacks.last.share=1e9"),
+    "+trainer.enable_progress_bar=false",
+)
 MIXTURE = ("model/prior=mixture", "model.prior.components=4", "model.prior.warmup=5")
 CASES = {
     "plain": (),
@@ -50,9 +56,19 @@ CASES = {
     "factor": ("objective=factor", "objective.hidden=[8]"),
     "accumulation": ("trainer.accumulate_grad_batches=3", *MIXTURE),
     "two workers": ("data.workers=2",),
+    "64-true": ("trainer.precision=64-true", *MIXTURE),
+    "EM": ("trainer.check_val_every_n_epoch=7", "model.components=9", "model.max_iter=0"),
+    "EM 64-true": ("trainer.check_val_every_n_epoch=7", "trainer.precision=64-true"),
+    "stepwise EM": ("algorithm=stepwise_em", "trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=15"),
     "two ranks": ("trainer=ddp", "trainer.devices=2", *MIXTURE),
     "the command": (),
 }
+
+
+def overrides(case: str) -> tuple[str, ...]:
+    return (*(EM if "EM" in case else OVERRIDES), *CASES[case])
+
+
 PATIENCE, ALONE = 120.0, 10.0
 """Seconds that a run has to end, and a rank that lost the other, before it is killed too, as a launcher would."""
 
@@ -62,7 +78,7 @@ Process = multiprocessing.Process | subprocess.Popen
 def start(case: str, folder: Path, log: TextIO) -> list[Process]:
     """The processes of a run, its ranks, just begun."""
     if case == "the command":
-        line = [sys.executable, "-m", "jensen.train", *OVERRIDES, *CASES[case], f"hydra.run.dir={folder}"]
+        line = [sys.executable, "-m", "jensen.train", *overrides(case), f"hydra.run.dir={folder}"]
         return [subprocess.Popen(line, stdout=log, stderr=log)]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -84,7 +100,7 @@ def _train(case: str, folder: Path, log: TextIO, rank: int, world: int, port: in
         os.environ.update({name: str(value) for name, value in rendezvous.items()})
         rank_zero_only.rank = rank
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        cfg = compose("train", [*OVERRIDES, *CASES[case]])
+        cfg = compose("train", [*overrides(case)])
     train(cfg, folder)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from pytorch_lightning import Callback
-from resume import differences, records
+from resume import differences, equal, records
 from tiny import TINY
 
 from jensen.core.errors import InputError
@@ -106,6 +106,76 @@ def test_a_run_that_was_stopped_equals_one_that_was_not(configure, tmp_path, who
         train(configure(*RUN, *overrides), tmp_path / "parts")
     train(configure(*RUN, *overrides), tmp_path / "parts")
     assert differences(whole(overrides), tmp_path / "parts") == []
+
+
+EM = (
+    *("algorithm=em", "data=blobs", "data.size=600", "data.validation=60", "data.batch_size=256", "model.components=2"),
+    *("trainer.accelerator=cpu", "trainer.max_steps=24", "algorithm.tolerance=0", "trainer.log_every_n_steps=1"),
+    *("callbacks=[checkpoint]", "diagnostics=[]", "callbacks.last.seconds=0", "callbacks.last.share=1e9"),
+    *("+trainer.enable_progress_bar=false", "trainer.check_val_every_n_epoch=5", "model.restarts=1"),
+)
+BY_EPOCHS = (
+    *RUN,
+    "diagnostics=[]",
+    "trainer.check_val_every_n_epoch=2",
+    "trainer.val_check_interval=1.0",
+    "data.batch_size=60",
+)
+
+
+# saved at a step, or after its validation, which here is at every fifth, at an epoch's end
+@pytest.mark.parametrize(
+    ("overrides", "stops"),
+    [
+        (EM, (7, 14)),
+        (EM, (6, 11, 17)),  # each just after a validation
+        ((*EM, "trainer.precision=64-true"), (6, 14)),
+        ((*EM, "algorithm=stepwise_em", "trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=5"), (3, 11, 14)),
+        (BY_EPOCHS, (5, 13, 17)),  # 4 steps an epoch: after the end of one, each
+        ((*BY_EPOCHS, "trainer.max_steps=-1", "trainer.max_epochs=7", "algorithm.lr_scale.steps=20"), (5, 9, 13)),
+        ((*RUN, "trainer.precision=64-true", *MIXTURE), (7, 21, 26)),
+    ],
+)
+def test_a_run_that_was_stopped_again_and_again_equals_one_that_was_not(configure, tmp_path, stop, overrides, stops):
+    train(configure(*overrides), tmp_path / "whole")
+    for step in stops:
+        stop("on_train_batch_end", step)
+        with pytest.raises(StoppedError):
+            train(configure(*overrides), tmp_path / "parts")
+    train(configure(*overrides), tmp_path / "parts")
+    assert differences(tmp_path / "whole", tmp_path / "parts") == []
+    if "algorithm=em" in overrides and "algorithm=stepwise_em" not in overrides:
+        validated = [step for tag, step, _ in records(tmp_path / "parts") if tag == "val/elbo"]
+        assert validated == [5, 10, 15, 20, 24]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "every"), [(EM, 5), ((*BY_EPOCHS, "trainer.max_steps=24", "~algorithm.lr_scale", "+algorithm.lr_scale=1"), 8)]
+)
+def test_a_run_that_is_trained_longer_equals_one_that_was_so_from_the_start(configure, tmp_path, overrides, every):
+    """Its last steps, which were validated because they were, are amid the interval."""
+    train(configure(*overrides), tmp_path / "whole")
+    for steps in (4, 7, 12, 13, 24):
+        train(configure(*overrides, f"trainer.max_steps={steps}"), tmp_path / "parts")
+    saved = [torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("whole", "parts")]
+    assert all(equal(saved[0][key], saved[1][key]) for key in ("state_dict", "optimizer_states", "global_step", "epoch"))
+    validated = [step for tag, step, _ in records(tmp_path / "parts") if tag == "val/elbo"]
+    assert validated == sorted({4, 7, 12, 13, 24, *range(every, 25, every)})
+
+
+def test_a_continued_mixture_knows_which_components_were_seeded_anew(configure, tmp_path, stop, monkeypatch):
+    """They are no more than three times each: without the count, the rest of a run would seed as often again."""
+    monkeypatch.setattr("jensen.algorithm.em._LOOK", 2)
+    monkeypatch.setattr("jensen.algorithm.em.lost", lambda *_: [(0, 0, "collapsed")])
+    train(configure(*EM), tmp_path / "whole")
+    for step in (9, 15):
+        stop("on_train_batch_end", step)
+        with pytest.raises(StoppedError):
+            train(configure(*EM), tmp_path / "parts")
+    train(configure(*EM), tmp_path / "parts")
+    assert differences(tmp_path / "whole", tmp_path / "parts") == []
+    saved = torch.load(tmp_path / "parts" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert [step for step, *_ in saved["reseeded"]] == [2, 4, 6, 8, 10, 12]
 
 
 def test_validations_are_counted_in_optimiser_steps_and_each_step_is_logged_once(configure, tmp_path):

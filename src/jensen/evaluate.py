@@ -35,7 +35,7 @@ from jensen.data.module import DataModule
 from jensen.diagnostics.snapshot import Diagnostic, Results, Snapshot
 from jensen.program import program, quieten, say
 from jensen.record import get_json, numbers, put_scores
-from jensen.run import configuration, restored
+from jensen.run import configuration, is_double, restored
 from jensen.targets import build
 
 SPLITS = ("validation", "test", "train")
@@ -77,11 +77,13 @@ def on_run(
     ended = get_json(run.expanduser() / "finished.json").get("step", step)
     if checkpoint == "last" and ended != step:
         say(f"{run}/finished.json says step {ended} and last.ckpt holds step {step}: the command that trained it mends that")
-    data = build(configuration(run), "data", DataModule, trust)
+    cfg = configuration(run)
+    data = build(cfg, "data", DataModule, trust)
     data.evaluated = split
     trainer = Trainer(
         accelerator="auto",
         devices=1,
+        precision="64-true" if is_double(cfg) else "32-true",
         logger=False,
         callbacks=[
             Diagnose(diagnostics, on_encoded=lambda count, seconds: say(f"encoded {count:,} examples in {seconds:.1f} s"))

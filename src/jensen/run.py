@@ -10,6 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from torch import Tensor
+from torch.nn import Module
 
 from jensen.callbacks.durable import read
 from jensen.callbacks.events import rewind
@@ -110,8 +112,11 @@ def restored(run: str | Path, checkpoint: str = "last", trust: str | Sequence[st
     Raises:
         InputError: as above, or the checkpoint is of another configuration.
     """
-    algorithm = build(configuration(run), "algorithm", LightningModule, trust)
+    cfg = configuration(run)
+    algorithm = build(cfg, "algorithm", LightningModule, trust)
     saved = state(run, checkpoint)
+    if is_double(cfg):
+        algorithm.double()
     try:
         algorithm.load_state_dict(saved["state_dict"])
     except (KeyError, RuntimeError, TypeError) as error:
@@ -123,7 +128,23 @@ def restored(run: str | Path, checkpoint: str = "last", trust: str | Sequence[st
 
 
 def load(run: str | Path, checkpoint: str = "last", trust: str | Sequence[str] = ()) -> VAE:
-    """The trained model of a run: `jensen.load("runs/...").encode(x)`; one of your own code with `trust="my"`."""
+    """The trained model of a run: `jensen.load("runs/...").encode(x)`; one of your own code with `trust="my"`.
+
+    Of `trainer.precision=64-true` it computes in float64.
+    """
     algorithm: Any = restored(run, checkpoint, trust)[0]
     model: VAE = algorithm.model
+    for network in filter(None, (getattr(model, name, None) for name in ("encoder", "decoder"))):
+        if is_double(configuration(run)):
+            network.register_forward_pre_hook(_as_double)
     return model
+
+
+def is_double(cfg: DictConfig) -> bool:
+    """Whether the run computes in float64."""
+    return str(OmegaConf.select(cfg, "trainer.precision")) == "64-true"
+
+
+def _as_double(network: Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """What a model of float64 is given in float32."""
+    return tuple(each.double() for each in given)

@@ -1,5 +1,6 @@
 """EM as a Lightning algorithm: the same maximum as GMM.fit and as scikit-learn, whatever the batches, ranks and stops."""
 
+import json
 import math
 import os
 import subprocess
@@ -68,6 +69,23 @@ def test_it_ends_where_scikit_learn_ends_from_the_same_start(configure, tmp_path
     assert torch.allclose(last["log_weight"].exp(), torch.tensor(peer.weights_), atol=1e-9)
     assert torch.allclose(last["mean"], torch.tensor(peer.means_), atol=1e-8)
     assert results["val/elbo"] == pytest.approx(peer.score(held_out), abs=1e-7)
+
+
+def test_without_a_tolerance_it_goes_to_its_last_step(configure, tmp_path, monkeypatch):
+    """At the maximum an M-step gains a rounding error, of either sign; here it loses one each time."""
+    remember = EM._remember
+
+    def higher(self, seen, objective=None):
+        remember(self, seen, objective)
+        self._state["objective"] = self._state["objective"] + 1e-9
+
+    monkeypatch.setattr(EM, "_remember", higher)
+    cfg = configure(*QUICK, *NO_PICTURES, "model.components=1", "trainer.max_steps=12", "algorithm.tolerance=0")
+    train(cfg, tmp_path / "none")
+    assert json.loads((tmp_path / "none" / "finished.json").read_text())["step"] == 12
+    train(configure(*QUICK, *NO_PICTURES, "model.components=1", "trainer.max_steps=12"), tmp_path / "some")
+    marker = json.loads((tmp_path / "some" / "finished.json").read_text())
+    assert (marker["step"] < 12, marker["why"]) == (True, "algorithm.tolerance")
 
 
 def test_what_it_says_of_each_iteration(configure, tmp_path):

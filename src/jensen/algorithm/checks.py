@@ -10,13 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from jensen.core.bound import Inference
-from jensen.core.errors import InputError
+from jensen.core.errors import InputError, check_choice
 from jensen.core.family import is_standard
 from jensen.core.gaussian import Gaussian
 from jensen.model.vae import VAE
 from jensen.objective.objective import Objective
 
 T = TypeVar("T")
+PRECISIONS = ("32-true", "64-true", "16-mixed", "bf16-mixed")
+"""Of networks; parameters and data are float32, or float64, and no density or divergence is less."""
+
+
+def check_precision(precision: object) -> None:
+    """Refuse parameters of half precision."""
+    check_choice("trainer.precision", precision, PRECISIONS)
 
 
 def check_stated(parts: dict[str, nn.Module], latent_dim: int, x_shape: tuple[int, ...]) -> None:

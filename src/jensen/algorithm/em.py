@@ -10,6 +10,7 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from jensen.algorithm.checks import check_precision
 from jensen.core.ascent import Reseed, lost, reseed
 from jensen.core.batch import Batch
 from jensen.core.bound import Bound, Inference
@@ -100,12 +101,17 @@ class EM(LightningModule):
         self.register_buffer("origin", survey.mean.to(survey.dtype), persistent=False)
         self.register_buffer("variance", survey.var, persistent=False)
 
+    def configure_model(self) -> None:
+        """Lightning would convert it after it has loaded a checkpoint, and so load float64 into float32."""
+        self.trainer.precision_plugin.convert_module(self)
+
     def configure_optimizers(self) -> Optimizer:
         p = self.model.mixture
         return Maximise([p.log_weight, *p.components])
 
     def on_fit_start(self) -> None:
         data, trainer = self.trainer.datamodule, self.trainer
+        check_precision(trainer.precision)
         self.size = data.train_size
         data.check_values(self._check)
         if self.decay is None and (
@@ -164,8 +170,9 @@ class EM(LightningModule):
         step, p = self.global_step, shift(self.model.mixture, -self.origin.double())
         prior = self.model.prior_of(self.variance, self.origin, shared=True)
         objective = seen.log_likelihood + log_prior(p, prior)
-        done = (
+        done = (  # rounding loses nats too, which is no end where no tolerance is set
             self.decay is None
+            and self.tolerance > 0
             and bool(self._state)
             and (objective - self._state["objective"]).item() < self.tolerance * self.size
         )
@@ -199,6 +206,12 @@ class EM(LightningModule):
             logger.warning("component %d was %s after step %d and was seeded anew", event.component, event.reason, step)
         one = reseed(one, events, torch.Generator().manual_seed(fold(self.model.seed, "reseed", step) % (1 << 63)))
         return Mixture(one.log_weight[0], type(p.components)(*(value[0] for value in one.components))), True
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["reseeded"] = [tuple(event) for event in self.reseeded]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.reseeded = [Reseed(*event) for event in checkpoint.get("reseeded", [])]
 
     def _expect(self, x: Tensor) -> Statistics:
         """The E-step of some examples, about the origin."""

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from jensen.algorithm.checks import check_objective, check_shapes, check_stated
+from jensen.algorithm.checks import check_objective, check_precision, check_shapes, check_stated
 from jensen.algorithm.finite import FirstSteps, first_module, not_finite, record
 from jensen.core.batch import Batch
 from jensen.core.bound import Bound, Inference
@@ -42,8 +42,6 @@ from jensen.objective.objective import Objective
 
 TERMS = ("loss", "elbo", "distortion", "rate")
 NON_FINITE = ("stop", "skip")
-PRECISIONS = ("32-true", "64-true", "16-mixed", "bf16-mixed")
-"""Of networks; parameters and data are float32, or float64, and no density or divergence is less."""
 MakeOptimizer = Callable[[Iterable[dict[str, Any]]], Optimizer]
 
 
@@ -160,7 +158,8 @@ class Gradient(LightningModule):
         latent_rate = model.prior.latent_rate(inference.posterior)
 
         def draw(count: int) -> Tensor:
-            return model.prior.sample(fold(0, "samples"), torch.arange(count, device=self.device), model.latent_dim)
+            z = model.prior.sample(fold(0, "samples"), torch.arange(count, device=self.device), model.latent_dim)
+            return z.to(self.dtype)
 
         return Snapshot(
             bound=inference.bound,
@@ -225,6 +224,10 @@ class Gradient(LightningModule):
         for logger in self.loggers:
             logger.log_metrics({f"{tag}/{name}": value for name, value in terms.items()}, self.global_step)
 
+    def configure_model(self) -> None:
+        """Lightning would convert it after it has loaded a checkpoint, and so load float64 into float32."""
+        self.trainer.precision_plugin.convert_module(self)
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         groups: list[dict[str, Any]] = [{"params": [*self.model.parameters()]}]
         if own := [*self.objective.parameters()]:
@@ -242,7 +245,7 @@ class Gradient(LightningModule):
     def on_fit_start(self) -> None:
         """Refuses what could only fail, or mislead, later."""
         trainer, self._fitting = self.trainer, True
-        check_choice("trainer.precision", trainer.precision, PRECISIONS)
+        check_precision(trainer.precision)
         if not trainer.datamodule.shuffle:
             raise InputError("data.shuffle is false: expected true, since training by gradient is continued amid an epoch")
         steps = trainer.estimated_stepping_batches

@@ -35,6 +35,7 @@ class End(Checkpoint):
         self.reason = ""
         self.validated = -1
         self._asked = self._leaving = False
+        self._interval = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.reason in (STEPS, EPOCHS, TIME):  # as the configuration now says, which may have been raised
@@ -42,9 +43,25 @@ class End(Checkpoint):
         if self.reason:
             _stop(trainer)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A run that goes on from the last step of a shorter one goes on with the next epoch, where that step ended one.
+
+        By its interval alone no validation was due there, and Lightning would take one more batch into the old epoch.
+        """
+        ended = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        if trainer.check_val_every_n_epoch is not None and ended and self.validated == trainer.global_step > 0:
+            self._interval = trainer.check_val_every_n_epoch
+            trainer.check_val_every_n_epoch = 1
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._interval:
+            trainer.check_val_every_n_epoch = self._interval
+            self._interval = 0
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
         if self._leaving:
             raise _time_up(trainer)
+        _count_epochs(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
@@ -127,6 +144,17 @@ def why(trainer: Trainer, epochs: int) -> str:
     if ended_by := getattr(trainer.lightning_module, "ended_by", ""):
         return str(ended_by)
     return TIME if any((timer.time_remaining() or 0) <= 0 for timer in _timers(trainer)) else "a callback"
+
+
+def _count_epochs(trainer: Trainer) -> None:
+    """Lightning's count of epochs falls behind with each continuation at an epoch's end; that of batches does not."""
+    loop = trainer.fit_loop
+    if loop.max_batches == float("inf"):
+        return
+    finished = int(loop.epoch_loop.total_batch_idx // loop.max_batches)
+    for progress in (loop.epoch_progress.total, loop.epoch_progress.current):
+        progress.ready = progress.started = finished + 1
+        progress.processed = progress.completed = finished
 
 
 def _stop(trainer: Trainer) -> None:
