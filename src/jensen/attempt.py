@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from jensen.core.errors import InputError
 from jensen.data.module import DataModule
-from jensen.identity import difference, fingerprint, identity
+from jensen.identity import difference, fingerprint, identity, written
 from jensen.program import FULL, explain, leads, say
 from jensen.record import get_json, put, put_json, put_scores
 from jensen.run import configuration, saved_step
@@ -83,7 +83,8 @@ class Attempt:
     def fail(self, error: Exception) -> None:
         if self.leads:
             with suppress(InputError):  # a full disk may be why; the error itself is what is to be seen
-                put_json(self.folder / FAILED, {"identity": self.mark["identity"], "error": first_line(error)})
+                mark = {"identity": self.mark["identity"], "configuration": written(self.cfg)}
+                put_json(self.folder / FAILED, mark | {"error": first_line(error)})
 
 
 @contextmanager
@@ -144,7 +145,9 @@ def first_line(error: BaseException) -> str:
 def standing(folder: Path, cfg: DictConfig, data: Callable[[], str]) -> Standing:
     """What a folder is to the run that `cfg` configures; `data` gives the data's fingerprint, and is asked if it matters."""
     mine = identity(cfg)
-    failed = get_json(folder / FAILED).get("identity") == mine
+    failure = get_json(folder / FAILED)
+    # A key without effect on the numbers may be what it failed by: changed, it is to be tried again.
+    failed = failure.get("identity") == mine and failure.get("configuration", written(cfg)) == written(cfg)
     if not _holds_training(folder):
         return "failed" if failed else "new"
     try:

@@ -55,6 +55,11 @@ def identity(cfg: DictConfig) -> str:
     return hashlib.sha256(json.dumps(affecting(cfg), sort_keys=True, default=str).encode()).hexdigest()
 
 
+def written(cfg: DictConfig) -> str:
+    """SHA-256 of the whole configuration as it is written, keys without effect too."""
+    return hashlib.sha256(json.dumps(OmegaConf.to_container(cfg), sort_keys=True, default=str).encode()).hexdigest()
+
+
 def difference(there: DictConfig, here: DictConfig) -> str:
     """The first key in which a run that is being continued may not differ, with both values; empty if there is none."""
     old, new = affecting(there), affecting(here)

@@ -6,8 +6,10 @@ from pathlib import Path
 if __name__ == "__main__":
     import atexit
 
+    from jensen import tether
     from jensen.core import signals
 
+    tether.hold()  # the imports below take seconds, in which the sweep that started this may end
     signals.end_at_interrupt()
     if not {"-m", "--multirun"} & {*sys.argv}:
         signals.listen()  # the imports below take seconds, and a signal in them must not be lost
@@ -18,9 +20,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer, seed_everything
 
-from jensen import naming, record, settings, tether
+from jensen import naming, record, settings
 from jensen.attempt import attempt
 from jensen.callbacks.end import End, TimeUpError
+from jensen.callbacks.events import go_after
 from jensen.core.errors import InputError, check_choice
 from jensen.program import program, quieten, say
 from jensen.run import resume_from
@@ -46,6 +49,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
         end = End()
         trainer = make(cfg, folder, end)
         checkpoint = resume_from(folder)
+        go_after(folder)
         say(f"{'continuing' if checkpoint else 'training'} in {folder}")
         try:
             trainer.fit(algorithm, data, ckpt_path=checkpoint, weights_only=True)
@@ -100,5 +104,4 @@ def main(cfg: DictConfig) -> float | None:
 
 naming.register()
 if __name__ == "__main__":
-    tether.hold()
     main()

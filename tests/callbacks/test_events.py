@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from pytorch_lightning.loggers import TensorBoardLogger
 from resume import records
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
-from jensen.callbacks.events import Events, rewind
+from jensen.callbacks import events
+from jensen.callbacks.events import Events, go_after, rewind
 
 
 @pytest.fixture
@@ -66,3 +68,19 @@ def test_a_file_that_is_shorter_than_it_was_is_left_alone(logger, tmp_path):
 
 def test_other_ranks_know_no_files(logger):
     assert checkpoint(logger, rank=1) == {}
+
+
+def test_files_of_a_clock_that_was_set_back_come_after_those_of_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(events.event_file_writer, "time", events.event_file_writer.time)
+    ahead = tmp_path / "events.out.tfevents.9000000000.here.1.0.train"
+    with SummaryWriter(str(tmp_path), filename_suffix=".train") as writer:
+        writer.add_scalar("loss", 0.0, 0)
+    next(tmp_path.iterdir()).rename(ahead)
+    go_after(tmp_path)
+    with SummaryWriter(str(tmp_path), filename_suffix=".train") as writer:
+        writer.add_scalar("loss", 1.0, 1)
+    first, second = sorted(tmp_path.iterdir())
+    assert (first, second.name.split(".")[3]) == (ahead, "9000000001")
+    accumulator = EventAccumulator(str(tmp_path))
+    accumulator.Reload()
+    assert [event.step for event in accumulator.Scalars("loss")] == [0, 1]

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from jensen.core.errors import InputError
 from jensen.launch import optuna, processes, slurm
 from jensen.launch.sweep import Job
+from jensen.tether import TETHERED
 
 SLOTS = {
     ((), 1, None): [None],
@@ -198,3 +199,18 @@ def test_a_missing_extra_is_one_sentence(monkeypatch):
         InputError, match=r"hydra/sweeper=maximise needs .*: expected hydra-optuna-sweeper; pip install 'jensen\[optuna\]'"
     ):
         optuna.sweeper({})
+
+
+def test_a_job_ends_with_its_sweep_amid_its_imports(tmp_path):
+    """Its first import of another package never ends here."""
+    (tmp_path / "hydra").mkdir()
+    (tmp_path / "hydra" / "__init__.py").write_text("import time; time.sleep(1000)")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    line = [sys.executable, "-m", "jensen.train"]
+    environment = os.environ | {TETHERED: "1", "PYTHONPATH": path}
+    with subprocess.Popen(line, stdin=subprocess.PIPE, env=environment, process_group=0) as process:
+        process.stdin.close()
+        try:
+            assert process.wait(60) == -signal.SIGKILL
+        finally:
+            process.kill()

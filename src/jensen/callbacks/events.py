@@ -1,11 +1,13 @@
 """TensorBoard's event files as a function of the checkpoint: however often a run is killed, no record is missing or twice."""
 
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
+from tensorboard.summary.writer import event_file_writer
 
 from jensen.callbacks.diagnose import writers
 from jensen.callbacks.durable import sync
@@ -32,6 +34,25 @@ class Events(Callback):
 
 def files(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"events.out.tfevents.*{SUFFIX}"))
+
+
+class _Clock:
+    """`time`, set forward where it would begin before `first` seconds."""
+
+    def __init__(self, first: float) -> None:
+        self.ahead = max(0.0, first - time.time())
+
+    def time(self) -> float:
+        return time.time() + self.ahead
+
+
+def go_after(folder: Path) -> None:
+    """Gives event files from now on names after those in `folder`, also where the clock was set back.
+
+    TensorBoard reads files by the time in their names: steps of a later attempt would come first, and be dropped.
+    """
+    times = [file.name.split(".")[3] for file in files(folder)]
+    event_file_writer.time = _Clock(max((int(each) + 1 for each in times if each.isdecimal()), default=0))
 
 
 def rewind(folder: Path, sizes: Mapping[str, int]) -> None:
