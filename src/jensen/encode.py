@@ -50,7 +50,7 @@ def main(cfg: DictConfig) -> None:
         raise InputError("run is not set: expected run=FOLDER, the folder of a run")
     check_path("out", cfg.out)
     encode = {"encode": lambda snapshot: write_codes(snapshot, Path(cfg.out))}
-    on_run(Path(str(cfg.run)), cfg.split, cfg.checkpoint, encode, cfg.trust)
+    on_run(Path(str(cfg.run)), cfg.split, cfg.checkpoint, encode, cfg.trust, cfg.download)
 
 
 if __name__ == "__main__":

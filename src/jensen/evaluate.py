@@ -26,11 +26,13 @@ from torch.utils.tensorboard import SummaryWriter
 
 from jensen.callbacks.diagnose import Diagnose, write
 from jensen.core.bound import Bound
-from jensen.core.errors import InputError, check_choice
+from jensen.core.errors import InputError, check_choice, check_flag
 from jensen.core.gaussian import STANDARD, Gaussian, kl, sample, standard
+from jensen.core.memory import Fitting
 from jensen.data.arrays import arrays as inside
 from jensen.data.arrays import in_words
 from jensen.data.codes import read
+from jensen.data.downloads import downloads
 from jensen.data.module import DataModule
 from jensen.diagnostics.snapshot import Diagnostic, Results, Snapshot
 from jensen.program import program, quieten, say
@@ -65,13 +67,23 @@ class Recorded:
 
 
 def on_run(
-    run: Path, split: str, checkpoint: str, diagnostics: Mapping[str, Diagnostic], trust: str | Sequence[str] = ()
+    run: Path,
+    split: str,
+    checkpoint: str,
+    diagnostics: Mapping[str, Diagnostic],
+    trust: str | Sequence[str] = (),
+    download: bool = False,
 ) -> dict[str, Any]:
     """Encodes a split of the run's data once and runs the diagnostics on it; what they were run on.
 
-    `trust` names modules of yours that the run is made of (`targets.build`).
+    Nothing is written but the cache of the data.
+
+    Args:
+        trust: modules of yours that the run is made of (`targets.build`).
+        download: whether data may be fetched where the run's configuration says so and they are missing.
     """
     check_choice("split", split, SPLITS)
+    check_flag("download", download)
     quieten()
     algorithm, step = restored(run, checkpoint, trust)
     ended = get_json(run.expanduser() / "finished.json").get("step", step)
@@ -79,7 +91,11 @@ def on_run(
         say(f"{run}/finished.json says step {ended} and last.ckpt holds step {step}: the command that trained it mends that")
     cfg = configuration(run)
     data = build(cfg, "data", DataModule, trust)
-    data.evaluated = split
+    # How data are served is this machine's, and not the folder's, to say.
+    data.workers, data.device, data.evaluated = 0, "auto", split
+    with downloads(download), Fitting("data of the run"):
+        data.prepare_data()
+        data.show(1)
     trainer = Trainer(
         accelerator="auto",
         devices=1,
@@ -175,7 +191,7 @@ def main(cfg: DictConfig) -> None:
     recorded = {name: Recorded(name, diagnostic) for name, diagnostic in instantiate(cfg.diagnostics).items()}
     if cfg.run is not None:
         subject = Path(str(cfg.run))
-        entry = on_run(subject, cfg.split, cfg.checkpoint, recorded, cfg.trust)
+        entry = on_run(subject, cfg.split, cfg.checkpoint, recorded, cfg.trust, cfg.download)
         out = subject / "scores.json"
         if os.access(subject, os.W_OK):
             with SummaryWriter(str(subject)) as writer:

@@ -16,6 +16,8 @@ from jensen.diagnostics.snapshot import Embedding, Results
 
 _LISTED = 1000
 """Numbers of an array that scores.json still lists."""
+_LARGEST = 1 << 24
+"""Bytes of a record that is read."""
 
 
 def put(path: Path, text: str) -> None:
@@ -31,10 +33,12 @@ def put_json(path: Path, entry: dict[str, Any]) -> None:
 
 
 def get_json(path: Path) -> dict[str, Any]:
-    """Empty where there is no such file, or one that is cut short."""
+    """Empty where there is no such file, or one that is cut short, or that no run wrote: nested deep, or of many megabytes."""
     try:
+        if not path.is_file() or path.stat().st_size > _LARGEST:
+            return {}
         entry = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return entry if isinstance(entry, dict) else {}
 

@@ -23,8 +23,8 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from jensen.attempt import DATA, FAILED, FINISHED
-from jensen.callbacks.durable import write
-from jensen.core.errors import InputError
+from jensen.callbacks.durable import within, write
+from jensen.core.errors import InputError, check_seed
 from jensen.core.gaussian import LOG_2PI
 from jensen.core.random import fold, permutation
 from jensen.diagnostics.snapshot import Results, Snapshot
@@ -34,11 +34,11 @@ from jensen.evaluate import on_run
 from jensen.identity import LOCATION, has_effect
 from jensen.program import program, say
 from jensen.record import get_json, put
-from jensen.run import configuration, saved_step
+from jensen.run import configuration, read_yaml, saved_step
 from jensen.scores import udr
 from jensen.sweep_report import figures
 from jensen.sweep_report.choice import Choice, choose
-from jensen.sweep_report.sweep import Run, Sweep, Whole, flat, grouped, shown, told_apart
+from jensen.sweep_report.sweep import Run, Sweep, Whole, flat, grouped, odd, shown, told_apart
 from jensen.sweep_report.table import (
     UDR,
     Values,
@@ -51,6 +51,7 @@ from jensen.sweep_report.table import (
     tables,
     title,
 )
+from jensen.sweep_report.text import code, one_line, plain
 
 SAME = ("data.source._target_", "data.x_shape", "data.factors")
 """Keys that runs must share for their numbers to be comparable."""
@@ -80,11 +81,12 @@ def read(folder: Path) -> Sweep:
         name = str(place.relative_to(folder))
         try:
             run = _read_run(place, name)
-        except _LeftOutError as reason:
+            experiment = _experiment(place, run)
+        except (_LeftOutError, InputError) as reason:
             left_out[name] = str(reason)
             continue
         runs.append(run)
-        experiments.setdefault(_experiment(place, run), name)
+        experiments.setdefault(experiment, name)
     if not runs:
         first, why = next(iter(left_out.items()))
         raise InputError(f"sweep={folder} has no finished run among {len(places)} ({first}: {why}): expected at least one")
@@ -111,30 +113,39 @@ def _read_run(place: Path, name: str) -> Run:
     saved = saved_step(place)
     if saved not in (None, finished.get("step", saved)):  # a folder may be copied without its checkpoints
         raise _LeftOutError(f"its last.ckpt holds step {saved} of {finished['step']}; the sweep's command again continues it")
-    try:
-        settings = flat(cast(dict[str, Any], OmegaConf.to_container(configuration(place))))
-    except InputError as error:
-        raise _LeftOutError(str(error)) from None
+    tree = cast(dict[str, Any], OmegaConf.to_container(configuration(place)))
+    settings, seed = flat(tree), tree.get("seed", 0)
+    check_seed("seed", seed)
     found = get_json(place / "scores.json")
-    if not all(isinstance(found.get(part), dict) for part in ("bound", "diagnostics")):
+    if why := odd(found):
         again = f"python -m jensen.evaluate {shlex.quote(f'run={place}')}"
-        raise _LeftOutError(f"scores.json is torn or missing; {again} writes it anew")
+        raise _LeftOutError(f"scores.json is torn, missing or odd ({why}); {again} writes it anew")
     kept = {key: value for key, value in settings.items() if key != "seed" and has_effect(key)}
     places = {key: Whole(settings[key]) for key in LOCATION if key in settings}
-    return Run(name, int(settings.get("seed", 0)), kept | places, found, str(get_json(place / DATA).get("data", "")))
+    return Run(name, seed, kept | places, found, str(get_json(place / DATA).get("data", "")))
 
 
 def _experiment(place: Path, run: Run) -> tuple[str, str]:
     """What must be one for the whole folder: the experiment it was started as, and what its numbers are of."""
     path = place / ".hydra" / "hydra.yaml"
-    started = OmegaConf.select(OmegaConf.load(path), "hydra.runtime.choices.experiment") if path.is_file() else None
+    started = _started_as(path) if path.exists() else None
     split, checkpoint = run.scores.get("split"), run.scores.get("checkpoint")
     data = ", ".join(f"{key} {shown(run.settings[key])}" for key in SAME if key in run.settings)
     return f"experiment={started}", f"{data}, judged on {split} with {checkpoint}.ckpt"
 
 
+def _started_as(path: Path) -> Any:
+    """The experiment that a run's hydra.yaml names; None where none was chosen."""
+    tree: Any = OmegaConf.to_container(read_yaml(path))
+    for key in ("hydra", "runtime", "choices"):
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    if not isinstance(tree, dict):
+        raise _LeftOutError(f"{path} names no hydra.runtime.choices: expected what jensen.train wrote")
+    return tree.get("experiment")
+
+
 def look(
-    sweep: Sweep, folder: Path, trust: str | Sequence[str] = ()
+    sweep: Sweep, folder: Path, trust: str | Sequence[str] = (), download: bool = False
 ) -> tuple[dict[str, Values], dict[int, tuple[int, Tensor]], dict[str, str]]:
     """UDR of the runs of each group, the traversals of each group's first run with its seed, and the runs that have no model.
 
@@ -148,7 +159,7 @@ def look(
         for place, run in enumerate(group.runs):
             seen = Look(pictures=number not in strips)
             try:
-                on_run(folder / run.name, "validation", "last", {"report": seen}, trust)
+                on_run(folder / run.name, "validation", "last", {"report": seen}, trust, download)
             except InputError as error:
                 failed[run.name] = str(error)
                 continue
@@ -255,12 +266,15 @@ def document(
     drawn: Sequence[str],
 ) -> str:
     """The report as Markdown; `lines` are the commands for what is missing, `drawn` the names of the pictures."""
-    text = [f"# {folder.name}", f"{len(sweep.runs)} runs in {len(sweep.groups)} settings. {EXPLAINED}"]
+    text = [f"# {plain(one_line(folder.name))}", f"{len(sweep.runs)} runs in {len(sweep.groups)} settings. {EXPLAINED}"]
     text += [markdown(table) for table in tables(sweep, values)]
     if found:
-        text += ["## Chosen by", "\n".join(f"- {sentence}" for sentence in verdicts(sweep, found)), CAUTION]
+        text += ["## Chosen by", "\n".join(f"- {plain(sentence)}" for sentence in verdicts(sweep, found)), CAUTION]
     if sweep.left_out:
-        text += ["## Not counted", "\n".join(f"- `{name}`: {why}" for name, why in sweep.left_out.items())]
+        text += [
+            "## Not counted",
+            "\n".join(f"- {code(one_line(name))}: {plain(one_line(why))}" for name, why in sweep.left_out.items()),
+        ]
     if lines:
         text += ["## Missing", "```bash\n" + "\n".join(lines) + "\n```"]
     return "\n\n".join([*text, *(f"![{name}](report/{name}.png)" for name in drawn)]) + "\n"
@@ -294,6 +308,7 @@ def draw(
 
 def keep(out: Path, text: str, table: str, pictures: Mapping[str, Figure]) -> None:
     """Writes report.md, report.csv, report/*.png and report/'s events; those of a former report are replaced."""
+    within(out, out / "report")
     for name, figure in pictures.items():
         write(out / "report" / f"{name}.png", partial(figure.savefig, format="png"))
     for old in (out / "report").glob("events.out.tfevents.*"):
@@ -318,10 +333,10 @@ def main(cfg: DictConfig) -> None:
     strips: dict[int, tuple[int, Tensor]] = {}
     if cfg.models:
         say(f"encoding the held-out set with {len(sweep.runs)} models (models=false leaves UDR and traversals out)")
-        agreement, strips, failed = look(sweep, folder, cfg.trust)
+        agreement, strips, failed = look(sweep, folder, cfg.trust, cfg.download)
         values |= agreement
         for why, names in same_reason(failed).items():
-            say(f"neither UDR nor traversals of {', '.join(names)}: {why}")
+            say(one_line(f"neither UDR nor traversals of {', '.join(names)}: {why}"))
     found = chosen(sweep, values)
     lines = missing(sweep, folder)
     pictures = draw(sweep, folder, values, found, strips)
@@ -340,7 +355,7 @@ def _print(sweep: Sweep, values: Mapping[str, Values], found: Mapping[str, Choic
         print("chosen by", *verdicts(sweep, found), sep="\n  ")
         print(CAUTION, end="\n\n")
     for name, why in sweep.left_out.items():
-        say(f"not counted: {name}: {why}")
+        say(one_line(f"not counted: {name}: {why}"))
     if lines:
         print("missing in some runs; to add it:", *lines, sep="\n  ", flush=True)
 

@@ -24,6 +24,41 @@ from jensen.targets import build
 CHECKPOINTS = ("last", "best")
 
 
+LARGEST = 1 << 20
+"""Bytes of a file of settings. One of jensen.train's has some 10,000; reading takes seconds a megabyte."""
+_DEEPEST = 100
+
+
+def read_yaml(path: Path) -> DictConfig:
+    """The mapping that a file of settings holds, nothing in it resolved.
+
+    Raises:
+        InputError: the file is torn, no mapping, or what jensen.train does not write and a few of which fill memory: aliases,
+            deep nesting, or more than `LARGEST` bytes.
+    """
+    try:
+        if not path.is_file():
+            raise OSError("it is no file")
+        if (size := path.stat().st_size) > LARGEST:
+            raise yaml.YAMLError(f"it has {size:,} bytes")
+        text = path.read_text()
+        depth = 0
+        for event in yaml.parse(text):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent):
+                raise yaml.YAMLError("it has aliases")
+            if depth > _DEEPEST:
+                raise yaml.YAMLError("it is nested too deep")
+        found = OmegaConf.create(text)
+        if not isinstance(found, DictConfig):
+            raise yaml.YAMLError("it is no mapping")
+    except (OSError, ValueError, TypeError, AssertionError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise InputError(
+            f"{path} cannot be read ({said(error)}): expected what jensen.train wrote; take another folder"
+        ) from error
+    return found
+
+
 def configuration(run: str | Path) -> DictConfig:
     """What the run was composed of.
 
@@ -33,16 +68,8 @@ def configuration(run: str | Path) -> DictConfig:
     path = Path(run).expanduser() / ".hydra" / "config.yaml"
     if not path.is_file():
         raise InputError(f"run={run} has no .hydra/config.yaml: expected the folder of a run of jensen.train")
-    try:
-        text = path.read_text()
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):  # jensen.train writes none; a few fill memory
-            raise yaml.YAMLError("it has aliases")
-        cfg = OmegaConf.create(text)
-    except (OSError, ValueError, TypeError, AssertionError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise InputError(
-            f"{path} cannot be read ({said(error)}): expected what jensen.train wrote; take another folder"
-        ) from error
-    if not isinstance(cfg, DictConfig) or "algorithm" not in cfg or "data" not in cfg:
+    cfg = read_yaml(path)
+    if "algorithm" not in cfg or "data" not in cfg:
         raise InputError(f"{path} configures no algorithm and data: expected what jensen.train wrote; take another folder")
     return cfg
 

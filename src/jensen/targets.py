@@ -16,6 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from jensen.core.errors import InputError
+from jensen.core.memory import Fitting
+from jensen.data.downloads import downloads
 from jensen.program import conf_folder, explain, said
 
 T = TypeVar("T")
@@ -50,7 +52,8 @@ def build(cfg: DictConfig, key: str, kind: type[T], trust: str | Sequence[str] =
         if isinstance(value, str) and "${" in value:  # instantiate would resolve it once more
             raise InputError(f"{place} of the run is {value!r}: expected no interpolation within an interpolation")
     try:
-        built = instantiate(tree)
+        with downloads(False), Fitting(f"'{key}'", total=True):
+            built = instantiate(tree)
     except InstantiationException as error:
         raise InputError(f"in {key} of the run {explain(error)}") from error
     if not isinstance(built, kind):

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import os
 import pickle
 import shutil
@@ -21,8 +22,10 @@ import jensen
 from jensen import encode, evaluate, report
 from jensen import train as training
 from jensen.algorithm.gradient import Gradient
+from jensen.callbacks import events
+from jensen.core import memory
 from jensen.core.errors import InputError
-from jensen.data import sprites
+from jensen.data import idx, module, sprites
 from jensen.data.cache import cached
 from jensen.data.codes import codes
 from jensen.data.dsprites import dsprites
@@ -277,3 +280,156 @@ def test_an_archive_writes_nowhere(tmp_path, name):
             read(str(folder / "codes.npz"))
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "b", "codes.npz"]
     assert not Path("/tmp/jensen_hostile_out").exists()
+
+
+# ---- what a folder may have us write, fetch, start and make -------------------------------------------
+
+
+def mnist_of(root, by_place):
+    """A configuration of data that would be fetched into `root`."""
+    source = {"_target_": "jensen.data.idx.mnist", "_partial_": True}
+    given = {"_args_": [str(root), "train", True]} if by_place else {}
+    options = {} if by_place else {"root": str(root), "download": True, "splits": ["train", "test"], "validation": 0}
+    module = {"_target_": "jensen.data.module.DataModule", "x_shape": [1, 28, 28], "batch_size": 2, "seed": 0, "validation": 1}
+    return module | options | {"source": source | given}
+
+
+@pytest.mark.parametrize("by_place", [False, True])
+@pytest.mark.parametrize("program", [evaluate, encode, report])
+def test_nothing_is_fetched_unless_the_command_line_says_so(capsys, run, mark, monkeypatch, program, by_place):
+    fetched = []
+    monkeypatch.setattr(idx, "download_url", lambda *what: fetched.append(what) or pytest.fail("it was fetched"))
+    changed(run, "data", mnist_of(mark, by_place))
+    subject = [f"sweep={run.parent}"] if program is report else [f"run={run}"]
+    more = {evaluate: ["diagnostics=[rate]"], encode: [f"out={run.parent / 'codes.npz'}"], report: []}[program]
+    ended = run_here(capsys, program.main, *subject, *more)
+    said = ended.out if program is report else sentence(ended.err)
+    assert "would be downloaded, as the run's configuration says: expected files that are there" in said
+    assert "add download=true" in said
+    assert not fetched
+    assert not mark.exists()
+
+
+def test_the_command_line_may_have_data_fetched(run, mark, monkeypatch):
+    def fail(url, *_):
+        raise OSError("no network")
+
+    monkeypatch.setattr(idx, "download_url", fail)
+    changed(run, "data", mnist_of(mark, False))
+    with pytest.raises(InputError, match="could not be downloaded"):
+        on_run(run, "validation", "last", {}, download=True)
+
+
+def test_a_model_fetches_nothing_while_it_is_made(run, mark, monkeypatch):
+    monkeypatch.setattr(idx, "download_url", lambda *what: pytest.fail("it was fetched"))
+    changed(run, "algorithm.unused", {"_target_": "jensen.data.idx.mnist", "root": str(mark), "download": True})
+    with pytest.raises(InputError, match="would be downloaded"):
+        jensen.load(run)
+    assert not mark.exists()
+
+
+def test_the_machine_says_how_data_are_served(run, monkeypatch):
+    seen = []
+    loader = module.DataLoader
+    monkeypatch.setattr(module, "DataLoader", lambda *a, **k: seen.append(k["num_workers"]) or loader(*a, **k))
+    changed(run, "data.workers", 300)
+    on_run(run, "validation", "last", {})
+    changed(run, "data.workers", 0)
+    changed(run, "data.device", "cuda:7")
+    on_run(run, "validation", "last", {})
+    assert set(seen) == {0}
+
+
+def test_a_model_that_does_not_fit_is_not_made(run):
+    changed(run, "model.encoder.latent_dim", 10**10)
+    with pytest.raises(
+        InputError, match=r"in algorithm of the run 'algorithm' takes \d[\d,]+ GB: expected at most half of the"
+    ):
+        jensen.load(run)
+
+
+def test_data_that_do_not_fit_are_not_made(run):
+    source = {"_target_": "jensen.data.blobs.blobs", "_partial_": True, "size": 10**13}
+    shape = {"x_shape": [2], "batch_size": 2, "seed": 0, "validation": 1}
+    changed(run, "data", {"_target_": "jensen.data.module.DataModule", "source": source, **shape})
+    with pytest.raises(InputError, match=r"data of the run takes \d[\d,]+ GB: expected at most half of the"):
+        on_run(run, "validation", "last", {})
+
+
+def test_an_archive_that_does_not_fit_is_not_unpacked(tmp_path, monkeypatch):
+    path = tmp_path / "codes.npz"
+    np.savez_compressed(path, codes=np.zeros((1000, 1000)), factors=np.zeros((1000, 1), int))
+    assert path.stat().st_size < 100_000
+    monkeypatch.setattr(memory, "memory", lambda: 10_000_000)
+    for read in (codes, lambda path: read_codes(Path(path))):
+        with pytest.raises(InputError, match=r"codes\.npz takes 0\.00801 GB: expected at most half of the 0\.01 GB"):
+            read(str(path))
+
+
+@pytest.mark.parametrize("read", [codes, dsprites, lambda path: read_codes(Path(path))])
+def test_a_device_is_no_file(read):
+    with pytest.raises(InputError, match=r"/dev/zero cannot be read \(it is no file\)"):
+        read("/dev/zero")
+
+
+def test_a_checkpoint_that_is_packed_is_not_unpacked(run):
+    last = run / "checkpoints" / "last.ckpt"
+    with zipfile.ZipFile(last) as whole, zipfile.ZipFile(run / "packed", "w", zipfile.ZIP_DEFLATED) as packed:
+        for part in whole.infolist():
+            packed.writestr(part.filename, whole.read(part) + bytes(1 << 20))
+    (run / "packed").replace(last)
+    with pytest.raises(InputError, match=r"last\.ckpt cannot be read \(it is compressed\)"):
+        jensen.load(run)
+
+
+BOMB = "a: &a [1, 1]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{last}'] * 9)}]\n" for last, name in itertools.pairwise("abcdefghi")
+)
+SETTINGS = {
+    "aliases": (BOMB, "it has aliases"),
+    "deep": ("x: " + "[" * 5000, "it is nested too deep"),
+    "long": ("x: [" + "1, " * 400_000 + "]", "it has 1,2"),
+}
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "hydra.yaml"])
+@pytest.mark.parametrize("how", SETTINGS)
+def test_settings_that_would_fill_memory_are_not_counted(run, name, how):
+    shutil.copytree(run, run.parent / "other")
+    content, why = SETTINGS[how]
+    (run / ".hydra" / "hydra.yaml").write_text("{}")
+    (run / ".hydra" / name).write_text(content)
+    assert why in report.read(run.parent).left_out["run"]
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "hydra.yaml"])
+def test_a_pipe_is_no_file(run, name):
+    shutil.copytree(run, run.parent / "other")
+    (run / ".hydra" / name).unlink(missing_ok=True)
+    os.mkfifo(run / ".hydra" / name)
+    assert "it is no file" in report.read(run.parent).left_out["run"] or name == "config.yaml"
+
+
+def victim(folder):
+    folder.mkdir(exist_ok=True)
+    (folder / "events.out.tfevents.1.train").write_text("mine")
+    (folder / "file").write_text("mine")
+    return folder
+
+
+def test_no_link_leads_a_writer_out_of_the_folder(capsys, run, tmp_path):
+    other = victim(tmp_path / "other")
+    before = contents(other)
+    (run / ".scores.json.partial").symlink_to(other / "file")
+    ended = run_here(capsys, evaluate.main, f"run={run}", "diagnostics=[rate]")
+    assert "scores.json cannot be written" in sentence(ended.err)
+    (run / ".scores.json.partial").unlink(missing_ok=True)
+    (run / "projector").symlink_to(other)
+    ended = run_here(capsys, evaluate.main, f"run={run}", "diagnostics=[embedding]")
+    assert f"out of {run}: expected a folder in it" in sentence(ended.err)
+    (run.parent / "report").symlink_to(other)
+    ended = run_here(capsys, report.main, f"sweep={run.parent}", "models=false")
+    assert f"out of {run.parent}: expected a folder in it" in sentence(ended.err)
+    (run / "events.out.tfevents.9.train").symlink_to(other / "file")
+    events.rewind(run, {"events.out.tfevents.9.train": 0})
+    assert contents(other) == before

@@ -33,7 +33,7 @@ def write(path: Path, content: Callable[[Any], object]) -> None:
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        with os.fdopen(_created(partial), "wb") as file:
             content(file)
             file.flush()
             os.fsync(file.fileno())
@@ -48,6 +48,20 @@ def write(path: Path, content: Callable[[Any], object]) -> None:
             f"{path} cannot be written ({error.strerror}): expected room in a folder of yours; what was there is kept, so make"
             " room and run the same command again"
         ) from error
+
+
+def _created(path: Path) -> int:
+    """A descriptor of an empty file; of no link, which would lead out of a folder that someone else has made."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+
+
+def within(folder: Path, path: Path) -> None:
+    """Raises: InputError: `path` is a link that leads out of `folder`."""
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise InputError(
+            f"{path} leads to {path.resolve()}, out of {folder}: expected a folder in it, since it would be written; remove"
+            " the link"
+        )
 
 
 def sync(path: Path) -> None:
@@ -69,7 +83,12 @@ def read(path: Path) -> dict[str, Any]:
         InputError: the file is cut short, changed, or holds anything else.
     """
     try:
+        if not path.is_file():
+            raise zipfile.BadZipFile("it is no file")
         with zipfile.ZipFile(path) as archive:
+            # What torch.save wrote takes no more room in memory than on the disk; an archive of a stranger's may.
+            if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
+                raise zipfile.BadZipFile("it is compressed")
             if (part := archive.testzip()) is not None:
                 raise zipfile.BadZipFile(f"the checksum of {part} is wrong")
         saved = torch.load(path, map_location="cpu", weights_only=True)

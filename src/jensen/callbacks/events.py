@@ -33,7 +33,7 @@ class Events(Callback):
 
 
 def files(folder: Path) -> list[Path]:
-    return sorted(folder.glob(f"events.out.tfevents.*{SUFFIX}"))
+    return sorted(file for file in folder.glob(f"events.out.tfevents.*{SUFFIX}") if not file.is_symlink())
 
 
 class _Clock:

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from jensen.callbacks.durable import write
+from jensen.callbacks.durable import within, write
 from jensen.diagnostics.snapshot import Embedding
 
 FOLDER = "projector"
@@ -20,6 +20,7 @@ def project(run: Path, tag: str, embedding: Embedding) -> None:
     """
     name = tag.replace("/", "_")
     folder = run / FOLDER / name
+    within(run, folder)
     # TensorBoard takes the first line for a header only if there are two columns or more.
     metadata = _tsv([[*embedding.columns], *embedding.labels] if len(embedding.columns) > 1 else embedding.labels)
     codes = _tsv([[f"{value:.6g}" for value in row] for row in embedding.codes.tolist()])

@@ -1,11 +1,13 @@
 """The codes of a trained model as points, from the npz file that `jensen.encode` writes."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from jensen.core.errors import InputError, check_path
+from jensen.core.memory import check_fits
 from jensen.data.arrays import arrays, in_words
 from jensen.data.examples import Examples, identity
 
@@ -17,9 +19,15 @@ def read(path: Path) -> dict[str, np.ndarray]:
         InputError: no such file, or not a whole npz file of plain arrays.
     """
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise OSError("it is no file")
+        with zipfile.ZipFile(path) as archive:
+            check_fits(str(path), sum(member.file_size for member in archive.infolist()))
         with path.open("rb") as file, np.load(file, allow_pickle=False) as members:
             found = {name: members[name] for name in ("codes", "factors", "log_var", "names") if name in members}
         return {name: array.astype(array.dtype.newbyteorder("="), copy=False) for name, array in found.items()}
+    except InputError:
+        raise
     except Exception as error:  # numpy and zipfile raise almost anything on a damaged file
         why = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
         raise InputError(

@@ -4,6 +4,7 @@ Only the member `imgs` of the file is read, as bytes. Its `metadata` is a pickle
 opened.
 """
 
+import errno
 import hashlib
 import math
 import tokenize
@@ -45,6 +46,8 @@ def dsprites(path: str | Path, factors: Sequence[str] | None = None, size: int |
 def _packed(path: Path, latents: npt.NDArray[np.uint8]) -> Array:
     """The packed images `(N, 512)` of `latents` `(N, 5)`."""
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise OSError(errno.EINVAL, "it is no file")  # a device may have no end
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:

@@ -24,6 +24,7 @@ from torchvision.datasets import MNIST, FashionMNIST
 from torchvision.datasets.utils import download_url
 
 from jensen.core.errors import InputError, check_choice, check_count, check_flag, check_path
+from jensen.data.downloads import check_download
 from jensen.data.examples import Examples, pixels
 
 CLASSES = 10
@@ -195,6 +196,7 @@ def _find(dataset: type[MNIST], root: Path, prefix: str, download: bool) -> tupl
     if pair and (pair[1] or not download):
         return pair
     if download:
+        check_download(f"{folders[1]}/{stem}")
         _download(dataset, folders[1], prefix)
         if pair := find(folders[1:], prefix + _IMAGES, [prefix + _LABELS]):
             return pair

@@ -1,10 +1,14 @@
 """The finished runs of a sweep as plain values, in groups that differ in nothing but the seed."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from jensen.sweep_report.text import one_line
+
 BOUND = ("distortion", "rate", "elbo")
+SCORE = "jensen.diagnostics.score.score"
 
 
 class Whole(str):
@@ -123,19 +127,65 @@ def _order(value: Any) -> tuple[int, float, str]:
 
 
 def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and (isinstance(value, float) or abs(value) < 1 << 1000)
+    )
 
 
 def shown(value: Any) -> str:
     """A setting as people write it; of a class's path, its name."""
     if isinstance(value, Whole):
-        return str(value)
+        return one_line(value)
     if is_number(value):
-        short = f"{value:g}"
-        return short if float(short) == value else repr(value)
+        short = f"{value:g}" if abs(value) < 1e300 else ""
+        return short if short and float(short) == value else repr(value)
     if isinstance(value, tuple):
         return "[" + ",".join(map(shown, value)) + "]"
-    return str(value).rsplit(".", 1)[-1]
+    return one_line(str(value).rsplit(".", 1)[-1])
+
+
+def odd(scores: Mapping[str, Any]) -> str:
+    """What in a scores.json is not as jensen writes it, where that cannot be read; empty if nothing is."""
+    for part in ("bound", "diagnostics"):
+        if not isinstance(scores.get(part), dict):
+            return f"its {part} are {type(scores.get(part)).__name__}"
+    for name, value in scores["bound"].items():
+        if not _is_result(value):
+            return f"bound.{name} is no number"
+    for name, results in scores["diagnostics"].items():
+        if not isinstance(results, dict) or not re.fullmatch(r"[\w.-]+", name):
+            return f"diagnostics.{name} is no diagnostic"
+        if not _is_known(results.get("settings")):
+            return f"diagnostics.{name}.settings are none"
+        for key, value in results.items():
+            if key != "settings" and not (_is_result(value) or (isinstance(value, list) and _all_results(value))):
+                return f"diagnostics.{name}.{key} is no number, and no list of such"
+    latents = scores["diagnostics"].get("rate", {}).get("by_latent", [])
+    return "" if isinstance(latents, list) and not any(map(_is_list, latents)) else "diagnostics.rate.by_latent is no list"
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
+
+
+def _is_known(settings: Any) -> bool:
+    """Whether a diagnostic's settings say what it is, or nothing."""
+    if settings is None:
+        return True
+    if not isinstance(settings, dict):
+        return False
+    function = settings.get("function")
+    scores = settings.get("_target_") == SCORE
+    return not scores or (isinstance(function, dict) and isinstance(function.get("path"), str))
+
+
+def _is_result(value: Any) -> bool:
+    """Whether a value is a number that a float can be, NaN and infinities too."""
+    return isinstance(value, int | float) and (isinstance(value, float) or abs(value) < 1 << 1000)
+
+
+def _all_results(values: Sequence[Any]) -> bool:
+    return all(_is_result(value) or (isinstance(value, list) and _all_results(value)) for value in values)
 
 
 def numbers(scores: Mapping[str, Any]) -> dict[str, float]:

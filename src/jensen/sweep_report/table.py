@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jensen.sweep_report.sweep import BOUND, Sweep, numbers, shown
+from jensen.sweep_report.sweep import BOUND, SCORE, Sweep, numbers, shown
+from jensen.sweep_report.text import formula_free, plain
 
 PARTS = {
     "decomposition/mutual_information": "MI",
@@ -62,7 +63,7 @@ def scores(sweep: Sweep) -> list[str]:
     for run in sweep.runs:
         for name, results in run.scores.get("diagnostics", {}).items():
             settings: Mapping[str, Any] = results.get("settings") or {}
-            if settings.get("_target_") == "jensen.diagnostics.score.score":
+            if settings.get("_target_") == SCORE:
                 function = settings["function"]["path"].rsplit(".", 1)[-1]
                 keys = INFOMEC if function == "infomec" else (function,)
                 found |= {f"{name}/{key}": None for key in keys if key in results}
@@ -117,7 +118,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
-    head, *body = rows
+    head, *body = [[plain(cell) for cell in row] for row in rows]
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *body))
 
 
@@ -125,11 +126,11 @@ def as_csv(sweep: Sweep, values: Mapping[str, Values]) -> str:
     """Every number, exactly: a line a group and quantity, with the count, the median and the quartiles."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*sweep.keys, "quantity", "runs", "median", "quartile_1", "quartile_3"])
+    writer.writerow([*map(formula_free, sweep.keys), "quantity", "runs", "median", "quartile_1", "quartile_3"])
     for number, group in enumerate(sweep.groups):
-        setting = [shown(group.values[key]) if key in group.values else "" for key in sweep.keys]
+        setting = [formula_free(shown(group.values[key])) if key in group.values else "" for key in sweep.keys]
         for name, each in values.items():
             found = quartiles(each[number])
             numbers_of = ["" if np.isnan(value) else repr(value) for value in (found.median, found.low, found.high)]
-            writer.writerow([*setting, name, found.runs, *numbers_of])
+            writer.writerow([*setting, formula_free(name), found.runs, *numbers_of])
     return text.getvalue()
