@@ -36,7 +36,7 @@ def _gigabytes(size: int) -> str:
     return f"{size / 1e9:,.0f} GB" if size >= 1e10 else f"{size / 1e9:.3g} GB"
 
 
-class Fitting(TorchDispatchMode):
+class Fitting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A context in which torch makes no tensor that does not fit, and none that exceeds `total` bytes with all before it.
 
     Args:
@@ -45,7 +45,7 @@ class Fitting(TorchDispatchMode):
     """
 
     def __init__(self, name: str, total: bool = False) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.name, self.total = name, total
         self.made = 0
 

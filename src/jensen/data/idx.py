@@ -196,7 +196,7 @@ def _find(dataset: type[MNIST], root: Path, prefix: str, download: bool) -> tupl
     if pair and (pair[1] or not download):
         return pair
     if download:
-        check_download(f"{folders[1]}/{stem}")
+        check_download(f"{prefix + _IMAGES} of {folders[1]}")
         _download(dataset, folders[1], prefix)
         if pair := find(folders[1:], prefix + _IMAGES, [prefix + _LABELS]):
             return pair
