@@ -8,7 +8,7 @@ from test_components import STRUCTURES, close, normal, random, slope
 from test_mixture import mixed
 
 from jensen.core import em, missing
-from jensen.core.ascent import ascend, extrapolate
+from jensen.core.ascent import Reseed, ascend, extrapolate, reseed
 from jensen.core.components import Diagonal, Full, Prior, Tied
 from jensen.core.mixture import Mixture, log_prob
 from jensen.core.stream import Stream, coefficients, expected_log_joint, moments
@@ -361,3 +361,37 @@ def test_em_with_missing_values_climbs_to_a_stationary_point(structure):
     leaves = [part.clone().requires_grad_() for part in p.components]
     value = (p.log_weight + missing.log_density(x, Mixture(p.log_weight, structure(*leaves)))).logsumexp(-1).mean()
     assert slope(value, leaves) < 1e-4
+
+
+@every_structure
+def test_starts_that_have_met_are_climbed_once(structure, monkeypatch):
+    """Six that differ by the order of their components, and by little else, end as one does, and as one."""
+    x, p = points(), mixed(structure)
+    orders = torch.tensor([[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]])
+
+    def ordered(at):
+        mean, shape = p.components
+        return Mixture(p.log_weight[at], structure(mean[at] + 1e-3 * at[0], shape if structure is Tied else shape[at]))
+
+    rows, step = [], Stream.__call__
+
+    def spied(self, p, *rest, **options):
+        rows.append(len(p.log_weight))
+        return step(self, p, *rest, **options)
+
+    monkeypatch.setattr(Stream, "__call__", spied)
+    found = runs(structure, x, [ordered(at) for at in orders])
+    assert rows[0] == 6
+    assert rows[-1] == 1
+    assert rows.count(1) > len(rows) / 3
+    alone = runs(structure, x, [p])
+    assert found.log_likelihood / 300 == pytest.approx(alone.log_likelihood / 300, abs=1e-7)
+
+
+def test_a_component_that_is_seeded_anew_leaves_a_shared_covariance_as_it_is():
+    """Also where there are as many components as dimensions."""
+    p = mixed(Tied, 4, 4)
+    stack = Mixture(p.log_weight[None], Tied(*(part[None] for part in p.components)))
+    found = reseed(stack, [Reseed(1, 0, 2, "empty")], torch.Generator().manual_seed(0))
+    assert torch.equal(found.components.scale_tril, stack.components.scale_tril)
+    assert not torch.equal(found.components.mean[0, 2], stack.components.mean[0, 2])

@@ -4,9 +4,9 @@
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -14,9 +14,22 @@ from torch import Tensor
 from jensen.core.collapse import on_floor
 from jensen.core.components import FLAT, Components, Prior, Tied
 from jensen.core.em import log_prior, m_step
-from jensen.core.local import Local, counts, expected_log_joint, merged, moments
+from jensen.core.local import Local, counts, expected_log_joint, merged, moments, picked
 from jensen.core.mixture import Mixture
+from jensen.core.start import settle
 from jensen.core.stream import Statistics, coefficients
+
+_TRUST = 0.05
+"""Of extrapolation (`_reach`). Without it one fit in nine ends lower than plain EM does, with it one in fifty."""
+
+_LOOK = 8
+"""Iterations between two looks for components that are lost and starts that have met."""
+
+_MET = 0.05
+"""Two starts this close in all parameters (`_reach`) are on their way to one maximum."""
+
+_HOPELESS = 100
+"""Steps of the last gain that a start may be behind the best: after more than eight steps few catch up with more."""
 
 Expect = Callable[[Mixture, Tensor, bool], Statistics | Local]
 """The E-step of the whole data set with mixtures `(R, K)` and their `stream.coefficients`, to full precision or roughly."""
@@ -58,7 +71,7 @@ class Reseed(NamedTuple):
 class Ascent(NamedTuple):
     """The best of the starts: its parameters `(K,)`, what happened, and why it ended.
 
-    objective: log_likelihood + log_prior, which the best of the starts has most of.
+    objective: log_likelihood + log_prior, which the best has most of, among those without a component on the floor.
     failure: why a fit could not proceed, and then the parameters are the last good ones; else None.
     """
 
@@ -89,10 +102,6 @@ def _choose(chosen: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return torch.where(_column(chosen, a), a, b)
 
 
-def _where(chosen: Tensor, p: Mixture, q: Mixture) -> Mixture:
-    return _map(partial(_choose, chosen), p, q)
-
-
 def _free(p: Mixture, sigma: Tensor) -> list[Tensor]:
     """The parameters without constraints, means in units of `sigma`: a Cholesky factor by the log of its diagonal."""
     mean, shape = p.components
@@ -114,7 +123,8 @@ def _bound(free: list[Tensor], like: Mixture, sigma: Tensor) -> Mixture:
 def extrapolate(first: Mixture, second: Mixture, third: Mixture, sigma: Tensor, limit: Tensor) -> tuple[Mixture, Tensor]:
     """Where three successive EM iterates `(R, K)` point, and how many steps away, `(R,)`, at most `limit`.
 
-    SQUAREM with step length S3 (Varadhan & Roland 2008, eq. 8-9); at length 1 it is the third iterate.
+    SQUAREM with step length S3 (Varadhan & Roland 2008, eq. 8-9); at length 1 it is the third iterate. No farther than `_TRUST`
+    from the third iterate, within the basin that EM is in: near the maximum, where EM is slow, that is no restriction.
     """
     a, b, c = (_free(p, sigma) for p in (first, second, third))
     step = [y - x for x, y in zip(a, b, strict=True)]
@@ -124,12 +134,23 @@ def extrapolate(first: Mixture, second: Mixture, third: Mixture, sigma: Tensor, 
         return sum((part.square().flatten(1).sum(1) for part in parts), parts[0].new_zeros(len(parts[0]))).sqrt()
 
     length = (norm(step) / norm(bend).clamp(min=1e-300)).clamp(min=1).minimum(limit)
+    beyond = [2 * _column(length - 1, s) * s + _column(length.square() - 1, v) * v for s, v in zip(step, bend, strict=True)]
+    short = (_TRUST / _reach(beyond, third, sigma).clamp(min=_TRUST)).clamp(max=1)
+    return _bound([z + _column(short, z) * m for z, m in zip(c, beyond, strict=True)], first, sigma), length
 
-    def move(x: Tensor, s: Tensor, v: Tensor) -> Tensor:
-        alpha = _column(length, x)
-        return x + 2 * alpha * s + alpha.square() * v
 
-    return _bound([move(*parts) for parts in zip(a, step, bend, strict=True)], first, sigma), length
+def _reach(move: list[Tensor], p: Mixture, sigma: Tensor) -> Tensor:
+    """The farthest a `move` of the free parameters takes one, `(R,)`: in deviations of its component, or as a logarithm."""
+    weight, mean, shape = move
+    deviation = (0.5 * p.components.marginals().log_var).exp() / sigma
+    if not hasattr(p.components, "scale_tril"):
+        shape = 0.5 * shape
+    else:
+        own = deviation if shape.dim() == deviation.dim() + 1 else deviation[:, 0]
+        diagonal = shape.diagonal(dim1=-2, dim2=-1)
+        shape = shape.tril(-1) / own.unsqueeze(-1) + diagonal.diag_embed()
+    parts = (weight, mean / deviation, shape)
+    return torch.stack([part.abs().flatten(1).amax(1) for part in parts]).amax(0)
 
 
 def lost(p: Mixture, s: Statistics | Local, share: float, prior: Prior) -> list[tuple[int, int, str]]:
@@ -143,12 +164,14 @@ def lost(p: Mixture, s: Statistics | Local, share: float, prior: Prior) -> list[
     return found + [(*place, "collapsed") for place in flat.nonzero().tolist()]
 
 
-def _anew(gone: list[tuple[int, int, str]], p: Mixture, places: list[tuple[int, Tensor]]) -> list[tuple[int, int, str]]:
+def _anew(
+    gone: list[tuple[int, int, str]], p: Mixture, places: list[tuple[int, Tensor]], alive: list[int]
+) -> list[tuple[int, int, str]]:
     """Those of the lost to start anew: not what has collapsed at the same place of `places` before, `_TRIES` times."""
     found = []
     for start, component, reason in gone:
         mean = p.components.mean[start, component]
-        before = sum(bool(torch.isclose(mean, place, rtol=1e-9).all()) for at, place in places if at == start)
+        before = sum(bool(torch.isclose(mean, place, rtol=1e-9).all()) for at, place in places if at == alive[start])
         if reason != "collapsed" or before < _TRIES:
             found.append((start, component, reason))
     return found
@@ -157,18 +180,142 @@ def _anew(gone: list[tuple[int, int, str]], p: Mixture, places: list[tuple[int, 
 def reseed(p: Mixture, events: list[Reseed], generator: torch.Generator) -> Mixture:
     """Each lost component takes half of the heaviest one of its start, at a point drawn from that."""
     p = _map(torch.clone, p)
-    structure, deviations = p.components, (0.5 * p.components.marginals().log_var).exp()
+    mean, deviations = p.components.mean, (0.5 * p.components.marginals().log_var).exp()
     for _, start, component, _ in events:
         donor = int(p.log_weight[start].argmax())
-        p.log_weight[start, donor] -= math.log(2)
-        p.log_weight[start, component] = p.log_weight[start, donor]
-        for parameter in structure:
-            if parameter.shape[:2] == p.log_weight.shape:  # Tied shares its covariance
-                parameter[start, component] = parameter[start, donor]
         noise = torch.randn(deviations.shape[-1], generator=generator, dtype=torch.float64).to(deviations)
-        structure.mean[start, component] += deviations[start, donor] * noise
+        settle(p, start, component, donor, mean[start, donor] + deviations[start, donor] * noise)
         deviations[start, component] = deviations[start, donor]
     return p._replace(log_weight=p.log_weight.log_softmax(-1))
+
+
+class _End(NamedTuple):
+    """How one start ended."""
+
+    mixture: Mixture
+    objective: float
+    iterations: int
+    converged: bool
+    failure: str | None
+
+
+@final
+class _Rows:
+    """The starts that still climb, a row each.
+
+    alive: which starts they are.
+    p: the parameters to look at next. best, last, seen: the last ones accepted, their objective and statistics.
+    phase: 2 where `p` was extrapolated, else 0 or 1, EM iterates, which `cycle` collects.
+    limit, length: `(R,)`, the most steps to extrapolate by, and those of the last time.
+    """
+
+    def __init__(self, p: Mixture) -> None:
+        self.alive = list(range(len(p.log_weight)))
+        self.p = self.best = p
+        self.limit = self.length = torch.full_like(p.log_weight[:, 0], 4)
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what the objective was: the next one is of other components, or of other rounding."""
+        self.last = [-math.inf for _ in self.alive]
+        self.gain = [math.inf for _ in self.alive]
+        self.seen: Statistics | Local | None = None
+        self.phase = 0
+        self.cycle: list[Mixture] = []
+
+    @property
+    def statistics(self) -> Statistics | Local:
+        assert self.seen is not None
+        return self.seen
+
+    def accept(self, found: Statistics | Local, objective: list[float]) -> Tensor:
+        """Take `p`, but for extrapolated ones that have a lower objective; 1 where it was taken, `(R,)`."""
+        if self.phase != 2:
+            self.gain = [a - b for a, b in zip(objective, self.last, strict=True)]
+        better = [self.phase != 2 or (math.isfinite(a) and a >= b) for a, b in zip(objective, self.last, strict=True)]
+        chosen = torch.tensor(better, device=self.limit.device)
+        if self.phase == 2:  # where steps still grow, on leaving a saddle, long ones fail again and again
+            longer = torch.where(self.length < self.limit, self.limit, 4 * self.limit)
+            self.limit = torch.where(chosen, longer, (self.limit / 4).clamp(min=2))
+        if all(better):
+            self.best, self.last, self.seen = self.p, objective, found
+        else:  # where extrapolation failed everything is as before it, and the next iterate the one it was to replace
+            self.best = _map(partial(_choose, chosen), self.p, self.best)
+            self.seen = merged(chosen, found, self.statistics, self.p)
+            self.last = [a if ok else b for a, b, ok in zip(objective, self.last, better, strict=True)]
+        return chosen.to(self.limit)
+
+    def turn(self, following: Mixture, sigma: Tensor) -> Mixture:
+        """Where to look after the EM iterate `following`: there, or after two of them beyond it."""
+        self.cycle = [*self.cycle, self.p] if self.phase < 2 else []
+        self.phase = (self.phase + 1) % 3
+        if self.phase == 2:
+            first, second = self.cycle
+            following, self.length = extrapolate(first, second, following, sigma, self.limit)
+        return following
+
+    def leave(self, rows: Collection[int], following: Mixture | None = None) -> Mixture:
+        """Drop `rows`, and return `following`, or `p`, without them."""
+        following = self.p if following is None else following
+        if not rows:
+            return following
+        kept = [row for row in range(len(self.alive)) if row not in rows]
+        at = torch.tensor(kept, dtype=torch.long, device=self.limit.device)
+        pick = partial(_map, lambda part: part[at])
+        self.alive = [self.alive[row] for row in kept]
+        self.last = [self.last[row] for row in kept]
+        self.gain = [self.gain[row] for row in kept]
+        self.p, self.best = pick(self.p), pick(self.best)
+        self.cycle = [pick(each) for each in self.cycle]
+        self.seen = None if self.seen is None else picked(self.seen, at)
+        self.limit, self.length = self.limit[at], self.length[at]
+        return pick(following)
+
+
+def _maximise(p: Mixture, s: Statistics | Local, prior: Prior) -> tuple[Mixture, set[int]]:
+    """The M-step, and the rows that have none, which stay as they are."""
+    try:
+        return m_step(p, moments(p, s), prior), set()
+    except torch.linalg.LinAlgError:
+        found, broken = [], set()
+        for row in range(len(p.log_weight)):
+            index = torch.tensor([row], device=p.log_weight.device)
+            one = _map(lambda part: part[index], p)  # noqa: B023
+            try:
+                one = m_step(one, moments(one, picked(s, index)), prior)
+            except torch.linalg.LinAlgError:
+                broken.add(row)
+            found.append(one)
+        return _map(lambda *parts: torch.cat(parts), *found), broken
+
+
+def _needless(s: _Rows, ends: list[_End], sigma: Tensor) -> set[int]:
+    """The rows that fall too far behind, or are on the way to where a better one, or a start that has ended, is already."""
+    top = max([*s.last, *(each.objective for each in ends)])
+    found = {row for row, gain in enumerate(s.gain) if top > s.last[row] and top - s.last[row] > _HOPELESS * gain}
+    every = [_map(lambda part: part[row], s.best) for row in range(len(s.alive))]  # noqa: B023
+    every += [each.mixture for each in ends]
+    weights = torch.stack([p.log_weight for p in every]).sort(-1).values
+    near = ((weights.unsqueeze(1) - weights).abs().amax(-1) < _MET).tolist()
+    ahead = list(range(len(s.alive), len(every)))
+    for row in sorted(set(range(len(s.alive))) - found, key=lambda row: -s.last[row]):
+        if any(near[row][other] and _alike(every[row], every[other], sigma) for other in ahead):
+            found.add(row)
+        else:
+            ahead.append(row)
+    return found
+
+
+def _alike(a: Mixture, b: Mixture, sigma: Tensor) -> bool:
+    """Whether two mixtures `(K,)` are the same within `_MET`, whatever the order of their components."""
+    match = torch.cdist(a.components.mean / sigma, b.components.mean / sigma).argmin(1)
+    if len(set(match.tolist())) < len(match):
+        return False
+    shared = isinstance(b.components, Tied)
+    b = _map(lambda part: part if shared and part is b.components[1] else part[match], b)  # type: ignore[index]
+    first, second = (_map(lambda part: part.unsqueeze(0), p) for p in (a, b))
+    move = [y - x for x, y in zip(_free(first, sigma), _free(second, sigma), strict=True)]
+    return bool(_reach(move, first, sigma) < _MET)
 
 
 def ascend(
@@ -186,7 +333,9 @@ def ascend(
     beta: float = 1.0,
     prior: Prior = FLAT,
 ) -> Ascent:
-    """EM from the starts `p` `(R, K)` until a step gains less than `tolerance` nats per example in all of them.
+    """EM from the starts `p` `(R, K)`, each until a step gains less than `tolerance` nats per example.
+
+    A start that has met another goes no further, and one that cannot proceed does not end the others.
 
     Args:
         expect: the E-step.
@@ -200,91 +349,97 @@ def ascend(
         max_iter: the most M-steps; an accelerated cycle is three, of which one may be thrown away.
         accelerate: SQUAREM, falling back on the EM iterate whenever the extrapolated point has a lower objective.
     """
-    phase, iteration, converged, failure = 0, 0, False, None  # phase 2 is the extrapolated point, the others EM iterates
-    exact = rough == 0
-    starts = range(len(p.log_weight))
-    history: list[tuple[Tensor, ...]] = []
+    s, exact, iteration = _Rows(p), rough == 0, 0
+    ends: dict[int, _End] = {}
+    history: list[tuple[list[int], tuple[Tensor, ...]]] = []
     reseeded: list[Reseed] = []
     places: list[tuple[int, Tensor]] = []  # where components have collapsed
-    cycle: list[Mixture] = []
-    best, last = p, [-math.inf for _ in starts]  # the last parameters accepted, and their objective
-    seen: Statistics | Local | None = None
-    limit = length = torch.full_like(p.log_weight[:, 0], 4)
-    belief = zero = torch.zeros_like(limit)
-    one = torch.ones_like(limit)
     believes = bool(prior.weight or prior.covariance)
     budget = 3 * p.log_weight.numel()
 
-    while True:
-        coefficient = coefficients(p, beta)
-        found = expect(p, coefficient, exact)
-        if believes:
-            belief = log_prior(p, prior)
+    def end(rows: Iterable[int], converged: bool = False, failure: str | None = None) -> None:
+        for row in rows:
+            mixture = _map(lambda parameter: parameter[row], s.best)  # noqa: B023
+            ends[s.alive[row]] = _End(mixture, s.last[row], iteration, converged, failure)
+
+    while s.alive:
+        coefficient = coefficients(s.p, beta)
+        found = expect(s.p, coefficient, exact)
+        belief = log_prior(s.p, prior) if believes else torch.zeros_like(s.limit)
         # The one question to the device in an iteration.
         objective = (found.log_likelihood + belief if believes else found.log_likelihood).tolist()
-        better = [math.isfinite(a) and (phase != 2 or a >= b) for a, b in zip(objective, last, strict=True)]
-        every = all(better)
-        if not every and phase != 2:
-            failure = f"the log-likelihood is {objective[better.index(False)]} after iteration {iteration}"
-            break
-        chosen = torch.tensor(better, device=limit.device) if phase == 2 or not every else None
-        if phase == 2 and chosen is not None:  # where steps still grow, on leaving a saddle, long ones fail again and again
-            limit = torch.where(chosen, torch.where(length < limit, limit, 4 * limit), (limit / 4).clamp(min=2))
-        q = expected_log_joint(p, coefficient, found if seen is None else seen, beta)
-        own = expected_log_joint(p, coefficient, found, beta)
-        accepted = one if chosen is None else chosen.to(limit)
-        history.append((q, own, found.log_likelihood, belief, accepted, zero if seen is None else one))
-        gain = max(a - b for a, b in zip(objective, last, strict=True)) / total if phase != 2 else math.inf
-        done = exact and 0 < tolerance > gain
-        if every:
-            best, last, seen = p, objective, found
-        else:  # where extrapolation failed everything is as before it, and the next iterate the one it was to replace
-            assert seen is not None
-            assert chosen is not None
-            best, seen = _where(chosen, p, best), merged(chosen, found, seen, p)
-            last = [a if ok else b for a, b, ok in zip(objective, last, better, strict=True)]
+        bad = [row for row, value in enumerate(objective) if s.phase != 2 and not math.isfinite(value)]
+        if bad:
+            end(bad, failure=f"the log-likelihood is {objective[bad[0]]} after iteration {iteration}")
+            s.leave(bad)
+            continue
+        q = expected_log_joint(s.p, coefficient, found if s.seen is None else s.seen, beta)
+        own = expected_log_joint(s.p, coefficient, found, beta)
+        follows = torch.full_like(s.limit, s.seen is not None)
+        accepted = s.accept(found, objective)
+        gains = [gain / total if s.phase != 2 else math.inf for gain in s.gain]
+        history.append((s.alive, (q, own, found.log_likelihood, belief, accepted, follows)))
+        done = {row for row, gain in enumerate(gains) if exact and 0 < tolerance > gain}
         if not done and iteration >= max_iter:
             break
-        if not exact and gain < max(rough, tolerance):
-            exact, seen, last, phase, cycle = True, None, [-math.inf for _ in starts], 0, []
+        if not exact and max(gains) < max(rough, tolerance):
+            exact = True
+            s.begin()
             continue
 
-        try:
-            following = m_step(best, moments(best, seen), prior)
-        except torch.linalg.LinAlgError:
-            failure = f"a covariance is not positive definite after iteration {iteration}"
+        following, broken = _maximise(s.best, s.statistics, prior)
+        end(broken, failure=f"a covariance is not positive definite after iteration {iteration}")
+        look = bool(done) or iteration % _LOOK == _LOOK - 1
+        gone = lost(following, s.statistics, 0.5 * total / points, prior) if look and budget else []
+        gone = _anew(gone, following, places, s.alive)[:budget]
+        done -= {row for row, _, _ in gone}
+        done -= broken
+        end(done, converged=True)
+        over = done | broken
+        if look and len(p.log_weight) > 1:
+            needless = _needless(s, [each for each in ends.values() if each.converged], sigma) - over
+            end(needless)
+            over |= needless
+        if iteration >= max_iter:
+            s.leave(over)
             break
-        look = budget and (done or iteration % 8 == 7)
-        gone = lost(following, seen, 0.5 * total / points, prior) if look else []
-        gone = _anew(gone, following, places)
-        if gone:
-            events = [Reseed(iteration + 1, *event) for event in gone[:budget]]
-            places += [(e.start, following.components.mean[e.start, e.component]) for e in events if e.reason == "collapsed"]
-            following, budget = reseed(following, events, generator), budget - len(events)
-            reseeded += events
-            seen, last, done, phase, cycle = None, [-math.inf for _ in starts], False, 0, []
-        elif done:
-            converged = True
-            break
+        events = [Reseed(iteration + 1, *event) for event in gone if event[0] not in over]
+        if events:
+            for _, row, component, reason in events:
+                places += [(s.alive[row], following.components.mean[row, component])] if reason == "collapsed" else []
+            following = reseed(following, events, generator)
+            budget -= len(events)
+            reseeded += [event._replace(start=s.alive[event.start]) for event in events]
+        following = s.leave(over, following)
+        if events:
+            s.begin()
         elif accelerate:
-            phase, cycle = (phase + 1) % 3, [*cycle, p] if phase < 2 else []
-            if phase == 2:
-                following, length = extrapolate(cycle[0], cycle[1], following, sigma, limit)
-        p, iteration = following, iteration + 1
+            following = s.turn(following, sigma)
+        s.p = following
+        iteration += 1
+    end(range(len(s.alive)))
 
-    start = max(starts, key=last.__getitem__)
-    rows = torch.stack([torch.stack(row) for row in history])[..., start].tolist() if history else []
-    steps, value = _steps(rows, total, beta)
+    start = max(ends, key=lambda each: (*_rank(ends[each], prior if len(ends) > 1 else FLAT), -each))
+    rows = [torch.stack([part[alive.index(start)] for part in parts]) for alive, parts in history if start in alive]
+    steps, value = _steps(torch.stack(rows).tolist() if rows else [], total, beta)
+    best = ends[start]
     return Ascent(
-        mixture=_map(lambda parameter: parameter[start], best),
+        mixture=best.mixture,
         log_likelihood=value,
-        objective=last[start],
-        iterations=iteration,
-        converged=converged,
+        objective=best.objective,
+        iterations=best.iterations,
+        converged=best.converged,
         history=steps,
         reseeded=[event for event in reseeded if event.start == start],
-        failure=failure,
+        failure=best.failure,
     )
+
+
+def _rank(each: _End, prior: Prior) -> tuple[bool, bool, float, bool]:
+    """Order starts, the best last. A component on the floor has a density as high as that is low: such starts come first."""
+    floored = not isinstance(prior.floor, float) or prior.floor > 0
+    upright = not (floored and bool(on_floor(each.mixture, prior.floor).any()))
+    return each.failure is None, upright, each.objective, each.converged
 
 
 def _steps(rows: list[list[float]], total: float, beta: float) -> tuple[list[Step], float]:

@@ -158,5 +158,14 @@ def merged(chosen: Tensor, a: Statistics | Local, b: Statistics | Local, p: Mixt
     return Local(_choose(chosen, a.log_likelihood, b.log_likelihood), kept)
 
 
+def picked(s: Statistics | Local, at: Tensor) -> Statistics | Local:
+    """Those of the starts `at` `(n,)`."""
+    if isinstance(s, Statistics):
+        return Statistics(*(part[at] for part in s))
+    m = s.moments
+    origin = m.origin.expand(*m.total.shape, m.origin.shape[-1])
+    return Local(s.log_likelihood[at], Moments(*(part[at] for part in (origin, *m[1:]))))
+
+
 def _choose(chosen: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return torch.where(chosen.reshape(-1, *[1] * (a.dim() - 1)), a, b)

@@ -1,17 +1,18 @@
 """Starts of EM: centres among the points, and the mixtures that k-means cells about them make."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from jensen.core.components import Components, Diagonal, Moments, Prior, add
+from jensen.core.components import Components, Diagonal, Moments, Prior, Tied, add
 from jensen.core.em import m_step
 from jensen.core.errors import InputError
 from jensen.core.local import gathered
-from jensen.core.mixture import Mixture
+from jensen.core.mixture import Mixture, log_joint
 
 _PSEUDO_COUNTS = Prior(weight=1.0, covariance=2.0)
 """For the moments of a cell, which may hold one point."""
@@ -21,6 +22,10 @@ _NARROW = 0.01
 
 _LIMIT = 1 << 20
 """Elements of a temporary `(..., K, n, D)`: 8 MiB of float64."""
+
+
+Index = Tensor | int
+"""One place along an axis, or `(n,)` of them."""
 
 
 class Sample(NamedTuple):
@@ -115,6 +120,35 @@ def scattered(structure: type[Components], sample: Sample, count: int, starts: i
     arrival = -torch.rand(starts, len(x), generator=generator, dtype=torch.float64).log().to(x) / weights
     mean = x[arrival.topk(count, largest=False).indices]
     return Mixture(mean.new_full(mean.shape[:2], -math.log(count)), structure.at(mean, variance_of_cells(sample, mean)))
+
+
+def swapped(p: Mixture, sample: Sample, starts: int, generator: torch.Generator) -> Mixture:
+    """Starts `(starts, K)` that are `p` `(K,)` with one component moved to a point of the sample.
+
+    Component and point are drawn, the point by weight. There the component takes half of the one that is most probable (random
+    swap EM: Zhao, Hautamaki, Karkkainen & Franti 2012, Pattern Recognition Letters 33, 2120-2126).
+    """
+    count, device = len(p.log_weight), p.log_weight.device
+    moved = torch.randint(count, (starts,), generator=generator).to(device)
+    draw = torch.rand(starts, generator=generator, dtype=torch.float64).to(sample.weights)
+    odds = sample.weights.cumsum(0)
+    place = sample.x[torch.searchsorted(odds, draw * odds[-1], right=True).clamp(max=len(odds) - 1)]
+    joint = log_joint(place, p).scatter(1, moved.unsqueeze(1), -math.inf)
+    structure: Callable[..., Components] = type(p.components)
+    log_weight, *parts = (part.expand(starts, *part.shape).clone() for part in (p.log_weight, *p.components))
+    stack = Mixture(log_weight, structure(*parts))
+    settle(stack, torch.arange(starts, device=device), moved, joint.argmax(1), place)
+    return stack._replace(log_weight=stack.log_weight.log_softmax(-1))
+
+
+def settle(p: Mixture, row: Index, component: Index, donor: Index, place: Tensor) -> None:
+    """Move components of `p` `(R, K)`, in place, to places `(n, D)`: each takes half its donor's weight, and its covariance."""
+    p.log_weight[row, donor] -= math.log(2)
+    p.log_weight[row, component] = p.log_weight[row, donor]
+    mean, shape = p.components
+    if not isinstance(p.components, Tied):
+        shape[row, component] = shape[row, donor]
+    mean[row, component] = place
 
 
 def _check_distinct(found: int, count: int) -> None:

@@ -20,7 +20,7 @@ from jensen.core.errors import InputError, check_choice, check_count, check_flag
 from jensen.core.floor import Rounding
 from jensen.core.local import Local
 from jensen.core.mixture import Mixture
-from jensen.core.start import Sample, kmeans, scattered, variance_of_cells
+from jensen.core.start import Sample, kmeans, scattered, swapped, variance_of_cells
 from jensen.core.stream import Statistics, Stream, coefficients
 from jensen.model.arrays import as_tensor, column_names
 from jensen.model.points import Points, Survey, column_said, refuse_infinite
@@ -43,6 +43,12 @@ _ROUGH_ROUNDING, _ROUGH_MEAN = 0.1, 5e-3
 _ROUGH = 1e-5
 """Nats per example: a step that gains less is the last rough one."""
 
+_HIGHER = 1e-5
+"""Nats per example by which another maximum is higher, rather than the same."""
+
+_PATIENCE = 2
+"""Rounds of swaps of which none ends higher, before the search is over."""
+
 
 @final
 class GMM(nn.Module):
@@ -55,7 +61,8 @@ class GMM(nn.Module):
         init: "kmeans++" (centres by greedy k-means++ and three rounds of k-means), "random" (K of the points, the data's
             variance or, where that is far less, that of the cells about them), `(K, D)` means, or a `Mixture` or fitted
             `GMM` to start from. Components that start alike stay alike.
-        restarts: starts that are fitted together, as one batch; the best is kept.
+        restarts: starts that are fitted together, as one batch; one that meets another goes no further. From the best, as many
+            swaps of a component are tried at a time, as long as one ends higher; the best is kept.
         tolerance: EM ends when a step gains less than this many nats per example; at 0 only after `max_iter`.
         max_iter: the most M-steps.
         prior: pseudo-counts for a maximum a posteriori fit; `variance` and `floor` in units of each column's variance. By
@@ -215,7 +222,9 @@ class GMM(nn.Module):
         # Rounded to the data's precision: then subtracting it adds no error of its own.
         origin = survey.mean.to(survey.dtype)
         centred = survey._replace(mean=survey.mean - origin.double(), kept=survey.kept - origin.double())
-        start = self._start(centred, origin.double(), generator)
+        x = torch.where(centred.kept.isnan(), centred.mean, centred.kept)
+        sample = Sample(x, centred.kept_weights, centred.mean, centred.var)
+        start = self._start(sample, origin.double(), generator)
         if isinstance(start.components, Full) and start.components.mean.shape[-1] == 1:
             # In one dimension the same model, of fewer small operations: they are what the fit of a few points takes.
             mean, scale_tril = start.components
@@ -253,10 +262,9 @@ class GMM(nn.Module):
                     prior=prior,
                 )
                 found = climb(start)
-                if found.failure and len(start.log_weight) > 1:  # one start must not end the others
-                    each = [climb(_row(start, row)) for row in range(self.restarts)]
-                    found = max(each, key=lambda one: (one.failure is None, one.objective))
-            start = _row(found.mixture, None)
+                if beta == self.betas[-1] and len(start.log_weight) > 1 and self.max_iter and not found.failure:
+                    found = self._search(climb, found, sample, survey.total, generator)
+            start = _stacked(found.mixture)
             self._note(found, points.unit)
         self.columns = points.names
         flat = on_floor(found.mixture, prior.floor)
@@ -269,6 +277,32 @@ class GMM(nn.Module):
         for component in self.collapsed:
             self._tell_of_collapse(fitted, component, survey.size)
         return fitted
+
+    def _search(
+        self, climb: Callable[..., Ascent], found: Ascent, sample: Sample, total: float, generator: torch.Generator
+    ) -> Ascent:
+        """Go on from the best of the starts, as long as one of the swaps ends higher, and then to a hundredth of the tolerance.
+
+        A start that merged with another has ended where that one does, within the tolerance: the last climb makes up for it.
+        """
+        failed = 0
+        while failed < _PATIENCE:
+            around = swapped(found.mixture, sample, self.restarts, generator)
+            other = climb(_joined(_stacked(found.mixture), around))
+            # The best itself is among them: one that differs ranks before it.
+            other_one = abs(other.objective - found.objective) > _HIGHER * total
+            failed = 0 if other_one else failed + 1
+            found = other if other_one else found
+        if not (found.converged and self.tolerance):
+            return found
+        most = self.max_iter - found.iterations
+        last = climb(_stacked(found.mixture), tolerance=0.01 * self.tolerance, max_iter=max(most, 0))
+        return last._replace(
+            history=found.history + last.history,
+            reseeded=found.reseeded + last.reseeded,
+            iterations=found.iterations + last.iterations,
+            converged=True,
+        )
 
     def _note(self, found: Ascent, unit: float) -> None:
         self.history += found.history
@@ -311,12 +345,10 @@ class GMM(nn.Module):
                 f"{column_said(constant[0], names)} of x is {value:g} in every point: expected one that varies; remove it"
             )
 
-    def _start(self, survey: Survey, origin: Tensor, generator: torch.Generator) -> Mixture:
+    def _start(self, sample: Sample, origin: Tensor, generator: torch.Generator) -> Mixture:
         """Starts `(R, K)` about the origin."""
-        dim = len(survey.mean)
+        dim = len(sample.mean)
         init = self.mixture if self.warm_start and self.log_weight is not None else self.init
-        x = torch.where(survey.kept.isnan(), survey.mean, survey.kept)
-        sample = Sample(x, survey.kept_weights, survey.mean, survey.var)
         if isinstance(init, str):
             make = kmeans if init == "kmeans++" else scattered
             return make(self._structure, sample, self.components, self.restarts, generator)
@@ -553,7 +585,12 @@ def _exact_products() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def _row(p: Mixture, row: int | None) -> Mixture:
-    """The start `row` of `p` `(R, K)` as a batch of one; or `p` `(K,)` as one, with None."""
-    index = None if row is None else slice(row, row + 1)
-    return Mixture(p.log_weight[index], type(p.components)(*(value[index] for value in p.components)))
+def _stacked(p: Mixture) -> Mixture:
+    """`p` `(K,)` as a batch of one."""
+    return Mixture(p.log_weight[None], type(p.components)(*(value[None] for value in p.components)))
+
+
+def _joined(p: Mixture, q: Mixture) -> Mixture:
+    """The starts of both."""
+    parts = zip(p.components, q.components, strict=True)
+    return Mixture(torch.cat([p.log_weight, q.log_weight]), type(p.components)(*map(torch.cat, parts)))
