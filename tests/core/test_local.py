@@ -5,13 +5,14 @@ import pytest
 import torch
 from scipy import special, stats
 
-from jensen.core import em, local, stream
+from jensen.core import em, local, missing, stream
+from jensen.core.ascent import lost
 from jensen.core.collapse import on_floor
 from jensen.core.components import Diagonal, Full, Prior, Spherical, Tied
 from jensen.core.floor import Rounding
 from jensen.core.local import Local
 from jensen.core.mixture import Mixture, shift
-from jensen.core.stream import Stream, coefficients
+from jensen.core.stream import Statistics, Stream, coefficients
 
 STRUCTURES = [Diagonal, Spherical, Tied, Full]
 every_structure = pytest.mark.parametrize("structure", STRUCTURES, ids=lambda s: s.__name__)
@@ -127,3 +128,26 @@ def test_a_floor_of_numbers_is_seen_too(structure):
     least = float(p.components.full().scale_tril[0].square().sum(-1).amax())
     assert on_floor(p, 10 * least)[0].all()
     assert not on_floor(p, 0.0).any()
+
+
+@every_structure
+@pytest.mark.parametrize("way", ["stream", "missing"])
+def test_sums_that_are_all_about_one_origin_keep_a_million_deviations_apart(structure, way):
+    """As `algorithm=em` adds them up over batches, minibatches and ranks."""
+    x = normal(400, 2)
+    x[200:] += 1e6
+    origin, variance = x.mean(0), x.var(0, correction=0)
+    start = torch.stack([x[:1], x[-1:]], 1)[0] - origin
+    p = Mixture(torch.full((2,), 0.5).double().log(), structure.at(start, variance))
+    prior = Prior(floor=Rounding.of(origin, variance, shared=True))
+    for _ in range(6):
+        sums = Stream(chunks(x), 0, origin)(p) if way == "stream" else missing.expect(chunks(x), origin, p)
+        p = em.m_step(p, stream.moments(p, sums), prior)
+    expected = torch.stack([x[:200].var(0, correction=0), x[200:].var(0, correction=0)])
+    found = p.components.marginals().log_var.exp()
+    if structure is Spherical:
+        expected = expected.mean(-1, keepdim=True).expand(2, 2)
+    expected = expected.mean(0).expand(2, 2) if structure is Tied else expected
+    close(found, expected, 5e-3)
+    one = Mixture(p.log_weight[None], structure(*(part[None] for part in p.components)))
+    assert lost(one, Statistics(*(part[None] for part in sums)), 0.5, prior) == []

@@ -152,6 +152,19 @@ def spread(components: Components) -> Tensor:
     return squares
 
 
+def ridge(components: Components) -> Tensor:
+    """`(..., K or 1)`, at least 1: how much of a column's variance the others make up, which magnifies rounding as `spread`.
+
+    A direction of little variance shows in the last of its columns: little is left of that, given those before.
+    """
+    mean, shape = components
+    if not isinstance(components, Tied | Full) or mean.shape[-1] == 1:
+        return torch.ones_like(mean[..., 0])
+    variance = torch.linalg.vecdot(shape, shape)
+    worst: Tensor = (variance / shape.diagonal(dim1=-2, dim2=-1).square()).amax(-1)
+    return worst if isinstance(components, Full) else worst.unsqueeze(-1)
+
+
 def _centre(mean: Tensor) -> Tensor:
     """A point near the data, `(..., 1, D)` float64; results do not depend on it, so no gradient is taken."""
     return mean.detach().double().mean(-2, keepdim=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from jensen.core import stream
-from jensen.core.components import Components, Diagonal, Full, Moments, Spherical, Tied
+from jensen.core.components import Components, Diagonal, Full, Moments, Spherical, Tied, ridge
 from jensen.core.gaussian import LOG_2PI
 from jensen.core.mixture import Mixture, logsumexp
 from jensen.core.stream import Chunks, Statistics
@@ -35,12 +35,8 @@ def needed(p: Mixture, coefficient: Tensor) -> bool:
     # The first is -spread / 2, beside which the others of its terms are nothing here.
     if bool(coefficient[..., 0].amin() < -0.5 * _SPREAD):
         return True
-    _, shape = p.components
-    if p.components.mean.shape[-1] == 1 or not isinstance(p.components, Tied | Full):
-        return False
-    # A direction of little variance shows in the last of its columns: little is left of that, given those before.
-    variance = torch.linalg.vecdot(shape, shape)
-    return bool((variance / shape.diagonal(dim1=-2, dim2=-1).square()).amax() > _SPREAD)
+    matrix = p.components.mean.shape[-1] > 1 and isinstance(p.components, Tied | Full)
+    return matrix and bool(ridge(p.components).amax() > _SPREAD)
 
 
 def _whiten(deviations: Tensor, components: Components) -> tuple[Tensor, Tensor]:

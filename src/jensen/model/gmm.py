@@ -15,7 +15,7 @@ from jensen.core import em, local, missing, mixture, normal, random
 from jensen.core.ascent import Ascent, Reseed, Step, ascend
 from jensen.core.bound import Bound
 from jensen.core.collapse import on_floor
-from jensen.core.components import FLAT, Components, Diagonal, Full, Prior, Spherical, Tied, like, spread
+from jensen.core.components import FLAT, Components, Diagonal, Full, Prior, Spherical, Tied, like, ridge, spread
 from jensen.core.errors import InputError, check_choice, check_count, check_flag, check_number, check_seed
 from jensen.core.floor import Rounding
 from jensen.core.local import Local
@@ -35,7 +35,8 @@ STRUCTURES: dict[str, type[Full] | type[Tied] | type[Diagonal] | type[Spherical]
 }
 
 _ROUNDING = 1e-3
-"""float32's epsilon times the greatest `spread` above which products are float64: there the log-likelihood errs by 1e-6."""
+"""float32's epsilon times the greatest `spread` or `ridge` from which on products are float64: there the log-likelihood
+errs by 1e-6."""
 
 _ROUGH_ROUNDING, _ROUGH_MEAN = 0.1, 5e-3
 """The same for rough steps, and for the mean over points: there the log-likelihood errs by 1e-4 at most."""
@@ -560,17 +561,22 @@ class _Precision:
     """In which dtype an E-step of float32 data is computed.
 
     The sums of a float32 step cannot resolve the covariances of a component that shrinks far below where it was: where
-    `spread` is growing even rough steps are float64.
+    `spread` or `ridge` is growing even rough steps are float64, and so is the first from covariances without correlations.
     """
 
     def __init__(self) -> None:
-        self._last = 0.0
+        self._last: float | None = None
 
     def __call__(self, p: Mixture, exact: bool) -> torch.dtype:
-        rounding = torch.finfo(torch.float32).eps * spread(p.components)
-        worst, mean = torch.stack([rounding.max(), (rounding * p.log_weight.exp()).sum(-1).max()]).tolist()
-        rough = not exact and worst <= min(_ROUGH_ROUNDING, 2 * self._last) and mean <= _ROUGH_MEAN
-        self._last = worst
+        ridges = ridge(p.components)
+        rounding = torch.finfo(torch.float32).eps * (spread(p.components) + ridges - 1)
+        mean = (rounding * p.log_weight.exp()).sum(-1).max()
+        worst, mean_worst, steepest = torch.stack([rounding.max(), mean, ridges.max()]).tolist()
+        last, self._last = self._last, worst
+        if last is None:
+            blind = steepest == 1 and p.components.mean.shape[-1] > 1 and isinstance(p.components, Tied | Full)
+            return torch.float64 if blind or worst > _ROUNDING else torch.float32
+        rough = not exact and worst <= min(_ROUGH_ROUNDING, 2 * last) and mean_worst <= _ROUGH_MEAN
         return torch.float32 if rough or worst <= _ROUNDING else torch.float64
 
 
