@@ -76,7 +76,7 @@ def infomec(
 
     rows = some_rows(len(z), points, seed)
     entropy = entropies(v[rows])
-    information = neighbour_informations(z[rows], v[rows], neighbours, seed)
+    information = neighbour_informations(z[rows], v[rows], neighbours)
     told = np.where(information < floor / np.sqrt(len(rows)), 0.0, information)
     variants = [divide(nats, entropy) * used[:, None] for nats in (information, told)]
     modular, modular_floored = (excess(share, int((entropy > 0).sum()), 1) for share in variants)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from jensen.scores.constant import constant, settled
+from jensen.scores.constant import DOUBLE, constant, settled
 from jensen.scores.inputs import Floats, Labels, numbered, standardised
 
 ROUNDING = 32 * np.finfo(float).eps
@@ -86,21 +86,56 @@ def binned_informations(codes: Floats, factors: Labels, bins: int) -> Floats:
     return informations(discretise(settled(codes), bins), factors)
 
 
-def neighbour_informations(codes: Floats, factors: Labels, neighbours: int, seed: int) -> Floats:
+def neighbour_informations(codes: Floats, factors: Labels, neighbours: int) -> Floats:
     """I(z_j; v_k) of continuous codes `(N, D)` by nearest neighbours: `(D, F)`.
 
     Ross 2014 ("Mutual information between discrete and continuous data sets"), the estimator of Kraskov et al. 2004 for a
     discrete partner, as in scikit-learn's `mutual_info_classif`, which clamps it at 0. Its standard deviation on
     independent data is about 0.7 / sqrt(N) nats. No bins, so no ceiling: a perfect code reaches H(v_k).
-    """
-    from sklearn.feature_selection import mutual_info_classif
 
+    Scikit-learn asks for the points within the rounded distance of the furthest neighbour by a tree that rounds otherwise,
+    so whether that neighbour counts hangs on the last bit of the codes, and it breaks ties by noise. Here it always counts,
+    and equal distances do, among the neighbours of one value as well (Gao et al. 2017, arXiv 1709.06212).
+    """
     scaled, labels = standardised(codes), numbered(factors)
     found = np.zeros((codes.shape[1], factors.shape[1]))
-    varying = np.flatnonzero(~constant(codes))  # the estimator breaks ties by noise, so a constant would score a little
     for k, column in enumerate(labels.T):
-        if len(varying) and np.bincount(column).max() > 1:  # a value that one point has tells it nothing
-            found[varying, k] = mutual_info_classif(
-                scaled[:, varying], column, discrete_features=False, n_neighbors=neighbours, random_state=seed
-            )
+        shared = np.bincount(column)[column] > 1  # a value that one point has tells it nothing
+        for j in np.flatnonzero(~constant(codes)) if shared.any() else ():
+            found[j, k] = _neighbour_information(scaled[shared, j], column[shared], neighbours)
     return np.minimum(found, entropies(factors))
+
+
+def _neighbour_information(z: Floats, labels: Labels, neighbours: int) -> float:
+    """That of one latent `(N,)` and labels `(N,)`, each of which at least two points have."""
+    from scipy.special import digamma
+
+    order = np.argsort(z, kind="stable")
+    z, labels = z[order], labels[order]
+    near, among_all = np.empty(len(z)), np.empty(len(z))
+    for value in np.unique(labels):
+        own = z[labels == value]
+        radius = _radius(own, min(neighbours, len(own) - 1))
+        near[labels == value] = _within(own, own, radius)
+        among_all[labels == value] = _within(z, own, radius)
+    counts = np.bincount(labels)[labels]
+    nats = digamma(len(z)) + (digamma(near) - digamma(counts) - digamma(among_all)).mean()
+    return float(max(nats, 0.0))
+
+
+def _radius(z: Floats, neighbours: int) -> Floats:
+    """The distance of each of sorted `z` `(N,)` to its nearest neighbours' furthest, `(N,)`."""
+    beyond = np.full(neighbours, np.inf)
+    padded = np.concatenate([-beyond, z, beyond])
+    found = np.full(len(z), np.inf)
+    for below in range(neighbours + 1):  # so many of the neighbours are below
+        low = padded[neighbours - below : neighbours - below + len(z)]
+        high = padded[2 * neighbours - below : 2 * neighbours - below + len(z)]
+        found = np.minimum(found, np.maximum(z - low, high - z))
+    return found
+
+
+def _within(z: Floats, centres: Floats, radius: Floats) -> Labels:
+    """How many others of sorted `z` `(N,)` are within `radius` of each of `centres` `(M,)`, to rounding: `(M,)`."""
+    reach = radius + DOUBLE * np.abs(z).max()
+    return np.searchsorted(z, centres + reach, "right") - np.searchsorted(z, centres - reach, "left") - 1
