@@ -25,11 +25,13 @@ class _SweepLauncher(Launcher):
         }
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from jensen.core.errors import check_flag
         from jensen.launch.sweep import Sweep
         from jensen.program import one_sentence
 
         self.task = task_function
         with one_sentence():
+            check_flag("hydra.launcher.retry_failed", self.retry_failed)
             self.sweep = Sweep(hydra_context, config, self.retry_failed)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:

@@ -48,6 +48,7 @@ def write_codes(snapshot: Snapshot, out: Path) -> Mapping[str, Tensor]:
 def main(cfg: DictConfig) -> None:
     if cfg.run is None:
         raise InputError("run is not set: expected run=FOLDER, the folder of a run")
+    check_path("run", cfg.run)
     check_path("out", cfg.out)
     encode = {"encode": lambda snapshot: write_codes(snapshot, Path(cfg.out))}
     on_run(Path(str(cfg.run)), cfg.split, cfg.checkpoint, encode, cfg.trust, cfg.download)

@@ -26,7 +26,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from jensen.callbacks.diagnose import Diagnose, write
 from jensen.core.bound import Bound
-from jensen.core.errors import InputError, check_choice, check_flag
+from jensen.core.errors import InputError, check_choice, check_flag, check_path
 from jensen.core.gaussian import STANDARD, Gaussian, kl, sample, standard
 from jensen.core.memory import Fitting
 from jensen.data.arrays import arrays as inside
@@ -188,6 +188,9 @@ def _no_model(*_: object) -> Any:
 def main(cfg: DictConfig) -> None:
     if (cfg.run is None) == (cfg.codes is None):
         raise InputError(f"run is {cfg.run} and codes is {cfg.codes}: expected one of run=FOLDER and codes=FILE.npz")
+    check_path("run" if cfg.codes is None else "codes", cfg.run if cfg.codes is None else cfg.codes)
+    if cfg.out is not None:
+        check_path("out", cfg.out)
     recorded = {name: Recorded(name, diagnostic) for name, diagnostic in instantiate(cfg.diagnostics).items()}
     if cfg.run is not None:
         subject = Path(str(cfg.run))

@@ -24,7 +24,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from jensen.attempt import DATA, FAILED, FINISHED
 from jensen.callbacks.durable import within, write
-from jensen.core.errors import InputError, check_seed
+from jensen.core.errors import InputError, check_flag, check_path, check_seed
 from jensen.core.gaussian import LOG_2PI
 from jensen.core.random import fold, permutation
 from jensen.diagnostics.snapshot import Results, Snapshot
@@ -327,7 +327,11 @@ def keep(out: Path, text: str, table: str, pictures: Mapping[str, Figure]) -> No
 def main(cfg: DictConfig) -> None:
     if cfg.sweep is None:
         raise InputError("sweep is not given: expected sweep=FOLDER, the folder of a sweep of jensen.train -m")
-    folder = Path(str(cfg.sweep)).expanduser()
+    check_path("sweep", cfg.sweep)
+    check_flag("models", cfg.models)
+    if cfg.out is not None:
+        check_path("out", cfg.out)
+    folder = Path(cfg.sweep).expanduser()
     sweep = read(folder)
     values = measured(sweep)
     strips: dict[int, tuple[int, Tensor]] = {}

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from hydra.utils import get_object
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from jensen.core.errors import LARGEST, InputError, check_choice, check_count, check_flag, check_number, check_seed
+from jensen.core.errors import LARGEST, InputError, check_choice, check_count, check_flag, check_number, check_seed, check_text
 
 CONVERSIONS = ("none", "partial", "object", "all")
 """Hydra's `_convert_`."""
@@ -22,6 +22,8 @@ def check(cfg: DictConfig) -> None:
     """Raises: InputError: the seed, or a setting of Lightning's, torch's or Hydra's, is none that a run can have."""
     check_seed("seed", cfg.seed)
     _check_trainer(cfg.trainer)
+    suffix = OmegaConf.select(cfg, "logger.filename_suffix", default=".train")
+    check_text("logger.filename_suffix", suffix)  # TensorBoard's, of whose arguments the logger says nothing
     for place, part in _parts(cfg):
         _check_hydras(place, part)
         _check_arguments(place, part)

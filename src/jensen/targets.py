@@ -15,7 +15,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from jensen.core.errors import InputError
+from jensen.core.errors import InputError, check_list
 from jensen.core.memory import Fitting
 from jensen.data.downloads import downloads
 from jensen.program import conf_folder, explain, said
@@ -35,6 +35,7 @@ def build(cfg: DictConfig, key: str, kind: type[T], trust: str | Sequence[str] =
     Raises:
         InputError: a target that is neither known nor trusted, values that cannot be resolved, or that build no `kind`.
     """
+    check_list("trust", [trust] if isinstance(trust, str) else trust)
     trusted = [trust] if isinstance(trust, str) else [*trust]
     if not all(isinstance(module, str) for module in trusted):
         raise InputError(f"trust is {trusted}: expected names of modules, such as trust=[my]")

@@ -55,6 +55,9 @@ def test_which_gpus_there_are(tmp_path, monkeypatch):
     assert processes.visible([job(tmp_path, "cpu")], "auto") == []
     with pytest.raises(InputError, match=r"hydra.launcher.devices is all: expected auto, or a list"):
         processes.visible([job(tmp_path, "auto")], "all")
+    for devices in (None, -1, 0, float("nan"), 1e300, [], True, [True], [-1], [""]):
+        with pytest.raises(InputError, match=r"hydra.launcher.devices is .*: expected auto, or a list"):
+            processes.visible([job(tmp_path, "cpu")], devices)
 
 
 def test_how_many_a_job_takes(tmp_path):

@@ -82,6 +82,10 @@ class Gradient(LightningModule):
         check_seed("seed", seed)
         if not isinstance(model, VAE):
             raise InputError(f"model is a {type(model).__name__}: expected a VAE, such as model=conv; algorithm=em takes a GMM")
+        if not isinstance(objective, Objective):
+            raise InputError(f"objective is {objective!r}: expected an objective, such as objective=beta")
+        if not callable(optimizer):
+            raise InputError(f"optimizer is {optimizer!r}: expected what makes one of parameters, such as optimizer=adam")
         self.non_finite, self.skip_limit = non_finite, skip_limit
         if non_finite == "skip":
             self.register_buffer("skipped_steps", torch.tensor(0))

@@ -7,7 +7,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
-from jensen.core.errors import InputError, check_choice
+from jensen.core.errors import InputError, check_choice, check_text
 
 
 class Best(Checkpoint):
@@ -21,9 +21,18 @@ class Best(Checkpoint):
     """
 
     def __init__(self, monitor: str, mode: str = "max") -> None:
+        check_text("monitor", monitor)
         check_choice("mode", mode, ("max", "min"))
         self.monitor, self.mode = monitor, mode
         self.value = math.nan
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuses a number of a diagnostic that is not run; which numbers those give that are, only a validation tells."""
+        run = ["val", *(name for each in trainer.callbacks for name in getattr(each, "diagnostics", ()))]
+        foreign = any(not type(each).__module__.startswith(("jensen.", "pytorch_lightning.")) for each in trainer.callbacks)
+        if self.monitor.split("/")[0] not in run and not foreign:
+            given = ", ".join(f"{name}/..." for name in run)
+            raise InputError(f"callbacks.best.monitor is {self.monitor}: expected one of what this run gives, {given}")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:

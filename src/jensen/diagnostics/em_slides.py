@@ -28,10 +28,10 @@ def two_normals(alpha: float, means: tuple[float, float], sigma: float) -> Mixtu
     check_number("alpha", alpha, low=1e-9, high=1 - 1e-9)
     check_list("means", means)
     for each in means:
-        check_number("means", each)
+        check_number("means", each, low=-1e6, high=1e6)
     if len(means) != 2:
         raise InputError(f"means is {[*means]}: expected two numbers")
-    check_number("sigma", sigma, low=1e-12)
+    check_number("sigma", sigma, low=1e-6, high=1e6)
     weight = torch.tensor([alpha, 1 - alpha], dtype=torch.float64)
     mean = torch.tensor(list(means), dtype=torch.float64).unsqueeze(1)
     return Mixture(weight.log(), Tied(mean, torch.full((1, 1), sigma, dtype=torch.float64)))

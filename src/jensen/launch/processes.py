@@ -38,14 +38,22 @@ def launch(sweep: Sweep, jobs: Sequence[Job], n_jobs: int | None, devices: str |
 
 def visible(jobs: Sequence[Job], devices: str | Sequence[int | str]) -> list[str]:
     """The GPUs to share out, by what CUDA_VISIBLE_DEVICES calls them."""
+    listed = isinstance(devices, Sequence) and not isinstance(devices, str) and len(devices) > 0
+    if devices != "auto" and not (listed and all(map(_is_device, devices))):
+        raise InputError(f"hydra.launcher.devices is {devices}: expected auto, or a list such as [0,1]")
     if any(job.cfg.trainer.accelerator == "cpu" for job in jobs):
         return []
-    if not isinstance(devices, str):
-        return [str(device) for device in devices]
     if devices != "auto":
-        raise InputError(f"hydra.launcher.devices is {devices}: expected auto, or a list such as [0,1]")
+        return [str(device) for device in devices]
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     return named.split(",") if named else [str(device) for device in range(torch.cuda.device_count())]
+
+
+def _is_device(device: object) -> bool:
+    """A number or a name, as CUDA_VISIBLE_DEVICES takes them."""
+    return (isinstance(device, int) and not isinstance(device, bool) and device >= 0) or (
+        isinstance(device, str) and device != ""
+    )
 
 
 def width(cfg: DictConfig) -> int:
