@@ -1,19 +1,24 @@
 """What a command makes of its arguments."""
 
 import errno
+import shlex
+import subprocess
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import CompactHydraException
 
-from jensen.program import one_sentence, readable
+from jensen.program import one_sentence, quoted, readable
 
 
 @pytest.mark.parametrize(
     ("argument", "value"),
     [
         ("run=runs/sweep/beta=4_seed=0", "runs/sweep/beta=4_seed=0"),  # a folder of a sweep, as the shell completes it
-        ("data.path=/tmp/it's=here", None),
+        ("data.path=/tmp/it's=here", "/tmp/it's=here"),
+        ("data.root=a,b", None),
+        ("data.root=choice(a,b)", None),
+        ("objective.beta='a=b'", None),
         ("run='runs/beta=4'", "runs/beta=4"),
         ("objective.beta=4", 4),
         ("objective=beta", "beta"),
@@ -25,6 +30,38 @@ def test_a_path_need_not_be_quoted(argument, value):
         assert readable(argument) == argument
     else:
         assert OverridesParser.create().parse_override(readable(argument)).value() == value
+
+
+NAMES = (
+    "beta=1_hidden=[8]",
+    "a,b",
+    "it's",
+    'say "x"',
+    "two words",
+    "{x}",
+    "Ünïcode_日本",
+    "a(b)",
+    "c:d",
+    "x#y",
+    "trailing ",
+    "back\\slash",
+    "back\\'quote",
+    "ends\\",
+    "~h",
+    "$HOME",
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("key", ["run", "codes", "out", "sweep", "hydra.run.dir", "data.root", "data.path"])
+def test_a_folder_of_any_name_is_read_as_it_is_from_a_shell(key, name):
+    argument = f"{key}=/tmp/runs/{name}"
+    if "," in name and key.startswith("data."):  # which names two
+        argument = f"{key}={quoted(argument.partition('=')[2])}"
+    line = f"printf %s {shlex.quote(argument)}"
+    given = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True).stdout
+    assert OverridesParser.create().parse_override(readable(given)).value() == f"/tmp/runs/{name}"
+    assert OverridesParser.create().parse_override(f"{key}={quoted(name)}").value() == name
 
 
 def test_what_is_read_is_read_the_same_again():

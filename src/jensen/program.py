@@ -69,15 +69,25 @@ def program(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
     return wrap
 
 
+_ONE_PATH = ("run", "codes", "out", "sweep", "hydra.run.dir", "hydra.sweep.dir")
+_PATHS = (*_ONE_PATH, "data.root", "data.path")
+"""Keys whose values are names of files, in which every character may be; of the last two a sweep may name several."""
+
+
 def readable(argument: str) -> str:
     """An argument as Hydra's grammar wants it: a folder of a sweep, `run=runs/beta=4_seed=0`, only in quotes."""
     key, _, value = argument.partition("=")
+    if key in _PATHS and value not in ("", "null"):
+        plain = not re.fullmatch(r"'.*'|\".*\"", value)
+        swept = key not in _ONE_PATH and ("," in value or re.fullmatch(r"\w+\(.*\)", value))
+        return f"{key}={quoted(value)}" if plain and not swept else argument
     return f"{key}={quoted(value)}" if "=" in value and not {*value} & {*"'\"[](){}"} else argument
 
 
 def quoted(value: object) -> str:
     """As the value of an override."""
-    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    # Hydra's grammar: a backslash is itself, but for those before a quote.
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + (r"\'" if found[2] else ""), str(value))
     return f"'{escaped}'"
 
 

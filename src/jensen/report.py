@@ -348,7 +348,7 @@ def main(cfg: DictConfig) -> None:
     keep(out, document(sweep, folder, values, found, lines, [*pictures]), as_csv(sweep, values), pictures)
     _print(sweep, values, found, lines)
     say(f"{out / 'report.md'}, {out / 'report.csv'}, {len(pictures)} pictures in {out / 'report'}")
-    say(f"tensorboard --logdir {out}")
+    say(f"tensorboard --logdir {shlex.quote(str(out))}")
 
 
 def _print(sweep: Sweep, values: Mapping[str, Values], found: Mapping[str, Choice], lines: Sequence[str]) -> None:

@@ -98,7 +98,7 @@ def main(cfg: DictConfig) -> float | None:
     results = train(cfg, folder)
     for name in (name for name in results if name.startswith(("val/", "test/"))):
         say(f"{name:16} {results[name]:10.3f} nats per example")
-    say(f"tensorboard --logdir {folder}")
+    say(f"tensorboard --logdir {shlex.quote(str(folder))}")
     return record.maximised(cfg, results) if results else None
 
 

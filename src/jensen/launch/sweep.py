@@ -107,6 +107,11 @@ class Sweep:
         self._folders.add(folder)
         mark = {"experiment": experiment}
         before = get_json(folder / "sweep.json") or mark
+        if "experiment" not in before:
+            raise InputError(
+                f"{folder / 'sweep.json'} names no experiment: expected what a sweep of jensen.train wrote; remove it, or set"
+                " hydra.sweep.dir to another folder"
+            )
         if before != mark:
             raise InputError(
                 f"{folder} holds the sweep of experiment={before['experiment']} and this is experiment={experiment}: expected"
