@@ -13,6 +13,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from jensen.core.errors import InputError
 from jensen.data.module import DataModule
@@ -47,7 +48,7 @@ class Attempt:
         Raises:
             RefusedError: the data are not those that the run was begun with, or it is longer than it should become.
         """
-        finished = get_json(self.folder / FINISHED)
+        finished = marker(self.folder)
         if not self.leads and not finished:
             return None
         self.mark["data"] = fingerprint(data)
@@ -142,6 +143,12 @@ def first_line(error: BaseException) -> str:
     return explain(error) or f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
+def marker(folder: Path) -> dict[str, Any]:
+    """The content of finished.json; nothing where it is torn, or names no step and results."""
+    found = get_json(folder / FINISHED)
+    return found if isinstance(found.get("step"), int) and isinstance(found.get("results"), dict) else {}
+
+
 def standing(folder: Path, cfg: DictConfig, data: Callable[[], str]) -> Standing:
     """What a folder is to the run that `cfg` configures; `data` gives the data's fingerprint, and is asked if it matters."""
     mine = identity(cfg)
@@ -152,11 +159,11 @@ def standing(folder: Path, cfg: DictConfig, data: Callable[[], str]) -> Standing
         return "failed" if failed else "new"
     try:
         theirs = identity(configuration(folder))
-    except InputError:
+    except (InputError, OmegaConfBaseException, RecursionError, TypeError, ValueError):  # a torn one, or no run's
         return "other"
     if theirs != mine or get_json(folder / DATA).get("data", data()) != data():
         return "other"
-    finished = get_json(folder / FINISHED)
+    finished = marker(folder)
     if finished.get("identity") == mine and finished.get("data") == data() and not unfinished(folder, cfg, finished):
         return "finished"
     return "failed" if failed else "interrupted"

@@ -1,5 +1,6 @@
 """Trains what the configuration describes: `python -m jensen.train [overrides]`."""
 
+import shlex
 import sys
 from pathlib import Path
 

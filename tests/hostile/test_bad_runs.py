@@ -156,7 +156,7 @@ def test_a_shorter_run_than_there_is(capsys, run):
     assert contents(run) == before
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "7", '{"data": 3}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", "7", '{"data": 3}', '{"step": null}', '{"step": "x"}'])
 def test_a_torn_marker_is_no_marker(configure, run, content):
     """The run is continued, from where it is: finished, it is the same again."""
     whole = contents(run)

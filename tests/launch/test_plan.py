@@ -203,6 +203,16 @@ def test_a_folder_holds_one_experiment(sweep, tmp_path):
     assert json.loads((tmp_path / "sweep" / "sweep.json").read_text()) == {"experiment": "beta_sprites"}
 
 
+def test_a_mark_that_no_sweep_made_is_refused_and_a_torn_one_made_anew(sweep, tmp_path):
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "sweep.json").write_text('{"x": 1}')
+    with pytest.raises(InputError, match=r"sweep\.json names no experiment: expected what a sweep of jensen\.train wrote"):
+        sweep().plan(jobs(1))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "sweep.json").write_text('{"exper')
+    assert len(sweep(folder=("hydra.sweep.dir=other",)).plan(jobs(1))) == 1
+
+
 def test_one_sweep_at_a_time(sweep):
     first = sweep()
     first.plan(jobs(1))
