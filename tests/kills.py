@@ -157,8 +157,8 @@ def compare(
 
 
 def main(arguments: Sequence[str]) -> int:
-    given = [*arguments, *("40", "0", *CASES)[len(arguments) :]]
-    kills, seed, cases = int(given[0]), int(given[1]), given[2:]
+    kills, seed = (int(given) for given in (*arguments, *("40", "0")[len(arguments) :])[:2])
+    cases = [*arguments[2:]] or [*CASES]
     torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
     base = Path(tempfile.mkdtemp(prefix="jensen-faults-"))
     chance, counts, runs, failed = random.Random(seed), dict.fromkeys(cases, 0), 0, 0
