@@ -30,10 +30,10 @@ _DEEPEST = 100
 
 
 def read_yaml(path: Path) -> DictConfig:
-    """The mapping that a file of settings holds, nothing in it resolved.
+    """The mapping that a file of settings holds, empty where it holds another thing; nothing in it is resolved.
 
     Raises:
-        InputError: the file is torn, no mapping, or what jensen.train does not write and a few of which fill memory: aliases,
+        InputError: the file is torn, or what jensen.train does not write and a few of which fill memory: aliases,
             deep nesting, or more than `LARGEST` bytes.
     """
     try:
@@ -50,13 +50,11 @@ def read_yaml(path: Path) -> DictConfig:
             if depth > _DEEPEST:
                 raise yaml.YAMLError("it is nested too deep")
         found = OmegaConf.create(text)
-        if not isinstance(found, DictConfig):
-            raise yaml.YAMLError("it is no mapping")
     except (OSError, ValueError, TypeError, AssertionError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise InputError(
             f"{path} cannot be read ({said(error)}): expected what jensen.train wrote; take another folder"
         ) from error
-    return found
+    return found if isinstance(found, DictConfig) else OmegaConf.create({})
 
 
 def configuration(run: str | Path) -> DictConfig:
