@@ -177,3 +177,18 @@ def test_points_in_a_plane_are_named():
     assert np.isfinite(gmm.log_likelihood)
     assert GMM(2, init=NOISE[:2]).fit(NOISE).collapsed == []
     assert GMM(2, "tied", init=x[:2]).fit(x).collapsed == [0, 1]
+
+
+@pytest.mark.parametrize("covariance", ["full", "diag", "spherical"])
+def test_restarts_beside_an_outlier_converge(covariance):
+    """Many starts have met there, and rounding of a component on the floor is no reason to keep one that went no further."""
+    rng = np.random.default_rng(0)
+    two = np.concatenate([rng.normal(0, 1, 500), rng.normal(5, 1, 500)])
+    for outlier in (1e6, 1e7, 1e9):
+        x = np.append(two, outlier)[:, None]
+        gmm = GMM(3, covariance, restarts=5, order="mean").fit(x)
+        assert gmm.converged
+        assert gmm.failure is None
+        assert gmm.collapsed == [2]
+        plain = GMM(3, covariance, init=gmm.mean, accelerate=False, tolerance=1e-9, order="mean").fit(x)
+        np.testing.assert_allclose(gmm.mean, plain.mean, rtol=0, atol=1e-3)

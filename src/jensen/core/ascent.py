@@ -6,7 +6,7 @@
 import math
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -190,13 +190,24 @@ def reseed(p: Mixture, events: list[Reseed], generator: torch.Generator) -> Mixt
 
 
 class _End(NamedTuple):
-    """How one start ended."""
+    """How one start ended.
+
+    upright: no component is on the floor, where its density is as high as the floor is low.
+    dropped: another start goes on for it.
+    """
 
     mixture: Mixture
     objective: float
     iterations: int
-    converged: bool
-    failure: str | None
+    upright: bool
+    converged: bool = False
+    dropped: bool = False
+    failure: str | None = None
+
+    @property
+    def rank(self) -> tuple[bool, bool, bool, float, bool]:
+        """What orders ends, the best last: rounding may put one that was dropped above the one it has met."""
+        return self.failure is None, self.upright, not self.dropped, self.objective, self.converged
 
 
 @final
@@ -289,9 +300,17 @@ def _maximise(p: Mixture, s: Statistics | Local, prior: Prior) -> tuple[Mixture,
         return _map(lambda *parts: torch.cat(parts), *found), broken
 
 
-def _needless(s: _Rows, ends: list[_End], sigma: Tensor) -> set[int]:
+def _upright(p: Mixture, prior: Prior) -> list[bool]:
+    """Which of the starts `p` `(R, K)` have no component on the floor."""
+    if isinstance(prior.floor, float) and prior.floor == 0:
+        return [True] * len(p.log_weight)
+    return (~on_floor(p, prior.floor).any(-1)).tolist()
+
+
+def _needless(s: _Rows, ends: list[_End], sigma: Tensor, prior: Prior) -> set[int]:
     """The rows that fall too far behind, or are on the way to where a better one, or a start that has ended, is already."""
-    top = max([*s.last, *(each.objective for each in ends)])
+    standing = list(zip(_upright(s.best, prior), s.last, strict=True))
+    top = max([*standing, *((each.upright, each.objective) for each in ends)])[1]
     found = {row for row, gain in enumerate(s.gain) if top > s.last[row] and top - s.last[row] > _HOPELESS * gain}
     every = [_map(lambda part: part[row], s.best) for row in range(len(s.alive))]  # noqa: B023
     every += [each.mixture for each in ends]
@@ -357,10 +376,12 @@ def ascend(
     believes = bool(prior.weight or prior.covariance)
     budget = 3 * p.log_weight.numel()
 
-    def end(rows: Iterable[int], converged: bool = False, failure: str | None = None) -> None:
+    def end(rows: Iterable[int], **how: Any) -> None:
         for row in rows:
-            mixture = _map(lambda parameter: parameter[row], s.best)  # noqa: B023
-            ends[s.alive[row]] = _End(mixture, s.last[row], iteration, converged, failure)
+            mixture = _map(lambda parameter: parameter[row : row + 1], s.best)  # noqa: B023
+            upright = _upright(mixture, prior)[0]
+            mixture = _map(lambda parameter: parameter[0], mixture)
+            ends[s.alive[row]] = _End(mixture, s.last[row], iteration, upright, **how)
 
     while s.alive:
         coefficient = coefficients(s.p, beta)
@@ -397,8 +418,8 @@ def ascend(
         end(done, converged=True)
         over = done | broken
         if look and len(p.log_weight) > 1:
-            needless = _needless(s, [each for each in ends.values() if each.converged], sigma) - over
-            end(needless)
+            needless = _needless(s, [each for each in ends.values() if each.converged], sigma, prior) - over
+            end(needless, dropped=True)
             over |= needless
         if iteration >= max_iter:
             s.leave(over)
@@ -419,7 +440,7 @@ def ascend(
         iteration += 1
     end(range(len(s.alive)))
 
-    start = max(ends, key=lambda each: (*_rank(ends[each], prior if len(ends) > 1 else FLAT), -each))
+    start = max(ends, key=lambda each: (*ends[each].rank, -each))
     rows = [torch.stack([part[alive.index(start)] for part in parts]) for alive, parts in history if start in alive]
     steps, value = _steps(torch.stack(rows).tolist() if rows else [], total, beta)
     best = ends[start]
@@ -433,13 +454,6 @@ def ascend(
         reseeded=[event for event in reseeded if event.start == start],
         failure=best.failure,
     )
-
-
-def _rank(each: _End, prior: Prior) -> tuple[bool, bool, float, bool]:
-    """Order starts, the best last. A component on the floor has a density as high as that is low: such starts come first."""
-    floored = not isinstance(prior.floor, float) or prior.floor > 0
-    upright = not (floored and bool(on_floor(each.mixture, prior.floor).any()))
-    return each.failure is None, upright, each.objective, each.converged
 
 
 def _steps(rows: list[list[float]], total: float, beta: float) -> tuple[list[Step], float]:

@@ -294,7 +294,7 @@ class GMM(nn.Module):
             other_one = abs(other.objective - found.objective) > _HIGHER * total
             failed = 0 if other_one else failed + 1
             found = other if other_one else found
-        if not (found.converged and self.tolerance):
+        if found.failure or not self.tolerance:
             return found
         most = self.max_iter - found.iterations
         last = climb(_stacked(found.mixture), tolerance=0.01 * self.tolerance, max_iter=max(most, 0))
@@ -302,7 +302,7 @@ class GMM(nn.Module):
             history=found.history + last.history,
             reseeded=found.reseeded + last.reseeded,
             iterations=found.iterations + last.iterations,
-            converged=True,
+            converged=found.converged or last.converged,
         )
 
     def _note(self, found: Ascent, unit: float) -> None:
