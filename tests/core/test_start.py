@@ -5,9 +5,10 @@ import torch
 from sklearn.cluster import kmeans_plusplus
 from sklearn.datasets import make_blobs
 from test_components import STRUCTURES
+from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from jensen.core.errors import InputError
-from jensen.core.start import Sample, kmeans, kmeans_plus_plus, scattered
+from jensen.core.start import Sample, _of_cells, kmeans, kmeans_plus_plus, scattered
 
 every_structure = pytest.mark.parametrize("structure", STRUCTURES, ids=lambda s: s.__name__)
 BLOBS, LABEL = make_blobs(1500, 5, centers=8, random_state=5)
@@ -60,3 +61,22 @@ def test_copies_are_one_point_of_their_weight(structure, make):
     torch.testing.assert_close(mean.sort(1).values, x[:6].sort(0).values.expand_as(mean), rtol=0, atol=0.3)
     with pytest.raises(InputError, match="x has only 6 different points: expected at least 7, one for each component"):
         make(structure, sample(x), 7, 10, generator())
+
+
+@every_structure
+def test_a_start_is_the_most_probable_of_five_whatever_others_there_are(structure):
+    """By the density in torch.distributions; others of the same draws are less probable."""
+    data = sample(torch.randn(200, 3, generator=generator()))
+    found = kmeans(structure, data, 8, 4, generator())
+    every = _of_cells(structure, data, 8, 20, generator())
+
+    def value(p, row):
+        full = structure(*(part[row] for part in p.components)).full()
+        parts = MultivariateNormal(full.mean, scale_tril=full.scale_tril)
+        mixed = MixtureSameFamily(Categorical(logits=p.log_weight[row]), parts)
+        return mixed.log_prob(data.x).sum().item()
+
+    values = [value(every, row) for row in range(20)]
+    expected = [max(values[5 * row : 5 * row + 5]) for row in range(4)]
+    assert [value(found, row) for row in range(4)] == pytest.approx(expected, rel=1e-9)
+    assert min(expected) > min(values)

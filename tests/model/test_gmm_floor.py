@@ -184,7 +184,7 @@ def test_restarts_beside_an_outlier_converge(covariance):
     """Many starts have met there, and rounding of a component on the floor is no reason to keep one that went no further."""
     rng = np.random.default_rng(0)
     two = np.concatenate([rng.normal(0, 1, 500), rng.normal(5, 1, 500)])
-    for outlier in (1e6, 1e7, 1e9):
+    for outlier in (1e6, 1e9):
         x = np.append(two, outlier)[:, None]
         gmm = GMM(3, covariance, restarts=5, order="mean").fit(x)
         assert gmm.converged

@@ -15,7 +15,7 @@ from jensen.core.collapse import on_floor
 from jensen.core.components import FLAT, Components, Prior, Tied
 from jensen.core.em import log_prior, m_step
 from jensen.core.local import Local, counts, expected_log_joint, merged, moments, picked
-from jensen.core.mixture import Mixture
+from jensen.core.mixture import Mixture, mapped
 from jensen.core.start import settle
 from jensen.core.stream import Statistics, coefficients
 
@@ -83,13 +83,6 @@ class Ascent(NamedTuple):
     history: list[Step]
     reseeded: list[Reseed]
     failure: str | None
-
-
-def _map(function: Callable[..., Tensor], *mixtures: Mixture) -> Mixture:
-    """`function` of each parameter of the mixtures."""
-    structure: Callable[..., Components] = type(mixtures[0].components)
-    parameters = (function(*each) for each in zip(*(p.components for p in mixtures), strict=True))
-    return Mixture(function(*(p.log_weight for p in mixtures)), structure(*parameters))
 
 
 def _column(value: Tensor, like: Tensor) -> Tensor:
@@ -179,7 +172,7 @@ def _anew(
 
 def reseed(p: Mixture, events: list[Reseed], generator: torch.Generator) -> Mixture:
     """Each lost component takes half of the heaviest one of its start, at a point drawn from that."""
-    p = _map(torch.clone, p)
+    p = mapped(torch.clone, p)
     mean, deviations = p.components.mean, (0.5 * p.components.marginals().log_var).exp()
     for _, start, component, _ in events:
         donor = int(p.log_weight[start].argmax())
@@ -206,8 +199,8 @@ class _End(NamedTuple):
 
     @property
     def rank(self) -> tuple[bool, bool, bool, float, bool]:
-        """What orders ends, the best last: rounding may put one that was dropped above the one it has met."""
-        return self.failure is None, self.upright, not self.dropped, self.objective, self.converged
+        """What orders ends, the best last. One that was dropped may be about to collapse, or higher by rounding alone."""
+        return self.failure is None, not self.dropped, self.upright, self.objective, self.converged
 
 
 @final
@@ -251,7 +244,7 @@ class _Rows:
         if all(better):
             self.best, self.last, self.seen = self.p, objective, found
         else:  # where extrapolation failed everything is as before it, and the next iterate the one it was to replace
-            self.best = _map(partial(_choose, chosen), self.p, self.best)
+            self.best = mapped(partial(_choose, chosen), self.p, self.best)
             self.seen = merged(chosen, found, self.statistics, self.p)
             self.last = [a if ok else b for a, b, ok in zip(objective, self.last, better, strict=True)]
         return chosen.to(self.limit)
@@ -272,7 +265,7 @@ class _Rows:
             return following
         kept = [row for row in range(len(self.alive)) if row not in rows]
         at = torch.tensor(kept, dtype=torch.long, device=self.limit.device)
-        pick = partial(_map, lambda part: part[at])
+        pick = partial(mapped, lambda part: part[at])
         self.alive = [self.alive[row] for row in kept]
         self.last = [self.last[row] for row in kept]
         self.gain = [self.gain[row] for row in kept]
@@ -291,13 +284,13 @@ def _maximise(p: Mixture, s: Statistics | Local, prior: Prior) -> tuple[Mixture,
         found, broken = [], set()
         for row in range(len(p.log_weight)):
             index = torch.tensor([row], device=p.log_weight.device)
-            one = _map(lambda part: part[index], p)  # noqa: B023
+            one = mapped(lambda part: part[index], p)  # noqa: B023
             try:
                 one = m_step(one, moments(one, picked(s, index)), prior)
             except torch.linalg.LinAlgError:
                 broken.add(row)
             found.append(one)
-        return _map(lambda *parts: torch.cat(parts), *found), broken
+        return mapped(lambda *parts: torch.cat(parts), *found), broken
 
 
 def _upright(p: Mixture, prior: Prior) -> list[bool]:
@@ -312,7 +305,7 @@ def _needless(s: _Rows, ends: list[_End], sigma: Tensor, prior: Prior) -> set[in
     standing = list(zip(_upright(s.best, prior), s.last, strict=True))
     top = max([*standing, *((each.upright, each.objective) for each in ends)])[1]
     found = {row for row, gain in enumerate(s.gain) if top > s.last[row] and top - s.last[row] > _HOPELESS * gain}
-    every = [_map(lambda part: part[row], s.best) for row in range(len(s.alive))]  # noqa: B023
+    every = [mapped(lambda part: part[row], s.best) for row in range(len(s.alive))]  # noqa: B023
     every += [each.mixture for each in ends]
     weights = torch.stack([p.log_weight for p in every]).sort(-1).values
     near = ((weights.unsqueeze(1) - weights).abs().amax(-1) < _MET).tolist()
@@ -331,8 +324,8 @@ def _alike(a: Mixture, b: Mixture, sigma: Tensor) -> bool:
     if len(set(match.tolist())) < len(match):
         return False
     shared = isinstance(b.components, Tied)
-    b = _map(lambda part: part if shared and part is b.components[1] else part[match], b)  # type: ignore[index]
-    first, second = (_map(lambda part: part.unsqueeze(0), p) for p in (a, b))
+    b = mapped(lambda part: part if shared and part is b.components[1] else part[match], b)  # type: ignore[index]
+    first, second = (mapped(lambda part: part.unsqueeze(0), p) for p in (a, b))
     move = [y - x for x, y in zip(_free(first, sigma), _free(second, sigma), strict=True)]
     return bool(_reach(move, first, sigma) < _MET)
 
@@ -378,9 +371,9 @@ def ascend(
 
     def end(rows: Iterable[int], **how: Any) -> None:
         for row in rows:
-            mixture = _map(lambda parameter: parameter[row : row + 1], s.best)  # noqa: B023
+            mixture = mapped(lambda parameter: parameter[row : row + 1], s.best)  # noqa: B023
             upright = _upright(mixture, prior)[0]
-            mixture = _map(lambda parameter: parameter[0], mixture)
+            mixture = mapped(lambda parameter: parameter[0], mixture)
             ends[s.alive[row]] = _End(mixture, s.last[row], iteration, upright, **how)
 
     while s.alive:

@@ -65,6 +65,13 @@ def log_joint(x: Tensor, p: Mixture) -> Tensor:
     return p.log_weight_of_points() + p.components.log_density(x)
 
 
+def mapped(function: Callable[..., Tensor], *mixtures: Mixture) -> Mixture:
+    """`function` of each parameter of the mixtures, which are of one structure."""
+    structure: Callable[..., Components] = type(mixtures[0].components)
+    parameters = (function(*each) for each in zip(*(p.components for p in mixtures), strict=True))
+    return Mixture(function(*(p.log_weight for p in mixtures)), structure(*parameters))
+
+
 def log_prob(x: Tensor, p: Mixture, joint: Callable[[Tensor, Mixture], Tensor] = log_joint) -> Tensor:
     """log p(x), `(..., N, D)` to `(..., N)`; of many points part after part, so an (N, K) array is never held."""
     wide = hasattr(p.components, "scale_tril") or joint is not log_joint

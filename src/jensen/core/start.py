@@ -1,7 +1,6 @@
 """Starts of EM: centres among the points, and the mixtures that k-means cells about them make."""
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -12,13 +11,19 @@ from jensen.core.components import Components, Diagonal, Moments, Prior, Tied, a
 from jensen.core.em import m_step
 from jensen.core.errors import InputError
 from jensen.core.local import gathered
-from jensen.core.mixture import Mixture, log_joint
+from jensen.core.mixture import Mixture, log_joint, log_prob, mapped
 
 _PSEUDO_COUNTS = Prior(weight=1.0, covariance=2.0)
 """For the moments of a cell, which may hold one point."""
 
 _NARROW = 0.01
 """A cell's part of a column's variance, below which the column says nothing of the width of clusters."""
+
+_CANDIDATES = 5
+"""Mixtures of k-means for each start. Beside one, single fits reach the best known optimum half as often again."""
+
+_ROUNDS = 10
+"""Of k-means, at most."""
 
 _LIMIT = 1 << 20
 """Elements of a temporary `(..., K, n, D)`: 8 MiB of float64."""
@@ -69,16 +74,33 @@ def kmeans_plus_plus(x: Tensor, weights: Tensor, count: int, starts: int, genera
 
 
 def kmeans(structure: type[Components], sample: Sample, count: int, starts: int, generator: torch.Generator) -> Mixture:
-    """Starts `(starts, count)` from greedy k-means++ centres of standardised points and three rounds of k-means.
+    """Starts `(starts, count)`, of which each is the most probable of `_CANDIDATES` mixtures of k-means cells."""
+    at_a_time = max(1, _LIMIT // (_CANDIDATES * count * len(sample.x)))
+    parts = []
+    for done in range(0, starts, at_a_time):
+        several = min(at_a_time, starts - done)
+        p = _of_cells(structure, sample, count, several * _CANDIDATES, generator)
+        value = log_prob(sample.x, p) @ sample.weights
+        best = value.reshape(several, _CANDIDATES).argmax(1)
+        chosen = best + _CANDIDATES * torch.arange(several, device=best.device)
+        parts.append(mapped(lambda part: part[chosen], p))  # noqa: B023
+    return mapped(lambda *each: torch.cat(each), *parts)
+
+
+def _of_cells(structure: type[Components], sample: Sample, count: int, starts: int, generator: torch.Generator) -> Mixture:
+    """Mixtures `(starts, count)` of the cells of k-means, from greedy k-means++ centres of standardised points.
 
     The moments of the cells give weights and covariances, with a few pseudo-counts.
     """
     x, weights = sample.standardised(), sample.weights
     centre = kmeans_plus_plus(x, weights, count, starts, generator)
-    for _ in range(3):
+    for _ in range(_ROUNDS):
+        last = centre
         r = _cells(x, centre) * weights.unsqueeze(-1)
         total = r.sum(-2).unsqueeze(-1)
         centre = torch.where(total > 0, r.mT @ x / total.clamp(min=1e-300), centre)
+        if torch.equal(centre, last):
+            break
     mean = sample.mean + centre * sample.var.sqrt()
     p = Mixture(centre[..., 0], structure.at(mean, sample.var))
     prior = _PSEUDO_COUNTS._replace(variance=variance_of_cells(sample, mean))
@@ -134,9 +156,7 @@ def swapped(p: Mixture, sample: Sample, starts: int, generator: torch.Generator)
     odds = sample.weights.cumsum(0)
     place = sample.x[torch.searchsorted(odds, draw * odds[-1], right=True).clamp(max=len(odds) - 1)]
     joint = log_joint(place, p).scatter(1, moved.unsqueeze(1), -math.inf)
-    structure: Callable[..., Components] = type(p.components)
-    log_weight, *parts = (part.expand(starts, *part.shape).clone() for part in (p.log_weight, *p.components))
-    stack = Mixture(log_weight, structure(*parts))
+    stack = mapped(lambda part: part.expand(starts, *part.shape).clone(), p)
     settle(stack, torch.arange(starts, device=device), moved, joint.argmax(1), place)
     return stack._replace(log_weight=stack.log_weight.log_softmax(-1))
 

@@ -1,7 +1,6 @@
 """EM inside a network: sets of points in, the parameters of a mixture for each set out, with gradients."""
 
 import warnings
-from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, final
 
@@ -9,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from jensen.core import fixed_point, random
-from jensen.core.components import Components, Prior
+from jensen.core.components import Prior
 from jensen.core.errors import InputError, check_choice, check_count, check_number, check_seed
-from jensen.core.mixture import Mixture, log_joint, logsumexp
+from jensen.core.mixture import Mixture, log_joint, logsumexp, mapped
 from jensen.model.gmm import STRUCTURES
 
 GRADIENTS = ("unroll", "implicit", "one_step", "none")
@@ -170,8 +169,8 @@ class EMLayer(nn.Module):
                 p, residual = self._fit(points, counts, first, rtol)
             else:  # only sets with points are fitted; the others are no part of any gradient
                 at = occupied.nonzero().flatten()
-                found, moved = self._fit(points[at], counts[at], _map(lambda part: part[at], first), rtol)
-                p = _zip(lambda old, new: old.detach().index_copy(0, at, new), first, found)
+                found, moved = self._fit(points[at], counts[at], mapped(lambda part: part[at], first), rtol)
+                p = mapped(lambda old, new: old.detach().index_copy(0, at, new), first, found)
                 residual = counts.new_zeros(len(counts)).index_copy(0, at, moved)
             joint = log_joint(points, p)
             r = joint.softmax(-1)
@@ -179,7 +178,7 @@ class EMLayer(nn.Module):
             log_likelihood = (share * logsumexp(joint, -1)).sum(-1)
             if mask is not None:
                 r = r.where(mask.unsqueeze(-1), 0.0)
-        return EMResult(_map(lambda part: part.to(dtype), p), r.to(dtype), log_likelihood.to(dtype), residual.to(dtype))
+        return EMResult(mapped(lambda part: part.to(dtype), p), r.to(dtype), log_likelihood.to(dtype), residual.to(dtype))
 
     def extra_repr(self) -> str:
         tolerance = "" if self.tolerance is None else f", tolerance={self.tolerance:g}"
@@ -223,7 +222,7 @@ class EMLayer(nn.Module):
             # A set that has converged stays, so that its result does not depend on the rest of the batch.
             with torch.no_grad():
                 moving = fixed_point.coordinates(new, p).norm(dim=-1) > self.tolerance
-            p = _zip(partial(_select, moving), new, p)
+            p = mapped(partial(_select, moving), new, p)
             if not bool(moving.any()):
                 break
         return p
@@ -284,7 +283,7 @@ class EMLayer(nn.Module):
             part = part.to(x.device).double()
             return part.expand(len(x), *part.shape) if lead else part
 
-        p = _map(each, p)
+        p = mapped(each, p)
         return p._replace(log_weight=p.log_weight.log_softmax(-1))
 
     def _check_shapes(self, x: Tensor, mask: Tensor | None, weights: Tensor | None, start: Mixture | None) -> None:
@@ -377,15 +376,3 @@ def _check_prior(prior: Prior, dim: int) -> None:
 def _select(chosen: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """`a` where `chosen` `(B,)`, else `b`."""
     return a.where(chosen.reshape(-1, *[1] * (a.dim() - 1)), b)
-
-
-def _map(function: Callable[[Tensor], Tensor], p: Mixture) -> Mixture:
-    """A `function` of each parameter."""
-    return _zip(lambda part, _: function(part), p, p)
-
-
-def _zip(function: Callable[[Tensor, Tensor], Tensor], p: Mixture, q: Mixture) -> Mixture:
-    """A `function` of each parameter of two mixtures of one structure."""
-    structure: Callable[..., Components] = type(p.components)
-    parts = (function(a, b) for a, b in zip(p.components, q.components, strict=True))
-    return Mixture(function(p.log_weight, q.log_weight), structure(*parts))

@@ -47,8 +47,11 @@ _ROUGH = 1e-5
 _HIGHER = 1e-5
 """Nats per example by which another maximum is higher, rather than the same."""
 
-_PATIENCE = 2
+_PATIENCE = 5
 """Rounds of swaps of which none ends higher, before the search is over."""
+
+_LOOSE = 10
+"""Times the tolerance, to which the starts of a search are climbed: enough to tell maxima apart."""
 
 
 @final
@@ -59,7 +62,7 @@ class GMM(nn.Module):
         components: K.
         covariance: "full", "tied", "diag" or "spherical".
         seed: for starts and draws.
-        init: "kmeans++" (centres by greedy k-means++ and three rounds of k-means), "random" (K of the points, the data's
+        init: "kmeans++" (the likeliest of five k-means from greedy k-means++ centres), "random" (K of the points, the data's
             variance or, where that is far less, that of the cells about them), `(K, D)` means, or a `Mixture` or fitted
             `GMM` to start from. Components that start alike stay alike.
         restarts: starts that are fitted together, as one batch; one that meets another goes no further. From the best, as many
@@ -262,10 +265,11 @@ class GMM(nn.Module):
                     beta=beta,
                     prior=prior,
                 )
-                found = climb(start)
-                if beta == self.betas[-1] and len(start.log_weight) > 1 and self.max_iter and not found.failure:
-                    found = self._search(climb, found, sample, survey.total, generator)
-            start = _stacked(found.mixture)
+                if beta == self.betas[-1] and len(start.log_weight) > 1 and self.max_iter and self.tolerance:
+                    found = self._search(climb, start, sample, survey.total, generator)
+                else:
+                    found = climb(start)
+            start = mixture.mapped(lambda part: part[None], found.mixture)
             self._note(found, points.unit)
         self.columns = points.names
         flat = on_floor(found.mixture, prior.floor)
@@ -280,29 +284,30 @@ class GMM(nn.Module):
         return fitted
 
     def _search(
-        self, climb: Callable[..., Ascent], found: Ascent, sample: Sample, total: float, generator: torch.Generator
+        self, climb: Callable[..., Ascent], start: Mixture, sample: Sample, total: float, generator: torch.Generator
     ) -> Ascent:
-        """Go on from the best of the starts, as long as one of the swaps ends higher, and then to a hundredth of the tolerance.
-
-        A start that merged with another has ended where that one does, within the tolerance: the last climb makes up for it.
-        """
+        """Climb from the starts, go on from the best as long as one of its swaps ends higher, and then to a high precision."""
+        loose = partial(climb, tolerance=_LOOSE * self.tolerance)
+        found = loose(start)
         failed = 0
-        while failed < _PATIENCE:
+        while failed < _PATIENCE and not found.failure:
             around = swapped(found.mixture, sample, self.restarts, generator)
-            other = climb(_joined(_stacked(found.mixture), around))
             # The best itself is among them: one that differs ranks before it.
-            other_one = abs(other.objective - found.objective) > _HIGHER * total
-            failed = 0 if other_one else failed + 1
-            found = other if other_one else found
-        if found.failure or not self.tolerance:
-            return found
-        most = self.max_iter - found.iterations
-        last = climb(_stacked(found.mixture), tolerance=0.01 * self.tolerance, max_iter=max(most, 0))
+            other = loose(mixture.mapped(lambda best, more: torch.cat([best[None], more]), found.mixture, around))
+            differs = abs(other.objective - found.objective) > _HIGHER * total
+            found = other if differs else found
+            failed = 0 if differs else failed + 1
+        return found if found.failure else self._polished(climb, found)
+
+    def _polished(self, climb: Callable[..., Ascent], found: Ascent) -> Ascent:
+        """`found`, climbed on to a hundredth of the tolerance: starts that meet end as near each other as the tolerance."""
+        most = max(self.max_iter - found.iterations, 0)
+        one = mixture.mapped(lambda part: part[None], found.mixture)
+        last = climb(one, tolerance=0.01 * self.tolerance, max_iter=most)
         return last._replace(
             history=found.history + last.history,
             reseeded=found.reseeded + last.reseeded,
             iterations=found.iterations + last.iterations,
-            converged=found.converged or last.converged,
         )
 
     def _note(self, found: Ascent, unit: float) -> None:
@@ -589,14 +594,3 @@ def _exact_products() -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
-
-
-def _stacked(p: Mixture) -> Mixture:
-    """`p` `(K,)` as a batch of one."""
-    return Mixture(p.log_weight[None], type(p.components)(*(value[None] for value in p.components)))
-
-
-def _joined(p: Mixture, q: Mixture) -> Mixture:
-    """The starts of both."""
-    parts = zip(p.components, q.components, strict=True)
-    return Mixture(torch.cat([p.log_weight, q.log_weight]), type(p.components)(*map(torch.cat, parts)))
