@@ -157,19 +157,6 @@ def lost(p: Mixture, s: Statistics | Local, share: float, prior: Prior) -> list[
     return found + [(*place, "collapsed") for place in flat.nonzero().tolist()]
 
 
-def _anew(
-    gone: list[tuple[int, int, str]], p: Mixture, places: list[tuple[int, Tensor]], alive: list[int]
-) -> list[tuple[int, int, str]]:
-    """Those of the lost to start anew: not what has collapsed at the same place of `places` before, `_TRIES` times."""
-    found = []
-    for start, component, reason in gone:
-        mean = p.components.mean[start, component]
-        before = sum(bool(torch.isclose(mean, place, rtol=1e-9).all()) for at, place in places if at == alive[start])
-        if reason != "collapsed" or before < _TRIES:
-            found.append((start, component, reason))
-    return found
-
-
 def reseed(p: Mixture, events: list[Reseed], generator: torch.Generator) -> Mixture:
     """Each lost component takes half of the heaviest one of its start, at a point drawn from that."""
     p = mapped(torch.clone, p)
@@ -276,6 +263,42 @@ class _Rows:
         return pick(following)
 
 
+@final
+class _Seeding:
+    """The components that are lost on the way, and start anew.
+
+    reseeded: those that did. budget: how many more may.
+    """
+
+    def __init__(self, share: float, budget: int, prior: Prior, generator: torch.Generator) -> None:
+        self.share = share
+        self.budget = budget
+        self.prior = prior
+        self.generator = generator
+        self.reseeded: list[Reseed] = []
+        self._places: list[tuple[int, Tensor]] = []  # where components of which start have collapsed
+
+    def find(self, following: Mixture, s: _Rows) -> list[tuple[int, int, str]]:
+        """The lost that are to start anew: not what has collapsed at the same place before, `_TRIES` times."""
+        found = []
+        for row, component, reason in lost(following, s.statistics, self.share, self.prior) if self.budget else []:
+            mean = following.components.mean[row, component]
+            there = (bool(torch.isclose(mean, place, rtol=1e-9).all()) for at, place in self._places if at == s.alive[row])
+            if reason != "collapsed" or sum(there) < _TRIES:
+                found.append((row, component, reason))
+        return found[: self.budget]
+
+    def seed(self, gone: list[tuple[int, int, str]], following: Mixture, s: _Rows, iteration: int) -> Mixture:
+        """`following` with those that are `gone` started anew."""
+        events = [Reseed(iteration, *each) for each in gone]
+        for _, row, component, reason in events:
+            if reason == "collapsed":
+                self._places.append((s.alive[row], following.components.mean[row, component]))
+        self.budget -= len(events)
+        self.reseeded += [event._replace(start=s.alive[event.start]) for event in events]
+        return reseed(following, events, self.generator)
+
+
 def _maximise(p: Mixture, s: Statistics | Local, prior: Prior) -> tuple[Mixture, set[int]]:
     """The M-step, and the rows that have none, which stay as they are."""
     try:
@@ -364,10 +387,8 @@ def ascend(
     s, exact, iteration = _Rows(p), rough == 0, 0
     ends: dict[int, _End] = {}
     history: list[tuple[list[int], tuple[Tensor, ...]]] = []
-    reseeded: list[Reseed] = []
-    places: list[tuple[int, Tensor]] = []  # where components have collapsed
+    seeding = _Seeding(0.5 * total / points, 3 * p.log_weight.numel(), prior, generator)
     believes = bool(prior.weight or prior.covariance)
-    budget = 3 * p.log_weight.numel()
 
     def end(rows: Iterable[int], **how: Any) -> None:
         for row in rows:
@@ -404,8 +425,7 @@ def ascend(
         following, broken = _maximise(s.best, s.statistics, prior)
         end(broken, failure=f"a covariance is not positive definite after iteration {iteration}")
         look = bool(done) or iteration % _LOOK == _LOOK - 1
-        gone = lost(following, s.statistics, 0.5 * total / points, prior) if look and budget else []
-        gone = _anew(gone, following, places, s.alive)[:budget]
+        gone = seeding.find(following, s) if look else []
         done -= {row for row, _, _ in gone}
         done -= broken
         end(done, converged=True)
@@ -417,15 +437,11 @@ def ascend(
         if iteration >= max_iter:
             s.leave(over)
             break
-        events = [Reseed(iteration + 1, *event) for event in gone if event[0] not in over]
-        if events:
-            for _, row, component, reason in events:
-                places += [(s.alive[row], following.components.mean[row, component])] if reason == "collapsed" else []
-            following = reseed(following, events, generator)
-            budget -= len(events)
-            reseeded += [event._replace(start=s.alive[event.start]) for event in events]
+        gone = [each for each in gone if each[0] not in over]
+        if gone:
+            following = seeding.seed(gone, following, s, iteration + 1)
         following = s.leave(over, following)
-        if events:
+        if gone:
             s.begin()
         elif accelerate:
             following = s.turn(following, sigma)
@@ -433,6 +449,17 @@ def ascend(
         iteration += 1
     end(range(len(s.alive)))
 
+    return _best(ends, history, seeding.reseeded, total, beta)
+
+
+def _best(
+    ends: dict[int, _End],
+    history: list[tuple[list[int], tuple[Tensor, ...]]],
+    reseeded: list[Reseed],
+    total: float,
+    beta: float,
+) -> Ascent:
+    """The start that ended highest, the first of equals, with its part of the history."""
     start = max(ends, key=lambda each: (*ends[each].rank, -each))
     rows = [torch.stack([part[alive.index(start)] for part in parts]) for alive, parts in history if start in alive]
     steps, value = _steps(torch.stack(rows).tolist() if rows else [], total, beta)
