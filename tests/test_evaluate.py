@@ -4,11 +4,11 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import shell
 import torch
 from hydra.utils import instantiate
 from sklearn.metrics import mutual_info_score
@@ -39,8 +39,7 @@ def run(finished, tmp_path):
 
 
 def command(program: str, *overrides: str, cwd: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", f"jensen.{program}", *overrides]
-    done = subprocess.run(line, cwd=cwd, env=dict(os.environ), capture_output=True, text=True, timeout=300)
+    done = shell.run(f"jensen.{program}", *overrides, cwd=cwd)
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
     return done

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import shell
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
@@ -24,12 +25,9 @@ def commands(mark: str) -> list[str]:
 
 def run(line: str, folder: Path, *extra: str) -> subprocess.CompletedProcess[str]:
     """The command `line` in `folder`, cut short by `extra` overrides."""
-    words = shlex.split(line)
-    if words[0] == "python":
-        words[0] = sys.executable
-    done = subprocess.run(
-        [*words, *extra], cwd=folder, capture_output=True, text=True, timeout=300, env=os.environ | {"PYTHONWARNINGS": ""}
-    )
+    python, option, module, *words = shlex.split(line)
+    assert (python, option) == ("python", "-m")
+    done = shell.run(module, *words, *extra, cwd=folder)
     assert done.returncode == 0, done.stderr
     return done
 

@@ -4,14 +4,13 @@ import csv
 import itertools
 import json
 import math
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import shell
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -347,10 +346,7 @@ def test_the_curve_of_theory_ends_where_shannon_says(configure, tmp_path):
 
 
 def command(*words: str, module: str = "jensen.report", cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
-    return subprocess.run(
-        [sys.executable, "-m", module, *words], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
-    )
+    return shell.run(module, *words, cwd=cwd)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+import shell
 import torch
 from tiny import TINY
 
@@ -19,8 +20,7 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.sta
 
 
 def sweep(*overrides, cwd, status=0, setting=QUICK):
-    line = [sys.executable, "-m", "jensen.train", "-m", *setting, *overrides]
-    done = subprocess.run(line, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=400)
+    done = shell.run("jensen.train", "-m", *setting, *overrides, cwd=cwd, timeout=400)
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done

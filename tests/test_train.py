@@ -1,12 +1,11 @@
 """The whole program on small data: what a run leaves behind, and that nothing about it is by chance."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import shell
 import torch
 from hydra.utils import instantiate
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -37,9 +36,7 @@ def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
 
 def command(*overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """`python -m jensen.train`, as a user would run it."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
-    line = [sys.executable, "-W", "error::ResourceWarning", "-m", "jensen.train", *overrides]
-    return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+    return shell.run("jensen.train", *overrides, cwd=cwd, env={"PYTHONWARNINGS": "error::ResourceWarning"})
 
 
 def test_a_run_leaves_scalars_pictures_and_checkpoints(configure, tmp_path):

@@ -1,12 +1,10 @@
 """TensorBoard's HPARAMS: one entry a run. The same run shows that the PROJECTOR's files belong together."""
 
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import shell
 from google.protobuf import text_format
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -42,8 +40,7 @@ def scalar(folder: Path, name: str) -> dict[int, float]:
 def commanded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that a command started."""
     folder = tmp_path_factory.mktemp("commanded")
-    line = [sys.executable, "-m", "jensen.train", *QUICK, DIAGNOSED, "objective.beta=2", "hydra.run.dir=here"]
-    done = subprocess.run(line, cwd=folder, env={**os.environ}, capture_output=True, text=True, timeout=300)
+    done = shell.run("jensen.train", *QUICK, DIAGNOSED, "objective.beta=2", "hydra.run.dir=here", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "here"
 

@@ -1,10 +1,7 @@
 """Some of the bad input as commands of a shell, with all that a process of its own brings: ranks, exit codes, output."""
 
-import os
-import subprocess
-import sys
-
 import pytest
+import shell
 from commands import contents
 from conftest import QUICK
 
@@ -31,9 +28,7 @@ CASES = {
 def test_a_bad_command(tmp_path, case):
     (program, *words), message = CASES[case]
     (tmp_path / "notes.txt").write_text("mine")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
-    line = [sys.executable, "-m", f"jensen.{program}", *words]
-    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    done = shell.run(f"jensen.{program}", *words, cwd=tmp_path)
     assert done.returncode not in (0, None)
     assert message in done.stderr
     assert "Traceback" not in done.stderr
