@@ -163,7 +163,8 @@ def look(
             except InputError as error:
                 failed[run.name] = str(error)
                 continue
-            codes[place], rates[place] = seen.codes, seen.rates
+            if np.isfinite(seen.rates).all():  # UDR weighs latents by their rates, which not every prior knows
+                codes[place], rates[place] = seen.codes, seen.rates
             strips |= {number: (run.seed, seen.strip)} if seen.strip is not None else {}
         for similarity, values in agreement.items():
             each = [math.nan] * len(group.runs)
@@ -192,6 +193,8 @@ class Look:
         self.strip: Tensor | None = None
 
     def __call__(self, snapshot: Snapshot) -> Results:
+        if not snapshot.posterior.mean.isfinite().all():
+            raise InputError("its codes are NaN or infinite: expected finite ones; restore its checkpoint, or train it again")
         rows = permutation(fold(0, "report"), len(snapshot.z))[:POINTS]
         self.codes = snapshot.posterior.mean.cpu()[rows].double().numpy()
         self.rates = snapshot.latent_rate.mean(0).cpu().double().numpy()

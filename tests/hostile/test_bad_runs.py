@@ -1,10 +1,12 @@
 """Run folders that are damaged, taken, or none: one sentence, and nothing in them is changed."""
 
+import io
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from commands import contents, run_here, sentence
 from conftest import QUICK
 from filelock import FileLock
@@ -61,7 +63,24 @@ CHECKPOINTS = {
     "its end is missing": lambda content: content[:-1],
     "a flipped bit": lambda content: content[:9000] + bytes([content[9000] ^ 1]) + content[9001:],
     "zeros amid it": lambda content: content[:4000] + bytes(4000) + content[8000:],
+    "another program's": lambda content: as_saved({"model": {}}),
+    "no names": lambda content: as_saved({"state_dict": [1], "global_step": 6}),
+    "a step that is none": lambda content: as_saved({"state_dict": {}, "global_step": None}),
+    "NaN": lambda content: with_a_nan(content),
 }
+
+
+def as_saved(value):
+    file = io.BytesIO()
+    torch.save(value, file)
+    return file.getvalue()
+
+
+def with_a_nan(content):
+    """Whole, but for one weight, which training would not have saved."""
+    saved = torch.load(io.BytesIO(content), weights_only=True)
+    next(iter(saved["state_dict"].values())).view(-1)[3] = torch.nan
+    return as_saved(saved)
 
 
 @pytest.mark.parametrize("how", CHECKPOINTS)

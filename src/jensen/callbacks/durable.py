@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from lightning_fabric.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
 from jensen.core.errors import InputError
 
@@ -80,7 +81,7 @@ def read(path: Path) -> dict[str, Any]:
     weight: they are checked here.
 
     Raises:
-        InputError: the file is cut short, changed, or holds anything else.
+        InputError: the file is cut short, changed, or holds anything else, or NaN, which training never saves.
     """
     try:
         if not path.is_file():
@@ -92,8 +93,14 @@ def read(path: Path) -> dict[str, Any]:
             if (part := archive.testzip()) is not None:
                 raise zipfile.BadZipFile(f"the checksum of {part} is wrong")
         saved = torch.load(path, map_location="cpu", weights_only=True)
-        saved["state_dict"], saved["global_step"]
+        int(saved["global_step"])
+        if broken := [name for name, value in saved["state_dict"].items() if holds_nan(value)]:
+            raise zipfile.BadZipFile(f"{broken[0]} holds NaN")
     except Exception as error:  # a torn archive may fail anywhere in it
         found = str(error) if isinstance(error, zipfile.BadZipFile) else type(error).__name__
         raise InputError(f"{path} cannot be read ({found}): expected a whole checkpoint; restore that file") from error
     return dict(saved)
+
+
+def holds_nan(value: object) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point() and bool(value.isnan().any())
