@@ -17,8 +17,8 @@ from multiprocessing import get_context
 from pathlib import Path
 
 COMMANDS = ("train", "evaluate", "encode", "report", "doctor")
-_SERVER = get_context("forkserver")
-_SERVER.set_forkserver_preload([f"jensen.{command}" for command in COMMANDS])
+SERVER = get_context("forkserver")
+SERVER.set_forkserver_preload([f"jensen.{command}" for command in COMMANDS])
 
 
 def run(
@@ -28,7 +28,7 @@ def run(
     own = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
     with tempfile.TemporaryDirectory() as said:
         out, err = Path(said, "out"), Path(said, "err")
-        process = _SERVER.Process(target=_live, args=(module, words, str(cwd), own | dict(env or {}), str(out), str(err)))
+        process = SERVER.Process(target=_live, args=(module, words, str(cwd), own | dict(env or {}), str(out), str(err)))
         process.start()
         process.join(timeout)
         late = process.exitcode is None

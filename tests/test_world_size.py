@@ -5,14 +5,10 @@ another's. The 61 held-out examples are shared out unevenly, so a rank that repe
 """
 
 import json
-import os
-import socket
-import sys
-from multiprocessing import get_context
 
 import pytest
-import torch
 from hydra import compose, initialize_config_dir
+from ranks import together
 from test_train import weights
 from tiny import TINY
 from torch.utils.tensorboard import SummaryWriter
@@ -55,13 +51,8 @@ HOLDS = {
 """What holds on several ranks: the largest difference in float32 and in float64, by words in a tag."""
 
 
-def process(rank, world, port, folder, runs):
-    """One rank's life, as SLURM or torchrun would start it."""
-    from pytorch_lightning.utilities.rank_zero import rank_zero_only
-
-    torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank), "NODE_RANK": "0"}
-    rank_zero_only.rank = rank  # what Lightning reads at its import, which was before
+def process(rank, world, folder, runs):
+    """One rank's runs, and what they logged."""
     logged = {}
     # In event files they would be float32.
     SummaryWriter.add_scalar = lambda _, tag, value, step, *__, **___: logged.update({f"{tag} {step}": float(value)})
@@ -81,30 +72,12 @@ def process(rank, world, port, folder, runs):
                     (run / "logged.json").write_text(json.dumps(logged))
 
 
-def together(world, folder, runs):
-    """As many processes as `world` train `runs`: a folder's ending and its overrides each."""
-    if sys.platform == "win32":
-        pytest.skip("no fork")
-    context = get_context("forkserver")  # which imports once for all
-    context.set_forkserver_preload(["jensen.train", "test_world_size"])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    ranks = [context.Process(target=process, args=(rank, world, port, folder, runs)) for rank in range(world)]
-    for each in ranks:
-        each.start()
-    for each in ranks:
-        each.join(240)
-        each.kill()
-    assert [each.exitcode for each in ranks] == [0] * world
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """The runs, each in `<world> <precision>`."""
     folder = tmp_path_factory.mktemp("worlds")
     for world in WORLDS:
-        together(world, folder, {"": RUN})
+        together(world, process, world, folder, {"": RUN})
     return folder
 
 
@@ -133,7 +106,7 @@ def test_more_ranks_change_no_number(folder, world, precision):
 def test_what_holds_of_each_quantity_on_two_ranks(tmp_path):
     """The README's table, printed: a difference in the last bit of a code is one in a score, more or less of one."""
     for world in (1, 2):
-        together(world, tmp_path, WIDE_RUNS)
+        together(world, process, world, tmp_path, WIDE_RUNS)
     worst = {kind: [0.0] * len(BOUND) for kind in HOLDS}
     where = {}
     for place, precision in enumerate(BOUND):

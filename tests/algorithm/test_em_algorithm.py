@@ -2,13 +2,11 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 from pytorch_lightning import Trainer
+from ranks import fit, together
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 from sklearn.mixture import GaussianMixture
@@ -138,23 +136,26 @@ def test_a_continued_fit_equals_an_uninterrupted_one(configure, tmp_path, algori
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
-@pytest.mark.parametrize("algorithm", ["em", "stepwise_em"])
-def test_ranks_change_nothing(tmp_path, algorithm):
-    options = (*QUICK, f"algorithm={algorithm}", "data.batch_size=92", "data.spread=1", "model.components=3", "trainer=ddp")
+@pytest.fixture(scope="module")
+def ranked(tmp_path_factory):
+    """Runs of both algorithms on 1, 2 and 4 ranks, in folders `ALGORITHM/RANKS`."""
+    folder = tmp_path_factory.mktemp("ranks")
+    options = (*QUICK, "data.batch_size=92", "data.spread=1", "model.components=3", "trainer=ddp")
     options = (*options, "algorithm.tolerance=0", "trainer.max_steps=11", "data.validation=101")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")} | {
-        "OMP_NUM_THREADS": "1"
-    }
-    for ranks in (1, 2, 4):
-        line = [sys.executable, "-m", "jensen.train", *options, f"trainer.devices={ranks}", f"hydra.run.dir={ranks}"]
-        done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-    one = parameters(tmp_path / "1")
-    for ranks in ("2", "4"):
-        other = parameters(tmp_path / ranks)
-        assert max((one[name] - other[name]).abs().max() for name in one) < 1e-10
-        for tag in ("val/elbo", "components/responsibility_entropy", "train/log_likelihood"):
-            assert scalar(tmp_path / ranks, tag) == pytest.approx(scalar(tmp_path / "1", tag), rel=1e-6)
+    for world in (1, 2, 4):
+        own = (*options, f"trainer.devices={world}")
+        together(world, fit, [(folder / name / str(world), (*own, f"algorithm={name}")) for name in ("em", "stepwise_em")])
+    return folder
+
+
+@pytest.mark.parametrize("world", ["2", "4"])
+@pytest.mark.parametrize("algorithm", ["em", "stepwise_em"])
+def test_ranks_change_nothing(ranked, algorithm, world):
+    alone, shared = ranked / algorithm / "1", ranked / algorithm / world
+    one, other = parameters(alone), parameters(shared)
+    assert max((one[name] - other[name]).abs().max() for name in one) < 1e-10
+    for tag in ("val/elbo", "components/responsibility_entropy", "train/log_likelihood"):
+        assert scalar(shared, tag) == pytest.approx(scalar(alone, tag), rel=1e-6)
 
 
 def test_a_stepwise_step_is_the_average_of_the_papers_equation(configure, tmp_path):

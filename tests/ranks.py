@@ -1,0 +1,47 @@
+"""Several ranks of one run, as SLURM or torchrun would start them, forked from a process that has imported everything."""
+
+import os
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from shell import SERVER
+
+from jensen.program import conf_folder
+
+
+def together(world: int, function: Callable[..., None], *arguments: Any, timeout: float = 240) -> None:
+    """`function(rank, *arguments)` on as many ranks as `world`, each of which must end well."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ranks = [SERVER.Process(target=_live, args=(rank, port, function, arguments)) for rank in range(world)]
+    for each in ranks:
+        each.start()
+    for each in ranks:
+        each.join(timeout)
+        each.kill()
+        each.join()
+    assert [each.exitcode for each in ranks] == [0] * world
+
+
+def _live(rank: int, port: int, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    import torch
+    from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank), "NODE_RANK": "0"}
+    rank_zero_only.rank = rank  # what Lightning reads at its import, which was before
+    function(rank, *arguments)
+
+
+def fit(rank: int, runs: Sequence[tuple[Path, Sequence[str]]]) -> None:
+    """Trains runs, a folder and its overrides each, one after the other."""
+    from hydra import compose, initialize_config_dir
+
+    from jensen.train import train
+
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        for folder, overrides in runs:
+            train(compose("train", [*overrides]), folder)
