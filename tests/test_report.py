@@ -414,6 +414,18 @@ def test_the_udr_of_a_group_is_that_of_its_codes(trained, tmp_path):
     assert float(found["median"]) == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_model_whose_codes_are_not_finite_is_left_out_with_the_reason(trained, tmp_path):
+    folder = Path(shutil.copytree(trained[0] / "sweep", tmp_path / "sweep"))
+    (run,) = folder.glob("*beta=4_seed=1")
+    path = run / "checkpoints" / "last.ckpt"
+    saved = torch.load(path, weights_only=True)
+    next(iter(saved["state_dict"].values())).fill_(torch.inf)
+    torch.save(saved, path)
+    done = command("sweep=sweep", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "its codes are NaN or infinite: expected finite ones; restore its checkpoint" in done.stdout
+
+
 def test_bad_input_ends_the_command_with_a_sentence(tmp_path):
     done = command("sweep=nowhere", cwd=tmp_path)
     assert done.returncode == 1
