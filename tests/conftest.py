@@ -1,5 +1,6 @@
 """What several tests share."""
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,14 @@ from jensen.program import conf_folder
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing that a test makes lands in the user's cache."""
     monkeypatch.setenv("JENSEN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def _loggers_speak() -> None:
+    """A command that an earlier test ran in this process may have had Hydra turn them off."""
+    for name in logging.root.manager.loggerDict:
+        if name.startswith("jensen"):
+            logging.getLogger(name).disabled = False
 
 
 @pytest.fixture

@@ -38,7 +38,11 @@ def test_every_choice_composes_and_instantiates(configure, group, choice, tmp_pa
         override = f"{group}=[{choice}]"
     else:
         override = f"+{group}={choice}" if group == "transform" else f"{group}={choice}"
-    extra = {"data/folder": ["data.root=somewhere"], "data/codes": ["data.path=somewhere"]}.get(f"{group}/{choice}", [])
+    extra = {
+        "data/folder": ["data.root=somewhere"],
+        "data/codes": ["data.path=somewhere"],
+        "data/images": ["data.path=x.npz"],
+    }.get(f"{group}/{choice}", [])
     model = ["model=mlp"] if group == "data" else []
     if choice in ("water_filling", "probabilistic_pca"):
         model = ["data=gaussian", "model=linear"]

@@ -56,8 +56,12 @@ def identity(cfg: DictConfig) -> str:
 
 
 def written(cfg: DictConfig) -> str:
-    """SHA-256 of the whole configuration as it is written, keys without effect too."""
-    return hashlib.sha256(json.dumps(OmegaConf.to_container(cfg), sort_keys=True, default=str).encode()).hexdigest()
+    """SHA-256 of the whole resolved configuration, keys without effect too.
+
+    Resolved, because making objects of a part resolves that part in place: before and after it must be the same.
+    """
+    tree = OmegaConf.to_container(cfg, resolve=True)
+    return hashlib.sha256(json.dumps(tree, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def difference(there: DictConfig, here: DictConfig) -> str:

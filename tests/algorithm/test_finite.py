@@ -143,7 +143,7 @@ def test_a_held_out_loss_ends_the_run_before_its_diagnostics(configure, tmp_path
 
 def test_an_update_that_breaks_the_parameters_is_told_from_a_batch_that_does(configure, tmp_path):
     with pytest.raises(InputError, match=r"at step 1, .*because model\.\S+ is, after the update before"):
-        train(configure(*RUN, "optimizer.lr=inf"), tmp_path)
+        train(configure(*RUN, "optimizer.lr=3e38"), tmp_path)
     assert not (tmp_path / "checkpoints").exists()
 
 

@@ -201,8 +201,14 @@ def test_a_marker_that_max_time_left_before_the_end_is_mended_by_the_same_comman
     assert json.loads((old / FINISHED).read_text())["step"] == saved_step(old) == 20
 
 
-@pytest.mark.parametrize("override", ["+trainer.limit_train_batches=0", "+trainer.max_time=00:00:00:00"])
-def test_no_step_is_no_end(configure, tmp_path, override):
-    with pytest.raises(InputError, match=r"training ended at step 0 .*: expected at least one step"):
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("+trainer.limit_train_batches=0", "trainer.limit_train_batches is 0: expected more"),
+        ("+trainer.max_time=00:00:00:00", "training ended at step 0 .*: expected at least one step"),
+    ],
+)
+def test_no_step_is_no_end(configure, tmp_path, override, sentence):
+    with pytest.raises(InputError, match=sentence):
         train(configure(*RUN, override), tmp_path)
     assert not (tmp_path / FINISHED).exists()

@@ -102,7 +102,7 @@ VECTORS = {
     "data=gaussian model=linear data.variances=[1,-1]": "data.variances is -1: expected a number of at least",
     "data=gaussian model=linear data.variances=[]": "data.variances is empty: expected one positive number",
     "data=folder model=mlp": "data.root is not set: expected a value",
-    "data=folder model=mlp data.root=7": "data.root is 7: expected a path",
+    "data=folder model=mlp data.root=7": "7 is not a folder: expected one of images",
     "data=folder model=mlp data.root=null": "data.root is None: expected a path",
     "data=codes model=mlp": "data.path is not set: expected a value",
     "data=codes model=mlp data.path=null": "data.path is None: expected a path",

@@ -59,6 +59,10 @@ def test_what_has_not_is_refused(tmp_path, mirror, how):
 def test_a_file_that_was_swapped_later_is_refused(tmp_path, mirror):
     idx.mnist(tmp_path, split="test", download=True)
     path = tmp_path / "MNIST" / "raw" / "t10k-images-idx3-ubyte.gz"
-    path.write_bytes(IMAGES[:-20] + bytes(20))
+    whole = gzip.decompress(IMAGES)
+    path.write_bytes(gzip.compress(whole[:-20] + bytes(20)))
     with pytest.raises(InputError, match=r"has the md5 .*, expected .*: it is damaged"):
+        idx.mnist(tmp_path, split="test", download=True)
+    path.write_bytes(IMAGES[:-20] + bytes(20))
+    with pytest.raises(InputError, match=r"cannot be read .*: expected a whole idx file"):
         idx.mnist(tmp_path, split="test", download=True)

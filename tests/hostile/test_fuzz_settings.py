@@ -319,10 +319,13 @@ def test_every_odd_setting_is_refused_or_in_a_stated_domain(composed, tmp_path, 
     assert not faults, "\n".join(faults)
 
 
+NAMES = ("text", "-1", "0", "nan", "1e300", "true")
+"""Odd values that are names of files all the same: a path is read as it is typed."""
+
 OTHERS = {  # programs, and for each setting the odd values in its domain, which are not tried here
-    "evaluate": {"codes": (), "out": ("null", "text"), "diagnostics.rate.threshold": ("0", "1e300")},
-    "encode": {"run": (), "split": (), "checkpoint": (), "trust": ("text", "[]"), "out": ("text",)},
-    "report": {"sweep": (), "models": ("true",), "out": ("null", "text")},
+    "evaluate": {"codes": (), "out": ("null", *NAMES), "diagnostics.rate.threshold": ("0", "1e300")},
+    "encode": {"run": (), "split": (), "checkpoint": (), "trust": ("text", "[]"), "out": NAMES},
+    "report": {"sweep": (), "models": ("true",), "out": ("null", *NAMES)},
 }
 MAINS = {"evaluate": evaluate.main, "encode": encode.main, "report": report.main}
 
