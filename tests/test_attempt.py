@@ -65,7 +65,7 @@ def test_a_finished_run_gives_its_results_and_is_not_touched(cfg, tmp_path):
     assert go(tmp_path, cfg("diagnostics=[rate]", "trainer.devices=2")) == RESULTS
     assert contents(tmp_path) == before
     marker = json.loads((tmp_path / FINISHED).read_text())
-    assert marker.keys() == {"identity", "data", "step", "why", "seconds", "results"}
+    assert marker.keys() == {"identity", "data", "step", "epochs", "why", "seconds", "results"}
     assert (marker["step"], marker["why"]) == (20, "trainer.max_steps")
     assert seen(tmp_path, cfg()) == "finished"
 

@@ -10,6 +10,7 @@ from pytorch_lightning import Callback
 from resume import differences, equal, records
 from tiny import TINY
 
+from jensen.attempt import RefusedError
 from jensen.core.errors import InputError
 from jensen.run import resume_from, state
 from jensen.train import train
@@ -161,6 +162,22 @@ def test_a_run_that_is_trained_longer_equals_one_that_was_so_from_the_start(conf
     assert all(equal(saved[0][key], saved[1][key]) for key in ("state_dict", "optimizer_states", "global_step", "epoch"))
     validated = [step for tag, step, _ in records(tmp_path / "parts") if tag == "val/elbo"]
     assert validated == sorted({4, 7, 12, 13, 24, *range(every, 25, every)})
+
+
+@pytest.mark.parametrize("interval", [(), ("trainer.check_val_every_n_epoch=1", "trainer.val_check_interval=1.0")])
+def test_a_run_of_more_epochs_equals_one_that_had_them_from_the_start(configure, tmp_path, interval):
+    """However its validations are spaced: by steps none is due at the end of an epoch."""
+    overrides = (*(word for word in RUN if "lr_scale" not in word), *interval, "trainer.max_steps=-1")
+    train(configure(*overrides, "trainer.max_epochs=3"), tmp_path / "whole")
+    for epochs in (1, 2, 3):
+        train(configure(*overrides, f"trainer.max_epochs={epochs}"), tmp_path / "parts")
+    saved = [torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("whole", "parts")]
+    assert all(equal(saved[0][key], saved[1][key]) for key in ("state_dict", "optimizer_states", "global_step", "epoch"))
+    assert saved[0]["global_step"] == 60
+    before = content(tmp_path / "parts")
+    with pytest.raises(RefusedError, match=r"trainer.max_epochs is 2 but .* has finished epoch 3: expected at least that"):
+        train(configure(*overrides, "trainer.max_epochs=2"), tmp_path / "parts")
+    assert content(tmp_path / "parts") == before
 
 
 def test_a_continued_mixture_knows_which_components_were_seeded_anew(configure, tmp_path, stop, monkeypatch):

@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from jensen.callbacks.end import TIME
 from jensen.core.errors import InputError
 from jensen.data.module import DataModule
 from jensen.identity import difference, fingerprint, identity, written
@@ -40,6 +41,7 @@ class Attempt:
         self.folder, self.cfg = folder, cfg
         self.leads = leads()
         self.mark = {"identity": identity(cfg)}
+        self.goes_on = False
         self._start = time.monotonic()
 
     def begin(self, data: DataModule) -> dict[str, float] | None:
@@ -61,11 +63,8 @@ class Attempt:
             if not (problem := unfinished(self.folder, self.cfg, finished)):
                 return dict(finished["results"])
             say(f"{problem}: this goes on")
-        if 0 <= self.cfg.trainer.max_steps < (finished.get("step") or 0):
-            raise RefusedError(
-                f"trainer.max_steps is {self.cfg.trainer.max_steps} but {self.folder} has finished step {finished['step']}:"
-                " expected at least that; train in another folder"
-            )
+            self.goes_on = True
+        self._check_length(finished)
         if self.leads:
             for name in (FAILED, FINISHED):
                 (self.folder / name).unlink(missing_ok=True)
@@ -73,13 +72,27 @@ class Attempt:
             put_json(self.folder / DATA, self.mark)
         return None
 
-    def finish(self, step: int, why: str, results: dict[str, float], scores: dict[str, Any]) -> None:
+    def _check_length(self, finished: Mapping[str, Any]) -> None:
+        """Refuse an end that the run is beyond, finished or interrupted: what it holds would count as a shorter run's."""
+        trainer = self.cfg.trainer
+        done = {"step": finished.get("step") or saved_step(self.folder) or 0, "epoch": finished.get("epochs") or 0}
+        for key, unit, most in (("max_steps", "step", trainer.max_steps), ("max_epochs", "epoch", trainer.max_epochs)):
+            if most is not None and 0 <= most < done[unit]:
+                raise RefusedError(
+                    f"trainer.{key} is {most} but {self.folder} has finished {unit} {done[unit]}: expected at least that;"
+                    " train in another folder"
+                )
+
+    def finish(self, step: int, why: str, results: dict[str, float], scores: dict[str, Any], epochs: int | None = None) -> None:
         """Writes the scores, and then the marker, which says why the run ended."""
         if not self.leads:
             return
         put_scores(self.folder / "scores.json", scores)
         seconds = round(time.monotonic() - self._start, 3)
-        put_json(self.folder / FINISHED, self.mark | {"step": step, "why": why, "seconds": seconds, "results": results})
+        put_json(
+            self.folder / FINISHED,
+            self.mark | {"step": step, "epochs": epochs, "why": why, "seconds": seconds, "results": results},
+        )
 
     def fail(self, error: Exception) -> None:
         if self.leads:
@@ -176,7 +189,24 @@ def unfinished(folder: Path, cfg: DictConfig, finished: Mapping[str, Any]) -> st
         holds = "there is no such last.ckpt" if saved is None else f"last.ckpt holds step {saved}"
         return f"{folder / FINISHED} says step {step} and {holds}"
     cut = "why" not in finished and cfg.trainer.get("max_time") is not None and (saved or 0) < cfg.trainer.max_steps
-    return f"trainer.max_time ended {folder} at step {step} of {cfg.trainer.max_steps}" if cut else ""
+    if cut:
+        return f"trainer.max_time ended {folder} at step {step} of {cfg.trainer.max_steps}"
+    ended_by = _ends_early(cfg, finished)
+    if ended_by is None or not (folder / ".hydra" / "config.yaml").exists():
+        return ""
+    same = ended_by == _ends_early(configuration(folder), finished)
+    return "" if same else f"{finished['why']} ended {folder} at step {step}, and what did so is set otherwise now"
+
+
+def _ends_early(cfg: DictConfig, finished: Mapping[str, Any]) -> Any:
+    """What in a configuration ended a run before its steps or epochs, by its marker: the time, or callbacks not of ours."""
+    why = str(finished.get("why", ""))
+    if why == TIME:
+        return str(cfg.trainer.get("max_time"))
+    if why != "a callback" and not why.startswith("EarlyStopping"):
+        return None
+    callbacks: Any = OmegaConf.to_container(cfg.callbacks, resolve=True)
+    return {name: each for name, each in callbacks.items() if not str(each.get("_target_")).startswith("jensen.")}
 
 
 def _holds_training(folder: Path) -> bool:

@@ -125,6 +125,7 @@ def quieten() -> None:
         ".*your dataloader is not resumable.*",  # it is: the order of the data follows from the step (data/order.py)
         ".*sync_dist=True.*",  # what is logged is the same on all ranks already
         ".*smaller than the logging interval.*",  # that is of an epoch; logging goes by steps
+        ".*callbacks used to create the checkpoint.*",  # a run may go on with others
         ".*`srun` command is available.*",  # a run on a machine that has SLURM need not be a job of it
         ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning 2.6 under torch 2.15
     ):

@@ -47,7 +47,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
         if (results := this.begin(data)) is not None:
             say(f"{folder} is finished: nothing to do")
             return results
-        end = End()
+        end = End(goes_on=this.goes_on)
         trainer = make(cfg, folder, end)
         checkpoint = resume_from(folder)
         go_after(folder)
@@ -66,7 +66,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
             trainer.test(algorithm, data, verbose=False, weights_only=True)
             metrics |= trainer.callback_metrics
         results = {name: float(value) for name, value in metrics.items() if not name.startswith("train/")}
-        this.finish(step, end.reason, results, scores)
+        this.finish(step, end.reason, results, scores, end.epochs)
     return results
 
 

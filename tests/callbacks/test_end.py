@@ -201,6 +201,32 @@ def test_a_marker_that_max_time_left_before_the_end_is_mended_by_the_same_comman
     assert json.loads((old / FINISHED).read_text())["step"] == saved_step(old) == 20
 
 
+STOPPING = (
+    "+callbacks.stopping._target_=pytorch_lightning.callbacks.EarlyStopping",
+    "+callbacks.stopping.monitor=val/elbo",
+    "+callbacks.stopping.min_delta=1e9",
+)
+
+
+def test_a_run_that_stopped_early_goes_on_where_that_is_asked_for_no_more(configure, tmp_path, capsys):
+    train(configure(*RUN, "trainer.val_check_interval=3", *STOPPING, "+callbacks.stopping.patience=1"), tmp_path)
+    first = json.loads((tmp_path / FINISHED).read_text())
+    assert first["why"].startswith("EarlyStopping")
+    train(configure(*RUN, "trainer.val_check_interval=3", *STOPPING, "+callbacks.stopping.patience=2"), tmp_path)
+    second = json.loads((tmp_path / FINISHED).read_text())
+    assert second["step"] == first["step"] + 3
+    assert "and what did so is set otherwise now: this goes on" in capsys.readouterr().out
+    train(configure(*RUN, "trainer.val_check_interval=3"), tmp_path)
+    assert json.loads((tmp_path / FINISHED).read_text())["why"] == "trainer.max_steps"
+
+
+def test_a_run_is_not_labelled_as_a_shorter_one(configure, tmp_path):
+    train(configure(*RUN, "trainer.max_steps=8"), tmp_path)
+    (tmp_path / FINISHED).unlink()  # as if it had been stopped there
+    with pytest.raises(InputError, match=r"trainer.max_steps is 5 but .* has finished step 8: expected at least that"):
+        train(configure(*RUN, "trainer.max_steps=5"), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [

@@ -319,7 +319,7 @@ def test_every_odd_setting_is_refused_or_in_a_stated_domain(composed, tmp_path, 
     assert not faults, "\n".join(faults)
 
 
-NAMES = ("text", "-1", "0", "nan", "1e300", "true")
+NAMES = ("text", "-1", "0", "nan", "1e300", "[]", "true")
 """Odd values that are names of files all the same: a path is read as it is typed."""
 
 OTHERS = {  # programs, and for each setting the odd values in its domain, which are not tried here

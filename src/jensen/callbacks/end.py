@@ -29,16 +29,21 @@ class End(Checkpoint):
     It must come before `Last` and `Preempt` (`jensen.trainer.make` sees to that).
 
     `reason`: what ended the training; empty until then. `validated`: the step of the last validation, -1 before it.
+    `epochs`: how many it has trained, a part of one counted as one.
+
+    Args:
+        goes_on: whether a run that a callback has ended goes on, since the callbacks are other ones now.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, goes_on: bool = False) -> None:
+        self.goes_on = goes_on
         self.reason = ""
         self.validated = -1
+        self.epochs = 0
         self._asked = self._leaving = False
-        self._interval = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.reason in (STEPS, EPOCHS, TIME):  # as the configuration now says, which may have been raised
+        if self.goes_on or self.reason in (STEPS, EPOCHS, TIME):  # as the configuration now says, which may have been raised
             self.reason = ""
         if self.reason:
             _stop(trainer)
@@ -46,22 +51,18 @@ class End(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A run that goes on from the last step of a shorter one goes on with the next epoch, where that step ended one.
 
-        By its interval alone no validation was due there, and Lightning would take one more batch into the old epoch.
+        Lightning takes an epoch for ended only once the validation at its end has run in this process, and would take one
+        more batch into the old one.
         """
-        ended = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        if trainer.check_val_every_n_epoch is not None and ended and self.validated == trainer.global_step > 0:
-            self._interval = trainer.check_val_every_n_epoch
-            trainer.check_val_every_n_epoch = 1
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._interval:
-            trainer.check_val_every_n_epoch = self._interval
-            self._interval = 0
+        loop = trainer.fit_loop.epoch_loop
+        if loop.batch_progress.is_last_batch and self.validated == trainer.global_step > 0:
+            loop.val_loop._has_run = True
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
         if self._leaving:
             raise _time_up(trainer)
         _count_epochs(trainer)
+        self.epochs = trainer.fit_loop.epoch_progress.current.processed + 1
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
@@ -122,11 +123,12 @@ class End(Checkpoint):
                 checkpoint["callbacks"].pop(timer.state_key, None)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"reason": self.reason, "validated": self.validated}
+        return {"reason": self.reason, "validated": self.validated, "epochs": self.epochs}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.reason = state_dict["reason"]
         self.validated = state_dict["validated"]
+        self.epochs = state_dict.get("epochs", 0)
 
 
 def why(trainer: Trainer, epochs: int) -> str:
