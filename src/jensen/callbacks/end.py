@@ -41,6 +41,7 @@ class End(Checkpoint):
         self.validated = -1
         self.epochs = 0
         self._asked = self._leaving = False
+        self._interval = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.goes_on or self.reason in (STEPS, EPOCHS, TIME):  # as the configuration now says, which may have been raised
@@ -52,11 +53,21 @@ class End(Checkpoint):
         """A run that goes on from the last step of a shorter one goes on with the next epoch, where that step ended one.
 
         Lightning takes an epoch for ended only once the validation at its end has run in this process, and would take one
-        more batch into the old one.
+        more batch into the old one. Validated by steps, the loop begins anew; by epochs, it finds its validation due.
         """
         loop = trainer.fit_loop.epoch_loop
-        if loop.batch_progress.is_last_batch and self.validated == trainer.global_step > 0:
-            loop.val_loop._has_run = True
+        if not loop.batch_progress.is_last_batch or not self.validated == trainer.global_step > 0:
+            return
+        if trainer.check_val_every_n_epoch is None:
+            loop.restarting = False
+        else:
+            self._interval = trainer.check_val_every_n_epoch
+            trainer.check_val_every_n_epoch = 1
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._interval:
+            trainer.check_val_every_n_epoch = self._interval
+            self._interval = 0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
         if self._leaving:
