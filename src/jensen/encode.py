@@ -16,13 +16,13 @@ from torch import Tensor
 from jensen.callbacks.durable import write
 from jensen.core.errors import InputError, check_path
 from jensen.core.family import diagonal
-from jensen.diagnostics.snapshot import Snapshot
+from jensen.diagnostics.snapshot import Snapshot, kind
 from jensen.evaluate import on_run
 from jensen.program import program, say
 
 
 def write_codes(snapshot: Snapshot, out: Path) -> Mapping[str, Tensor]:
-    """codes and log_var `(N, D)`, factors `(N, F)` and the factors' names, in an npz file, whole or not at all.
+    """codes and log_var `(N, D)`, factors `(N, F)`, their names and the prior's kind, in an npz file, whole or not at all.
 
     Raises:
         InputError: the file cannot be written.
@@ -37,6 +37,7 @@ def write_codes(snapshot: Snapshot, out: Path) -> Mapping[str, Tensor]:
             log_var=posterior.log_var.cpu().numpy(),
             factors=snapshot.factors.cpu().numpy(),
             names=np.array(snapshot.names, dtype=str),
+            prior=np.array(kind(snapshot.prior)),
         )
 
     write(out, content)

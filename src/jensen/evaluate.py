@@ -27,14 +27,14 @@ from torch.utils.tensorboard import SummaryWriter
 from jensen.callbacks.diagnose import Diagnose, write
 from jensen.core.bound import Bound
 from jensen.core.errors import InputError, check_choice, check_flag, check_path
-from jensen.core.gaussian import STANDARD, Gaussian, kl, sample, standard
+from jensen.core.gaussian import STANDARD, Gaussian, kl, sample
 from jensen.core.memory import Fitting
 from jensen.data.arrays import arrays as inside
 from jensen.data.arrays import in_words
 from jensen.data.codes import read
 from jensen.data.downloads import downloads
 from jensen.data.module import DataModule
-from jensen.diagnostics.snapshot import Diagnostic, Results, Snapshot
+from jensen.diagnostics.snapshot import STANDARD_NORMAL, Diagnostic, Results, Snapshot, Unknown
 from jensen.program import program, quieten, say
 from jensen.record import get_json, numbers, put_scores
 from jensen.run import configuration, is_double, restored
@@ -116,8 +116,14 @@ def on_run(
 
 
 def on_codes(path: Path, diagnostics: Mapping[str, Diagnostic]) -> dict[str, Any]:
-    """Runs the diagnostics on `codes` `(N, D)`, `factors` `(N, F)` and, if there, `log_var` `(N, D)` of an npz file."""
+    """Runs the diagnostics on `codes` `(N, D)`, `factors` `(N, F)` and, if there, `log_var` `(N, D)` of an npz file.
+
+    What needs the prior is left out, with a sentence, unless the file says that it was N(0, I).
+    """
     snapshot = read_codes(path)
+    noisy = bool((snapshot.z != snapshot.posterior.mean).any())
+    if noisy and isinstance(snapshot.prior, Unknown):
+        say(snapshot.prior.sentence)
     for diagnostic in diagnostics.values():
         diagnostic(snapshot)
     return {"codes": str(path), "examples": len(snapshot.z)}
@@ -154,13 +160,15 @@ def read_codes(path: Path) -> Snapshot:
             f" and ({factors.shape[1]},), a name for each factor; number the values of each factor"
         )
     posterior = Gaussian(torch.from_numpy(codes).double(), torch.from_numpy(log_var).double())
+    prior = _prior(path, arrays.get("prior"))
+    rate = kl(posterior, prior) if isinstance(prior, Gaussian) else torch.full_like(posterior.mean, math.nan)
     nothing = torch.full((len(codes),), math.nan)
     return Snapshot(
         bound=Bound(nothing, nothing),
         posterior=posterior,
         z=_drawn(posterior),
         log_prior=nothing,
-        latent_rate=kl(posterior, standard(posterior.mean)),
+        latent_rate=rate,
         factors=torch.from_numpy(factors).long(),
         names=tuple(map(str, names)),
         images=torch.empty(0, 0),
@@ -168,7 +176,32 @@ def read_codes(path: Path) -> Snapshot:
         decode=_no_model,
         draw=_no_model,
         infer=_no_model,
-        prior=STANDARD,
+        prior=prior,
+    )
+
+
+def _prior(path: Path, said: np.ndarray | None) -> Gaussian | Unknown:
+    """N(0, I) where the file of codes says that they were made under it.
+
+    Raises:
+        InputError: what the file says is no word.
+    """
+    absent = f"expected {STANDARD_NORMAL} for rates, dimension_wise_kl and marginal_kl, which are left out"
+    if said is None:
+        return Unknown(
+            f"{path} does not say which prior its codes were made under: {absent}; encode again with jensen.encode,"
+            f" or add prior={STANDARD_NORMAL!r} to the file if it was N(0, I)"
+        )
+    if said.shape != () or said.dtype.kind != "U":
+        raise InputError(
+            f"{path} has a prior of {said.dtype} {said.shape}: expected a word; write"
+            f" prior={STANDARD_NORMAL!r} if it was N(0, I), or leave it out"
+        )
+    word = str(said)[:40]
+    if word == STANDARD_NORMAL:
+        return STANDARD
+    return Unknown(
+        f"{path} says that its codes were made under the prior {word!r}: {absent}; evaluate run=FOLDER, which has it"
     )
 
 

@@ -11,9 +11,12 @@ from jensen.core.memory import check_fits
 from jensen.data.arrays import arrays, in_words
 from jensen.data.examples import Examples, identity
 
+ARRAYS = ("codes", "factors", "log_var", "names", "prior")
+"""What jensen.encode writes: `prior` is the kind of the prior that the codes were made under, a word."""
+
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """Those of the arrays `codes`, `factors`, `log_var` and `names` that the npz file has.
+    """Those of the arrays `ARRAYS` that the npz file has.
 
     Raises:
         InputError: no such file, or not a whole npz file of plain arrays.
@@ -24,7 +27,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(path) as archive:
             check_fits(str(path), sum(member.file_size for member in archive.infolist()))
         with path.open("rb") as file, np.load(file, allow_pickle=False) as members:
-            found = {name: members[name] for name in ("codes", "factors", "log_var", "names") if name in members}
+            found = {name: members[name] for name in ARRAYS if name in members}
         return {name: array.astype(array.dtype.newbyteorder("="), copy=False) for name, array in found.items()}
     except InputError:
         raise

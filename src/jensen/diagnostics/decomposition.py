@@ -8,9 +8,12 @@ from torch import Tensor
 from jensen.core.decomposition import Draws, aggregate_log_density, decompose
 from jensen.core.errors import check_count, check_seed
 from jensen.core.family import diagonal
-from jensen.core.gaussian import Gaussian
+from jensen.core.gaussian import STANDARD, Gaussian
 from jensen.core.ranks import gather_rows, world
-from jensen.diagnostics.snapshot import Snapshot, takes
+from jensen.diagnostics.snapshot import Snapshot, Unknown, takes
+
+PRIOR_FREE = ("mutual_information", "total_correlation", "log_n")
+"""The parts that are of q alone."""
 
 
 @takes(Gaussian)
@@ -24,17 +27,21 @@ def decomposition(snapshot: Snapshot, samples: int = 4096, seed: int = 0) -> Map
 
     `rate` is the KL itself, by quadrature and draws where the prior is a mixture, not a bound of it. With a mixture of all
     latents the parts are four: marginal_kl = total_correlation + dimension_wise_kl - prior_dependence. Of a prior without
-    known marginals there is no dimension_wise_kl.
+    known marginals there is no dimension_wise_kl, of one that is `Unknown` no rate and no marginal_kl either.
     """
     check_count("samples", samples, least=2)
     check_seed("seed", seed)
     posterior = diagonal(snapshot.posterior, "diagnostics=[decomposition]")
     generator = torch.Generator().manual_seed(seed)
-    parts = decompose(posterior, samples=samples, generator=generator, prior=snapshot.prior, log_density=shared_out)
+    unknown = isinstance(snapshot.prior, Unknown)
+    prior = STANDARD if unknown else snapshot.prior
+    parts = decompose(posterior, samples=samples, generator=generator, prior=prior, log_density=shared_out)
     codes = torch.atleast_2d(torch.cov(posterior.mean.double().T, correction=0))
     noise = posterior.log_var.double().exp().mean(0).diag()
-    known = {name: value for name, value in parts._asdict().items() if value is not None and value.dim() == 0}
-    return known | {
+    found = {name: value for name, value in parts._asdict().items() if value is not None and value.dim() == 0}
+    if unknown:
+        found = {name: value for name, value in found.items() if name.removesuffix("_se") in PRIOR_FREE}
+    return found | {
         "mi_over_log_n": parts.mutual_information / parts.log_n,
         "gaussian_tc_code": gaussian_total_correlation(codes),
         "gaussian_tc_z": gaussian_total_correlation(codes + noise),

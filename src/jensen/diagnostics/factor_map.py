@@ -12,7 +12,7 @@ from torch import Tensor
 from jensen.core.errors import check_count, check_flag
 from jensen.core.random import fold, permutation
 from jensen.diagnostics.picture import chart
-from jensen.diagnostics.snapshot import Snapshot, by_rate
+from jensen.diagnostics.snapshot import Snapshot, by_rate, told
 from jensen.scores import dci_boost20
 from jensen.scores.activity import KL_THRESHOLD
 from jensen.scores.constant import Floats, constant
@@ -29,18 +29,18 @@ def normalised_information(snapshot: Snapshot, bins: int = 20, points: int = 10_
     """
     rows = permutation(fold(0, "factor map"), len(snapshot.z))[:points]
     factors = snapshot.factors[rows].cpu().numpy()
-    told = binned_informations(snapshot.z[rows].double().cpu().numpy(), factors, bins)
-    return torch.from_numpy(divide(told, entropies(factors)))
+    informations = binned_informations(snapshot.z[rows].double().cpu().numpy(), factors, bins)
+    return torch.from_numpy(divide(informations, entropies(factors)))
 
 
 def dead_latents(snapshot: Snapshot) -> Tensor:
-    """Mark the latents that tell nothing of x, `(D,)`: constant ones, and those of a mean rate of at most 0.01 nats.
+    """Mark the latents that tell nothing of x, `(D,)`: constant ones, and those of at most 0.01 nats (`told`).
 
     Codes without noise, such as points that are their own codes, have no rate: of them only constant ones are dead.
     """
     still = torch.from_numpy(constant(snapshot.posterior.mean.double().cpu().numpy()))
     noisy = (snapshot.z != snapshot.posterior.mean).any(0)
-    return still | (noisy & (snapshot.latent_rate.mean(0) <= KL_THRESHOLD)).cpu()
+    return still | (noisy & (told(snapshot) <= KL_THRESHOLD)).cpu()
 
 
 def factor_map(snapshot: Snapshot, importances: bool = False, train: int = 1000) -> Mapping[str, Tensor]:

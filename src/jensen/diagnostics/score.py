@@ -8,10 +8,12 @@ import numpy as np
 import torch
 
 from jensen.core.errors import InputError, check_count, check_flag, check_number, check_seed
-from jensen.core.family import marginals
+from jensen.core.family import is_standard, marginals
 from jensen.core.gaussian import Gaussian
 from jensen.core.normal import Normal
-from jensen.diagnostics.snapshot import Results, Snapshot, takes
+from jensen.diagnostics.snapshot import Results, Snapshot, takes, told
+from jensen.scores.activity import KL_THRESHOLD
+from jensen.scores.constant import constant
 
 
 def check_options(function: Callable[..., object], options: Mapping[str, object]) -> None:
@@ -37,7 +39,8 @@ def check_options(function: Callable[..., object], options: Mapping[str, object]
 def score(snapshot: Snapshot, function: Callable[..., Mapping[str, Any]], **options: Any) -> Results:
     """What `function(codes, factors, ...)` says of the posterior's means: numbers as scalars, sizes and arrays as details.
 
-    Functions that ask for `log_var` get it. Nothing for data without factors.
+    Functions that ask for `log_var` get it; those that would only tell dead latents by their KL from N(0, 1) get none under
+    another prior, and leave out by the prior's own rates, or else by their range. Nothing for data without factors.
 
     Raises:
         InputError: what the score refuses.
@@ -47,11 +50,28 @@ def score(snapshot: Snapshot, function: Callable[..., Mapping[str, Any]], **opti
     check_options(function, options)
     if not snapshot.factors.shape[1]:
         return {}
-    if "log_var" in inspect.signature(function).parameters:
-        log_var = marginals(snapshot.posterior, "this score").log_var
-        if log_var.isfinite().all():
-            options = {"log_var": log_var.double().cpu().numpy()} | options
-        elif inspect.signature(function).parameters["log_var"].default is inspect.Parameter.empty:
-            raise InputError("log_var is missing: expected codes with the log-variances of their posteriors")
+    options = _uncertainty(snapshot, function, "active" in options) | options
     found = function(snapshot.posterior.mean.double().cpu().numpy(), snapshot.factors.cpu().numpy(), **options)
     return {key: torch.tensor(value) if isinstance(value, float) else np.asarray(value) for key, value in found.items()}
+
+
+def _uncertainty(snapshot: Snapshot, function: Callable[..., object], chosen: bool) -> dict[str, Any]:
+    """The options of a score by which it learns of the posterior's noise: `log_var`, or which latents are `active`.
+
+    chosen: whether its caller says which are active.
+    """
+    parameters = inspect.signature(function).parameters
+    if "log_var" not in parameters:
+        return {}
+    log_var = marginals(snapshot.posterior, "this score").log_var
+    needed = parameters["log_var"].default is inspect.Parameter.empty
+    if not log_var.isfinite().all():
+        if needed:
+            raise InputError("log_var is missing: expected codes with the log-variances of their posteriors")
+        return {}
+    if needed or chosen or is_standard(snapshot.prior):
+        return {"log_var": log_var.double().cpu().numpy()}
+    if "active" in parameters:
+        still = constant(snapshot.posterior.mean.double().cpu().numpy())
+        return {"active": (told(snapshot) > KL_THRESHOLD).cpu().numpy() & ~still}
+    return {}

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from jensen.core.bound import Bound, Inference
 from jensen.core.errors import InputError
-from jensen.core.family import Family, Posterior
+from jensen.core.family import Family, Posterior, is_standard
+from jensen.core.gaussian import Gaussian
+from jensen.core.normal import Normal
 
 
 class Snapshot(NamedTuple):
@@ -24,7 +26,7 @@ class Snapshot(NamedTuple):
     images: `(P, *event)`, a few held-out observations, the same ones every time.
     encode: `(B, *event)` to the posterior; decode: `(B, D)` to the mean observation; draw: n to `(n, D)` samples of the prior.
     infer: observations and standard normal noise `(S B, D)` to the inference of each.
-    prior: p(z), always a distribution: N(0, I) only where it is that.
+    prior: p(z), always a distribution: N(0, I) only where it is that, `Unknown` where nobody says.
     """
 
     bound: Bound
@@ -40,6 +42,27 @@ class Snapshot(NamedTuple):
     draw: Callable[[int], Tensor]
     infer: Callable[[Tensor, Tensor], Inference]
     prior: Family
+
+
+STANDARD_NORMAL = "standard_normal"
+"""The kind of the prior N(0, I)."""
+
+
+class Unknown(NamedTuple):
+    """The prior of codes that do not say theirs; `sentence` tells so whoever asks for its density."""
+
+    sentence: str
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        raise InputError(self.sentence)
+
+    def marginal(self, latent: int) -> None:
+        return None
+
+
+def kind(prior: Family) -> str:
+    """The word for a prior that a file of codes holds: "standard_normal" for N(0, I) alone."""
+    return STANDARD_NORMAL if is_standard(prior) else type(prior).__name__.lower()
 
 
 class Embedding(NamedTuple):
@@ -84,6 +107,19 @@ def check_family(name: str, diagnostic: Diagnostic, posterior: type) -> None:
             f"diagnostics holds {name}, and model.encoder gives a {posterior.__name__}: expected a"
             f" {' or a '.join(family.__name__ for family in families)}; leave that diagnostic out, or choose another encoder"
         )
+
+
+def told(snapshot: Snapshot) -> Tensor:
+    """Nats that each latent may tell of x, `(D,)`: its mean rate, or where that is unknown the least of any Gaussian prior.
+
+    E KL(q(z_d|x) || p) is least for the p with the moments of q(z_d), and even then at least I(x; z_d).
+    """
+    rate = snapshot.latent_rate.mean(0).double()
+    if not rate.isnan().any() or not isinstance(snapshot.posterior, Gaussian | Normal):
+        return rate
+    mean, log_var = (part.double() for part in snapshot.posterior.diagonal())
+    spread = mean.var(0, correction=0) + log_var.exp().mean(0)
+    return torch.where(rate.isnan(), 0.5 * (spread.log() - log_var.mean(0)), rate)
 
 
 def by_rate(snapshot: Snapshot) -> Tensor:
