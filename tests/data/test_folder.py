@@ -68,6 +68,67 @@ def test_linked_folders_are_followed_once(top, tmp_path):
         (top / name).symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     (tmp_path / "elsewhere" / "loop").symlink_to(top, target_is_directory=True)
     assert listing(top).images == ["one/a.png"]
+    assert listing(top).back == ["one/loop", "two"]
+
+
+def test_links_that_lead_out_are_counted_and_may_be_passed_over(top, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    put(top / "own" / "a.png", flat(0))
+    for level in (1, 2):
+        put(elsewhere / "deep" / f"{level}.png", flat(level))
+    put(tmp_path / "blob", flat(3), format="PNG")
+    (top / "inside").symlink_to(top / "own")
+    (top / "linked").symlink_to(elsewhere)
+    (top / "z.png").symlink_to(tmp_path / "blob")
+    examples = folder(top, 8, 8, 1)
+    assert examples.stored[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+    links = f"2 links that lead out of it (linked -> {elsewhere}, z.png -> {tmp_path / 'blob'}"
+    back = "1 folders that are read by another way or contain this one (own)"
+    assert examples.note == (
+        f"4 images in {top}, 3 of them reached by {links}; +data.links=false passes over them); passed over {back}"
+    )
+    examples = folder(top, 8, 8, 1, links=False)
+    assert examples.stored[:, 0, 0, 0].tolist() == [0]
+    assert examples.note == f"1 images in {top}; passed over {links}) and {back}"
+    with pytest.raises(InputError, match="links is 'false': expected true or false"):
+        folder(top, links="false")
+
+
+def test_a_link_to_a_folder_that_contains_it_is_never_followed(top):
+    """Else one link to / would read all images of the machine."""
+    put(top / "a.png")
+    put(top.parent / "private.png")
+    for name, target in (("b", "/"), ("c", top.parent), ("d", top)):
+        (top / name).symlink_to(target)
+    examples = folder(top)
+    assert len(examples.stored) == 1
+    assert examples.note == (
+        f"1 images in {top}; passed over 3 folders that are read by another way or contain this one (b, c, d)"
+    )
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "PPM", "WEBP", "JPEG2000", "AVIF"])
+def test_a_picture_without_an_extension_is_told_by_its_content(top, kind):
+    put(top / "picture", flat(200), format=kind)
+    put(top / "picture.old", flat(100), format=kind)
+    texts = {"README": b"P6 is a format", "LICENSE": b"Python", "empty": b"", "number": bytes([40, 0, 0, 0]) * 20}
+    for name, content in texts.items():
+        (top / name).write_bytes(content)
+    os.mkfifo(top / "pipe")
+    examples = folder(top, 8, 8)
+    assert len(examples.stored) == 1
+    assert (examples.stored.int() - 200).abs().max() <= 4
+    assert examples.note == (
+        f"1 images in {top}; passed over 6 of other kinds (no extension 4, no regular file 1, .old 1),"
+        " 1 of which hold pictures (picture.old): rename them to be read"
+    )
+
+
+def test_a_damaged_picture_without_an_extension_is_refused_by_name(top):
+    path = put(top / "picture", LEVELS, format="PNG")
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(InputError, match=r"images/picture cannot be read .*remove or repair it"):
+        folder(top)
 
 
 def test_more_images_than_a_block_holds(top, monkeypatch):

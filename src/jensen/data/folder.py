@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from jensen.core.errors import InputError, check_choice, check_count, check_path
+from jensen.core.errors import InputError, check_choice, check_count, check_flag, check_path
 from jensen.data.cache import Array, cached
 from jensen.data.examples import Examples, pixels
 from jensen.data.factors import table
@@ -32,17 +32,19 @@ def folder(
     channels: int = 3,
     bits: int | None = None,
     factors: str | Path | None = None,
+    links: bool = True,
 ) -> Examples:
     """All images below `root`, in the order of their relative paths: uint8 `(N, channels, height, width)`.
 
     Each is turned upright by its EXIF data, scaled until it just covers height x width and cropped to its centre. Grey if
-    `channels` is 1, colour if it is 3. Transparent ones lie on black, and of animations it is the first frame. Links are
-    followed, and a folder that is reached twice counts once; what is hidden is passed over. The images are decoded once and
-    kept in the cache until a file is added, removed or modified.
+    `channels` is 1, colour if it is 3. Transparent ones lie on black, and of animations it is the first frame. A file without
+    an extension is told by its content. A folder that is reached twice counts once; what is hidden is passed over. The images
+    are decoded once and kept in the cache until a file is added, removed or modified.
 
     bits: how many of a grey level's 16 bits are in use, in images that have so many: 2^bits - 1 is white. By default the
         fewest of 8, 10, 12, 14 and 16 that hold every such image of the folder.
     factors: a table of the images' factors, such as CelebA's list_attr_celeba.txt (`factors.table`); by default there are none.
+    links: follow links that lead out of `root`, and say how many images lie there; otherwise they are passed over.
 
     Raises:
         InputError: a height or width below 1, channels other than 1 or 3, a folder that is missing or holds no image, or an
@@ -53,20 +55,22 @@ def folder(
     check_count("width", width)
     check_choice("channels", channels, tuple(MODES))
     check_choice("bits", bits, (None, *DEPTHS))
+    check_flag("links", links)
     top = Path(root).expanduser().absolute()
     if not top.is_dir():
         raise InputError(
             f"{top} is not a folder: expected one of images; set data.root to it, or data=sprites, which needs none"
         )
-    found = listing(top)
+    found = listing(top, links)
     if not found.images:
-        there = f"; there are {found.passed_over}" if found.passed_over else ""
+        over = found.passed_over(links)
+        there = f"; there are {over}" if over else ""
         raise InputError(
             f"{top} holds no image: expected files named *{', *'.join(EXTENSIONS)}; set data.root to their folder{there}"
         )
     columns, names, sizes = _factors(factors, found.images)
     stored = torch.from_numpy(_stored(top, found, height, width, channels, bits))
-    return Examples(stored, pixels, columns, names, sizes, bytewise=True, note=_note(top, found))
+    return Examples(stored, pixels, columns, names, sizes, bytewise=True, note=_note(top, found, links))
 
 
 def _factors(path: str | Path | None, images: list[str]) -> tuple[torch.Tensor, tuple[str, ...], tuple[int, ...]]:
@@ -77,9 +81,12 @@ def _factors(path: str | Path | None, images: list[str]) -> tuple[torch.Tensor, 
     return torch.from_numpy(factors), names, tuple(int(column.max()) + 1 for column in factors.T)
 
 
-def _note(top: Path, found: Listing) -> str:
-    over = f"; passed over {found.passed_over}" if found.passed_over else ""
-    note = f"{len(found.images):,} images in {top}{over}"
+def _note(top: Path, found: Listing, links: bool) -> str:
+    parts = [f"{len(found.images):,} images in {top}"]
+    if found.followed:
+        parts.append(found.followed)
+    over = found.passed_over(links)
+    note = ", ".join(parts) + (f"; passed over {over}" if over else "")
     return note.encode(errors="backslashreplace").decode()  # names need not be text, and what is said must be
 
 

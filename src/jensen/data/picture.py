@@ -1,6 +1,7 @@
 """An image file as bytes of one size: upright, opaque, of 8 bits a channel."""
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,8 @@ DEPTHS = (8, 10, 12, 14, 16)
 """Bits that cameras and scanners put into numbers of 16."""
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF")
+_MARKED = tuple(name for name in _FORMATS if name != "DIB")
+"""Formats that begin with a mark; a dib file begins with a number, which any other file may do."""
 _ANIMATED = ("PNG", "WEBP", "GIF", "TIFF", "AVIF")
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -55,11 +58,27 @@ def opened(path: Path) -> Iterator[Image.Image]:
     # A tga file has no mark by which it could be told, so only its name will do.
     formats = (*_FORMATS, "TGA") if path.suffix.lower() == ".tga" else _FORMATS
     try:
-        Image.init()
-        with Image.open(path, formats=[name for name in formats if name in Image.OPEN]) as image:
+        with Image.open(path, formats=_known(formats)) as image:
             yield image
     except Exception as error:  # PIL's decoders raise almost anything on a damaged file
         raise unreadable(path, error) from error
+
+
+def _known(formats: Iterable[str]) -> list[str]:
+    """Those that this build of PIL reads."""
+    Image.init()
+    return [name for name in formats if name in Image.OPEN]
+
+
+def is_picture(path: Path) -> bool:
+    """Whether the content of the regular file `path` begins as a picture does, whatever its name is."""
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=_known(_MARKED)):
+            return True
+    except Image.DecompressionBombError:  # it is one, and for the reader to refuse
+        return True
+    except Exception:  # PIL's decoders raise almost anything on what is none
+        return False
 
 
 def unreadable(path: Path, error: Exception) -> InputError:
