@@ -220,6 +220,17 @@ def test_a_swept_group_is_named_by_what_it_makes():
     ]
 
 
+def test_a_key_that_only_some_runs_have_tells_them_apart_where_nothing_else_does():
+    """A choice that is null in one run and an object in another, and a key that was added."""
+    runs = [run(0, **{"transform": None}), run(0, **{"transform._target_": "t.noise", "transform.level": 1})]
+    found = grouped(runs, {})
+    assert [group.label for group in found.groups] == ["transform = noise", "transform = None"]
+    assert not found.left_out
+    added = grouped([run(0, beta=1), run(0, beta=1, mine=3), run(1, beta=1)], {})
+    assert [group.label for group in added.groups] == ["mine = 3", "mine = None"]
+    assert [[each.seed for each in group.runs] for group in added.groups] == [[0], [0, 1]]
+
+
 def test_keys_that_end_alike_keep_their_whole_names():
     found = grouped([run(0, **{"optimizer.lr": a, "objective.lr": b}) for a, b in ((1, 2), (2, 1))], {})
     assert list(found.keys) == ["optimizer.lr", "objective.lr"]

@@ -36,10 +36,13 @@ from jensen.program import program, say
 from jensen.record import get_json, put
 from jensen.run import configuration, read_yaml, saved_step
 from jensen.scores import udr
+from jensen.scores.inputs import Floats
 from jensen.sweep_report import figures
 from jensen.sweep_report.choice import Choice, choose
-from jensen.sweep_report.sweep import Run, Sweep, Whole, flat, grouped, odd, shown, told_apart
+from jensen.sweep_report.comparable import apart, families, held_out
+from jensen.sweep_report.sweep import Group, Run, Sweep, Whole, flat, grouped, odd, shown, told_apart
 from jensen.sweep_report.table import (
+    AMONG,
     UDR,
     Values,
     aligned,
@@ -167,14 +170,24 @@ def look(
                 codes[place], rates[place] = seen.codes, seen.rates
             strips |= {number: (run.seed, seen.strip)} if seen.strip is not None else {}
         for similarity, values in agreement.items():
-            each = [math.nan] * len(group.runs)
-            if len(codes) > 1:
-                found = udr([*codes.values()], [*rates.values()], similarity=similarity.partition("/")[2], points=POINTS)
-                for place, value in zip(codes, found["per_run"].tolist(), strict=True):
-                    each[place] = value
-            values.append(each)
+            values.append(_agreement(group, codes, rates, similarity.partition("/")[2]))
     known = {name: values for name, values in agreement.items() if np.isfinite(np.concatenate(values)).any()}
     return known, strips, failed
+
+
+def _agreement(group: Group, codes: Mapping[int, Floats], rates: Mapping[int, Floats], similarity: str) -> list[float]:
+    """UDR of each run of a group, by its place, among those that encoded the same examples; NaN where it has no partner."""
+    each = [math.nan] * len(group.runs)
+    same: dict[str, list[int]] = {}
+    for place in codes:
+        same.setdefault(held_out(group.runs[place]), []).append(place)
+    for places in (places for places in same.values() if len(places) > 1):
+        found = udr(
+            [codes[place] for place in places], [rates[place] for place in places], similarity=similarity, points=POINTS
+        )
+        for place, value in zip(places, found["per_run"].tolist(), strict=True):
+            each[place] = value
+    return each
 
 
 def same_reason(failed: Mapping[str, str]) -> dict[str, list[str]]:
@@ -237,7 +250,8 @@ def verdicts(sweep: Sweep, found: Mapping[str, Choice]) -> list[str]:
     for name, choice in found.items():
         best = sweep.groups[choice.best].label
         if choice.share is None:
-            sure = f"from one {'pair of seeds' if name in UDR else 'seed'} it cannot be known how sure that is"
+            pair = name.partition(AMONG)[0] in UDR
+            sure = f"from one {'pair of seeds' if pair else 'seed'} it cannot be known how sure that is"
         else:
             sure = f"in {choice.share[choice.best]:.0%} of resamples of {choice.seeds} seeds"
             rival = max((share, -place) for place, share in enumerate(choice.share) if place != choice.best)
@@ -248,15 +262,24 @@ def verdicts(sweep: Sweep, found: Mapping[str, Choice]) -> list[str]:
 
 
 def chosen(sweep: Sweep, values: Mapping[str, Values]) -> dict[str, Choice]:
-    """What each criterion, of which larger is better, would choose: the elbo, the scores, UDR."""
+    """What each criterion, of which larger is better, would choose: the elbo, the scores, UDR.
+
+    Only among groups that compare; where these are not all, the criterion is followed by `AMONG` and what they are.
+    """
     if len(sweep.groups) < 2:
         return {}
-    found = {name: choose(values[name]) for name in ("elbo", *scores(sweep)) if name in values}
+    candidates = {name: values[name] for name in ("elbo", *scores(sweep)) if name in values}
     for name in (name for name in UDR if name in values):
         # Two runs agree as one number; there is nothing to resample.
         known = [[value for value in group if np.isfinite(value)] for group in values[name]]
-        apart = [group if len(group) > 2 else group[:1] for group in known]
-        found[name] = choose(apart)
+        candidates[name] = [group if len(group) > 2 else group[:1] for group in known]
+    found = {}
+    for name, groups in candidates.items():
+        same = families(sweep, elbo=name == "elbo")
+        for family in same:
+            some = [group if place in family.members else [] for place, group in enumerate(groups)]
+            if len(family.members) > 1 and np.isfinite(np.concatenate(some)).any():
+                found[name if len(same) == 1 else f"{name}{AMONG}{family.label}"] = choose(some)
     return found
 
 
@@ -273,6 +296,8 @@ def document(
     text += [markdown(table) for table in tables(sweep, values)]
     if found:
         text += ["## Chosen by", "\n".join(f"- {plain(sentence)}" for sentence in verdicts(sweep, found)), CAUTION]
+    if different := apart(sweep):
+        text += ["## Not compared", "\n".join(f"- {plain(sentence)}" for sentence in different)]
     if sweep.left_out:
         text += [
             "## Not counted",
@@ -361,6 +386,8 @@ def _print(sweep: Sweep, values: Mapping[str, Values], found: Mapping[str, Choic
     if found:
         print("chosen by", *verdicts(sweep, found), sep="\n  ")
         print(CAUTION, end="\n\n")
+    for sentence in apart(sweep):
+        say(one_line(sentence))
     for name, why in sweep.left_out.items():
         say(one_line(f"not counted: {name}: {why}"))
     if lines:

@@ -85,6 +85,7 @@ def told_apart(runs: Sequence[Run]) -> list[Run]:
 
 def grouped(runs: Sequence[Run], left_out: Mapping[str, str]) -> Sweep:
     """Runs by what they were swept over, groups in the order of its values; of equal settings and seed, only one counts."""
+    runs = _with_absent(runs)
     keys = _short(_swept(runs))
     found: dict[tuple[str, ...], dict[int, Run]] = {}
     twice = {}
@@ -101,6 +102,27 @@ def grouped(runs: Sequence[Run], left_out: Mapping[str, str]) -> Sweep:
         groups.append(Group(values, members))
     groups.sort(key=lambda group: [_order(group.values.get(name)) for name in keys])
     return Sweep(keys, groups, {**left_out, **twice})
+
+
+def _with_absent(runs: Sequence[Run]) -> list[Run]:
+    """The runs, with None for a key that some have and others lack, where nothing else tells these apart."""
+    added: dict[str, None] = {}
+    while True:
+        filled = [run._replace(settings={**added, **run.settings}) for run in runs]
+        keys = _swept(filled)
+        first: dict[tuple[str, ...], Run] = {}
+        for run in filled:
+            like = first.setdefault(tuple(repr(run.settings.get(key)) for key in keys), run)
+            differ = [
+                key
+                for key, value in [*run.settings.items(), *like.settings.items()]
+                if (key in run.settings) != (key in like.settings) and value is not None
+            ]
+            if differ:
+                added[differ[0]] = None
+                break
+        else:
+            return filled
 
 
 def _swept(runs: Sequence[Run]) -> list[str]:

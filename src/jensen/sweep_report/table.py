@@ -20,6 +20,9 @@ UDR = {"udr/spearman": "UDR (Spearman)", "udr/lasso": "UDR (Lasso)"}
 INFOMEC = ("infom", "infoc", "infoe", "infom_floored", "infoc_floored")
 """The numbers of `scores.infomec` that are scores: by the published rule, and less what chance explains."""
 
+AMONG = " among "
+"""Between a criterion and the groups that it chooses among, where these are not all."""
+
 ACROSS = 7
 """Quantities that one table holds side by side."""
 
@@ -72,9 +75,10 @@ def scores(sweep: Sweep) -> list[str]:
 
 def title(name: str) -> str:
     """A quantity's name at the head of a column."""
+    name, among, which = name.partition(AMONG)
     diagnostic, _, key = name.partition("/")
     own = key if key.startswith(("info", diagnostic)) else name
-    return {**PARTS, ACTIVE: "active units", **UDR}.get(name, own)
+    return {**PARTS, ACTIVE: "active units", **UDR}.get(name, own) + among + which
 
 
 def columns(sweep: Sweep, values: Mapping[str, Values]) -> list[str]:
