@@ -282,6 +282,9 @@ def test_a_layer_takes_no_weights_out_of_range():
             layer(x, weights=torch.full((1, 120), extreme, dtype=torch.float64))
     with pytest.raises(InputError, match="x is a ndarray: expected a tensor"):
         layer(X[None])
+    for scale in (1e101, 1e160, np.inf):
+        with pytest.raises(InputError, match=r"x holds NaN or infinite values, or some beyond 1e\+100, outside the mask: .* or rescale x"):
+            layer(x * scale)
 
 
 @pytest.mark.parametrize(
@@ -321,3 +324,76 @@ def test_numbers_of_a_prior_keep_their_precision():
         np.testing.assert_allclose(cov, 0.1, rtol=1e-9)
     with pytest.raises(InputError, match=r"prior\.variance is nan: expected finite"):
         GMM(1, prior=Prior(variance=float("nan")))
+
+
+COVARIANCES = ["full", "tied", "diag", "spherical"]
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+@pytest.mark.parametrize("init", ["kmeans++", "random", "means"])
+def test_other_units_change_nothing_but_the_units_or_are_refused(covariance, init):
+    def fitted(scale):
+        return GMM(2, covariance, order="mean", init=X[:2] * scale if init == "means" else init).fit(X * scale)
+
+    plain = fitted(1.0)
+    for scale in (2.0**-325, 2.0**-100, 2.0**100, 2.0**325):  # 1e-98 to 1e98
+        found, nats = fitted(scale), 2 * np.log(scale)
+        close(found.mean / scale, plain.mean)
+        assert found.log_likelihood + 120 * nats == pytest.approx(plain.log_likelihood, rel=1e-10)
+        assert (found.converged, found.failure, found.collapsed) == (True, None, [])
+        close(found.log_prob(X * scale) + nats, plain.log_prob(X))
+        assert torch.equal(found.predict(X * scale), plain.predict(X))
+        close(found.sample(9) / scale, plain.sample(9))
+        close(*(gmm.conditional([0], X[:9, :1] * by).components.mean / by for gmm, by in ((found, scale), (plain, 1.0))))
+    for scale in (1e-320, 1e-200, 1e-160, 1e-120, 1e120, 1e160, 1e200, 1e300):
+        size = rf"column 0 of x reaches {np.abs(X[:, 0] - X[0, 0]).max() * scale:.1g}".partition(".")[0].partition("e")[0]
+        with pytest.raises(InputError, match=size + r".* from its first value: expected 1e-100 to 1e\+100, .* divide it by"):
+            fitted(scale)
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+@pytest.mark.parametrize("scale", [1e-30, 1e-18, 1e18, 1e30])
+def test_float32_of_any_unit_is_fitted_as_float64_is(covariance, scale):
+    """Of more points than a chunk holds, products would be in float32, which ends at 3e38."""
+    x = np.resize(X, (60_000, 2)) + np.random.default_rng(1).normal(size=(60_000, 2)) / 8
+    x = (x * scale).astype(np.float32)
+    single, double = (GMM(2, covariance, init=each[:2], tolerance=1e-4).fit(each) for each in (x, x.astype(np.float64)))
+    assert single.failure is None
+    torch.testing.assert_close(single.mean / scale, double.mean / scale, rtol=1e-6, atol=1e-6)
+    assert single.log_likelihood == pytest.approx(double.log_likelihood, rel=1e-6)
+    torch.testing.assert_close(single.log_prob(x[:50]).double(), double.log_prob(x[:50]), rtol=1e-5, atol=1e-4)
+
+
+def test_one_point_far_away_or_one_tiny_column_is_named():
+    far = X.copy()
+    far[7, 1] = -1e170
+    for points in (far, list(torch.from_numpy(far).split(50))):
+        with pytest.raises(InputError, match=r"column 1 of x reaches 1e\+170 from its first value"):
+            GMM(2).fit(points)
+    used = np.arange(120) != 7  # a point of weight 0 counts for nothing
+    for covariance in COVARIANCES:
+        found, plain = GMM(2, covariance, init=X[:2]).fit(far, used), GMM(2, covariance, init=X[:2]).fit(X[used])
+        close(found.mean, plain.mean)
+        close(found.log_weight, plain.log_weight)
+    with pytest.raises(InputError, match=r"column 0 \(height\) of x reaches .*e-1[67]\d from"):
+        GMM(2).fit(Frame(X * [1e-170, 1]))
+    with pytest.raises(InputError, match=r"column 1 of x reaches 1e\+170"):
+        GMM(2, missing=True).fit(np.where(HOLES, np.nan, np.where(np.arange(240).reshape(X.shape) == 17, 1e170, X)))
+    with pytest.raises(InputError, match="column 1 of x is 1e-170 in every point"):
+        GMM(2).fit(np.where(np.arange(2) == 1, 1e-170, X))
+    for mean in (1e160, 1e300):
+        with pytest.raises(InputError, match=rf"init has a mean that lies {mean:g}".replace("+", r"\+")):
+            GMM(2, init=[[mean, 0], [0, 1]]).fit(X)
+
+
+@pytest.mark.parametrize("entry", ["log_prob", "predict", "responsibilities", "bound", "bic", "aic"])
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_a_point_without_a_density_is_named_rather_than_labelled(covariance, entry):
+    gmm, x = GMM(2, covariance, missing=True).fit(X), X.copy()
+    getattr(gmm, entry)(np.where(np.arange(120)[:, None] == 70, 1e140, x))
+    x[70] = 1e160
+    for points in (x, np.where(HOLES, np.nan, x)):
+        with pytest.raises(InputError, match="row 70 of x is so far from all components that the density there is no number"):
+            getattr(gmm, entry)(points)
+    with pytest.raises(InputError, match="row 1 of values is so far"):
+        gmm.conditional([1], [[0.0], [1e160]])

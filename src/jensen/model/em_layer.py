@@ -12,6 +12,7 @@ from jensen.core.components import Prior
 from jensen.core.errors import InputError, check_choice, check_count, check_number, check_seed
 from jensen.core.mixture import Mixture, log_joint, logsumexp, mapped
 from jensen.model.gmm import STRUCTURES
+from jensen.model.points import WIDEST
 
 GRADIENTS = ("unroll", "implicit", "one_step", "none")
 PRIOR = Prior(weight=1.0, covariance=1.0)
@@ -340,10 +341,13 @@ class EMLayer(nn.Module):
             size = counts.sum(-1)
             odd = occupied & ((size < _LEAST_WEIGHT) | (size > 1 / _LEAST_WEIGHT))
             negative = ~(counts.isfinite() & (counts >= 0)).all()
-            flags = (~x.isfinite().all(), negative, odd.any(), few.any(), ~usable, occupied.all())
+            flags = (~(x.abs() <= WIDEST).all(), negative, odd.any(), few.any(), ~usable, occupied.all())
             infinite, negative, extreme, few_points, bad_start, full = torch.stack(flags).tolist()
         if infinite:
-            raise InputError("x holds NaN or infinite values outside the mask: expected finite points; mask them out")
+            raise InputError(
+                f"x holds NaN or infinite values, or some beyond {WIDEST:g}, outside the mask: expected ones whose squares are finite;"
+                " mask them out, or rescale x"
+            )
         if negative:
             raise InputError("weights holds a value that is negative or not finite: expected finite numbers of at least 0")
         if extreme:

@@ -23,7 +23,7 @@ from jensen.core.mixture import Mixture
 from jensen.core.start import Sample, kmeans, scattered, swapped, variance_of_cells
 from jensen.core.stream import Statistics, Stream, coefficients
 from jensen.model.arrays import as_tensor, column_names
-from jensen.model.points import Points, Survey, column_said, refuse_infinite
+from jensen.model.points import WIDEST, Points, Survey, column_said, refuse_far, refuse_infinite
 
 logger = logging.getLogger("jensen")
 
@@ -238,7 +238,7 @@ class GMM(nn.Module):
 
         stream = Stream(points.chunks, survey.size, origin)
         few = survey.size <= stream.chunk(start, torch.float64)  # float32 would gain nothing
-        wide = survey.dtype == torch.float64 or few or survey.missing
+        wide = survey.dtype == torch.float64 or few or survey.missing or survey.extreme
         precision = _Precision()
 
         def expect(p: Mixture, coefficient: Tensor, exact: bool, beta: float) -> Statistics | Local:
@@ -369,6 +369,9 @@ class GMM(nn.Module):
             init = Mixture(mean.new_full(mean.shape[:1], -math.log(len(mean))), self._structure.at(mean, variance))
         self._fits_init(init.components.mean, type(init.components), dim)
         parameters = [value.detach().to(origin) for value in init.components]
+        farthest = float((parameters[0] - sample.mean - origin).abs().amax())
+        if not farthest <= WIDEST:
+            raise InputError(f"init has a mean that lies {farthest:g} from that of x: expected at most {WIDEST:g}; mend it")
         parameters[0] = parameters[0] - origin
         return Mixture(init.log_weight.to(origin)[None], self._structure(*(value[None] for value in parameters)))
 
@@ -419,12 +422,19 @@ class GMM(nn.Module):
         return local.log_joint if local.needed(about, coefficients(about)) else mixture.log_joint
 
     def _log_joint(self, x: Tensor) -> Tensor:
-        return self._joint_of(x)(x, self.mixture)
+        joint = self._joint_of(x)(x, self.mixture)
+        refuse_far(joint.detach().amax(-1))
+        return joint
 
     def log_prob(self, x: Any) -> Tensor:
         """log p(x), `(N, D)` to `(N,)`, nats; differentiable in x. Of missing values the marginal."""
         x = self._points(x)
-        return mixture.log_prob(x, self.mixture, self._joint_of(x))
+        return self._log_prob(x)
+
+    def _log_prob(self, x: Tensor, before: int = 0) -> Tensor:
+        value = mixture.log_prob(x, self.mixture, self._joint_of(x))
+        refuse_far(value.detach(), before=before)
+        return value
 
     def forward(self, x: Any) -> Tensor:
         """`log_prob`."""
@@ -458,7 +468,7 @@ class GMM(nn.Module):
         self._check_columns(points.names)
         for part, _ in points.chunks(65536):
             part = self._points(part.to(self.mean.device), count)
-            total += float(mixture.log_prob(part, self.mixture, self._joint_of(part)).double().sum())
+            total += float(self._log_prob(part, count).double().sum())
             count += len(part)
         return total, count
 
@@ -506,7 +516,9 @@ class GMM(nn.Module):
             raise InputError("values holds NaN or an infinite number: expected finite ones; leave out dims that are not known")
         each = values.unsqueeze(-2)  # (..., 1, G) against K components
         full = normal.Normal(*p.components.full())
-        log_weight = (p.log_weight + normal.log_density(each, normal.marginal(full, dims))).log_softmax(-1)
+        joint = p.log_weight + normal.log_density(each, normal.marginal(full, dims))
+        refuse_far(joint.detach().amax(-1).reshape(-1), "values")
+        log_weight = joint.log_softmax(-1)
         mean, scale_tril = normal.condition(full, dims, each)
         return Mixture(log_weight, Full(mean, scale_tril.expand(*mean.shape, mean.shape[-1])))
 

@@ -16,6 +16,12 @@ _KEPT = 8192
 _LEAST_WEIGHT, _ORDINARY = 1e-300, 300
 """Weights below are not told from 0; and the greatest may be 2 to plus or minus this as it is."""
 
+NARROWEST, WIDEST = 1e-100, 1e100
+"""How far a column may reach: squares, and products of two of them, are numbers in float64, of far narrower clusters too."""
+
+_ORDINARY_IN_FLOAT32 = 1e-12, 1e12
+"""The same for products in float32."""
+
 _WORKING_SET = {"cpu": 1 << 20}
 """Bytes of a chunk in float64: on a CPU what stays in a core's own cache."""
 
@@ -27,6 +33,7 @@ class Survey(NamedTuple):
     dtype: of the points, float64 if of any.
     mean, var: `(D,)` float64, of the values that are not missing.
     unseen, constant: `(D,)`, columns that hold nothing but NaN, and those of one value.
+    reach: `(D,)` float64, how far the values of a column lie from the first of them, at most.
     missing: whether there is a NaN.
     kept: up to 8,192 of the points in random order, `(M, D)`, and their weights `(M,)`, float64.
     """
@@ -38,9 +45,16 @@ class Survey(NamedTuple):
     var: Tensor
     unseen: Tensor
     constant: Tensor
+    reach: Tensor
     missing: bool
     kept: Tensor
     kept_weights: Tensor
+
+    @property
+    def extreme(self) -> bool:
+        """Whether a column is too wide or too narrow for products in float32."""
+        low, high = _ORDINARY_IN_FLOAT32
+        return bool(((self.reach < low) | (self.reach > high)).any())
 
 
 @final
@@ -99,7 +113,11 @@ class Points:
             return
         for start in range(0, len(self._x), size):
             part = slice(start, start + size)
-            yield self._ready(self._x[part]), None if self._weights is None else self._weights[part]
+            x = self._ready(self._x[part])
+            if self._weights is None:
+                yield x, None
+            else:
+                yield _without_idle(x, self._weights[part]), self._weights[part]
 
     def _ready(self, part: Any) -> Tensor:
         part = as_tensor("x", part, self._missing).detach()
@@ -111,7 +129,7 @@ class Points:
         """One pass; refuses points that no mixture can be fitted to."""
         size, total, found, dtype = 0, 0.0, False, torch.float32
         whole: _Part | None = None
-        pivot = kept = kept_weights = keys = torch.empty(0, dtype=torch.float64)
+        pivot = reach = kept = kept_weights = keys = torch.empty(0, dtype=torch.float64)
         farthest = math.inf  # of the keys kept
         room = _WORKING_SET.get(self.device.type, 1 << 26)
         for x, w in self.chunks(max(256, room // (8 * self._x.shape[1])) if self.array else 4096):
@@ -131,7 +149,11 @@ class Points:
             if whole is None:
                 first = x[0] if seen is None else x.gather(0, seen.byte().argmax(0, keepdim=True))[0]
                 pivot, kept, kept_weights = first.nan_to_num(), x[:0], w[:0]
-            part = _Part.of(x - pivot, w, seen)
+                reach = torch.zeros_like(pivot)
+            about = x - pivot
+            part = _Part.of(about, w, seen)
+            about = about if seen is None else about.where(seen, 0)
+            reach = torch.stack([reach, about.amax(0), -about.amin(0)]).amax(0)
             whole = part if whole is None else whole + part
             total += float(w.sum())
             drawn = torch.rand(len(x), generator=generator, dtype=torch.float64)
@@ -145,9 +167,30 @@ class Points:
         whole = whole or _Part(pivot, pivot, pivot)
         _, kept, kept_weights = _least(keys, kept, kept_weights)
         var = whole.square / whole.weight.clamp(min=1e-300)
+        self._check_reach(reach, pivot)
         # About one of its own values a constant column is 0 exactly.
         constant = var <= (1e-12 * whole.mean).square()
-        return Survey(size, total, dtype, pivot + whole.mean, var, whole.weight == 0, constant, found, kept, kept_weights)
+        mean, unseen = pivot + whole.mean, whole.weight == 0
+        return Survey(size, total, dtype, mean, var, unseen, constant, reach, found, kept, kept_weights)
+
+    def _check_reach(self, reach: Tensor, pivot: Tensor) -> None:
+        """Refuse a column whose squares would leave float64: they come out as 0 or as infinity, and the column as constant."""
+        varies = reach > 1e-12 * pivot.abs()
+        bad = (varies & ((reach < NARROWEST) | (reach > WIDEST))).nonzero().flatten().tolist()
+        if bad:
+            raise InputError(
+                f"{column_said(bad[0], self.names)} of x reaches {float(reach[bad[0]]):.3g} from its first value: expected"
+                f" {NARROWEST:g} to {WIDEST:g}, whose squares float64 can hold; divide it by a number of that magnitude"
+            )
+
+
+def _without_idle(x: Tensor, w: Tensor) -> Tensor:
+    """`x` `(n, D)` with points of weight 0 moved to another: 0 times a square that is infinite would be NaN."""
+    idle = w == 0
+    if not bool(idle.any()):
+        return x
+    other = torch.zeros_like(x[0]) if bool(idle.all()) else x[w.argmax()]
+    return x.where((idle & x.isfinite().all(-1)).logical_not().unsqueeze(-1), other)
 
 
 def _points_of(batch: Any) -> Any:
@@ -198,6 +241,16 @@ def refuse_infinite(x: Tensor, before: int, missing: bool, names: tuple[str, ...
         remedy = "remove or mend those points" + (", or give missing=True to marginalise NaN" if kind == "NaN" else "")
         place = f"row {before + row}, {column_said(column, names)}"
         raise InputError(f"x holds {kind} in {place}: expected finite numbers; {remedy}")
+
+
+def refuse_far(value: Tensor, name: str = "x", before: int = 0) -> None:
+    """Refuse points `(N,)` whose log density is no number: so far away that its square is none."""
+    bad = ~value.isfinite()
+    if bool(bad.any()):
+        raise InputError(
+            f"row {before + int(bad.nonzero()[0])} of {name} is so far from all components that the density there is no number"
+            f" in {str(value.dtype).removeprefix('torch.')}: expected a nearer one; mend or remove it"
+        )
 
 
 def column_said(column: int, names: tuple[str, ...] | None) -> str:
