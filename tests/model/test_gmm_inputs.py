@@ -283,7 +283,7 @@ def test_a_layer_takes_no_weights_out_of_range():
     with pytest.raises(InputError, match="x is a ndarray: expected a tensor"):
         layer(X[None])
     for scale in (1e101, 1e160, np.inf):
-        with pytest.raises(InputError, match=r"x holds NaN or infinite values, or some beyond 1e\+100, outside the mask: .* or rescale x"):
+        with pytest.raises(InputError, match=r"NaN or infinite values, or some beyond 1e\+100, .* or rescale x"):
             layer(x * scale)
 
 

@@ -345,8 +345,8 @@ class EMLayer(nn.Module):
             infinite, negative, extreme, few_points, bad_start, full = torch.stack(flags).tolist()
         if infinite:
             raise InputError(
-                f"x holds NaN or infinite values, or some beyond {WIDEST:g}, outside the mask: expected ones whose squares are finite;"
-                " mask them out, or rescale x"
+                f"x holds NaN or infinite values, or some beyond {WIDEST:g}, outside the mask: expected ones whose squares"
+                " are finite; mask them out, or rescale x"
             )
         if negative:
             raise InputError("weights holds a value that is negative or not finite: expected finite numbers of at least 0")
