@@ -33,6 +33,7 @@ def go(folder, cfg, until="finished"):
         data = instantiate(cfg.data)
         results = this.begin(data)
         if results is None and until != "begun":
+            this.claim()
             (folder / "checkpoints").mkdir(exist_ok=True)
             torch.save({"global_step": cfg.trainer.max_steps}, folder / "checkpoints" / "last.ckpt")
             if until == "finished":
@@ -86,6 +87,9 @@ def test_a_marker_without_its_weights_is_not_believed(cfg, tmp_path, capsys, ste
 
 def test_a_finished_run_is_trained_longer_and_is_unfinished_meanwhile(cfg, tmp_path):
     go(tmp_path, cfg())
+    before = contents(tmp_path)
+    assert go(tmp_path, cfg("trainer.max_steps=30"), until="begun") is None
+    assert contents(tmp_path) == before  # it may still be refused
     assert go(tmp_path, cfg("trainer.max_steps=30"), until="saved") is None
     assert not (tmp_path / FINISHED).exists()
     assert seen(tmp_path, cfg("trainer.max_steps=30")) == "interrupted"

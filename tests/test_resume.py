@@ -228,12 +228,18 @@ def test_the_checkpoint_before_a_torn_one_is_used_and_the_person_is_told(run, ca
     folder = run / "checkpoints"
     tear(folder / "last.ckpt")
     torn = (folder / "last.ckpt").read_bytes()
-    assert resume_from(run) == folder / "last.previous.ckpt"
+    before = content(run)
+    resumed = resume_from(run)
+    assert content(run) == before  # until it is sure that it goes on
+    resumed.set_back()
+    assert resumed.checkpoint == folder / "last.previous.ckpt"
     said = capsys.readouterr().out
     assert f"{folder / 'last.ckpt'} cannot be read" in said
     assert "going on from last.previous.ckpt, of step 23" in said
     assert (folder / "last.torn.ckpt").read_bytes() == torn
-    assert resume_from(run) == folder / "last.previous.ckpt"  # as where a process was killed between two files' new names
+    assert (
+        resume_from(run).checkpoint == folder / "last.previous.ckpt"
+    )  # as where a process was killed between two files' new names
     assert max(step for _, step, _ in records(run)) == 22
 
 
@@ -268,7 +274,9 @@ def test_without_a_checkpoint_training_starts_anew_and_so_do_its_logs(configure,
         train(configure(*RUN), tmp_path)
     (tmp_path / "events.out.tfevents.1.of.a.person").write_bytes(b"kept")
     assert list(tmp_path.glob("events*.train"))
-    assert resume_from(tmp_path) is None
+    resumed = resume_from(tmp_path)
+    assert resumed.checkpoint is None
+    resumed.set_back()
     assert not list(tmp_path.glob("events*.train"))
     assert (tmp_path / "events.out.tfevents.1.of.a.person").exists()
 

@@ -4,6 +4,9 @@
 `finished.json` is written last of all, so that whatever was killed has none.
 """
 
+import json
+import re
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -15,10 +18,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from jensen.callbacks.end import TIME
+from jensen.callbacks.end import CALLBACK, EARLY, TIME
 from jensen.core.errors import InputError
 from jensen.data.module import DataModule
-from jensen.identity import difference, fingerprint, identity, written
+from jensen.identity import VALIDATION, difference, fingerprint, identity, written
 from jensen.program import FULL, explain, leads, say
 from jensen.record import get_json, put, put_json, put_scores
 from jensen.run import configuration, saved_step
@@ -26,6 +29,9 @@ from jensen.run import configuration, saved_step
 FINISHED, FAILED, DATA = "finished.json", "failed.json", ".hydra/identity.json"
 PATIENCE = 5.0
 """Seconds to wait for a process that is just ending."""
+NOTE = "note"
+"""Of finished.json: what else is to be known."""
+_SHOWS = re.compile(r"(pytorch_)?lightning\..*(ProgressBar|Summary|Monitor)").fullmatch
 
 Standing = Literal["new", "interrupted", "finished", "failed", "other"]
 
@@ -42,10 +48,13 @@ class Attempt:
         self.leads = leads()
         self.mark = {"identity": identity(cfg)}
         self.goes_on = False
+        self._claimed = False
         self._start = time.monotonic()
 
     def begin(self, data: DataModule) -> dict[str, float] | None:
         """Makes the folder this run's; the results, if it is finished already.
+
+        A finished run that is to go on remains what it is until `claim`: what comes before may still be refused.
 
         Raises:
             RefusedError: the data are not those that the run was begun with, or it is longer than it should become.
@@ -61,16 +70,25 @@ class Attempt:
             )
         if finished and self.mark == {key: finished.get(key) for key in self.mark}:
             if not (problem := unfinished(self.folder, self.cfg, finished)):
+                if NOTE in finished:
+                    say(unvalidated(self.folder, finished["step"]))
                 return dict(finished["results"])
             say(f"{problem}: this goes on")
             self.goes_on = True
         self._check_length(finished)
-        if self.leads:
-            for name in (FAILED, FINISHED):
-                (self.folder / name).unlink(missing_ok=True)
-            _describe(self.folder / ".hydra", self.cfg)
-            put_json(self.folder / DATA, self.mark)
+        if not finished or saved_step(self.folder) != finished["step"]:
+            self.claim()
         return None
+
+    def claim(self) -> None:
+        """Makes the folder this run's, and no finished one any more."""
+        if self._claimed or not self.leads:
+            return
+        self._claimed = True
+        for name in (FAILED, FINISHED):
+            (self.folder / name).unlink(missing_ok=True)
+        _describe(self.folder / ".hydra", self.cfg)
+        put_json(self.folder / DATA, self.mark)
 
     def _check_length(self, finished: Mapping[str, Any]) -> None:
         """Refuse an end that the run is beyond, finished or interrupted: what it holds would count as a shorter run's."""
@@ -83,19 +101,29 @@ class Attempt:
                     " train in another folder"
                 )
 
-    def finish(self, step: int, why: str, results: dict[str, float], scores: dict[str, Any], epochs: int | None = None) -> None:
-        """Writes the scores, and then the marker, which says why the run ended."""
+    def finish(
+        self,
+        step: int,
+        why: str,
+        results: dict[str, float],
+        scores: dict[str, Any],
+        epochs: int | None = None,
+        validated: bool = True,
+    ) -> None:
+        """Writes the scores, and then the marker, which says why the run ended and if that step was not validated."""
         if not self.leads:
             return
         put_scores(self.folder / "scores.json", scores)
         seconds = round(time.monotonic() - self._start, 3)
-        put_json(
-            self.folder / FINISHED,
-            self.mark | {"step": step, "epochs": epochs, "why": why, "seconds": seconds, "results": results},
-        )
+        found: dict[str, Any] = {"step": step, "epochs": epochs, "why": why, "seconds": seconds, "results": results}
+        if not validated:
+            found[NOTE] = unvalidated(self.folder, step)
+            say(found[NOTE])
+        put_json(self.folder / FINISHED, self.mark | found)
 
     def fail(self, error: Exception) -> None:
-        if self.leads:
+        """Writes down why, but of an attempt that has left a finished run as it was."""
+        if self.leads and (self._claimed or not marker(self.folder)):
             with suppress(InputError):  # a full disk may be why; the error itself is what is to be seen
                 mark = {"identity": self.mark["identity"], "configuration": written(self.cfg)}
                 put_json(self.folder / FAILED, mark | {"error": first_line(error)})
@@ -151,6 +179,12 @@ def lock(folder: Path, held: str) -> Iterator[None]:
         file.release()
 
 
+def unvalidated(folder: Path, step: int) -> str:
+    """What a run says whose validation is turned off."""
+    command = f"python -m jensen.evaluate {shlex.quote(f'run={folder}')}"
+    return f"{folder} ended at step {step}, which was never validated ({VALIDATION} is 0): {command} gives its numbers"
+
+
 def first_line(error: BaseException) -> str:
     """The sentence of bad input; of anything else its class and the first line of what it says."""
     return explain(error) or f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
@@ -191,22 +225,23 @@ def unfinished(folder: Path, cfg: DictConfig, finished: Mapping[str, Any]) -> st
     cut = "why" not in finished and cfg.trainer.get("max_time") is not None and (saved or 0) < cfg.trainer.max_steps
     if cut:
         return f"trainer.max_time ended {folder} at step {step} of {cfg.trainer.max_steps}"
-    ended_by = _ends_early(cfg, finished)
-    if ended_by is None or not (folder / ".hydra" / "config.yaml").exists():
-        return ""
-    same = ended_by == _ends_early(configuration(folder), finished)
-    return "" if same else f"{finished['why']} ended {folder} at step {step}, and what did so is set otherwise now"
-
-
-def _ends_early(cfg: DictConfig, finished: Mapping[str, Any]) -> Any:
-    """What in a configuration ended a run before its steps or epochs, by its marker: the time, or callbacks not of ours."""
     why = str(finished.get("why", ""))
-    if why == TIME:
-        return str(cfg.trainer.get("max_time"))
-    if why != "a callback" and not why.startswith("EarlyStopping"):
-        return None
+    early = _duration if why == TIME else stopping if why.startswith((CALLBACK, EARLY)) else None
+    if early is None or not (folder / ".hydra" / "config.yaml").exists() or early(cfg) == early(configuration(folder)):
+        return ""
+    return f"{why} ended {folder} at step {step}, and what did so is set otherwise now"
+
+
+def _duration(cfg: DictConfig) -> str:
+    return str(cfg.trainer.get("max_time"))
+
+
+def stopping(cfg: DictConfig) -> str:
+    """The callbacks that may end a run before its steps or epochs, as JSON: those that are not of ours, nor only show it."""
     callbacks: Any = OmegaConf.to_container(cfg.callbacks, resolve=True)
-    return {name: each for name, each in callbacks.items() if not str(each.get("_target_")).startswith("jensen.")}
+    targets = {name: str((each or {}).get("_target_")) for name, each in callbacks.items()}
+    may = {name: callbacks[name] for name, target in targets.items() if not target.startswith("jensen.") and not _SHOWS(target)}
+    return json.dumps(may, sort_keys=True, default=str)
 
 
 def _holds_training(folder: Path) -> bool:

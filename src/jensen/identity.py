@@ -28,6 +28,8 @@ WITHOUT_EFFECT = (
 
 LENGTH = tuple(f"trainer.{key}" for key in ("max_steps", "max_epochs", "val_check_interval", "check_val_every_n_epoch"))
 """How far a run goes and how often it is looked at: a single run may be continued with others."""
+VALIDATION = "trainer.limit_val_batches"
+"""How much is validated on: a single run may turn that on or off, by 0; other values would not compare."""
 
 
 def has_effect(key: str) -> bool:
@@ -68,7 +70,9 @@ def difference(there: DictConfig, here: DictConfig) -> str:
     """The first key in which a run that is being continued may not differ, with both values; empty if there is none."""
     old, new = affecting(there), affecting(here)
     for key in [*new, *(key for key in old if key not in new)]:
-        if key not in LENGTH and (key not in old or key not in new or old[key] != new[key]):
+        if key in LENGTH or (key == VALIDATION and 0 in (old.get(key), new.get(key))):
+            continue
+        if key not in old or key not in new or old[key] != new[key]:
             here_, there_ = (repr(side[key]) if key in side else "absent" for side in (new, old))
             return f"{key} is {here_} here and {there_} there"
     return ""

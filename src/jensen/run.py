@@ -1,8 +1,9 @@
 """A finished run, from its folder: its configuration is the constructor call, its checkpoint the state."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import yaml
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from jensen.callbacks.durable import read
-from jensen.callbacks.events import rewind
+from jensen.callbacks.events import files, rewind
 from jensen.callbacks.last import previous
 from jensen.core.errors import InputError, check_choice
 from jensen.model.vae import VAE
@@ -94,13 +95,22 @@ def saved_step(run: str | Path) -> int | None:
         return None
 
 
-def resume_from(folder: Path) -> Path | None:
-    """The checkpoint that training in `folder` goes on from, with the event files set back to it; None starts it.
+class Resumed(NamedTuple):
+    """Where training goes on from.
 
-    A torn `last.ckpt` is put aside as `last.torn.ckpt`, and the one before it is taken.
+    checkpoint: None starts it. set_back: sets the event files that there are by now back to the checkpoint, and puts a torn
+    `last.ckpt` aside as `last.torn.ckpt`; to be called once it is sure that training goes on.
+    """
+
+    checkpoint: Path | None
+    set_back: Callable[[], None]
+
+
+def resume_from(folder: Path) -> Resumed:
+    """Where training in `folder` goes on from: `last.ckpt`, or the one before it where that is torn. Nothing is changed.
 
     Raises:
-        InputError: there are checkpoints and all are torn; nothing is changed.
+        InputError: there are checkpoints and all are torn.
     """
     last = folder / "checkpoints" / "last.ckpt"
     torn: list[str] = []
@@ -112,19 +122,17 @@ def resume_from(folder: Path) -> Path | None:
             continue
         if torn:
             say(f"{torn[0]}: going on from {path.name}, of step {saved['global_step']}")
-        _set_back(folder, saved.get("events"), torn=last if torn else None)
-        return path
+        return Resumed(path, partial(_set_back, files(folder), saved.get("events"), last if torn else None))
     if torn:
         raise InputError(f"{' and '.join(torn)}: expected a whole checkpoint; restore one, or train in another folder")
-    _set_back(folder, {})
-    return None
+    return Resumed(None, partial(_set_back, files(folder), {}))
 
 
 @rank_zero_only
-def _set_back(folder: Path, sizes: dict[str, int] | None, torn: Path | None = None) -> None:
+def _set_back(before: list[Path], sizes: dict[str, int] | None, torn: Path | None = None) -> None:
     """As of a checkpoint: None of those that do not know the event files."""
     if sizes is not None:
-        rewind(folder, sizes)
+        rewind(before, sizes)
     if torn is not None and torn.exists():
         torn.replace(torn.with_name(f"{torn.stem}.torn{torn.suffix}"))
 

@@ -20,9 +20,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer, seed_everything
+from torch import Tensor
 
 from jensen import naming, record, settings
-from jensen.attempt import attempt
+from jensen.attempt import attempt, stopping
 from jensen.callbacks.end import End, TimeUpError
 from jensen.callbacks.events import go_after
 from jensen.core.errors import InputError, check_choice
@@ -47,10 +48,15 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
         if (results := this.begin(data)) is not None:
             say(f"{folder} is finished: nothing to do")
             return results
-        end = End(goes_on=this.goes_on)
-        trainer = make(cfg, folder, end)
-        checkpoint = resume_from(folder)
+        checkpoint, set_back = resume_from(folder)
         go_after(folder)
+
+        def begin() -> None:
+            this.claim()
+            set_back()
+
+        end = End(stopping(cfg), this.goes_on, begin)
+        trainer = make(cfg, folder, end)
         say(f"{'continuing' if checkpoint else 'training'} in {folder}")
         try:
             trainer.fit(algorithm, data, ckpt_path=checkpoint, weights_only=True)
@@ -58,25 +64,27 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
             say(str(up))
             return {}
         _check_end(trainer, end)
-        if "val/elbo" not in trainer.callback_metrics:  # it was killed after its last step
-            _validate(trainer, algorithm, data, logged=end.validated == trainer.global_step)
-        metrics, step = dict(trainer.callback_metrics), trainer.global_step
+        metrics = dict(trainer.callback_metrics)
+        step = trainer.global_step
+        validated = end.validated == step
+        if validated and "val/elbo" not in metrics:  # it was killed after its last validation
+            metrics = _validate_again(trainer, algorithm, data)
         scores = record.of_training(cfg, trainer, folder)
         if data.validation and "test" in data.splits:
             trainer.test(algorithm, data, verbose=False, weights_only=True)
             metrics |= trainer.callback_metrics
         results = {name: float(value) for name, value in metrics.items() if not name.startswith("train/")}
-        this.finish(step, end.reason, results, scores, end.epochs)
+        this.finish(step, end.reason, results, scores, end.epochs, validated)
     return results
 
 
-def _validate(trainer: Trainer, algorithm: LightningModule, data: LightningDataModule, logged: bool) -> None:
-    """Validates once more, without logging it where it is `logged`."""
+def _validate_again(trainer: Trainer, algorithm: LightningModule, data: LightningDataModule) -> dict[str, Tensor]:
+    """What a validation gives that is logged already."""
     loggers = trainer.loggers
-    if logged:
-        trainer.loggers = []
+    trainer.loggers = []
     trainer.validate(algorithm, data, verbose=False)
     trainer.loggers = loggers
+    return dict(trainer.callback_metrics)
 
 
 def _check_end(trainer: Trainer, end: End) -> None:

@@ -14,6 +14,7 @@ from tiny import TINY
 
 from jensen.attempt import FINISHED
 from jensen.core.errors import InputError
+from jensen.program import explain
 from jensen.run import saved_step
 from jensen.train import train
 
@@ -218,6 +219,138 @@ def test_a_run_that_stopped_early_goes_on_where_that_is_asked_for_no_more(config
     assert "and what did so is set otherwise now: this goes on" in capsys.readouterr().out
     train(configure(*RUN, "trainer.val_check_interval=3"), tmp_path)
     assert json.loads((tmp_path / FINISHED).read_text())["why"] == "trainer.max_steps"
+
+
+class KilledError(BaseException):
+    """Ends a run without a word, as SIGKILL does."""
+
+
+class Kill(Callback):
+    def on_train_batch_end(self, trainer, *_):
+        raise KilledError
+
+
+def test_a_run_that_is_killed_before_its_first_save_still_goes_on_under_another_early_stopping(configure, tmp_path):
+    stopping = ("trainer.val_check_interval=3", *STOPPING)
+    train(configure(*RUN, *stopping, "+callbacks.stopping.patience=1"), tmp_path)
+    step = saved_step(tmp_path)
+    kill = f"+callbacks.kill={{_target_:{__name__}.Kill}}"
+    with pytest.raises(KilledError):
+        train(configure(*RUN, *stopping, "+callbacks.stopping.patience=2", kill), tmp_path)
+    assert (saved_step(tmp_path), (tmp_path / FINISHED).exists()) == (step, False)
+    train(configure(*RUN, *stopping, "+callbacks.stopping.patience=2"), tmp_path)
+    assert json.loads((tmp_path / FINISHED).read_text())["step"] == step + 3
+
+
+def test_what_only_shows_the_training_does_not_make_a_run_go_on_that_stopped_early(configure, tmp_path, capsys):
+    stopping = ("trainer.val_check_interval=3", *STOPPING, "+callbacks.stopping.patience=1")
+    train(configure(*RUN, *stopping), tmp_path)
+    train(configure(*RUN[:-2], "callbacks=[checkpoint,progress]", *stopping), tmp_path)
+    assert "is finished: nothing to do" in capsys.readouterr().out
+
+
+SWA = "pytorch_lightning.callbacks.StochasticWeightAveraging"
+REFUSED = (
+    "trainer.max_steps=0",
+    "trainer.max_steps=20 callbacks.best.monitor=nope/nope",
+    "trainer.max_steps=20 +callbacks.refuse={_target_:NAME.Refuse,hook:setup}",
+    "trainer.max_steps=20 +callbacks.refuse={_target_:NAME.Refuse,hook:on_fit_start}",
+    "trainer.max_steps=20 +callbacks.refuse={_target_:NAME.Refuse,hook:on_train_start}",
+    "trainer.max_steps=20 +trainer.nonsense=1",
+    "trainer.max_steps=20 trainer.precision=16-mixed",
+    "trainer.max_steps=20 trainer.num_sanity_val_steps=-2",
+    f"trainer.max_steps=20 +callbacks.swa._target_={SWA} +callbacks.swa.swa_lrs=1",
+    "diagnostics=[codes] callbacks=[checkpoint,diagnose] trainer.max_steps=20 diagnostics.codes.latents=0",
+)
+
+
+class Refuse(Callback):
+    """Refuses, in a hook."""
+
+    def __init__(self, hook):
+        setattr(self, hook, self._refuse)
+
+    def _refuse(self, *_, **__):
+        raise InputError("callbacks.refuse is there: expected none")
+
+
+def contents(folder):
+    """Every file but locks and the event file that a refused attempt may have begun."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {path: path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_a_finished_run_that_is_refused_to_go_on_remains_finished(configure, finished, tmp_path, words):
+    if not finished.exists():
+        train(configure(*RUN), finished)
+    run = shutil.copytree(finished, tmp_path / "run")
+    before = contents(run)
+    with pytest.raises(Exception, match=r".") as refused:
+        train(configure(*RUN, *words.replace("NAME", __name__).split()), run)
+    assert explain(refused.value), refused.value
+    after = contents(run)
+    assert {path: after.get(path) for path in before} == before
+    assert [path.name for path in after if path not in before and not path.name.startswith("events.")] == []
+    assert train(configure(*RUN), run) == json.loads((run / FINISHED).read_text())["results"]
+
+
+def test_a_finished_run_goes_on_after_a_refusal_as_if_there_had_been_none(configure, finished, tmp_path):
+    if not finished.exists():
+        train(configure(*RUN), finished)
+    run, whole = shutil.copytree(finished, tmp_path / "run"), tmp_path / "whole"
+    with pytest.raises(InputError, match="there: expected none"):
+        train(configure(*RUN, *REFUSED[4].replace("NAME", __name__).split()), run)
+    train(configure(*RUN, "trainer.max_steps=16"), run)
+    assert json.loads((run / FINISHED).read_text())["step"] == saved_step(run) == 16
+    train(configure(*RUN, "trainer.max_steps=16", "trainer.val_check_interval=2"), whole)
+    assert [each for each in records(run) if each[0].startswith("train/")] == [
+        each for each in records(whole) if each[0].startswith("train/")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("run", "ended"),
+    [
+        (RUN, STEPPED),
+        ((*RUN, halt("on_train_batch_end", 7)), AT_WILL),
+        ((*RUN, *EPOCHS, *BY_EPOCHS), "trainer.max_epochs"),
+        ((*MIXTURE, "trainer.max_steps=4", "algorithm.tolerance=0"), STEPPED),
+    ],
+)
+def test_a_run_that_was_never_validated_says_so_and_is_validated_once_that_is_turned_on(
+    configure, tmp_path, capsys, run, ended
+):
+    off = configure(*run, "+trainer.limit_val_batches=0")
+    whole, late = tmp_path / "whole", tmp_path / "it's late"
+    expected = train(configure(*run), whole)
+    for _ in range(2):  # the same command says it again
+        assert train(off, late) == {}
+        marker = json.loads((late / FINISHED).read_text())
+        command = f"python -m jensen.evaluate 'run={tmp_path}/it'\"'\"'s late' gives its numbers"
+        sentence = (
+            f"{late} ended at step {marker['step']}, which was never validated (trainer.limit_val_batches is 0): {command}"
+        )
+        assert (marker["why"], marker["note"]) == (ended, sentence)
+        assert sentence in capsys.readouterr().out
+    results = train(configure(*run), late)
+    assert "nothing to do" not in capsys.readouterr().out
+    marker = json.loads((late / FINISHED).read_text())
+    assert (marker["why"], "note" in marker) == (ended, False)
+    assert results == expected == marker["results"]
+    last, best = (torch.load(late / "checkpoints" / f"{name}.ckpt", weights_only=True) for name in ("last", "best"))
+    assert equal(last["state_dict"], torch.load(whole / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"])
+    assert equal(last["state_dict"], best["state_dict"])
+    logged = [record for record in records(whole) if record[0].startswith("train/") or record[1] == marker["step"]]
+    assert records(late) == logged
+    assert train(configure(*run), late) == expected
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_a_run_is_not_validated_on_more_or_fewer_examples_half_way(configure, tmp_path):
+    train(configure(*RUN, "trainer.max_steps=3", "+trainer.limit_val_batches=2"), tmp_path)
+    with pytest.raises(InputError, match=r"trainer.limit_val_batches is 3 here and 2 there"):
+        train(configure(*RUN, "+trainer.limit_val_batches=3"), tmp_path)
 
 
 def test_a_run_is_not_labelled_as_a_shorter_one(configure, tmp_path):

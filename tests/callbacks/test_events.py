@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.tensorboard import SummaryWriter
 
 from jensen.callbacks import events
-from jensen.callbacks.events import Events, go_after, rewind
+from jensen.callbacks.events import Events, files, go_after, rewind
 
 
 @pytest.fixture
@@ -38,9 +38,9 @@ def test_what_was_logged_before_the_checkpoint_stays_and_the_rest_goes(logger, t
     logger.log_metrics({"loss": 3.0}, 3)
     logger.experiment.flush()
     assert ("loss", 3) in logged(tmp_path)
-    rewind(tmp_path, sizes)
+    rewind(files(tmp_path), sizes)
     assert logged(tmp_path) == [("codes", 2), ("loss", 0), ("loss", 1), ("loss", 2)]
-    rewind(tmp_path, sizes)
+    rewind(files(tmp_path), sizes)
     assert len(logged(tmp_path)) == 4
 
 
@@ -52,17 +52,17 @@ def test_files_that_the_checkpoint_does_not_know_go_and_those_of_others_stay(log
         evaluation.add_scalar("score", 1.0, 1)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir() if not file.name.endswith(".train")}
     assert len(before) == 1
-    rewind(tmp_path, sizes)
+    rewind(files(tmp_path), sizes)
     assert logged(tmp_path) == [("loss", 0)]
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir() if not file.name.endswith(".train")} == before
-    rewind(tmp_path, {})
+    rewind(files(tmp_path), {})
     assert {file.name for file in tmp_path.iterdir()} == before.keys()
 
 
 def test_a_file_that_is_shorter_than_it_was_is_left_alone(logger, tmp_path):
     logger.log_metrics({"loss": 0.0}, 0)
     sizes = checkpoint(logger)
-    rewind(tmp_path, {name: size + 100 for name, size in sizes.items()})
+    rewind(files(tmp_path), {name: size + 100 for name, size in sizes.items()})
     assert logged(tmp_path) == [("loss", 0)]
 
 

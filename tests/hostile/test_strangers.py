@@ -431,5 +431,5 @@ def test_no_link_leads_a_writer_out_of_the_folder(capsys, run, tmp_path):
     ended = run_here(capsys, report.main, f"sweep={run.parent}", "models=false")
     assert f"out of {run.parent}: expected a folder in it" in sentence(ended.err)
     (run / "events.out.tfevents.9.train").symlink_to(other / "file")
-    events.rewind(run, {"events.out.tfevents.9.train": 0})
+    events.rewind(events.files(run), {"events.out.tfevents.9.train": 0})
     assert contents(other) == before

@@ -1,5 +1,6 @@
 """The end of training: its last step is validated and saved, and it has a reason."""
 
+from collections.abc import Callable
 from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
@@ -9,6 +10,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from jensen.callbacks.last import Last, whole_step
 
 STEPS, EPOCHS, TIME = "trainer.max_steps", "trainer.max_epochs", "trainer.max_time"
+CALLBACK, EARLY = "a callback", "EarlyStopping"
 
 
 class TimeUpError(Exception):
@@ -32,11 +34,14 @@ class End(Checkpoint):
     `epochs`: how many it has trained, a part of one counted as one.
 
     Args:
-        goes_on: whether a run that a callback has ended goes on, since the callbacks are other ones now.
+        stopping: the settings of what may end it early, in words. A run that a callback has ended goes on under others.
+        goes_on: whether it goes on in any case, as where no checkpoint knows those settings.
+        begin: called once, when nothing refuses the training any more and before anything of it is written.
     """
 
-    def __init__(self, goes_on: bool = False) -> None:
-        self.goes_on = goes_on
+    def __init__(self, stopping: str = "", goes_on: bool = False, begin: Callable[[], None] = lambda: None) -> None:
+        self.stopping, self.goes_on = stopping, goes_on
+        self._begin: Callable[[], None] | None = begin
         self.reason = ""
         self.validated = -1
         self.epochs = 0
@@ -44,17 +49,21 @@ class End(Checkpoint):
         self._interval = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.goes_on or self.reason in (STEPS, EPOCHS, TIME):  # as the configuration now says, which may have been raised
+        other = self.goes_on and self.reason.startswith((CALLBACK, EARLY))
+        if other or self.reason in (STEPS, EPOCHS, TIME):  # as the configuration now says, which may have been raised
             self.reason = ""
         if self.reason:
             _stop(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A run that goes on from the last step of a shorter one goes on with the next epoch, where that step ended one.
+        """Begins; lightning calls every other callback before a `Checkpoint`, so that all of them have refused what they do.
+
+        A run that goes on from the last step of a shorter one goes on with the next epoch, where that step ended one.
 
         Lightning takes an epoch for ended only once the validation at its end has run in this process, and would take one
         more batch into the old one. Validated by steps, the loop begins anew; by epochs, it finds its validation due.
         """
+        self._now()
         loop = trainer.fit_loop.epoch_loop
         if not loop.batch_progress.is_last_batch or not self.validated == trainer.global_step > 0:
             return
@@ -107,16 +116,29 @@ class End(Checkpoint):
             self.reason = ""
             Last().save(trainer)
             raise _time_up(trainer)
-        if trainer.enable_validation and self.validated != trainer.global_step:
-            trainer.validating = True
-            trainer.fit_loop.epoch_loop.val_loop.run()
-            trainer.training = True
-        else:
+        if not self._validate(trainer):
             Last().save(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Of a run that had come to its end already, nothing else is called."""
+        """Of a run that had come to its end already, nothing else is called; it may be that it was not validated there."""
         self.reason = self.reason or why(trainer, trainer.fit_loop.epoch_progress.current.processed)
+        if self.reason and trainer.global_step:
+            self._now()
+            self._validate(trainer)
+
+    def _now(self) -> None:
+        begin, self._begin = self._begin, None
+        if begin is not None:
+            begin()
+
+    def _validate(self, trainer: Trainer) -> bool:
+        """Validates the step that the training is at, unless that is done or turned off; whether it did."""
+        if not trainer.enable_validation or self.validated == trainer.global_step:
+            return False
+        trainer.validating = True
+        trainer.fit_loop.epoch_loop.val_loop.run()
+        trainer.training = True
+        return True
 
     def _pause(self, trainer: Trainer) -> None:
         """Ends this attempt, after the validation if one is due at this step."""
@@ -134,12 +156,13 @@ class End(Checkpoint):
                 checkpoint["callbacks"].pop(timer.state_key, None)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"reason": self.reason, "validated": self.validated, "epochs": self.epochs}
+        return {"reason": self.reason, "validated": self.validated, "epochs": self.epochs, "stopping": self.stopping}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.reason = state_dict["reason"]
         self.validated = state_dict["validated"]
         self.epochs = state_dict.get("epochs", 0)
+        self.goes_on |= state_dict.get("stopping", self.stopping) != self.stopping
 
 
 def why(trainer: Trainer, epochs: int) -> str:
@@ -153,10 +176,10 @@ def why(trainer: Trainer, epochs: int) -> str:
         return ""
     for each in trainer.callbacks:
         if isinstance(each, EarlyStopping) and each.stopping_reason_message:
-            return f"EarlyStopping: {each.stopping_reason_message.removesuffix(' Signaling Trainer to stop.')}"
+            return f"{EARLY}: {each.stopping_reason_message.removesuffix(' Signaling Trainer to stop.')}"
     if ended_by := getattr(trainer.lightning_module, "ended_by", ""):
         return str(ended_by)
-    return TIME if any((timer.time_remaining() or 0) <= 0 for timer in _timers(trainer)) else "a callback"
+    return TIME if any((timer.time_remaining() or 0) <= 0 for timer in _timers(trainer)) else CALLBACK
 
 
 def _count_epochs(trainer: Trainer) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +55,9 @@ def go_after(folder: Path) -> None:
     event_file_writer.time = _Clock(max((int(each) + 1 for each in times if each.isdecimal()), default=0))
 
 
-def rewind(folder: Path, sizes: Mapping[str, int]) -> None:
-    """Cuts the event files in `folder` to `sizes`, by name, and removes those that are not named."""
-    for file in files(folder):
+def rewind(before: Iterable[Path], sizes: Mapping[str, int]) -> None:
+    """Cuts event files that were there `before` to `sizes`, by name, and removes those that are not named."""
+    for file in before:
         if file.name not in sizes:
             file.unlink()
         elif file.stat().st_size > sizes[file.name]:
