@@ -1,6 +1,5 @@
 """Everyday arrays as numbers: tensors, numpy arrays, frames, lists of rows are read as they are, or refused in a sentence."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,17 @@ from jensen.core.errors import InputError
 
 _MISSING = ("NoneType", "NAType", "NaTType")
 """Types of what pandas and Python put in the place of a missing number."""
+
+_WHOLE = 1 << 53
+"""The integers up to here are numbers of float64, all of them."""
+
+_REMEDIES = {
+    "toarray": "use toarray()",
+    "collect": "use collect()",
+    "__next__": "make a list of it",
+    "strides": "stack the rows to one array",
+}
+"""What makes an array of something, by a method by which it is known."""
 
 
 def column_names(value: Any) -> tuple[str, ...] | None:
@@ -24,13 +34,16 @@ def column_names(value: Any) -> tuple[str, ...] | None:
 
 def is_array(value: Any) -> bool:
     """Whether `value` holds all numbers itself: an array, a frame, or rows, rather than batches of points."""
-    if isinstance(value, Tensor | np.ndarray) or hasattr(value, "to_numpy") or hasattr(value, "__array__"):
+    if isinstance(value, Tensor | np.ndarray | memoryview | range | bytearray):
+        return True
+    if hasattr(value, "to_numpy") or hasattr(value, "__array__"):
         return True
     if not isinstance(value, list | tuple):
         return False
     first = value[0] if len(value) else None
     head = first[0] if isinstance(first, list | tuple) and len(first) else first
-    return getattr(head, "ndim", 0) < 2 and not isinstance(head, dict)
+    nested = isinstance(head, Tensor) and head.is_nested
+    return not nested and len(getattr(head, "shape", ())) < 2 and not isinstance(head, dict)
 
 
 def as_array(name: str, value: Any, missing: bool = False) -> Tensor | np.ndarray:
@@ -53,16 +66,44 @@ def as_tensor(name: str, value: Any, missing: bool = False) -> Tensor:
     """The same as a tensor: of float32 what has at most its precision, else of float64; tensors keep floating dtypes."""
     array = as_array(name, value, missing)
     if isinstance(array, Tensor):
-        return array if array.is_floating_point() else array.double()
+        if array.is_floating_point():
+            return array.float() if array.dtype.itemsize == 1 else array  # torch has no arithmetic of float8
+        _refuse_inexact(name, array.detach().cpu().numpy())
+        return array.double()
+    _refuse_inexact(name, array)
     kept = np.float32 if array.dtype.kind == "f" and array.dtype.itemsize <= 4 else np.float64
     # torch takes neither negative strides nor what must not be written to; a copy of a chunk costs nothing.
     awkward = not array.flags.writeable or min(array.strides, default=0) < 0
     return torch.from_numpy(np.array(array, kept) if awkward else np.asarray(array, kept))
 
 
+def _refuse_inexact(name: str, array: np.ndarray) -> None:
+    """Refuse integers that float64 would round, so that different ones would be the same."""
+    if array.dtype.kind not in "iu" or array.dtype.itemsize < 8 or not array.size:
+        return
+    if int(array.max()) <= _WHOLE and int(array.min()) >= -_WHOLE:
+        return
+    large = array[(array > _WHOLE) | (array < -_WHOLE)]
+    size = np.abs(large).astype(np.uint64)
+    rounded = large[size // (size & (~size + 1)) > _WHOLE]  # by their lowest bit that is 1
+    if len(rounded):
+        raise _too_long(name, rounded[0])
+
+
+def _too_long(name: str, found: object) -> InputError:
+    return InputError(
+        f"{name} holds the integer {found!s:.40}, which float64 would round: expected none beyond 2^53 = {_WHOLE}; subtract"
+        " an offset, or convert it yourself"
+    )
+
+
 def _plain(name: str, value: Tensor) -> Tensor:
     if value.is_complex():
         raise InputError(f"{name} holds complex numbers: expected real ones; give the parts as columns of their own")
+    if value.is_meta:
+        raise InputError(f"{name} is a tensor on the device meta, which has no numbers: expected one that has; load its values")
+    if value.is_nested:
+        raise InputError(f"{name} is a nested tensor: expected rows of as many numbers; pad or cut them")
     if value.layout != torch.strided or value.is_quantized:
         raise InputError(f"{name} is a tensor of layout {value.layout} and {value.dtype}: expected a plain one; use to_dense()")
     return value if type(value) is Tensor else value.as_subclass(Tensor)  # type: ignore[no-any-return]
@@ -71,19 +112,39 @@ def _plain(name: str, value: Tensor) -> Tensor:
 def _numpy(name: str, value: Any) -> np.ndarray:
     if isinstance(value, np.ndarray):
         return value
-    if isinstance(value, dict | set | str | bytes):
-        raise InputError(f"{name} is a {type(value).__name__}: expected an array of numbers")
+    if isinstance(value, dict | set | str | bytes | bytearray):
+        raise _no_array(name, value)
     try:
         if hasattr(value, "to_numpy"):
             return np.asanyarray(value.to_numpy())
-        rows = isinstance(value, Sequence) and any(isinstance(row, np.ma.MaskedArray) for row in value)
+        rows = isinstance(value, list | tuple) and any(isinstance(row, np.ma.MaskedArray) for row in value)
         if isinstance(value, list | tuple) and any(isinstance(row, Tensor) for row in value):
             value = [as_tensor(name, row).detach().cpu().numpy() if isinstance(row, Tensor) else row for row in value]
-        return np.ma.stack(list(value)) if rows else np.asarray(value)
+        array = np.ma.stack(list(value)) if rows else np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:
+        reason = str(error).partition(". ")[0]
         raise InputError(
-            f"{name} is a {type(value).__name__} that is no array: expected rows of as many numbers ({error})"
+            f"{name} is a {type(value).__name__} that is no array: expected rows of as many numbers ({reason})"
         ) from None
+    if not array.ndim and array.dtype.kind == "O":
+        raise _no_array(name, value)
+    return array
+
+
+def _remedy(value: object) -> str:
+    """What makes an array of `value`, in words; empty if that is not known."""
+    return next((words for method, words in _REMEDIES.items() if hasattr(value, method)), "")
+
+
+def _no_array(name: str, value: object) -> InputError:
+    remedy = _remedy(value)
+    return InputError(f"{name} is a {type(value).__name__}: expected an array of numbers{remedy and '; '}{remedy}")
+
+
+def refuse_lazy(name: str, value: object) -> None:
+    """Refuse what a method would make an array of: a sparse matrix, a frame that is not computed yet."""
+    if not is_array(value) and (hasattr(value, "toarray") or hasattr(value, "collect")):
+        raise _no_array(name, value)
 
 
 def _unmasked(name: str, array: Any, missing: bool) -> np.ndarray:
@@ -92,9 +153,10 @@ def _unmasked(name: str, array: Any, missing: bool) -> np.ndarray:
         return np.asarray(array.data)
     if not missing:
         place = ", ".join(map(str, np.argwhere(mask)[0]))
+        others = {"x": ", or make the GMM with missing=True to marginalise them", "weights": ", with 0 to leave points out"}
         raise InputError(
-            f"{name} has {int(mask.sum())} masked values, the first at [{place}]: expected numbers; remove or fill them, or"
-            " give a GMM's points with missing=True to marginalise them"
+            f"{name} has {int(mask.sum())} masked values, the first at [{place}]: expected numbers; remove or fill"
+            f" them{others.get(name, '')}"
         )
     return np.where(mask, np.nan, np.asarray(array.data, np.float64))
 
@@ -110,7 +172,13 @@ def _from_objects(name: str, array: np.ndarray, columns: tuple[str, ...] | None)
         except (TypeError, ValueError, OverflowError):
             column = f" (column {columns[place[-1]]})" if columns and len(place) == 2 else ""
             where = ", ".join(map(str, place))
-            raise InputError(
-                f"{name} holds {entry!r:.40} at [{where}]{column}: expected numbers; remove or encode what is none"
-            ) from None
+            remedy = _remedy(entry) or "remove or encode what is none"
+            raise InputError(f"{name} holds {_shown(entry)} at [{where}]{column}: expected numbers; {remedy}") from None
+        if isinstance(entry, int | np.integer) and int(entry) != int(found[place]):
+            raise _too_long(name, entry)
     return found
+
+
+def _shown(entry: object) -> str:
+    """`entry` in a few words of one line."""
+    return f"{' '.join(repr(entry).split()):.40}"

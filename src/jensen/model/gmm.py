@@ -458,8 +458,11 @@ class GMM(nn.Module):
         if r is None:
             return em.bound_of(joint - p.log_weight, p.log_weight, joint.softmax(-1))
         r = as_tensor("r", r).to(joint)
-        if r.shape != joint.shape or not bool((r >= 0).all()):
-            raise InputError(f"r has the shape {tuple(r.shape)}: expected {tuple(joint.shape)}, numbers of at least 0")
+        if r.shape != joint.shape:
+            raise InputError(f"r has the shape {tuple(r.shape)}: expected {tuple(joint.shape)}, a number for each component")
+        bad = r[~((r >= 0) & r.isfinite())]
+        if len(bad):
+            raise InputError(f"r holds {bad[0].item():g}: expected finite numbers of at least 0, which add up to 1 in each row")
         return em.bound_of(joint - p.log_weight, p.log_weight, r)
 
     def _total(self, x: Any) -> tuple[float, int]:
@@ -470,6 +473,8 @@ class GMM(nn.Module):
             part = self._points(part.to(self.mean.device), count)
             total += float(self._log_prob(part, count).double().sum())
             count += len(part)
+        if not count:
+            raise InputError("x has 0 points: expected at least one")
         return total, count
 
     def bic(self, x: Any) -> float:

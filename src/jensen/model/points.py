@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from jensen.core.errors import InputError
-from jensen.model.arrays import as_array, as_tensor, column_names, is_array
+from jensen.model.arrays import as_array, as_tensor, column_names, is_array, refuse_lazy
 
 _KEPT = 8192
 """Points kept at random for choosing where to start."""
@@ -74,6 +74,7 @@ class Points:
 
     def __init__(self, x: Any, weights: Any = None, device: torch.device | str = "cpu", missing: bool = False) -> None:
         self.array, self.names, self._missing, self.unit = is_array(x), column_names(x), missing, 1.0
+        refuse_lazy("x", x)
         if self.array:
             x = as_array("x", x, missing)
         elif not isinstance(x, Iterable) or isinstance(x, Iterator | dict | set | str | bytes):
@@ -197,7 +198,7 @@ def _points_of(batch: Any) -> Any:
     """The points of what a loader gives: the first of a tuple, or a dict's x."""
     if isinstance(batch, dict):
         if "x" not in batch:
-            found = ", ".join(map(str, batch)) or "nothing"
+            found = ", ".join([*map(str, batch)][:8]) or "nothing"
             raise InputError(f'x gives batches that are dicts of {found}: expected points as "x"; name them so, or give tuples')
         return batch["x"]
     return batch[0] if isinstance(batch, tuple | list) and len(batch) else batch
