@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from jensen.core.gaussian import Gaussian
+from jensen.family.gaussian import Gaussian
 from jensen.model.mlp import MLPEncoder
 
 

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from jensen.core.gaussian import LOG_2PI, Gaussian, bounded
-from jensen.core.normal import Normal
-from jensen.core.random import normal
+from jensen.base.random import normal
+from jensen.family.gaussian import LOG_2PI, Gaussian, bounded
+from jensen.family.normal import Normal
 from jensen.model.mlp import MLPEncoder
 
 NOISE = 0.25

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from jensen import attempt as attempts
 from jensen.attempt import DATA, FAILED, FINISHED, RefusedError, attempt, standing
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.identity import fingerprint
 
 BLOBS = ("data=blobs", "model=linear", "latent_dim=2", "trainer.max_steps=20")

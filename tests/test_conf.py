@@ -8,8 +8,8 @@ from omegaconf import OmegaConf
 from pytorch_lightning import LightningModule
 from tiny import TINY
 
-from jensen.core.errors import InputError
-from jensen.core.schedule import Schedule
+from jensen.base.errors import InputError
+from jensen.base.schedule import Schedule
 from jensen.data.module import DataModule
 from jensen.program import conf_folder, explain
 from jensen.targets import build

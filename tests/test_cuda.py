@@ -11,9 +11,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny import TINY
 
 import jensen
-from jensen.core.decomposition import decompose
-from jensen.core.errors import InputError
-from jensen.core.gaussian import Gaussian
+from jensen.base.errors import InputError
+from jensen.bound.decomposition import decompose
+from jensen.family.gaussian import Gaussian
 from jensen.model.em_layer import EMLayer
 from jensen.model.gmm import GMM
 from jensen.train import train

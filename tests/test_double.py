@@ -7,7 +7,7 @@ import torch
 from tiny import TINY
 
 import jensen
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.evaluate import on_run
 from jensen.run import state
 from jensen.train import train

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny import TINY
 
 import jensen
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.evaluate import on_run, read_codes
 from jensen.record import put_scores
 from jensen.run import configuration, restored

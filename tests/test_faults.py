@@ -1,21 +1,10 @@
 """Real kills of real processes; `scripts/faults` does the same for longer."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from killed import faults
 from resume import differences, equal, records
 from torch.utils.tensorboard import SummaryWriter
-
-KILLS = Path(__file__).with_name("kills.py")
-
-
-def faults(*arguments: str) -> str:
-    done = subprocess.run([sys.executable, str(KILLS), *arguments], capture_output=True, text=True, timeout=3000)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def test_killed_runs_end_as_if_nobody_had_killed_them():

@@ -1,6 +1,6 @@
 """A real kill of one of two ranks; in a file of its own, so that a second worker runs it beside `test_faults.py`."""
 
-from test_faults import faults
+from killed import faults
 
 
 def test_one_of_two_ranks_is_killed():

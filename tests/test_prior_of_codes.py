@@ -11,10 +11,7 @@ from hostile.commands import run_here
 from scipy import integrate, stats
 
 from jensen import evaluate, scores
-from jensen.core.components import Diagonal
-from jensen.core.errors import InputError
-from jensen.core.gaussian import STANDARD, Gaussian, kl
-from jensen.core.mixture import Mixture
+from jensen.base.errors import InputError
 from jensen.diagnostics.decomposition import decomposition
 from jensen.diagnostics.factor_map import dead_latents
 from jensen.diagnostics.rate import rate
@@ -22,6 +19,9 @@ from jensen.diagnostics.score import score
 from jensen.diagnostics.snapshot import Snapshot
 from jensen.encode import write_codes
 from jensen.evaluate import read_codes
+from jensen.family.components import Diagonal
+from jensen.family.gaussian import STANDARD, Gaussian, kl
+from jensen.family.mixture import Mixture
 
 MEAN, LOG_VAR = torch.tensor([[4.0, -1.0], [5.0, 0.5], [6.5, 2.0]]), torch.tensor([[-1.0, -0.5]]).expand(3, -1)
 NEED_THE_PRIOR = {"rate", "marginal_kl", "dimension_wise_kl", "prior_dependence"}

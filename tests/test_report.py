@@ -16,7 +16,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import TINY
 
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.identity import LOCATION
 from jensen.report import chosen, missing, read, theory, verdicts
 from jensen.sweep_report import figures

@@ -11,7 +11,7 @@ from resume import differences, equal, records
 from tiny import TINY
 
 from jensen.attempt import RefusedError
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.run import resume_from, state
 from jensen.train import train
 

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from jensen import settings
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 
 REFUSED = {
     ("optimizer.fused", "false"): "optimizer.fused is 'false': expected true or false or null",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from pytorch_lightning import Callback
 from resume import differences
-from test_train import QUICK
+from runs import QUICK
 from torch import distributed
 
 from jensen.elastic import count_attempt

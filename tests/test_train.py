@@ -1,42 +1,17 @@
 """The whole program on small data: what a run leaves behind, and that nothing about it is by chance."""
 
 import json
-import subprocess
-from pathlib import Path
 
 import pytest
-import shell
 import torch
 from hydra.utils import instantiate
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import TINY
+from runs import QUICK, TRAINER, command, events, scalar, weights
 
 from jensen.algorithm.gradient import TERMS
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.train import train
 
 PARTS = ("decomposition/mutual_information", "decomposition/total_correlation", "decomposition/dimension_wise_kl")
-TRAINER = ("trainer.accelerator=cpu", "trainer.log_every_n_steps=5", "trainer.max_steps=30", "trainer.val_check_interval=12")
-QUICK = (*TINY, *TRAINER)
-
-
-def events(folder: Path) -> EventAccumulator:
-    accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0, "histograms": 0})
-    accumulator.Reload()
-    return accumulator
-
-
-def scalar(folder: Path, tag: str) -> dict[int, float]:
-    return {event.step: event.value for event in events(folder).Scalars(tag)}
-
-
-def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
-    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
-
-
-def command(*overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """`python -m jensen.train`, as a user would run it."""
-    return shell.run("jensen.train", *overrides, cwd=cwd, env={"PYTHONWARNINGS": "error::ResourceWarning"})
 
 
 def test_a_run_leaves_scalars_pictures_and_checkpoints(configure, tmp_path):

@@ -9,7 +9,7 @@ import json
 import pytest
 from hydra import compose, initialize_config_dir
 from ranks import together
-from test_train import weights
+from runs import weights
 from tiny import TINY
 from torch.utils.tensorboard import SummaryWriter
 

@@ -14,8 +14,8 @@ import time
 import torch
 from torch import Tensor
 
-from jensen.core.decomposition import aggregate_log_density, decompose, draw
-from jensen.core.gaussian import LOG_2PI, Gaussian
+from jensen.bound.decomposition import aggregate_log_density, decompose, draw
+from jensen.family.gaussian import LOG_2PI, Gaussian
 
 BLOCK = 100
 

@@ -4,7 +4,7 @@
 
 The encoder is a toy of 10 latents on N = 10,000 examples: five factors, uniform with variance 1, are coded with a standard
 deviation of 0.1, the last two of them after a rotation by 45 degrees; the other five latents are N(0, 1) whatever x is.
-Besides the estimators of `jensen.core.minibatch` there are two mistakes found in public code: stratified weights of which
+Besides the estimators of `jensen.bound.minibatch` there are two mistakes found in public code: stratified weights of which
 column 0, not the diagonal, gets the own posterior's 1/N; and sums without their constants.
 """
 
@@ -14,10 +14,10 @@ import math
 import torch
 from torch import Tensor
 
-from jensen.core import gaussian
-from jensen.core.decomposition import decompose
-from jensen.core.gaussian import STANDARD, Gaussian
-from jensen.core.minibatch import log_weight, minibatch_parts
+from jensen.bound.decomposition import decompose
+from jensen.bound.minibatch import log_weight, minibatch_parts
+from jensen.family import gaussian
+from jensen.family.gaussian import STANDARD, Gaussian
 
 EXAMPLES, LATENTS, ACTIVE, STD = 10_000, 10, 5, 0.1
 

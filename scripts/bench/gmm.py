@@ -30,8 +30,8 @@ if __name__ == "__main__":  # before numpy and torch are loaded
 import numpy as np
 import torch
 
-from jensen.core import mixture
-from jensen.core.mixture import Mixture
+from jensen.family import mixture
+from jensen.family.mixture import Mixture
 from jensen.model.gmm import GMM, STRUCTURES
 
 

@@ -25,7 +25,7 @@ class _SweepLauncher(Launcher):
         }
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from jensen.core.errors import check_flag
+        from jensen.base.errors import check_flag
         from jensen.launch.sweep import Sweep
         from jensen.program import one_sentence
 

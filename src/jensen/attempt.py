@@ -18,8 +18,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from jensen.base.errors import InputError
 from jensen.callbacks.end import CALLBACK, EARLY, TIME
-from jensen.core.errors import InputError
 from jensen.data.module import DataModule
 from jensen.identity import VALIDATION, difference, fingerprint, identity, written
 from jensen.program import FULL, explain, leads, say

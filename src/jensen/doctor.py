@@ -5,7 +5,7 @@ computes, or trains, here with a number that is known without it.
 """
 
 if __name__ == "__main__":
-    from jensen.core import signals
+    from jensen.base import signals
 
     signals.end_at_interrupt()
 
@@ -23,13 +23,13 @@ import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
 
-from jensen.core.decomposition import aggregate_log_density, decompose, draw
-from jensen.core.gaussian import Gaussian, kl, standard
-from jensen.core.random import normal
+from jensen.base.random import normal
+from jensen.bound.decomposition import aggregate_log_density, decompose, draw
 from jensen.data.sprites import render
 from jensen.diagnostics.decomposition import shared_out
 from jensen.diagnostics.probabilistic_pca import best_evidence
 from jensen.diagnostics.water_filling import optimum
+from jensen.family.gaussian import Gaussian, kl, standard
 from jensen.model.likelihood import log_normaliser
 from jensen.program import conf_folder, say
 from jensen.train import train

@@ -1,7 +1,7 @@
 """Writes the codes of a run: `python -m jensen.encode run=RUN out=codes.npz`."""
 
 if __name__ == "__main__":
-    from jensen.core import signals
+    from jensen.base import signals
 
     signals.end_at_interrupt()
 
@@ -13,11 +13,11 @@ import numpy as np
 from omegaconf import DictConfig
 from torch import Tensor
 
+from jensen.base.errors import InputError, check_path
 from jensen.callbacks.durable import write
-from jensen.core.errors import InputError, check_path
-from jensen.core.family import diagonal
 from jensen.diagnostics.snapshot import Snapshot, kind
 from jensen.evaluate import on_run
+from jensen.family.family import diagonal
 from jensen.program import program, say
 
 

@@ -4,7 +4,7 @@ python -m jensen.evaluate run=RUN 'diagnostics=[mig_hist20,dci]'        python -
 """
 
 if __name__ == "__main__":
-    from jensen.core import signals
+    from jensen.base import signals
 
     signals.end_at_interrupt()
 
@@ -24,17 +24,17 @@ from pytorch_lightning import Trainer
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from jensen.base.errors import InputError, check_choice, check_flag, check_path
+from jensen.base.memory import Fitting
+from jensen.bound.bound import Bound
 from jensen.callbacks.diagnose import Diagnose, write
-from jensen.core.bound import Bound
-from jensen.core.errors import InputError, check_choice, check_flag, check_path
-from jensen.core.gaussian import STANDARD, Gaussian, kl, sample
-from jensen.core.memory import Fitting
 from jensen.data.arrays import arrays as inside
 from jensen.data.arrays import in_words
 from jensen.data.codes import read
 from jensen.data.downloads import downloads
 from jensen.data.module import DataModule
 from jensen.diagnostics.snapshot import STANDARD_NORMAL, Diagnostic, Results, Snapshot, Unknown
+from jensen.family.gaussian import STANDARD, Gaussian, kl, sample
 from jensen.program import program, quieten, say
 from jensen.record import get_json, numbers, put_scores
 from jensen.run import configuration, is_double, restored

@@ -20,9 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from jensen.core import signals
-from jensen.core.errors import InputError
-from jensen.core.signals import Stopped
+from jensen.base import signals
+from jensen.base.errors import InputError
+from jensen.base.signals import Stopped
 
 OmegaConf.register_new_resolver("if", lambda condition, yes, no: yes if condition else no, replace=True)  # ${if:${fast},2,9}
 

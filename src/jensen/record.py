@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
+from jensen.base.errors import check_choice
 from jensen.callbacks.diagnose import Diagnose
 from jensen.callbacks.durable import write
-from jensen.core.errors import check_choice
 from jensen.diagnostics.snapshot import Embedding, Results
 
 _LISTED = 1000

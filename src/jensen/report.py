@@ -4,7 +4,7 @@ python -m jensen.report sweep=DIR
 """
 
 if __name__ == "__main__":
-    from jensen.core import signals
+    from jensen.base import signals
 
     signals.end_at_interrupt()
 
@@ -23,14 +23,14 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from jensen.attempt import DATA, FAILED, FINISHED
+from jensen.base.errors import InputError, check_flag, check_path, check_seed
+from jensen.base.random import fold, permutation
 from jensen.callbacks.durable import within, write
-from jensen.core.errors import InputError, check_flag, check_path, check_seed
-from jensen.core.gaussian import LOG_2PI
-from jensen.core.random import fold, permutation
 from jensen.diagnostics.snapshot import Results, Snapshot
 from jensen.diagnostics.traversals import traversals
 from jensen.diagnostics.water_filling import optimum
 from jensen.evaluate import on_run
+from jensen.family.gaussian import LOG_2PI
 from jensen.identity import LOCATION, has_effect
 from jensen.program import program, say
 from jensen.record import get_json, put

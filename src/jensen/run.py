@@ -14,10 +14,10 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from torch.nn import Module
 
+from jensen.base.errors import InputError, check_choice
 from jensen.callbacks.durable import read
 from jensen.callbacks.events import files, rewind
 from jensen.callbacks.last import previous
-from jensen.core.errors import InputError, check_choice
 from jensen.model.vae import VAE
 from jensen.program import said, say
 from jensen.targets import build

@@ -9,7 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from jensen.core.errors import LARGEST, InputError, check_choice, check_count, check_flag, check_number, check_seed, check_text
+from jensen.base.errors import LARGEST, InputError, check_choice, check_count, check_flag, check_number, check_seed, check_text
 
 CONVERSIONS = ("none", "partial", "object", "all")
 """Hydra's `_convert_`."""

@@ -5,7 +5,7 @@ import os
 from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from pytorch_lightning import Trainer
 
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 
 
 def check_tasks() -> None:

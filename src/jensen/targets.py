@@ -15,8 +15,8 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from jensen.core.errors import InputError, check_list
-from jensen.core.memory import Fitting
+from jensen.base.errors import InputError, check_list
+from jensen.base.memory import Fitting
 from jensen.data.downloads import downloads
 from jensen.program import conf_folder, explain, said
 

@@ -8,7 +8,7 @@ if __name__ == "__main__":
     import atexit
 
     from jensen import tether
-    from jensen.core import signals
+    from jensen.base import signals
 
     tether.hold()  # the imports below take seconds, in which the sweep that started this may end
     signals.end_at_interrupt()
@@ -24,9 +24,9 @@ from torch import Tensor
 
 from jensen import naming, record, settings
 from jensen.attempt import attempt, stopping
+from jensen.base.errors import InputError, check_choice
 from jensen.callbacks.end import End, TimeUpError
 from jensen.callbacks.events import go_after
-from jensen.core.errors import InputError, check_choice
 from jensen.program import program, quieten, say
 from jensen.run import resume_from
 from jensen.trainer import make

@@ -9,11 +9,11 @@ from omegaconf import DictConfig
 from pytorch_lightning import Callback, Trainer
 
 from jensen import elastic, slurm
+from jensen.base.errors import InputError
 from jensen.callbacks.end import End
 from jensen.callbacks.events import Events
 from jensen.callbacks.last import Last
 from jensen.callbacks.preempt import Preempt
-from jensen.core.errors import InputError
 
 
 def make(cfg: DictConfig, folder: Path, end: End) -> Trainer:

@@ -5,8 +5,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, distributed, nn
 
-from jensen.core.bound import Inference
-from jensen.core.gaussian import Gaussian
+from jensen.bound.bound import Inference
+from jensen.family.gaussian import Gaussian
 from jensen.model.mlp import MLPEncoder
 from jensen.objective.beta import Beta
 

@@ -8,8 +8,8 @@ from tiny import TINY
 from torch.distributions import Bernoulli, ContinuousBernoulli, Normal, kl_divergence
 
 from jensen.algorithm.gradient import Gradient
-from jensen.core.errors import InputError
-from jensen.core.gaussian import Gaussian
+from jensen.base.errors import InputError
+from jensen.family.gaussian import Gaussian
 from jensen.train import train
 
 DTYPES = (torch.bfloat16, torch.float16)
@@ -62,7 +62,7 @@ def test_the_bound_is_that_of_the_outputs_in_full_precision(step, dtype, likelih
         torch.float32
     }
     raw = Gaussian(*(part.double() for part in outputs["encoder"]))
-    log_var = 20 * torch.tanh(raw.log_var / 20)  # as core.gaussian bounds it
+    log_var = 20 * torch.tanh(raw.log_var / 20)  # as family.gaussian bounds it
     rate = kl_divergence(Normal(raw.mean, (log_var / 2).exp()), Normal(0.0, 1.0)).sum(1)
     distortion = densities(likelihood, outputs["decoder"], x)
     torch.testing.assert_close(inference.bound.rate.double(), rate, rtol=1e-5, atol=1e-6)

@@ -9,8 +9,8 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from jensen.algorithm.checks import check_shapes, check_stated
-from jensen.core.errors import InputError
-from jensen.core.gaussian import Gaussian
+from jensen.base.errors import InputError
+from jensen.family.gaussian import Gaussian
 from jensen.model.likelihood import Normal
 from jensen.model.prior import StandardNormal
 from jensen.model.vae import VAE

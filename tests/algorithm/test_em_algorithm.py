@@ -13,7 +13,7 @@ from sklearn.mixture import GaussianMixture
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from jensen.algorithm.em import EM
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.data.blobs import blobs
 from jensen.data.examples import Examples, identity
 from jensen.data.module import DataModule

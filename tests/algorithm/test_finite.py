@@ -11,12 +11,12 @@ import torch
 from breaking import Breaks
 from hydra.utils import instantiate
 from resume import equal, records
-from test_train import command
+from runs import command
 from tiny import TINY
 from torch import nn
 
 from jensen.algorithm.finite import NEVER, FirstSteps, first_module, not_finite
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.run import restored
 from jensen.train import train
 

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 from pytorch_lightning.trainer.states import TrainerFn
 
+from jensen.base.errors import InputError
 from jensen.callbacks.best import Best
-from jensen.core.errors import InputError
 
 
 def saved(best, values, tmp_path, fn=TrainerFn.FITTING):

@@ -11,8 +11,8 @@ import time
 import pytest
 import torch
 
+from jensen.base.errors import InputError
 from jensen.callbacks.durable import Durable, read, write
-from jensen.core.errors import InputError
 
 SAVED = {"state_dict": {"weight": torch.arange(300.0), "bias": torch.ones(3)}, "global_step": 7, "names": ["a", "b"]}
 

@@ -13,8 +13,8 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from torch.utils.tensorboard import SummaryWriter
 
 from jensen.algorithm.gradient import Gradient
+from jensen.base.batch import Batch
 from jensen.callbacks.diagnose import PICTURED, Diagnose, write
-from jensen.core.batch import Batch
 from jensen.model.likelihood import Normal
 from jensen.model.linear import LinearDecoder, LinearEncoder
 from jensen.model.prior import StandardNormal

@@ -13,7 +13,7 @@ from resume import TRAINED, equal, records
 from tiny import TINY
 
 from jensen.attempt import FINISHED
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.program import explain
 from jensen.run import saved_step
 from jensen.train import train

@@ -14,10 +14,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 from pytorch_lightning import Callback
-from test_train import QUICK, scalar, weights
+from runs import QUICK, scalar, weights
 
-from jensen.core import signals
-from jensen.core.signals import Stopped
+from jensen.base import signals
+from jensen.base.signals import Stopped
 from jensen.program import conf_folder
 from jensen.train import train
 
@@ -106,7 +106,7 @@ def test_ctrl_c_after_the_training_ends_and_the_same_command_finishes(configure,
     assert train(configure(*QUICK), tmp_path / "run") == expected
 
 
-HERE = "from jensen.core import signals; import os, signal; "
+HERE = "from jensen.base import signals; import os, signal; "
 
 
 @pytest.mark.parametrize(
@@ -182,6 +182,6 @@ late = Late()  # is deleted when the interpreter has taken its handlers back
 @pytest.mark.parametrize("ignored", [False, True])
 def test_a_signal_after_the_end_does_not_fail_a_run_that_is_finished(ignored):
     """Seen on a busy SLURM machine: all was written, and the job failed while the interpreter ended."""
-    listen = "import atexit; from jensen.core import signals; signals.listen(); "
+    listen = "import atexit; from jensen.base import signals; signals.listen(); "
     line = [sys.executable, "-c", listen + ("atexit.register(signals.ignore)" if ignored else "") + LATE]
     assert subprocess.run(line).returncode == (0 if ignored else -signal.SIGUSR1)

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.data import idx
 from jensen.data.blobs import blobs
 from jensen.data.dsprites import dsprites

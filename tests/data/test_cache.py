@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.data import cache
 from jensen.data.cache import cached, folder
 

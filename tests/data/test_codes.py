@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.data.codes import codes
 from jensen.evaluate import read_codes
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.data import domain
 from jensen.data.codes import codes
 from jensen.data.examples import Examples, identity, pixels

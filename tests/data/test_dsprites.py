@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.data import dsprites as reader
 from jensen.data import sprites
 from jensen.data.dsprites import dsprites

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.data.folder import folder
 
 CELEBA = """4

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.data import folder as reader
 from jensen.data.folder import folder
 from jensen.data.listing import listing

@@ -15,7 +15,7 @@ import torch
 from hydra.utils import instantiate
 from torchvision.datasets import MNIST
 
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.data import idx
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.data import arrays
 from jensen.data.images import images
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.data import idx
 from jensen.data.nist import SUBSETS, emnist, qmnist
 

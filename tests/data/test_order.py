@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.data.order import InTurn, Shuffled
 
 few = settings(derandomize=True, deadline=None, max_examples=60)

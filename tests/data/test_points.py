@@ -6,8 +6,8 @@ import pytest
 import torch
 from scipy import stats
 
-from jensen.core.batch import Batch
-from jensen.core.errors import InputError
+from jensen.base.batch import Batch
+from jensen.base.errors import InputError
 from jensen.data.blobs import blobs, centres
 from jensen.data.examples import Examples, identity, pixels
 from jensen.data.gaussian import covariance, gaussian

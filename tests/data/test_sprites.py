@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.data import sprites as module
 from jensen.data.sprites import NAMES, SIDE, SIZES, grid, pack, render, sprites, subset, unpack
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from jensen.core.gaussian import Gaussian
 from jensen.diagnostics.snapshot import Snapshot
+from jensen.family.gaussian import Gaussian
 from jensen.model.likelihood import Bernoulli, LearnedNormal, Likelihood, Normal
 from jensen.model.linear import LinearDecoder, LinearEncoder
 from jensen.model.mlp import MLPDecoder, MLPEncoder

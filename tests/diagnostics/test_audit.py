@@ -8,8 +8,8 @@ import pytest
 import torch
 from snapshots import generator, image_snapshot, randn, vector_snapshot, with_posterior
 
-from jensen.core.decomposition import decompose
-from jensen.core.minibatch import ESTIMATORS
+from jensen.bound.decomposition import decompose
+from jensen.bound.minibatch import ESTIMATORS
 from jensen.diagnostics.decomposition import decomposition, gaussian_total_correlation
 from jensen.diagnostics.estimator_audit import PARTS, estimator_audit
 

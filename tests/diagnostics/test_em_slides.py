@@ -5,10 +5,10 @@ import pytest
 import torch
 from scipy import optimize, stats
 
-from jensen.core import em
-from jensen.core.mixture import log_prob
 from jensen.data.normals import normals
 from jensen.diagnostics.em_slides import em_slides, two_normals
+from jensen.em import steps as em
+from jensen.family.mixture import log_prob
 from jensen.run import load
 from jensen.train import train
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from snapshots import image_snapshot, vector_snapshot
 
-from jensen.core.random import fold, permutation
+from jensen.base.random import fold, permutation
 from jensen.diagnostics.embedding import embedding
 
 

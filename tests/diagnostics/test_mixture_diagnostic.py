@@ -6,13 +6,13 @@ import pytest
 import torch
 from snapshots import generator, image_snapshot, randn, vector_snapshot, with_posterior
 
-from jensen.core import gaussian
-from jensen.core.components import Diagonal
-from jensen.core.decomposition import decompose
-from jensen.core.gaussian import Gaussian
-from jensen.core.mixture import Mixture, log_prob
+from jensen.bound.decomposition import decompose
 from jensen.diagnostics.decomposition import decomposition
 from jensen.diagnostics.mixture import mixture
+from jensen.family import gaussian
+from jensen.family.components import Diagonal
+from jensen.family.gaussian import Gaussian
+from jensen.family.mixture import Mixture, log_prob
 from jensen.model.factorised_prior import FactorisedMixturePrior
 from jensen.model.mixture_prior import MixturePrior
 

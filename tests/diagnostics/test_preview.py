@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 from hydra.utils import instantiate
 
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.diagnostics.preview import Preview, check_settings
 from jensen.train import train
 

@@ -23,6 +23,7 @@ def run_here(capsys: pytest.CaptureFixture[str], main: Callable[[], object], *ov
     """Runs a program of jensen with `overrides`; anything but an exit is the traceback that a user would see."""
     GlobalHydra.instance().clear()
     line, status = sys.argv, 0
+    level = logging.root.level
     quiet = "hydra/job_logging=disabled" if main is train.main else "hydra.job_logging.root.handlers=[]"
     sys.argv = ["jensen", *overrides, quiet, "hydra/hydra_logging=disabled"]
     capsys.readouterr()
@@ -34,7 +35,8 @@ def run_here(capsys: pytest.CaptureFixture[str], main: Callable[[], object], *ov
         sys.argv = line
         GlobalHydra.instance().clear()
         HydraConfig.instance().cfg = None
-        for name in logging.root.manager.loggerDict:  # which Hydra has turned off, for other tests too
+        logging.root.setLevel(level)  # Hydra has raised it, and turned the loggers off, for other tests too
+        for name in logging.root.manager.loggerDict:
             logging.getLogger(name).disabled = False
     return Ended(status, *capsys.readouterr())
 

@@ -6,7 +6,7 @@ import pytest
 from commands import contents, run_here, sentence
 from tiny import TINY
 
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.train import main, train
 
 QUICK = (*TINY, "diagnostics=[]", "trainer.max_steps=5", "trainer.accelerator=cpu")

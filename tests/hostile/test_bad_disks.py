@@ -10,7 +10,7 @@ from conftest import QUICK
 
 from jensen import encode, evaluate
 from jensen import train as training
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.data.cache import cached
 
 

@@ -9,7 +9,7 @@ import pytest
 from commands import contents
 from torchvision.datasets import MNIST
 
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.data import idx
 
 IMAGES = gzip.compress(b"\0\0\x08\x03\0\0\0\x02\0\0\0\x1c\0\0\0\x1c" + bytes(2 * 28 * 28), mtime=0)

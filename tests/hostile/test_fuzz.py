@@ -13,8 +13,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from jensen.base.errors import InputError
 from jensen.callbacks import durable
-from jensen.core.errors import InputError
 from jensen.data import codes, dsprites, idx, sprites
 from jensen.data.cache import cached
 from jensen.evaluate import read_codes

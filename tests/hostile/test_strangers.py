@@ -22,9 +22,9 @@ import jensen
 from jensen import encode, evaluate, report
 from jensen import train as training
 from jensen.algorithm.gradient import Gradient
+from jensen.base import memory
+from jensen.base.errors import InputError
 from jensen.callbacks import events
-from jensen.core import memory
-from jensen.core.errors import InputError
 from jensen.data import idx, module, sprites
 from jensen.data.cache import cached
 from jensen.data.codes import codes

@@ -20,7 +20,7 @@ from PIL import Image
 from jensen import attempt as attempts
 from jensen import naming
 from jensen.attempt import attempt
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.identity import LOCATION, WITHOUT_EFFECT
 from jensen.launch import in_turn, slurm
 from jensen.launch import sweep as sweeps

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.launch import optuna, processes, slurm
 from jensen.launch.sweep import Job
 from jensen.tether import TETHERED

@@ -9,10 +9,12 @@ from torch import nn
 
 import jensen
 from jensen import EMLayer
-from jensen.core import em, fixed_point, mixture
-from jensen.core.components import Diagonal, Full, Prior
-from jensen.core.errors import InputError
-from jensen.core.mixture import Mixture
+from jensen.base.errors import InputError
+from jensen.em import implicit as fixed_point
+from jensen.em import steps as em
+from jensen.family import mixture
+from jensen.family.components import Diagonal, Full, Prior
+from jensen.family.mixture import Mixture
 from jensen.model.em_layer import PRIOR, ImplicitGradientWarning
 from jensen.model.gmm import STRUCTURES
 

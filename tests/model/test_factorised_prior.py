@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import distributed, distributions, multiprocessing
 
-from jensen.core.decomposition import decompose
-from jensen.core.gaussian import Gaussian
-from jensen.core.mixture import Mixture, log_prob
+from jensen.bound.decomposition import decompose
+from jensen.family.gaussian import Gaussian
+from jensen.family.mixture import Mixture, log_prob
 from jensen.model.factorised_prior import FactorisedMixturePrior
 from jensen.model.mixture_prior import FITS, MixturePrior, divergence, em_step
 from jensen.model.prior import StandardNormal

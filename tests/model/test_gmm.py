@@ -16,10 +16,10 @@ from sklearn.mixture import GaussianMixture
 from torch.utils.data import DataLoader, TensorDataset
 
 import jensen
-from jensen.core import mixture
-from jensen.core.components import Prior
-from jensen.core.errors import InputError
-from jensen.core.stream import Stream
+from jensen.base.errors import InputError
+from jensen.em.stream import Stream
+from jensen.family import mixture
+from jensen.family.components import Prior
 from jensen.model.gmm import GMM
 
 COVARIANCES = ["full", "tied", "diag", "spherical"]

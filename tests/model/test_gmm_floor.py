@@ -9,7 +9,7 @@ from scipy import special, stats
 from sklearn.mixture import GaussianMixture
 from torch.utils.data import DataLoader, TensorDataset
 
-from jensen.core.components import Prior
+from jensen.family.components import Prior
 from jensen.model.gmm import GMM
 
 COVARIANCES = ["full", "tied", "diag", "spherical"]

@@ -10,8 +10,8 @@ import torch
 from scipy import sparse
 from torch.utils.data import DataLoader, TensorDataset
 
-from jensen.core.components import Prior
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
+from jensen.family.components import Prior
 from jensen.model.arrays import as_tensor
 from jensen.model.em_layer import EMLayer
 from jensen.model.gmm import GMM

@@ -9,7 +9,7 @@ import torch
 from scipy import integrate, optimize, stats
 from torch import distributed, distributions
 
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.model.likelihood import (
     Bernoulli,
     ContinuousBernoulli,

@@ -9,12 +9,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny import TINY
 from torch import distributions
 
-from jensen.core.components import Diagonal
-from jensen.core.decomposition import decompose
-from jensen.core.errors import InputError
-from jensen.core.gaussian import Gaussian, sample
-from jensen.core.mixture import Mixture
-from jensen.core.random import normal
+from jensen.base.errors import InputError
+from jensen.base.random import normal
+from jensen.bound.decomposition import decompose
+from jensen.family.components import Diagonal
+from jensen.family.gaussian import Gaussian, sample
+from jensen.family.mixture import Mixture
 from jensen.model.factorised_prior import FactorisedMixturePrior
 from jensen.model.mixture_prior import FITS, MixturePrior, divergence, em_step, latent_divergence, marginals
 from jensen.model.prior import StandardNormal

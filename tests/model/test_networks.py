@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.model.conv import ConvDecoder, ConvEncoder
 from jensen.model.linear import LinearDecoder, LinearEncoder
 from jensen.model.mlp import MLPDecoder, MLPEncoder

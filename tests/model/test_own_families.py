@@ -11,16 +11,16 @@ from tiny import TINY
 from torch import distributions
 
 import jensen
-from jensen.core import gaussian
-from jensen.core.decomposition import decompose
-from jensen.core.errors import InputError
-from jensen.core.gaussian import Gaussian
-from jensen.core.normal import Normal
+from jensen.base.errors import InputError
+from jensen.bound.decomposition import decompose
 from jensen.diagnostics.decomposition import decomposition
 from jensen.diagnostics.estimator_audit import estimator_audit
 from jensen.diagnostics.probabilistic_pca import probabilistic_pca
 from jensen.diagnostics.snapshot import by_rate, check_family
 from jensen.diagnostics.water_filling import water_filling
+from jensen.family import gaussian
+from jensen.family.gaussian import Gaussian
+from jensen.family.normal import Normal
 from jensen.model.mlp import MLPEncoder
 from jensen.program import conf_folder
 from jensen.train import train

@@ -4,7 +4,7 @@ import torch
 from scipy import stats
 from torch import distributions
 
-from jensen.core.gaussian import Gaussian
+from jensen.family.gaussian import Gaussian
 from jensen.model.prior import StandardNormal
 
 POSTERIOR = Gaussian(*torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0)))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import distributions
 
-from jensen.core.bound import Inference
+from jensen.bound.bound import Inference
 from jensen.model.conv import ConvEncoder
 from jensen.model.likelihood import Bernoulli, Normal
 from jensen.model.linear import LinearDecoder, LinearEncoder

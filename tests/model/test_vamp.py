@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import distributions
 
-from jensen.core.errors import InputError
-from jensen.core.gaussian import Gaussian
+from jensen.base.errors import InputError
+from jensen.family.gaussian import Gaussian
 from jensen.model.likelihood import Bernoulli
 from jensen.model.mlp import MLPDecoder, MLPEncoder
 from jensen.model.vae import VAE

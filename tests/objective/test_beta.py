@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from jensen.core.bound import Bound, Inference
-from jensen.core.errors import InputError
-from jensen.core.gaussian import Gaussian
-from jensen.core.schedule import Constant, Cyclic, Linear, Schedule
+from jensen.base.errors import InputError
+from jensen.base.schedule import Constant, Cyclic, Linear, Schedule
+from jensen.bound.bound import Bound, Inference
+from jensen.family.gaussian import Gaussian
 from jensen.objective.beta import Beta
 from jensen.objective.objective import Objective
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from jensen.core.bound import Bound, Inference
-from jensen.core.errors import InputError
-from jensen.core.gaussian import Gaussian
-from jensen.core.schedule import Linear
+from jensen.base.errors import InputError
+from jensen.base.schedule import Linear
+from jensen.bound.bound import Bound, Inference
+from jensen.family.gaussian import Gaussian
 from jensen.objective.beta import Beta
 from jensen.objective.decomposed import Decomposed
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from jensen.core.bound import Bound, Inference
-from jensen.core.errors import InputError
-from jensen.core.gaussian import Gaussian
-from jensen.core.schedule import Linear
+from jensen.base.errors import InputError
+from jensen.base.schedule import Linear
+from jensen.bound.bound import Bound, Inference
+from jensen.family.gaussian import Gaussian
 from jensen.objective.dip import DIP
 
 STEP = torch.tensor(5)

@@ -9,9 +9,9 @@ from torch import nn
 from torch.distributions import MultivariateNormal, Normal
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from jensen.core.bound import Bound, Inference
-from jensen.core.errors import InputError
-from jensen.core.gaussian import Gaussian
+from jensen.base.errors import InputError
+from jensen.bound.bound import Bound, Inference
+from jensen.family.gaussian import Gaussian
 from jensen.objective.factor import Factor
 
 STEP = torch.tensor(5)

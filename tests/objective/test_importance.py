@@ -8,9 +8,9 @@ import torch
 from scipy import stats
 from torch.distributions import Normal, kl_divergence
 
-from jensen.core.bound import Bound, Inference
-from jensen.core.errors import InputError
-from jensen.core.gaussian import Gaussian
+from jensen.base.errors import InputError
+from jensen.bound.bound import Bound, Inference
+from jensen.family.gaussian import Gaussian
 from jensen.objective.importance import Importance
 
 STEP = torch.tensor(0)

@@ -10,8 +10,8 @@ import torch
 from torch import distributed, multiprocessing
 from torch.distributions import Normal, kl_divergence
 
-from jensen.core.bound import Bound, Inference
-from jensen.core.gaussian import Gaussian
+from jensen.bound.bound import Bound, Inference
+from jensen.family.gaussian import Gaussian
 from jensen.objective.capacity import Capacity
 from jensen.objective.control import Control
 from jensen.objective.decomposed import Decomposed

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from jensen import scores
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 
 SIZES = (3, 4, 5)
 ORDERED = ("sap_r2",)  # labels count as numbers

@@ -1,19 +1,18 @@
 """The building blocks, against scikit-learn, scipy, loops and quadrature."""
 
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import integrate, stats
+from informations import gaussian_information
+from scipy import stats
 from scipy.special import digamma
 from sklearn.feature_selection import mutual_info_classif
 from sklearn.metrics import mutual_info_score
 from torch import from_numpy
 from torch.distributions import Normal, kl_divergence
 
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.scores.activity import active_latents, mean_kl
 from jensen.scores.importances import completeness, concentration, disentanglement
 from jensen.scores.infomec import excess
@@ -24,17 +23,6 @@ from jensen.scores.interventions import draw_groups, draw_rows, groups
 few = settings(derandomize=True, deadline=None, max_examples=30)
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, (2, 5, 40), (700, 3))
-
-
-def gaussian_information(distance, deviation=1.0):
-    """I(z; v) in nats of z ~ N(+-distance, deviation^2), v the sign, by quadrature."""
-
-    def term(z):
-        two = stats.norm.pdf(z, (-distance, distance), deviation)
-        return sum(0.5 * p * math.log(p / two.mean()) for p in two if p > 0)
-
-    reach = distance + 9 * deviation
-    return integrate.quad(term, -reach, reach, points=[-distance, distance], limit=400)[0]
 
 
 def test_plug_in_informations_are_those_of_scikit_learn():

@@ -8,16 +8,16 @@ import sys
 import numpy as np
 import pytest
 import torch
+from informations import gaussian_information
 from scipy import stats
 from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.linear_model import Lasso, LogisticRegression
 from sklearn.metrics import mutual_info_score, roc_auc_score
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
-from test_information import gaussian_information
 
 from jensen import scores
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.scores.mig_exact import log_mixture
 
 SIZES = (3, 4, 6)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 import torch
-from test_train import scalar, weights
+from runs import scalar, weights
 from tiny import TINY
 
 pytestmark = pytest.mark.slurm

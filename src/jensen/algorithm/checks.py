@@ -9,10 +9,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from jensen.core.bound import Inference
-from jensen.core.errors import InputError, check_choice
-from jensen.core.family import is_standard
-from jensen.core.gaussian import Gaussian
+from jensen.base.errors import InputError, check_choice
+from jensen.bound.bound import Inference
+from jensen.family.family import is_standard
+from jensen.family.gaussian import Gaussian
 from jensen.model.vae import VAE
 from jensen.objective.objective import Objective
 
@@ -74,7 +74,7 @@ def check_objective(objective: Objective, model: VAE, inference: Inference, step
     """Refuse an objective whose formula does not hold for the model's posterior or prior; nothing is kept of the trial.
 
     Raises:
-        InputError: what the objective refuses (`core.family.diagonal`), or a prior that it would take for N(0, I).
+        InputError: what the objective refuses (`family.family.diagonal`), or a prior that it would take for N(0, I).
     """
     prior = model.prior.distribution()
     if objective.for_standard_normal and not is_standard(prior):

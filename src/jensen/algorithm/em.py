@@ -11,18 +11,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from jensen.algorithm.checks import check_precision
-from jensen.core.ascent import Reseed, lost, reseed
-from jensen.core.batch import Batch
-from jensen.core.bound import Bound, Inference
-from jensen.core.em import log_prior, m_step
-from jensen.core.errors import InputError, check_count, check_number
-from jensen.core.gaussian import Gaussian
-from jensen.core.missing import expect
-from jensen.core.mixture import Mixture, shift
-from jensen.core.random import fold
-from jensen.core.schedule import Schedule, as_schedule
-from jensen.core.stream import Statistics, Stream, coefficients, expected_log_joint, moments
+from jensen.base.batch import Batch
+from jensen.base.errors import InputError, check_count, check_number
+from jensen.base.random import fold
+from jensen.base.schedule import Schedule, as_schedule
+from jensen.bound.bound import Bound, Inference
 from jensen.diagnostics.snapshot import Snapshot
+from jensen.em.ascent import Reseed, lost, reseed
+from jensen.em.missing import expect
+from jensen.em.steps import log_prior, m_step
+from jensen.em.stream import Statistics, Stream, coefficients, expected_log_joint, moments
+from jensen.family.gaussian import Gaussian
+from jensen.family.mixture import Mixture, shift
 from jensen.model.gmm import GMM, logger
 from jensen.model.points import Points
 

@@ -29,13 +29,13 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from jensen.algorithm.checks import check_objective, check_precision, check_shapes, check_stated
 from jensen.algorithm.finite import FirstSteps, first_module, not_finite, record
-from jensen.core.batch import Batch
-from jensen.core.bound import Bound, Inference
-from jensen.core.errors import InputError, check_choice, check_count, check_seed
-from jensen.core.random import fold, normal
-from jensen.core.ranks import gather_rows
-from jensen.core.schedule import Schedule, as_schedule
-from jensen.core.tree import tree_map
+from jensen.base.batch import Batch
+from jensen.base.errors import InputError, check_choice, check_count, check_seed
+from jensen.base.random import fold, normal
+from jensen.base.ranks import gather_rows
+from jensen.base.schedule import Schedule, as_schedule
+from jensen.base.tree import tree_map
+from jensen.bound.bound import Bound, Inference
 from jensen.diagnostics.snapshot import Snapshot
 from jensen.model.vae import VAE
 from jensen.objective.objective import Objective

@@ -7,7 +7,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
-from jensen.core.errors import InputError, check_choice, check_text
+from jensen.base.errors import InputError, check_choice, check_text
 
 
 class Best(Checkpoint):

@@ -13,12 +13,12 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from jensen.base.batch import Batch
+from jensen.base.errors import check_list, check_text
+from jensen.base.ranks import gather_rows
+from jensen.base.tree import tree_map
+from jensen.bound.bound import Inference
 from jensen.callbacks.projector import project
-from jensen.core.batch import Batch
-from jensen.core.bound import Inference
-from jensen.core.errors import check_list, check_text
-from jensen.core.ranks import gather_rows
-from jensen.core.tree import tree_map
 from jensen.diagnostics.preview import Preview, check_settings
 from jensen.diagnostics.snapshot import Diagnostic, Embedding, Results, check_family
 
@@ -37,7 +37,7 @@ class Diagnose(Callback):
 
     The forward pass is the validation's own: nothing is encoded twice. Under DDP each rank encodes its share, the codes are
     gathered and put back in the order of the data set, every rank runs the diagnostics (which may share out their work,
-    `core.ranks`) and rank zero writes.
+    `base.ranks`) and rank zero writes.
 
     Args:
         diagnostics: functions of a snapshot, by name.

@@ -15,7 +15,7 @@ import torch
 from lightning_fabric.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 
 
 class Durable(TorchCheckpointIO):

@@ -9,8 +9,8 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
+from jensen.base.errors import check_number
 from jensen.callbacks.durable import Durable
-from jensen.core.errors import check_number
 
 
 class Last(Checkpoint):

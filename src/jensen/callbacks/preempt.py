@@ -10,16 +10,16 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from torch import distributed
 
+from jensen.base import signals
+from jensen.base.signals import Stopped
 from jensen.callbacks.last import Last, resumable
-from jensen.core import signals
-from jensen.core.signals import Stopped
 
 REQUEUE = {getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)}
 """Signals that say the time is up, so that the job should go on later; SIGTERM says that it should end."""
 
 
 class Preempt(Checkpoint):
-    """Saves last.ckpt after the step in which a signal came (`core.signals`) and ends the process.
+    """Saves last.ckpt after the step in which a signal came (`base.signals`) and ends the process.
 
     The order of the data and all noise are functions of the seed and the step, so the run that continues equals one that
     was not stopped. Where a validation is due, it is waited for, since a continued run would leave it out. Ranks need not be

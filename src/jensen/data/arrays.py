@@ -11,7 +11,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 
 _BLOCK = 1 << 24
 """Bytes that are read in one go; of one row, if a row has more."""

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from jensen.core.errors import check_count, check_number, check_seed
-from jensen.core.random import fold, normal, permutation
+from jensen.base.errors import check_count, check_number, check_seed
+from jensen.base.random import fold, normal, permutation
 from jensen.data.examples import Examples, identity
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 
 Array = npt.NDArray[np.uint8]
 Build = Callable[[], Iterator[Array]]

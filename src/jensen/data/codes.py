@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from jensen.core.errors import InputError, check_path
-from jensen.core.memory import check_fits
+from jensen.base.errors import InputError, check_path
+from jensen.base.memory import check_fits
 from jensen.data.arrays import arrays, in_words
 from jensen.data.examples import Examples, identity
 

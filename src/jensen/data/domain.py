@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from jensen.core.batch import Batch
-from jensen.core.errors import InputError
+from jensen.base.batch import Batch
+from jensen.base.errors import InputError
 from jensen.data.examples import Examples
 
 Check = Callable[[Tensor], None]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 
 _allowed = ContextVar("allowed", default=True)
 

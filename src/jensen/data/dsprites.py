@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from jensen.core.errors import InputError, check_path
+from jensen.base.errors import InputError, check_path
 from jensen.data import sprites
 from jensen.data.arrays import header
 from jensen.data.cache import Array, cached

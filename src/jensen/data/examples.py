@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from jensen.core.batch import Batch
+from jensen.base.batch import Batch
 
 Decode = Callable[[Tensor], Tensor]
 """`(B, *stored)` to float `(B, *event)`, on the device of its argument."""

@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 
 _VALUES = 1000
 """The most values that a factor may have: a column of more is a measurement."""

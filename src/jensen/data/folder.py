@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from jensen.core.errors import InputError, check_choice, check_count, check_flag, check_path
+from jensen.base.errors import InputError, check_choice, check_count, check_flag, check_path
 from jensen.data.cache import Array, cached
 from jensen.data.examples import Examples, pixels
 from jensen.data.factors import table

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from jensen.core.errors import InputError, check_count, check_flag, check_list, check_number, check_seed
-from jensen.core.random import fold, normal
+from jensen.base.errors import InputError, check_count, check_flag, check_list, check_number, check_seed
+from jensen.base.random import fold, normal
 from jensen.data.examples import Examples, identity
 
 

@@ -23,7 +23,7 @@ from torch.nn.functional import pad as pad_sides
 from torchvision.datasets import MNIST, FashionMNIST
 from torchvision.datasets.utils import download_url
 
-from jensen.core.errors import InputError, check_choice, check_count, check_flag, check_path
+from jensen.base.errors import InputError, check_choice, check_count, check_flag, check_path
 from jensen.data.downloads import check_download
 from jensen.data.examples import Examples, pixels
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from jensen.core.errors import InputError, check_choice, check_count, check_list, check_path
+from jensen.base.errors import InputError, check_choice, check_count, check_list, check_path
 from jensen.data.arrays import Named, arrays, in_words, stream
 from jensen.data.cache import Array, cached
 from jensen.data.examples import Examples, identity, pixels

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.data.picture import is_picture
 
 EXTENSIONS = (

@@ -11,9 +11,9 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from jensen.core.batch import Batch
-from jensen.core.errors import InputError, check_count, check_flag, check_list, check_seed
-from jensen.core.random import fold, permutation
+from jensen.base.batch import Batch
+from jensen.base.errors import InputError, check_count, check_flag, check_list, check_seed
+from jensen.base.random import fold, permutation
 from jensen.data.domain import Check, check_all, check_bytes
 from jensen.data.examples import Examples
 from jensen.data.order import InTurn, Shuffled

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from jensen.core.errors import InputError, check_choice, check_count, check_path
+from jensen.base.errors import InputError, check_choice, check_count, check_path
 from jensen.data.examples import Examples
 from jensen.data.idx import CLASSES, find, labelled
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from jensen.core.errors import InputError, check_count, check_list, check_number, check_seed
-from jensen.core.random import fold, normal, permutation
+from jensen.base.errors import InputError, check_count, check_list, check_number, check_seed
+from jensen.base.random import fold, normal, permutation
 from jensen.data.examples import Examples, identity
 
 

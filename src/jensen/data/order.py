@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from jensen.core.errors import InputError
-from jensen.core.random import fold, permutation
+from jensen.base.errors import InputError
+from jensen.base.random import fold, permutation
 
 
 class Shuffled(Sampler[Tensor]):

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from torchvision.transforms import functional
 
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.data.cache import Array
 
 MODES = {1: "L", 3: "RGB"}

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from jensen.core.errors import InputError, check_choice, check_count, check_list, check_seed
-from jensen.core.random import fold, permutation
+from jensen.base.errors import InputError, check_choice, check_count, check_list, check_seed
+from jensen.base.random import fold, permutation
 from jensen.data.cache import Array, cached
 from jensen.data.examples import Examples
 

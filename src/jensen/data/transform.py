@@ -1,6 +1,6 @@
 """Random changes to observations, made on their device: functions of `(x, key, index)`.
 
-The draws belong to the example (`core.random`), so they do not depend on batch, rank or order. Training gives a new key
+The draws belong to the example (`base.random`), so they do not depend on batch, rank or order. Training gives a new key
 at every step, evaluation always the same one.
 """
 
@@ -9,7 +9,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from jensen.core.random import fold, uniform
+from jensen.base.random import fold, uniform
 
 
 class Transform(Protocol):

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from jensen.core.errors import check_count
-from jensen.core.family import marginals
-from jensen.core.gaussian import Gaussian
-from jensen.core.normal import Normal
+from jensen.base.errors import check_count
 from jensen.diagnostics.snapshot import Snapshot, by_rate, takes
+from jensen.family.family import marginals
+from jensen.family.gaussian import Gaussian
+from jensen.family.normal import Normal
 
 
 @takes(Gaussian, Normal)

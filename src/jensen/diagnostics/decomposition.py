@@ -5,12 +5,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from jensen.core.decomposition import Draws, aggregate_log_density, decompose
-from jensen.core.errors import check_count, check_seed
-from jensen.core.family import diagonal
-from jensen.core.gaussian import STANDARD, Gaussian
-from jensen.core.ranks import gather_rows, world
+from jensen.base.errors import check_count, check_seed
+from jensen.base.ranks import gather_rows, world
+from jensen.bound.decomposition import Draws, aggregate_log_density, decompose
 from jensen.diagnostics.snapshot import Snapshot, Unknown, takes
+from jensen.family.family import diagonal
+from jensen.family.gaussian import STANDARD, Gaussian
 
 PRIOR_FREE = ("mutual_information", "total_correlation", "log_n")
 """The parts that are of q alone."""
@@ -18,7 +18,7 @@ PRIOR_FREE = ("mutual_information", "total_correlation", "log_n")
 
 @takes(Gaussian)
 def decomposition(snapshot: Snapshot, samples: int = 4096, seed: int = 0) -> Mapping[str, Tensor]:
-    """Mutual information, total correlation and dimension-wise KL with their standard errors (`core.decomposition`).
+    """Mutual information, total correlation and dimension-wise KL with their standard errors (`bound.decomposition`).
 
     They are those of the aggregate posterior of the N held-out examples: where `mi_over_log_n` nears 1 they say more of N than
     of the encoder, and total correlations of different N are not comparable. `gaussian_tc_...` is the total correlation of a

@@ -9,12 +9,12 @@ from matplotlib.axes import Axes
 from scipy import optimize, special, stats
 from torch import Tensor
 
-from jensen.core import em
-from jensen.core.components import Tied
-from jensen.core.errors import InputError, check_list, check_number
-from jensen.core.mixture import Mixture, log_prob
+from jensen.base.errors import InputError, check_list, check_number
 from jensen.diagnostics.picture import chart
 from jensen.diagnostics.snapshot import Snapshot
+from jensen.em import steps as em
+from jensen.family.components import Tied
+from jensen.family.mixture import Mixture, log_prob
 
 _ALONE = 50
 """EM steps on the weight alone, which converge to rounding."""

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
-from jensen.core.errors import check_count
-from jensen.core.random import fold, permutation
+from jensen.base.errors import check_count
+from jensen.base.random import fold, permutation
 from jensen.diagnostics.picture import is_image
 from jensen.diagnostics.snapshot import Embedding, Snapshot
 

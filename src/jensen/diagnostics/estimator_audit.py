@@ -5,16 +5,16 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from jensen.core import gaussian
-from jensen.core.decomposition import decompose
-from jensen.core.errors import check_count, check_list, check_seed
-from jensen.core.family import Family, diagonal
-from jensen.core.gaussian import Gaussian
-from jensen.core.minibatch import ESTIMATORS, log_weight, minibatch_parts
-from jensen.core.random import fold, normal, permutation
-from jensen.core.tree import tree_map
+from jensen.base.errors import check_count, check_list, check_seed
+from jensen.base.random import fold, normal, permutation
+from jensen.base.tree import tree_map
+from jensen.bound.decomposition import decompose
+from jensen.bound.minibatch import ESTIMATORS, log_weight, minibatch_parts
 from jensen.diagnostics.decomposition import shared_out
 from jensen.diagnostics.snapshot import Snapshot, takes
+from jensen.family import gaussian
+from jensen.family.family import Family, diagonal
+from jensen.family.gaussian import Gaussian
 
 PARTS = ("mutual_information", "total_correlation", "dimension_wise_kl")
 
@@ -23,7 +23,7 @@ PARTS = ("mutual_information", "total_correlation", "dimension_wise_kl")
 def estimator_audit(
     snapshot: Snapshot, sizes: Sequence[int] = (64, 256, 1024), batches: int = 10, samples: int = 4096, seed: int = 0
 ) -> Mapping[str, Tensor | str]:
-    """Each estimator of `core.minibatch` on batches of the held-out set, the first of `sizes` as scalars, all as a table.
+    """Each estimator of `bound.minibatch` on batches of the held-out set, the first of `sizes` as scalars, all as a table.
 
     Mean over `batches` batches of each size, without repetition within a batch; the N of the estimators is that of the
     held-out set, so the exact decomposition of it is what they should give. The estimates of a batch add up to its rate

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from jensen.core.errors import check_count, check_seed
-from jensen.core.random import fold, normal
+from jensen.base.errors import check_count, check_seed
+from jensen.base.random import fold, normal
 from jensen.diagnostics.snapshot import Snapshot
 
 

@@ -9,8 +9,8 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from jensen.core.errors import check_count, check_flag
-from jensen.core.random import fold, permutation
+from jensen.base.errors import check_count, check_flag
+from jensen.base.random import fold, permutation
 from jensen.diagnostics.picture import chart
 from jensen.diagnostics.snapshot import Snapshot, by_rate, told
 from jensen.scores import dci_boost20

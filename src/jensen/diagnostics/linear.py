@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from jensen.core.errors import InputError, check_list, check_number
-from jensen.core.family import diagonal
-from jensen.core.gaussian import LOG_2PI
+from jensen.base.errors import InputError, check_list, check_number
 from jensen.diagnostics.snapshot import Snapshot
+from jensen.family.family import diagonal
+from jensen.family.gaussian import LOG_2PI
 
 
 class LinearModel(NamedTuple):

@@ -9,12 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Ellipse
 from torch import Tensor
 
-from jensen.core.components import Full
-from jensen.core.errors import InputError, check_count
-from jensen.core.mixture import Mixture
-from jensen.core.random import fold, normal
+from jensen.base.errors import InputError, check_count
+from jensen.base.random import fold, normal
 from jensen.diagnostics.picture import chart, grid, is_image
 from jensen.diagnostics.snapshot import Snapshot, by_rate
+from jensen.family.components import Full
+from jensen.family.mixture import Mixture
 
 _POINTS = 2000
 """Codes in the picture of ellipses."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.diagnostics.snapshot import Diagnostic
 
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from jensen.core.errors import InputError
-from jensen.core.gaussian import LOG_2PI, Gaussian
+from jensen.base.errors import InputError
 from jensen.diagnostics.linear import check_variances, linear_model
 from jensen.diagnostics.snapshot import Snapshot, takes
+from jensen.family.gaussian import LOG_2PI, Gaussian
 
 
 def best_evidence(variances: Sequence[float], latents: int) -> float:

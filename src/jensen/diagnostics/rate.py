@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from jensen.core.errors import check_number
+from jensen.base.errors import check_number
 from jensen.diagnostics.picture import chart
 from jensen.diagnostics.snapshot import Snapshot, by_rate
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from jensen.core.errors import check_count
+from jensen.base.errors import check_count
 from jensen.diagnostics.picture import grid, is_image
 from jensen.diagnostics.snapshot import Snapshot
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from jensen.core.errors import check_count
+from jensen.base.errors import check_count
 from jensen.diagnostics.picture import chart, grid, is_image
 from jensen.diagnostics.snapshot import Snapshot
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from jensen.core.errors import InputError, check_count, check_flag, check_number, check_seed
-from jensen.core.family import is_standard, marginals
-from jensen.core.gaussian import Gaussian
-from jensen.core.normal import Normal
+from jensen.base.errors import InputError, check_count, check_flag, check_number, check_seed
 from jensen.diagnostics.snapshot import Results, Snapshot, takes, told
+from jensen.family.family import is_standard, marginals
+from jensen.family.gaussian import Gaussian
+from jensen.family.normal import Normal
 from jensen.scores.activity import KL_THRESHOLD
 from jensen.scores.constant import constant
 

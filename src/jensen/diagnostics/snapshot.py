@@ -8,18 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jensen.core.bound import Bound, Inference
-from jensen.core.errors import InputError
-from jensen.core.family import Family, Posterior, is_standard
-from jensen.core.gaussian import Gaussian
-from jensen.core.normal import Normal
+from jensen.base.errors import InputError
+from jensen.bound.bound import Bound, Inference
+from jensen.family.family import Family, Posterior, is_standard
+from jensen.family.gaussian import Gaussian
+from jensen.family.normal import Normal
 
 
 class Snapshot(NamedTuple):
     """What a model says of N held-out examples at one moment, on one device, in the order of the data set.
 
     bound: `(N,)` distortion and rate.
-    posterior, z: `(N, D)`; z is a sample of the posterior, which may be of any family (`core.family.diagonal`, `marginals`).
+    posterior, z: `(N, D)`; z is a sample of the posterior, which may be of any family (`family.family.diagonal`, `marginals`).
     log_prior: `(N,)`, log p(z).
     latent_rate: `(N, D)`, KL of each latent to the prior's marginal; NaN where that is unknown.
     factors: `(N, F)` int64; `names`: of the F factors.

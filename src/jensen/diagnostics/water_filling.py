@@ -8,11 +8,11 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from jensen.core.errors import check_number
-from jensen.core.gaussian import Gaussian
+from jensen.base.errors import check_number
 from jensen.diagnostics.linear import check_variances, linear_model
 from jensen.diagnostics.picture import chart
 from jensen.diagnostics.snapshot import Snapshot, takes
+from jensen.family.gaussian import Gaussian
 
 
 class Optimum(NamedTuple):

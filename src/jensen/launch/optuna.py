@@ -6,7 +6,7 @@ from hydra.errors import CompactHydraException
 from hydra.plugins.sweeper import Sweeper
 from hydra.utils import instantiate
 
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 
 
 def sweeper(settings: dict[str, Any]) -> Sweeper:

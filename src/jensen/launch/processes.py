@@ -15,7 +15,7 @@ from typing import NoReturn
 import torch
 from omegaconf import DictConfig
 
-from jensen.core.errors import InputError, check_count
+from jensen.base.errors import InputError, check_count
 from jensen.launch.sweep import Job, Sweep
 from jensen.program import quoted, say
 from jensen.tether import TETHERED

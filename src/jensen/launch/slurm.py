@@ -8,7 +8,7 @@ from hydra.core.utils import JobStatus
 from hydra.types import TaskFunction
 
 from jensen.attempt import first_line
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.launch.sweep import Job, Sweep
 
 
@@ -35,7 +35,7 @@ def launch(sweep: Sweep, jobs: Sequence[Job], task: TaskFunction, settings: dict
     if not jobs:
         return
     # Until the first step a signal waits: submitit's own start takes seconds, in which it would end the job.
-    submitit = SlurmLauncher(**settings, srun_args=[sys.executable, "-m", "jensen.core.signals"])
+    submitit = SlurmLauncher(**settings, srun_args=[sys.executable, "-m", "jensen.base.signals"])
     submitit.setup(hydra_context=sweep.context, task_function=task, config=sweep.config)
     try:
         for job, done in zip(jobs, submitit.launch([job.placed for job in jobs], initial_job_idx=0), strict=True):

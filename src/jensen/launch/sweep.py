@@ -19,7 +19,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from jensen.attempt import FAILED, FINISHED, Standing, lock, standing
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.identity import LOCATION, fingerprint, identity
 from jensen.program import leads, quoted, say
 from jensen.record import get_json, maximised, put, put_json

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 
 _MISSING = ("NoneType", "NAType", "NaTType")
 """Types of what pandas and Python put in the place of a missing number."""

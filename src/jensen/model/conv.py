@@ -6,8 +6,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from jensen.core.errors import InputError, check_count, check_counts, check_list
-from jensen.core.gaussian import Gaussian
+from jensen.base.errors import InputError, check_count, check_counts, check_list
+from jensen.family.gaussian import Gaussian
 
 HALVINGS = 4
 

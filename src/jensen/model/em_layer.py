@@ -7,10 +7,11 @@ from typing import NamedTuple, final
 import torch
 from torch import Tensor, nn
 
-from jensen.core import fixed_point, random
-from jensen.core.components import Prior
-from jensen.core.errors import InputError, check_choice, check_count, check_number, check_seed
-from jensen.core.mixture import Mixture, log_joint, logsumexp, mapped
+from jensen.base import random
+from jensen.base.errors import InputError, check_choice, check_count, check_number, check_seed
+from jensen.em import implicit as fixed_point
+from jensen.family.components import Prior
+from jensen.family.mixture import Mixture, log_joint, logsumexp, mapped
 from jensen.model.gmm import STRUCTURES
 from jensen.model.points import WIDEST
 
@@ -43,7 +44,7 @@ class EMResult(NamedTuple):
     mixture: the parameters after the last step, with the leading axis B.
     responsibilities: `(B, N, K)`, p(k|x) under them; 0 at masked points.
     log_likelihood: `(B,)`, nats per example: the mean of log p(x) over a set's points, weighted; 0 for a set without any.
-    residual: `(B,)`, how far one more step would move the parameters, in `core.fixed_point.coordinates`: standard deviations
+    residual: `(B,)`, how far one more step would move the parameters, in `em.implicit.coordinates`: standard deviations
         and logarithms, so it has no units. A constant to gradients.
     """
 

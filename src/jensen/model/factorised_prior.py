@@ -7,11 +7,11 @@ which is what ties latents to factors of variation: it is the source model of in
 
 from torch import Tensor, nn
 
-from jensen.core import mixture
-from jensen.core.components import Diagonal
-from jensen.core.family import Posterior, Product, marginals
-from jensen.core.mixture import Mixture
-from jensen.core.random import fold, normal, uniform
+from jensen.base.random import fold, normal, uniform
+from jensen.family import mixture
+from jensen.family.components import Diagonal
+from jensen.family.family import Posterior, Product, marginals
+from jensen.family.mixture import Mixture
 from jensen.model.mixture_prior import LearnedMixture, by_latent, check_latents, dependence, draw, gathered, latent_divergence
 
 

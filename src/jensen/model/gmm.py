@@ -11,17 +11,20 @@ from typing import Any, Self, final
 import torch
 from torch import Tensor, distributions, nn
 
-from jensen.core import em, local, missing, mixture, normal, random
-from jensen.core.ascent import Ascent, Reseed, Step, ascend
-from jensen.core.bound import Bound
-from jensen.core.collapse import on_floor
-from jensen.core.components import FLAT, Components, Diagonal, Full, Prior, Spherical, Tied, like, ridge, spread
-from jensen.core.errors import InputError, check_choice, check_count, check_flag, check_number, check_seed
-from jensen.core.floor import Rounding
-from jensen.core.local import Local
-from jensen.core.mixture import Mixture
-from jensen.core.start import Sample, kmeans, scattered, swapped, variance_of_cells
-from jensen.core.stream import Statistics, Stream, coefficients
+from jensen.base import random
+from jensen.base.errors import InputError, check_choice, check_count, check_flag, check_number, check_seed
+from jensen.bound.bound import Bound
+from jensen.em import local, missing
+from jensen.em import steps as em
+from jensen.em.ascent import Ascent, Reseed, Step, ascend
+from jensen.em.collapse import on_floor
+from jensen.em.local import Local
+from jensen.em.start import Sample, kmeans, scattered, swapped, variance_of_cells
+from jensen.em.stream import Statistics, Stream, coefficients
+from jensen.family import mixture, normal
+from jensen.family.components import FLAT, Components, Diagonal, Full, Prior, Spherical, Tied, like, ridge, spread
+from jensen.family.floor import Rounding
+from jensen.family.mixture import Mixture
 from jensen.model.arrays import as_tensor, column_names
 from jensen.model.points import WIDEST, Points, Survey, column_said, refuse_far, refuse_infinite
 
@@ -70,7 +73,7 @@ class GMM(nn.Module):
         tolerance: EM ends when a step gains less than this many nats per example; at 0 only after `max_iter`.
         max_iter: the most M-steps.
         prior: pseudo-counts for a maximum a posteriori fit; `variance` and `floor` in units of each column's variance. By
-            default none, with the floor `core.floor.Rounding`: variances that say more than how the numbers were rounded.
+            default none, with the floor `family.floor.Rounding`: variances that say more than how the numbers were rounded.
         beta: temperatures of deterministic annealing, fitted one after another: `(4, 2, 1)`.
         missing: take NaN for missing values and marginalise them, rather than refuse them.
         accelerate: SQUAREM, which ends at the same kind of maximum in a fraction of the steps.
@@ -150,7 +153,7 @@ class GMM(nn.Module):
 
     @property
     def mixture(self) -> Mixture:
-        """The parameters as a value, for the functions of `core.mixture` and `core.em`."""
+        """The parameters as a value, for the functions of `family.mixture` and `em.steps`."""
         if self.log_weight is None:
             raise InputError("this GMM has no parameters: call fit, load_state_dict or GMM.of first")
         log_weight, *parameters = (getattr(self, name) for name in self._names)
@@ -508,7 +511,7 @@ class GMM(nn.Module):
     def conditional(self, dims: Sequence[int | str], values: Any) -> Mixture:
         """The mixture of the other coordinates given that `dims` have `values`, `(len(dims),)` or `(N, len(dims))`.
 
-        Of N values the result has N as its leading axis. `core.mixture.mean` of it is the regression on `dims`.
+        Of N values the result has N as its leading axis. `family.mixture.mean` of it is the regression on `dims`.
         """
         p, dims = self.mixture, self._dims(dims)
         values = as_tensor("values", values).to(p.log_weight)

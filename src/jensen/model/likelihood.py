@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 
-from jensen.core.errors import InputError, check_number
-from jensen.core.gaussian import LOG_2PI, LOG_VAR_BOUND
+from jensen.base.errors import InputError, check_number
+from jensen.family.gaussian import LOG_2PI, LOG_VAR_BOUND
 
 
 class Likelihood(Protocol):
@@ -154,7 +154,7 @@ class LearnedNormal(_AboutOutput):
 
     @property
     def log_var(self) -> Tensor:
-        """`()`, bounded as in `core.gaussian.bounded`."""
+        """`()`, bounded as in `family.gaussian.bounded`."""
         return LOG_VAR_BOUND * torch.tanh(self.raw_log_var / LOG_VAR_BOUND)
 
     def distortion(self, output: Tensor, x: Tensor) -> Tensor:

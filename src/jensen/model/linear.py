@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from jensen.core.errors import check_count, check_counts
-from jensen.core.gaussian import Gaussian
+from jensen.base.errors import check_count, check_counts
+from jensen.family.gaussian import Gaussian
 
 
 class LinearEncoder(nn.Module):

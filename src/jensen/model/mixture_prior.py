@@ -12,18 +12,19 @@ import math
 import torch
 from torch import Tensor, nn
 
-from jensen.core import em, gaussian, mixture
-from jensen.core.components import Diagonal, Moments, like
-from jensen.core.components import Prior as Pseudo
-from jensen.core.errors import InputError, check_choice, check_count, check_number
-from jensen.core.family import Posterior
-from jensen.core.family import marginals as own_marginals
-from jensen.core.gaussian import Gaussian
-from jensen.core.minibatch import minibatch_row
-from jensen.core.mixture import Mixture, logsumexp
-from jensen.core.normal import Normal
-from jensen.core.random import bits, fold, normal, uniform
-from jensen.core.ranks import gather_batch, world
+from jensen.base.errors import InputError, check_choice, check_count, check_number
+from jensen.base.random import bits, fold, normal, uniform
+from jensen.base.ranks import gather_batch, world
+from jensen.bound.minibatch import minibatch_row
+from jensen.em import steps as em
+from jensen.family import gaussian, mixture
+from jensen.family.components import Diagonal, Moments, like
+from jensen.family.components import Prior as Pseudo
+from jensen.family.family import Posterior
+from jensen.family.family import marginals as own_marginals
+from jensen.family.gaussian import Gaussian
+from jensen.family.mixture import Mixture, logsumexp
+from jensen.family.normal import Normal
 
 FITS = ("em", "gradient", "both")
 
@@ -125,7 +126,7 @@ class LearnedMixture(nn.Module):
     """A mixture of diagonal Gaussians, its state, and how it is learned from minibatches of posteriors.
 
     Up to step `warmup` all components are N(0, I), and so is the mixture, exactly. After the loss of that step they start
-    at the means of examples of the minibatch, chosen by `core.random`, with equal weights; each variance is the minibatch's
+    at the means of examples of the minibatch, chosen by `base.random`, with equal weights; each variance is the minibatch's
     (of means, plus the mean of variances) times K^(-2/D), so that together they fill its volume, or the mean posterior
     variance if that is more. From then on
 

@@ -6,8 +6,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from jensen.core.errors import check_choice, check_count, check_counts
-from jensen.core.gaussian import Gaussian
+from jensen.base.errors import check_choice, check_count, check_counts
+from jensen.family.gaussian import Gaussian
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "softplus": nn.Softplus}
 

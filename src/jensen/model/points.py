@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, final
 import torch
 from torch import Tensor
 
-from jensen.core.errors import InputError
+from jensen.base.errors import InputError
 from jensen.model.arrays import as_array, as_tensor, column_names, is_array, refuse_lazy
 
 _KEPT = 8192

@@ -4,10 +4,10 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from jensen.core import gaussian
-from jensen.core.family import Family, Posterior, kl, marginals
-from jensen.core.gaussian import Gaussian
-from jensen.core.random import normal
+from jensen.base.random import normal
+from jensen.family import gaussian
+from jensen.family.family import Family, Posterior, kl, marginals
+from jensen.family.gaussian import Gaussian
 
 
 class Prior(Protocol):
@@ -38,7 +38,7 @@ class Prior(Protocol):
         ...
 
     def sample(self, key: int, index: Tensor, dim: int) -> Tensor:
-        """Draws `(B, dim)` for examples `index` `(B,)`; see `core.random`."""
+        """Draws `(B, dim)` for examples `index` `(B,)`; see `base.random`."""
         ...
 
     def update(self, posterior: Posterior, step: Tensor) -> None:

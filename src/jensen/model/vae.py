@@ -2,11 +2,11 @@
 
 from torch import Tensor, nn
 
-from jensen.core.bound import Bound, Inference
-from jensen.core.errors import InputError, check_count
-from jensen.core.family import Posterior
-from jensen.core.gaussian import Gaussian, bounded
-from jensen.core.tree import tree_map
+from jensen.base.errors import InputError, check_count
+from jensen.base.tree import tree_map
+from jensen.bound.bound import Bound, Inference
+from jensen.family.family import Posterior
+from jensen.family.gaussian import Gaussian, bounded
 from jensen.model.likelihood import Likelihood
 from jensen.model.prior import Prior
 
@@ -16,7 +16,7 @@ class VAE(nn.Module):
 
     Args:
         encoder: `(B, *event)` to the unbounded mean and log_var of q(z|x), a `Gaussian` of `(B, D)`; or to another
-            `core.family.Posterior`, which is taken as it is.
+            `family.family.Posterior`, which is taken as it is.
         decoder: `(B, D)` to one unbounded number for each element of the observation, `(B, *event)`.
         likelihood: what those numbers mean.
         prior: p(z).
@@ -33,7 +33,7 @@ class VAE(nn.Module):
             prior.bind(self.encode)
 
     def encode(self, x: Tensor) -> Posterior:
-        """q(z|x), `(B, *event)` to `(B, D)`; a Gaussian is finite for any encoder output (`core.gaussian.bounded`).
+        """q(z|x), `(B, *event)` to `(B, D)`; a Gaussian is finite for any encoder output (`family.gaussian.bounded`).
 
         Raises:
             InputError: the encoder gives no distribution.
@@ -44,8 +44,8 @@ class VAE(nn.Module):
         if isinstance(raw, tuple) and isinstance(raw, Posterior):
             return raw
         raise InputError(
-            f"model.encoder gives a {type(raw).__name__}: expected a distribution, such as jensen.core.gaussian.Gaussian(mean,"
-            " log_var); name the family, since a pair of tensors could be any"
+            f"model.encoder gives a {type(raw).__name__}: expected a distribution, such as"
+            " jensen.family.gaussian.Gaussian(mean, log_var); name the family, since a pair of tensors could be any"
         )
 
     def decode(self, z: Tensor) -> Tensor:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from jensen.core import mixture
-from jensen.core.components import Diagonal
-from jensen.core.errors import InputError, check_count, check_counts, check_flag
-from jensen.core.family import Posterior, diagonal
-from jensen.core.mixture import Mixture
-from jensen.core.random import fold, normal, uniform
-from jensen.core.tree import tree_map
+from jensen.base.errors import InputError, check_count, check_counts, check_flag
+from jensen.base.random import fold, normal, uniform
+from jensen.base.tree import tree_map
+from jensen.family import mixture
+from jensen.family.components import Diagonal
+from jensen.family.family import Posterior, diagonal
+from jensen.family.mixture import Mixture
 from jensen.model.mixture_prior import draw, latent_divergence, marginals
 
 

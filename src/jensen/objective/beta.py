@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from jensen.core.bound import Inference
-from jensen.core.schedule import Schedule, as_schedule
+from jensen.base.schedule import Schedule, as_schedule
+from jensen.bound.bound import Inference
 from jensen.objective.objective import Objective
 
 

@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
-from jensen.core.bound import Inference
-from jensen.core.errors import check_choice
-from jensen.core.minibatch import gather_minibatch
-from jensen.core.schedule import Schedule, as_schedule
+from jensen.base.errors import check_choice
+from jensen.base.schedule import Schedule, as_schedule
+from jensen.bound.bound import Inference
+from jensen.bound.minibatch import gather_minibatch
 from jensen.objective.objective import Objective
 
 CONVENTIONS = ("batch", "example")

@@ -2,13 +2,13 @@
 
 from torch import Tensor
 
-from jensen.core.bound import Inference
-from jensen.core.errors import InputError, check_choice
-from jensen.core.family import diagonal
-from jensen.core.minibatch import ESTIMATORS, gather_minibatch, log_weight, minibatch_log_density
-from jensen.core.ranks import world
-from jensen.core.schedule import Constant, Schedule, as_schedule
-from jensen.core.tree import tree_map
+from jensen.base.errors import InputError, check_choice
+from jensen.base.ranks import world
+from jensen.base.schedule import Constant, Schedule, as_schedule
+from jensen.base.tree import tree_map
+from jensen.bound.bound import Inference
+from jensen.bound.minibatch import ESTIMATORS, gather_minibatch, log_weight, minibatch_log_density
+from jensen.family.family import diagonal
 from jensen.objective.objective import Objective
 
 
@@ -29,7 +29,7 @@ class Decomposed(Objective):
 
     Args:
         mi, tc, dwkl: numbers or schedules of the optimiser's step, at least 0, not all 0.
-        estimator: of log q(z), see `core.minibatch`; it needs `dataset_size`.
+        estimator: of log q(z), see `bound.minibatch`; it needs `dataset_size`.
 
     Raises:
         InputError: negative weights or only zeros, an unknown estimator.

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from jensen.core.bound import Inference
-from jensen.core.errors import check_choice
-from jensen.core.family import diagonal
-from jensen.core.minibatch import gather_minibatch
-from jensen.core.schedule import Schedule, as_schedule
-from jensen.core.tree import tree_map
+from jensen.base.errors import check_choice
+from jensen.base.schedule import Schedule, as_schedule
+from jensen.base.tree import tree_map
+from jensen.bound.bound import Inference
+from jensen.bound.minibatch import gather_minibatch
+from jensen.family.family import diagonal
 from jensen.objective.objective import Objective
 
 VARIANTS = ("I", "II")

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import softplus
 
-from jensen.core.bound import Inference
-from jensen.core.errors import InputError, check_count, check_counts, check_float32, check_list, check_number, check_seed
-from jensen.core.minibatch import gather_minibatch, minibatch_row
-from jensen.core.random import bits, fold
-from jensen.core.ranks import world
-from jensen.core.schedule import Schedule, as_schedule
+from jensen.base.errors import InputError, check_count, check_counts, check_float32, check_list, check_number, check_seed
+from jensen.base.random import bits, fold
+from jensen.base.ranks import world
+from jensen.base.schedule import Schedule, as_schedule
+from jensen.bound.bound import Inference
+from jensen.bound.minibatch import gather_minibatch, minibatch_row
 from jensen.objective.objective import Objective
 
 

@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
-from jensen.core import gaussian
-from jensen.core.bound import Inference
-from jensen.core.family import marginals
-from jensen.core.minibatch import gather_minibatch
-from jensen.core.schedule import Schedule, as_schedule
+from jensen.base.schedule import Schedule, as_schedule
+from jensen.bound.bound import Inference
+from jensen.bound.minibatch import gather_minibatch
+from jensen.family import gaussian
+from jensen.family.family import marginals
 from jensen.objective.objective import Objective
 
 

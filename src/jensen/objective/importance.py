@@ -4,8 +4,8 @@ import math
 
 from torch import Tensor
 
-from jensen.core.bound import Inference
-from jensen.core.errors import check_count
+from jensen.base.errors import check_count
+from jensen.bound.bound import Inference
 from jensen.objective.objective import Objective
 
 

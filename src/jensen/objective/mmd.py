@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from jensen.core.bound import Inference
-from jensen.core.errors import InputError, check_number
-from jensen.core.minibatch import gather_minibatch
-from jensen.core.schedule import Schedule, as_schedule
+from jensen.base.errors import InputError, check_number
+from jensen.base.schedule import Schedule, as_schedule
+from jensen.bound.bound import Inference
+from jensen.bound.minibatch import gather_minibatch
 from jensen.objective.objective import Objective
 
 

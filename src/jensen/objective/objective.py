@@ -4,14 +4,14 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from jensen.core.bound import Inference
-from jensen.core.schedule import Schedule
+from jensen.base.schedule import Schedule
+from jensen.bound.bound import Inference
 
 
 class Objective(nn.Module, ABC):
     """A loss: a function of what the model says and of the step, without a count of its own. Abstract.
 
-    Its numbers are schedules (`core.schedule.as_schedule`) and its attributes: each is logged under its name, and refused if
+    Its numbers are schedules (`base.schedule.as_schedule`) and its attributes: each is logged under its name, and refused if
     it changes after training ends. Its parameters, if it has any, are trained along with the model's, as a group of their
     own with `optimizer_options`.
     """

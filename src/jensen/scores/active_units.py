@@ -5,7 +5,7 @@ from typing import Any
 import numpy.typing as npt
 from torch import Tensor
 
-from jensen.core.errors import check_number
+from jensen.base.errors import check_number
 from jensen.scores.activity import active_latents, mean_kl
 from jensen.scores.inputs import check_codes, check_log_var
 

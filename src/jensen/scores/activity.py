@@ -7,8 +7,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from jensen.core.errors import InputError, check_choice
-from jensen.core.gaussian import Gaussian, kl, standard
+from jensen.base.errors import InputError, check_choice
+from jensen.family.gaussian import Gaussian, kl, standard
 from jensen.scores.constant import constant
 from jensen.scores.inputs import Floats, Labels, check_log_var
 

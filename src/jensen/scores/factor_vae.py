@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from jensen.core.errors import check_count, check_number, check_seed
+from jensen.base.errors import check_count, check_number, check_seed
 from jensen.scores.constant import constant
 from jensen.scores.inputs import Floats, check
 from jensen.scores.interventions import Groups, draw_groups, draw_rows, groups

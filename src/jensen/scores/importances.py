@@ -8,7 +8,7 @@ import numpy.typing as npt
 from torch import Tensor
 from tqdm import tqdm
 
-from jensen.core.errors import check_count
+from jensen.base.errors import check_count
 from jensen.scores.constant import varying as varying_latents
 from jensen.scores.information import divide, entropies
 from jensen.scores.inputs import Floats, check, numbered, split_rows, standardised

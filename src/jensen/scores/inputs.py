@@ -5,7 +5,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from jensen.core.errors import InputError, check_count, check_seed
+from jensen.base.errors import InputError, check_count, check_seed
 from jensen.scores.constant import Floats, constant, settled
 
 Labels = npt.NDArray[np.int64]

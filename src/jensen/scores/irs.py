@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from jensen.core.errors import check_count, check_number
+from jensen.base.errors import check_count, check_number
 from jensen.scores.activity import active_latents
 from jensen.scores.constant import constant
 from jensen.scores.information import discretise

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from torch import Tensor
 from tqdm import tqdm
 
-from jensen.core.errors import check_count, check_seed
+from jensen.base.errors import check_count, check_seed
 from jensen.scores.constant import constant
 from jensen.scores.information import divide, entropies, top
 from jensen.scores.inputs import Floats, Labels, check, check_log_var, numbered

@@ -5,7 +5,7 @@ from typing import Any
 import numpy.typing as npt
 from torch import Tensor
 
-from jensen.core.errors import check_count
+from jensen.base.errors import check_count
 from jensen.scores.activity import named_active
 from jensen.scores.information import binned_informations, divide, entropies, top
 from jensen.scores.inputs import Floats, check, some_rows

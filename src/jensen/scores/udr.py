@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from jensen.core.errors import InputError, check_choice, check_number
+from jensen.base.errors import InputError, check_choice, check_number
 from jensen.scores.constant import constant, settled
 from jensen.scores.information import divide
 from jensen.scores.inputs import Floats, check_codes, some_rows, standardised

@@ -1,0 +1,24 @@
+"""One function on all tensors of nested tuples, such as a posterior, a bound or an inference."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+def tree_map(function: Callable[..., Any], tree: T, *others: T) -> T:
+    """`function` of the tensors at each place of equal nested tuples, in a tuple of the same make.
+
+    >>> import torch
+    >>> from jensen.bound.bound import Bound
+    >>> tree_map(lambda part: part[:1], Bound(torch.zeros(3), torch.ones(3)))
+    Bound(distortion=tensor([0.]), rate=tensor([1.]))
+    """
+    if isinstance(tree, Tensor):
+        return cast(T, function(tree, *others))
+    assert isinstance(tree, tuple), f"{type(tree).__name__} is neither a tensor nor a tuple"
+    parts: Any = [tree_map(function, *branches) for branches in zip(tree, *others, strict=True)]
+    named: Any = type(tree)
+    return cast(T, named(*parts) if hasattr(tree, "_fields") else named(parts))

@@ -1,0 +1,63 @@
+"""Expectation-maximisation for mixtures of Gaussians, in plain differentiable torch.
+
+    log p(x) = elbo + gap,   elbo = -(distortion + rate),   gap = KL(r || p(k|x)) >= 0
+
+The E-step closes the gap, the M-step raises the elbo (Dempster, Laird & Rubin 1977; Neal & Hinton 1998). For data too
+large to hold responsibilities of, `em.stream` does the same sums in chunks.
+"""
+
+import torch
+from torch import Tensor
+
+from jensen.bound.bound import Bound
+from jensen.family.components import FLAT, Moments, Prior
+from jensen.family.mixture import Mixture
+
+_LEAST_COUNT = 1e-280
+"""Stands for an empty component's count, so that its log-weight is finite, about -650."""
+
+
+def e_step(x: Tensor, p: Mixture, beta: float = 1.0) -> Tensor:
+    """Responsibilities `(..., N, K)` of points `(..., N, D)`, proportional to weight_k * p(x|k)^(1/beta).
+
+    They minimise distortion + beta * rate: beta > 1 is deterministic annealing (Ueda & Nakano 1998).
+    """
+    return (p.log_weight_of_points() + p.components.log_density(x) / beta).softmax(-1)
+
+
+def m_step(p: Mixture, m: Moments, prior: Prior = FLAT) -> Mixture:
+    """The mixture that maximises the expected log-joint, and log `prior`, given moments that were taken with `p`.
+
+    Bishop 2006, eq. 9.24-9.26. A component without any points keeps its mean and covariance.
+    """
+    count = m.total + prior.weight if prior.weight else m.total
+    log_weight = count.clamp(min=_LEAST_COUNT).log() - count.sum(-1, keepdim=True).log()
+    return Mixture(log_weight.to(p.log_weight.dtype), p.components.maximise(m, prior))
+
+
+def bound(x: Tensor, p: Mixture, r: Tensor) -> Bound:
+    """The bound at any responsibilities `r` `(..., N, K)`; elbo = log p(x) at `e_step(x, p)`. Each part is `(..., N)`, nats."""
+    return bound_of(p.components.log_density(x), p.log_weight_of_points(), r)
+
+
+def bound_of(log_density: Tensor, log_weight: Tensor, r: Tensor) -> Bound:
+    """The same from the densities log p(x|k) `(..., N, K)`."""
+    return Bound(-(r * log_density).sum(-1), (torch.xlogy(r, r) - r * log_weight).sum(-1))
+
+
+def fit(x: Tensor, p: Mixture, steps: int, *, weights: Tensor | None = None, beta: float = 1.0, prior: Prior = FLAT) -> Mixture:
+    """`steps` EM steps from `p` on points `(..., N, D)` with `weights` `(..., N)`; differentiable in all of them.
+
+    Gradients are those of the unrolled steps, whose memory grows with them. Components that start alike stay alike.
+    """
+    for _ in range(steps):
+        r = e_step(x, p, beta)
+        if weights is not None:
+            r = r * weights.unsqueeze(-1)
+        p = m_step(p, p.components.moments(x, r), prior)
+    return p
+
+
+def log_prior(p: Mixture, prior: Prior) -> Tensor:
+    """log density of the parameters under `prior`, `(...)`, nats, up to a constant: what MAP-EM adds to the log-likelihood."""
+    return prior.weight * p.log_weight.sum(-1) + p.components.log_prior(prior)

@@ -1,0 +1,146 @@
+"""The E-step of a large data set: chunk by chunk as matrix products, in place, without gradients.
+
+With features (1, x, x^2 or x x') in a `(P, n)` array the joint densities of a chunk are one product and its moments
+another, and nothing of the size of the data is ever held. Products are in the dtype asked for; parameters, sums over
+chunks and the log-likelihood are float64. Same results as `em.steps` to eps * `components.spread`, and the log-likelihood to
+a hundredth of that or so: what rounding the coefficients c does to it is, to first order, d(sum log sum_k exp c.f)/dc = `sums`.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, final
+
+import torch
+from torch import Tensor
+
+from jensen.em.sums import sums
+from jensen.family.components import Moments
+from jensen.family.mixture import Mixture
+
+Chunks = Callable[[int], Iterable[tuple[Tensor, Tensor | None]]]
+"""Gives the points `(n, D)` and their weights `(n,)` or None, once a call, in chunks of at most the size asked for."""
+
+_WORKING_SET = {"cpu": 1 << 21}
+"""Bytes of a chunk's features and responsibilities: on a CPU what stays in a core's own cache."""
+
+
+class Statistics(NamedTuple):
+    """What an E-step leaves of the points it saw; of several parts of a data set or ranks each field adds up.
+
+    log_likelihood: `(...)`, sum of weight * log p(x); at `beta` the sum of weight * beta * log sum_k weight_k p(x|k)^(1/beta).
+    sums: `(..., K, P)`, sum of weight * r * features.
+    scatter: `(..., D, D)`, sum of weight * x x'; zeros where a structure does not need it.
+    """
+
+    log_likelihood: Tensor
+    sums: Tensor
+    scatter: Tensor
+
+
+def moments(p: Mixture, s: Statistics) -> Moments:
+    """The moments about the stream's origin, for `m_step(p, ...)`."""
+    return type(p.components).collect(s.sums, s.scatter)
+
+
+def coefficients(p: Mixture, beta: float = 1.0) -> Tensor:
+    """`(..., K, P)`: log weight_k + log p(x|k) / beta = coefficients_k . features(x), but for `common_precision`."""
+    natural = p.components.natural()
+    if beta != 1:
+        natural = natural / beta
+    natural[..., 0] += p.log_weight
+    return natural
+
+
+def expected_log_joint(p: Mixture, coefficient: Tensor, s: Statistics, beta: float = 1.0) -> Tensor:
+    """sum of r * (log p(x|k) + beta * log weight_k), `(...)`: at beta = 1 the Q of EM, for any `p` and any E-step's `s`."""
+    q: Tensor = torch.linalg.vecdot(coefficient.flatten(-2), s.sums.flatten(-2))
+    common = p.components.common_precision()
+    return beta * q if common is None else beta * q - 0.5 * (common * s.scatter).sum((-2, -1))
+
+
+@final
+class Stream:
+    """A data set that is passed over once an iteration.
+
+    chunks: gives the points.
+    size: the number of points; the features of few are kept.
+    origin: `(D,)`, subtracted from the points: the means of the mixtures given are about it. It has the data's dtype, so
+        that the difference has no more error than the data.
+    """
+
+    def __init__(self, chunks: Chunks, size: int, origin: Tensor) -> None:
+        self._chunks, self._size, self._origin = chunks, size, origin
+        self._buffers: dict[tuple[str, torch.dtype], Tensor] = {}
+        self._kept: tuple[object, Tensor, Tensor | None] | None = None
+        self._scatter: Tensor | None = None
+        self._share = 1.0  # of the responsibilities, those that counted in the last pass (`em.sums`)
+
+    def chunk(self, p: Mixture, dtype: torch.dtype) -> int:
+        """Points in a chunk."""
+        rows, dim = p.components.mean[..., 0].numel(), p.components.mean.shape[-1]
+        room = _WORKING_SET.get(self._origin.device.type, 1 << 28)
+        return max(256, room // ((type(p.components).width(dim) + rows) * dtype.itemsize) // 256 * 256)
+
+    def __call__(
+        self, p: Mixture, dtype: torch.dtype = torch.float64, beta: float = 1.0, coefficient: Tensor | None = None
+    ) -> Statistics:
+        """One E-step with the float64 mixtures `p` `(..., K)`, products in `dtype`; `coefficient`: of `coefficients`."""
+        structure, mean, common = type(p.components), p.components.mean, p.components.common_precision()
+        rows, (components, dim) = mean[..., 0].numel(), mean.shape[-2:]
+        width = structure.width(dim)
+        coefficient = coefficients(p, beta) if coefficient is None else coefficient
+        coefficient = coefficient.reshape(rows, width)
+        rounded = coefficient.to(dtype)
+        total: Tensor | float = 0.0
+        found = sums(structure, rows, dim, dtype, mean.device, self._share)
+        scatter = mean.new_zeros(dim, dim) if self._scatter is None else self._scatter
+        # Smaller responsibilities would be subnormal numbers: exp and the products are ten times slower on those.
+        low = -650.0 if dtype == torch.float64 else -75.0
+
+        for features, weight in self._features(p, dtype):
+            r = torch.mm(rounded, features, out=self._buffer("r", rows, features.shape[1], dtype))
+            joint = r.view(rows // components, components, -1)
+            top = joint.amax(1, keepdim=True)
+            evidence = joint.sub_(top).clamp_(min=low).exp_().sum(1, keepdim=True)
+            joint.mul_(evidence.reciprocal() if weight is None else weight / evidence)
+            log_prob = evidence.log_().add_(top).squeeze(1)
+            part = (log_prob if weight is None else log_prob * weight).sum(-1, dtype=torch.float64)
+            total = part if isinstance(total, float) else total + part
+            found.add(features, r, weight)
+            if common is not None and self._scatter is None:
+                points = features[1:].double()
+                scatter += (points if weight is None else points * weight) @ points.T
+        assert isinstance(total, Tensor), "no points"
+        result, self._share = found.result(), found.share
+        if rounded is not coefficient:
+            total = total + ((coefficient - rounded) * result).view(-1, components * width).sum(1)
+        total = total.view(mean.shape[:-2])
+        total = total if beta == 1 else beta * total
+        if common is not None:
+            self._scatter = scatter  # the same whatever the mixture
+            total = total - 0.5 * (common * scatter).sum((-2, -1))
+        result = result.reshape(*mean.shape[:-1], width)
+        return Statistics(total, result, scatter.expand(*mean.shape[:-2], dim, dim))
+
+    def _features(self, p: Mixture, dtype: torch.dtype) -> Iterable[tuple[Tensor, Tensor | None]]:
+        """`(P, n)` and `(n,)` of each chunk."""
+        structure, dim = type(p.components), p.components.mean.shape[-1]
+        if self._kept is not None and self._kept[0] == (structure, dtype):
+            yield self._kept[1:]
+            return
+        for x, weight in self._chunks(self.chunk(p, dtype)):
+            features = self._buffer("features", structure.width(dim), len(x), dtype)
+            features[0] = 1
+            points = features[1 : 1 + dim]
+            torch.sub(x.T, self._origin.unsqueeze(-1), out=points)
+            structure.features(points, features)
+            weight = None if weight is None else weight.to(dtype)
+            if len(x) == self._size:
+                self._kept = (structure, dtype), features, weight
+            yield features, weight
+
+    def _buffer(self, name: str, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+        """A `(rows, columns)` array, written over by the next call of the same name."""
+        key, size = (name, dtype), rows * columns
+        if key not in self._buffers or self._buffers[key].numel() < size:
+            self._buffers[key] = torch.empty(size, dtype=dtype, device=self._origin.device)
+        return self._buffers[key][:size].view(rows, columns)
