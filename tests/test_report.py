@@ -192,6 +192,38 @@ def test_a_run_whose_weights_are_not_of_the_step_it_says_is_not_counted(sweep):
     assert "last.ckpt holds step 40 of 60; the sweep's command again" in read(sweep).left_out[run.name]
 
 
+@pytest.mark.parametrize("content", [None, b"torn"])
+def test_a_run_whose_checkpoints_are_gone_or_torn_is_not_counted_and_a_copy_without_the_folder_is(sweep, content):
+    run = sweep / "beta=1_seed=0"
+    (run / "checkpoints").mkdir()
+    if content is not None:
+        (run / "checkpoints" / "last.ckpt").write_bytes(content)
+    found = read(sweep)
+    assert found.left_out.keys() == {run.name}
+    assert "its checkpoints/ holds no last.ckpt that can be read; restore it, or" in found.left_out[run.name]
+    assert len(found.runs) == 11
+
+
+def test_a_run_without_an_experiment_is_said_to_have_none(sweep):
+    write_run(sweep / "other", scores(-1.0), experiment="null", seed=0, objective={"beta": 1, "kind": "x"})
+    with pytest.raises(InputError, match=r"mixes experiments \(beta=16_seed=0 is of experiment=a, other of no experiment\)"):
+        read(sweep)
+
+
+@pytest.mark.parametrize("label", ["x" * 160, "costs $1, and no formula: $\\frac$"])
+def test_figures_have_room_for_any_label_and_warn_of_nothing(label, recwarn):
+    runs = [
+        run(seed, **{"model.kind": f"{label}{number}", "objective.beta": 1 + number}) for number in (0, 1) for seed in (0, 1)
+    ]
+    found = grouped([*runs, *(each._replace(seed=seed) for seed, each in enumerate(runs[:1], 5))], {})
+    values = measured(found)
+    drawn = [figures.rate_distortion(found, values), figures.scores(found, values, ["elbo"])]
+    drawn.append(figures.choices(found, chosen(found, values)))
+    for figure in drawn:
+        figures.fit(figure).canvas.draw()
+    assert not recwarn.list
+
+
 def test_a_folder_of_two_experiments_is_refused(sweep):
     write_run(sweep / "other", scores(-1.0), experiment="b", seed=0, objective={"beta": 1, "kind": "x"})
     with pytest.raises(InputError, match=r"mixes experiments \(beta=16_seed=0 is of experiment=a, other of experiment=b\)"):

@@ -113,9 +113,16 @@ def _read_run(place: Path, name: str) -> Run:
         if failed := get_json(place / FAILED):
             raise _LeftOutError(f"failed: {failed.get('error', 'it does not say why')}")
         raise _LeftOutError("not finished; the sweep's command again continues it")
-    saved = saved_step(place)
-    if saved not in (None, finished.get("step", saved)):  # a folder may be copied without its checkpoints
-        raise _LeftOutError(f"its last.ckpt holds step {saved} of {finished['step']}; the sweep's command again continues it")
+    if (place / "checkpoints").exists():  # a folder may be copied without them
+        saved = saved_step(place)
+        if saved is None:
+            raise _LeftOutError(
+                "its checkpoints/ holds no last.ckpt that can be read; restore it, or the sweep's command again trains it"
+            )
+        if saved != finished.get("step", saved):
+            raise _LeftOutError(
+                f"its last.ckpt holds step {saved} of {finished['step']}; the sweep's command again continues it"
+            )
     tree = cast(dict[str, Any], OmegaConf.to_container(configuration(place)))
     settings, seed = flat(tree), tree.get("seed", 0)
     check_seed("seed", seed)
@@ -134,7 +141,7 @@ def _experiment(place: Path, run: Run) -> tuple[str, str]:
     started = _started_as(path) if path.exists() else None
     split, checkpoint = run.scores.get("split"), run.scores.get("checkpoint")
     data = ", ".join(f"{key} {shown(run.settings[key])}" for key in SAME if key in run.settings)
-    return f"experiment={started}", f"{data}, judged on {split} with {checkpoint}.ckpt"
+    return "no experiment" if started is None else f"experiment={started}", f"{data}, judged on {split} with {checkpoint}.ckpt"
 
 
 def _started_as(path: Path) -> Any:
@@ -331,7 +338,7 @@ def draw(
         "choices": figures.choices(sweep, found),
         "traversals": figures.traversals(sweep, strips),
     }
-    return {name: figure for name, figure in pictures.items() if figure is not None}
+    return {name: figures.fit(figure) for name, figure in pictures.items() if figure is not None}
 
 
 def keep(out: Path, text: str, table: str, pictures: Mapping[str, Figure]) -> None:

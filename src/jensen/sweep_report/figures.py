@@ -1,5 +1,6 @@
 """The pictures of a sweep. Each is a matplotlib figure of its own; colours are told apart by colour-blind eyes too."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -24,6 +25,33 @@ _STRIPS = 8
 """Groups whose traversals fit side by side."""
 _TICKS = 10
 """Values that are written below an axis, each by itself."""
+_NAMED = 4
+"""Groups that are named beside one point."""
+_ENLARGED = 6
+"""Times that a figure is made a third larger, for labels that take its room."""
+_LONGEST = 40
+"""Letters of a label."""
+
+
+def legible(text: str) -> str:
+    """A label of some 40 letters, its middle left out, that matplotlib takes for no formula."""
+    half = _LONGEST // 2
+    kept = text if len(text) <= _LONGEST else f"{text[:half]}...{text[-half:]}"
+    return kept.replace("$", r"\$")
+
+
+def fit(figure: Figure) -> Figure:
+    """The figure, as much larger as its labels need to leave room for its axes."""
+    for _ in range(_ENLARGED):
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", "constrained_layout not applied")
+                figure.canvas.draw()
+            return figure
+        except UserWarning:
+            figure.set_size_inches(*(1.3 * side for side in figure.get_size_inches()))
+    figure.set_layout_engine("none")
+    return figure
 
 
 class Along(NamedTuple):
@@ -46,7 +74,7 @@ class Along(NamedTuple):
             axes.set_xticks([*self.ticks], [*self.ticks.values()])
             axes.xaxis.set_minor_locator(NullLocator())
         if self.name:
-            axes.set_xlabel(self.name)
+            axes.set_xlabel(legible(self.name))
         elif max(map(len, self.ticks.values())) > 8:
             axes.tick_params(axis="x", rotation=30)
 
@@ -60,7 +88,7 @@ def along(sweep: Sweep) -> Along:
         return Along(
             "",
             [float(place) for place in range(len(groups))],
-            {float(place): group.label for place, group in enumerate(groups)},
+            {float(place): legible(group.label) for place, group in enumerate(groups)},
             0,
             {"": [*range(len(groups))]},
         )
@@ -72,7 +100,7 @@ def along(sweep: Sweep) -> Along:
     series: dict[str, list[int]] = {}
     for number in np.argsort(places, kind="stable").tolist():
         rest = Group({key: value for key, value in groups[number].values.items() if key != name}, ())
-        series.setdefault(rest.label if rest.values else "", []).append(number)
+        series.setdefault(legible(rest.label) if rest.values else "", []).append(number)
     return Along(name, places, {place: f"{place:g}" for place in sorted(set(places))}, log, series)
 
 
@@ -139,10 +167,10 @@ def _name_points(axes: Axes, sweep: Sweep, place: Along, x: Sequence[float], y: 
     for group in next(iter(place.series.values())):
         if np.isfinite(x[group]) and np.isfinite(y[group]):
             near = [at for at in named if abs(at[0] - x[group]) < 0.07 * wide and abs(at[1] - y[group]) < 0.05 * high]
-            text = f"{place.places[group]:g}" if place.name else sweep.groups[group].label
+            text = f"{place.places[group]:g}" if place.name else legible(sweep.groups[group].label)
             named.setdefault(near[0] if near else (x[group], y[group]), []).append(text)
     for at, texts in named.items():
-        text = ", ".join(texts)
+        text = ", ".join([*texts[:_NAMED], "..."] if len(texts) > _NAMED + 1 else texts)
         if place.name:
             text = f"{place.name} = {text}".replace("beta", "β")
         if text != "all":
@@ -217,9 +245,9 @@ def kl_spectrum(sweep: Sweep) -> Figure | None:
 def _columns(axes: Axes, sweep: Sweep) -> None:
     """Names the groups below the columns of a heat map."""
     only = next(iter(sweep.keys)) if len(sweep.keys) == 1 else ""
-    labels = [shown(group.values.get(only, "none")) if only else group.label for group in sweep.groups]
+    labels = [legible(shown(group.values.get(only, "none")) if only else group.label) for group in sweep.groups]
     axes.set_xticks(range(len(labels)), labels)
-    axes.set_xlabel(only)
+    axes.set_xlabel(legible(only))
     if max(map(len, labels)) > 8:
         axes.tick_params(axis="x", rotation=30)
         for text in axes.get_xticklabels():
@@ -242,7 +270,7 @@ def choices(sweep: Sweep, found: Mapping[str, Choice]) -> Figure | None:
                 colour = "white" if share > 0.6 else "black"
                 axes.text(column, row, f"{share:.0%}", ha="center", va="center", fontsize=8, color=colour)
     _columns(axes, sweep)
-    axes.set_yticks(range(len(found)), [title(name) for name in found])
+    axes.set_yticks(range(len(found)), [legible(title(name)) for name in found])
     axes.set_title("chosen by each criterion (outlined),\nand the share of resampled seeds in which it wins", fontsize=10)
     figure.colorbar(picture, label="share of resamples")
     return figure
@@ -267,6 +295,6 @@ def traversals(sweep: Sweep, strips: Mapping[int, tuple[int, Tensor]]) -> Figure
         axes = figure.add_axes((left / width, 1 - (head + down) / height, across / width, down / height))
         axes.imshow(strip.permute(1, 2, 0).numpy(), interpolation="none", aspect="auto")
         axes.set_axis_off()
-        axes.set_title(f"{sweep.groups[group].label.replace('beta', 'β')}   (seed {seed})", fontsize=11)
+        axes.set_title(f"{legible(sweep.groups[group].label).replace('beta', 'β')}   (seed {seed})", fontsize=11)
         left += across + gap
     return figure
