@@ -9,7 +9,9 @@ from scipy import special, stats
 from sklearn.mixture import GaussianMixture
 from torch.utils.data import DataLoader, TensorDataset
 
-from jensen.family.components import Prior
+from jensen.family.components import Full, Prior
+from jensen.family.mixture import Mixture
+from jensen.model.alike import alike
 from jensen.model.gmm import GMM
 
 COVARIANCES = ["full", "tied", "diag", "spherical"]
@@ -192,3 +194,60 @@ def test_restarts_beside_an_outlier_converge(covariance):
         assert gmm.collapsed == [2]
         plain = GMM(3, covariance, init=gmm.mean, accelerate=False, tolerance=1e-9, order="mean").fit(x)
         np.testing.assert_allclose(gmm.mean, plain.mean, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("restarts", [1, 4])
+@pytest.mark.parametrize("covariance", ["full", "diag", "spherical"])
+def test_what_became_of_components_is_said_once_of_the_fit_that_is_kept(covariance, restarts, caplog):
+    """The middle 40 points are copies of one: a component collapses there, and once more after each time it is seeded anew."""
+    x = np.concatenate([NOISE[:100], NOISE[:100] + 7, np.full((40, 2), 3.0)])
+    with caplog.at_level(logging.WARNING, logger="jensen"):
+        gmm = GMM(3, covariance, restarts=restarts, order="mean").fit(x)
+    anew, floor = (record.message for record in caplog.records)
+    assert anew.endswith(", and was seeded anew")
+    first = gmm.reseeded[0]
+    assert anew.startswith(f"component {first.component} was collapsed after iteration {first.iteration}")
+    assert floor.startswith("component 1 ends on the covariance floor, with 40 of 240 points about (3, 3)")
+    iterations = [event.iteration for event in gmm.reseeded]
+    assert iterations == sorted(iterations)
+    assert iterations[-1] <= gmm.iterations
+
+
+def test_many_components_on_the_floor_are_one_sentence(caplog):
+    x = np.repeat(NOISE[:6], 20, axis=0)
+    gmm = GMM(6, "diag", init=x[::20]).fit(x)
+    assert gmm.collapsed == [0, 1, 2, 3, 4, 5]
+    (record,) = [record for record in caplog.records if "floor" in record.message]
+    assert record.message.endswith("; so do component 1, component 2, component 3 and 2 more")
+
+
+def test_components_that_end_as_one_are_named(caplog):
+    """Sharing a covariance as wide as an outlier is far, two components over both clusters are all alike, and stay so."""
+    x = np.concatenate([NOISE + 5 * LABEL[:, None], [[1e7, 1e7]]])
+    gmm = GMM(2, "tied", init="random").fit(x)
+    assert gmm.collapsed == []
+    along, across = (x @ [[1, 1], [1, -1]] / 2**0.5).T  # where the covariance of all is not nearly singular
+    one = np.cov(along, across, bias=True)
+    log_det = np.log(one[0, 0]) + np.log(one[1, 1] - one[0, 1] ** 2 / one[0, 0])
+    assert gmm.log_likelihood == pytest.approx(-801 * (np.log(2 * np.pi) + 1 + log_det / 2), abs=0.01)
+    assert "components 0 and 1 end alike" in caplog.text
+    caplog.clear()
+    higher = GMM(2, "tied").fit(x)
+    assert higher.log_likelihood > gmm.log_likelihood + 9000
+    assert not caplog.text
+    same, ways = np.eye(2), {"full": [[1, 0.9], [0.9, 1]], "diag": [[2, 0], [0, 1]], "spherical": [[2, 0], [0, 2]]}
+    for covariance, cov in ways.items():  # of one mean, but of two covariances
+        draw = np.random.default_rng(0).multivariate_normal([0, 0], same, 2000)
+        other = np.random.default_rng(1).multivariate_normal([0, 0], 9 * np.array(cov), 2000)
+        GMM(2, covariance).fit(np.concatenate([draw, other]))
+    assert not caplog.text
+
+
+def test_alike_is_told_in_each_components_own_units():
+    for scale in (1e-6, 1.0, 1e6):
+        spread = scale * torch.tensor([[1.0, 0], [0.999, 0.0447]], dtype=torch.float64)
+        mean = scale * torch.tensor([[0.0, 0], [0.01, 0.01], [0.01, -0.01]], dtype=torch.float64)
+        p = Mixture(torch.full((3,), -np.log(3.0), dtype=torch.float64), Full(mean, spread.expand(3, 2, 2)))
+        assert alike(p) == [(0, 1)]  # 0.02 across a ridge of width 0.04 is far
+        crossed = torch.stack([spread, spread * torch.tensor([[1.0, 1], [-1, 1]]), 1.01 * spread])
+        assert alike(Mixture(p.log_weight, Full(torch.zeros_like(mean), crossed))) == [(0, 2)]

@@ -25,6 +25,7 @@ from jensen.family import mixture, normal
 from jensen.family.components import FLAT, Components, Diagonal, Full, Prior, Spherical, Tied, like, ridge, spread
 from jensen.family.floor import Rounding
 from jensen.family.mixture import Mixture
+from jensen.model.alike import alike
 from jensen.model.arrays import as_tensor, column_names
 from jensen.model.points import WIDEST, Points, Survey, column_said, refuse_far, refuse_infinite
 
@@ -282,8 +283,9 @@ class GMM(nn.Module):
         order = self._order(fitted)
         self.collapsed = flat[order].nonzero().flatten().tolist()
         fitted = self._ordered(fitted, order)
-        for component in self.collapsed:
-            self._tell_of_collapse(fitted, component, survey.size)
+        place = order.argsort().tolist()
+        self.reseeded = [event._replace(component=place[event.component]) for event in self.reseeded]
+        self._tell(fitted, survey.size)
         return fitted
 
     def _search(
@@ -309,31 +311,45 @@ class GMM(nn.Module):
         last = climb(one, tolerance=0.01 * self.tolerance, max_iter=most)
         return last._replace(
             history=found.history + last.history,
-            reseeded=found.reseeded + last.reseeded,
+            reseeded=found.reseeded + _later(last.reseeded, found.iterations),
             iterations=found.iterations + last.iterations,
         )
 
     def _note(self, found: Ascent, unit: float) -> None:
         self.history += found.history
-        self.reseeded += found.reseeded
+        self.reseeded += _later(found.reseeded, self.iterations)
         self.iterations += found.iterations
         self.converged, self.log_likelihood, self.failure = found.converged, found.log_likelihood * unit, found.failure
-        for event in found.reseeded:
-            logger.warning(
-                "component %d was %s after iteration %d and was seeded anew", event.component, event.reason, event.iteration
-            )
         if found.failure:
             logger.warning("the fit stopped and keeps its last good parameters: %s", found.failure)
+
+    def _tell(self, p: Mixture, size: int) -> None:
+        """Say what became of components of the fit that is kept: each kind of fate once."""
+        if self.reseeded:
+            when: dict[tuple[int, str], list[str]] = {}
+            for event in self.reseeded:
+                when.setdefault((event.component, event.reason), []).append(str(event.iteration))
+            fates = [f"component {each} was {why} after iteration {', '.join(at)}" for (each, why), at in when.items()]
+            logger.warning("%s, and was seeded anew", "; ".join(fates))
+        if self.collapsed:
+            self._tell_of_collapse(p, self.collapsed[0], size)
+        elif pairs := alike(p):
+            logger.warning(
+                "components %s end alike, with the same mean and covariance: together they are one, and another maximum may be"
+                " higher, above all where a far outlier widens a covariance that all share; use init=kmeans++ or more restarts",
+                _some([f"{first} and {second}" for first, second in pairs]),
+            )
 
     def _tell_of_collapse(self, p: Mixture, component: int, size: int) -> None:
         mean = ", ".join(f"{value:g}" for value in p.components.mean[component, :8].tolist())
         logger.warning(
             "component %d ends on the covariance floor, with %.3g of %d points about (%s): they are copies of one another or"
-            " lie in a plane, an outlier is one; its density there is as high as the floor is low",
+            " lie in a plane, an outlier is one; its density there is as high as the floor is low%s",
             component,
             size * p.log_weight[component].exp().item(),
             size,
             mean + ", ..." if p.components.mean.shape[1] > 8 else mean,
+            f"; so do {_some([f'component {each}' for each in self.collapsed[1:]])}" if self.collapsed[1:] else "",
         )
 
     def _check(self, survey: Survey, names: tuple[str, ...] | None) -> None:
@@ -580,6 +596,17 @@ class GMM(nn.Module):
             fitted.precisions_cholesky_, fitted.precisions_ = upper.cpu().numpy(), (upper @ upper.mT).cpu().numpy()
         fitted.converged_, fitted.n_iter_, fitted.n_features_in_ = self.converged, self.iterations, self.mean.shape[1]
         return fitted
+
+
+def _later(events: list[Reseed], iterations: int) -> list[Reseed]:
+    """`events` of a climb that went on after so many iterations of others."""
+    return [event._replace(iteration=event.iteration + iterations) for event in events]
+
+
+def _some(parts: list[str]) -> str:
+    """Up to three of `parts`, and how many more there are."""
+    more = f" and {len(parts) - 3} more" if len(parts) > 3 else ""
+    return ", ".join(parts[:3]) + more
 
 
 class _Precision:
