@@ -153,6 +153,15 @@ def test_a_latent_that_is_its_prior_is_dead_though_it_is_far_from_a_standard_nor
     assert score(snapshot, scores.mig_sup, active="kl")["active"].tolist() == [True, True]  # asked for
 
 
+def test_a_home_is_the_same_home_for_what_is_read_and_what_is_written(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    write_codes(made_under(STANDARD), tmp_path / "codes.npz")
+    assert run_here(capsys, evaluate.main, "codes='~/codes.npz'", "diagnostics=[rate]").status == 0
+    assert run_here(capsys, evaluate.main, "codes='~/codes.npz'", "diagnostics=[rate]", "out='~/mine.json'").status == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["codes.npz", "codes.scores.json", "mine.json"]
+
+
 def test_the_codes_are_data_whatever_they_say_of_their_prior(tmp_path: Path):
     from jensen.data.codes import codes
 

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from jensen.base.errors import InputError, check_path
-from jensen.callbacks.durable import write
+from jensen.callbacks.durable import target, write
 from jensen.diagnostics.snapshot import Snapshot, kind
 from jensen.evaluate import on_run
 from jensen.family.family import diagonal
@@ -50,8 +50,8 @@ def main(cfg: DictConfig) -> None:
     if cfg.run is None:
         raise InputError("run is not set: expected run=FOLDER, the folder of a run")
     check_path("run", cfg.run)
-    check_path("out", cfg.out)
-    encode = {"encode": lambda snapshot: write_codes(snapshot, Path(cfg.out))}
+    out = target("out", cfg.out, ".npz")
+    encode = {"encode": lambda snapshot: write_codes(snapshot, out)}
     on_run(Path(str(cfg.run)), cfg.split, cfg.checkpoint, encode, cfg.trust, cfg.download)
 
 

@@ -28,6 +28,7 @@ from jensen.base.errors import InputError, check_choice, check_flag, check_path
 from jensen.base.memory import Fitting
 from jensen.bound.bound import Bound
 from jensen.callbacks.diagnose import Diagnose, write
+from jensen.callbacks.durable import target
 from jensen.data.arrays import arrays as inside
 from jensen.data.arrays import in_words
 from jensen.data.codes import read
@@ -222,11 +223,10 @@ def main(cfg: DictConfig) -> None:
     if (cfg.run is None) == (cfg.codes is None):
         raise InputError(f"run is {cfg.run} and codes is {cfg.codes}: expected one of run=FOLDER and codes=FILE.npz")
     check_path("run" if cfg.codes is None else "codes", cfg.run if cfg.codes is None else cfg.codes)
-    if cfg.out is not None:
-        check_path("out", cfg.out)
+    chosen = None if cfg.out is None else target("out", cfg.out, ".json")
     recorded = {name: Recorded(name, diagnostic) for name, diagnostic in instantiate(cfg.diagnostics).items()}
     if cfg.run is not None:
-        subject = Path(str(cfg.run))
+        subject = Path(str(cfg.run)).expanduser()
         entry = on_run(subject, cfg.split, cfg.checkpoint, recorded, cfg.trust, cfg.download)
         out = subject / "scores.json"
         if os.access(subject, os.W_OK):
@@ -236,10 +236,10 @@ def main(cfg: DictConfig) -> None:
         else:
             say(f"{subject} cannot be written: nothing in TensorBoard")
     else:
-        subject = Path(str(cfg.codes))
+        subject = Path(str(cfg.codes)).expanduser()
         entry = on_codes(subject, recorded)
         out = subject.with_suffix(".scores.json")
-    out = Path(str(cfg.out)) if cfg.out else out
+    out = chosen or out
     settings: Any = OmegaConf.to_container(cfg.diagnostics, resolve=True)
     entry["version"] = version("jensen")
     entry["diagnostics"] = {

@@ -25,7 +25,7 @@ from torch.utils.tensorboard import SummaryWriter
 from jensen.attempt import DATA, FAILED, FINISHED
 from jensen.base.errors import InputError, check_flag, check_path, check_seed
 from jensen.base.random import fold, permutation
-from jensen.callbacks.durable import within, write
+from jensen.callbacks.durable import target_folder, within, write
 from jensen.diagnostics.snapshot import Results, Snapshot
 from jensen.diagnostics.traversals import traversals
 from jensen.diagnostics.water_filling import optimum
@@ -364,9 +364,8 @@ def main(cfg: DictConfig) -> None:
         raise InputError("sweep is not given: expected sweep=FOLDER, the folder of a sweep of jensen.train -m")
     check_path("sweep", cfg.sweep)
     check_flag("models", cfg.models)
-    if cfg.out is not None:
-        check_path("out", cfg.out)
     folder = Path(cfg.sweep).expanduser()
+    out = folder if cfg.out is None else target_folder("out", cfg.out)
     sweep = read(folder)
     values = measured(sweep)
     strips: dict[int, tuple[int, Tensor]] = {}
@@ -379,7 +378,6 @@ def main(cfg: DictConfig) -> None:
     found = chosen(sweep, values)
     lines = missing(sweep, folder)
     pictures = draw(sweep, folder, values, found, strips)
-    out = Path(cfg.out).expanduser() if cfg.out else folder
     keep(out, document(sweep, folder, values, found, lines, [*pictures]), as_csv(sweep, values), pictures)
     _print(sweep, values, found, lines)
     say(f"{out / 'report.md'}, {out / 'report.csv'}, {len(pictures)} pictures in {out / 'report'}")

@@ -119,12 +119,18 @@ EVALUATES = ARGUMENTS | {
     "codes={run}": "cannot be read (Is a directory)",
     "codes={run}/checkpoints/last.ckpt": "expected arrays codes (N, D) and factors (N, F)",
     "run={run} out=/dev/null/scores.json": "/dev/null/scores.json cannot be written",
+    "run={run} out={run}/x.npz": "x.npz does not end with .json: expected a name of the format that is written",
+    "run={run} out={run}/x": "x does not end with .json: expected a name of the format that is written",
+    "run={run} out={run}": "cannot be written (Is a directory): expected a file",
 }
 ENCODES = ARGUMENTS | {
     "": "run is not set: expected run=FOLDER",
     "run={run} out=/dev/null/codes.npz": "codes.npz cannot be written",
     "run={run} out={run}": "cannot be written (Is a directory)",
     "run={run} out=null": "out is None: expected a path",
+    "run={run} out={run}/x.txt": "x.txt does not end with .npz: expected a name of the format that is written; take out=",
+    "run={run} out={run}/x": "x does not end with .npz: expected a name of the format that is written; take out=",
+    "run={run} out=.": "out=. cannot be written (Is a directory): expected a file; name one in it",
 }
 REPORTS = {
     "": "sweep is not given: expected sweep=FOLDER",
@@ -132,6 +138,8 @@ REPORTS = {
     "sweep={run}": "is the folder of a run: expected the folder above",
     "sweep={run}/checkpoints": "holds no runs",
     "sweep={run}/finished.json": "is no folder",
+    "sweep={run} out={run}/finished.json": "finished.json is a file: expected a folder",
+    "sweep={run} out={run}/report.md": "report.md is a file: expected a folder, for several; take out=",
 }
 
 

@@ -15,7 +15,7 @@ import torch
 from lightning_fabric.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from jensen.base.errors import InputError
+from jensen.base.errors import InputError, check_path
 
 
 class Durable(TorchCheckpointIO):
@@ -54,6 +54,43 @@ def write(path: Path, content: Callable[[Any], object]) -> None:
 def _created(path: Path) -> int:
     """A descriptor of an empty file; of no link, which would lead out of a folder that someone else has made."""
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+
+
+def target(name: str, value: object, suffix: str) -> Path:
+    """The file that the key `name` of a command says is to be written, in the format of `suffix`.
+
+    Raises:
+        InputError: no path, a folder, or a name that promises another format.
+    """
+    check_path(name, value)
+    path = Path(str(value)).expanduser()
+    if path.is_dir():
+        raise InputError(
+            f"{name}={value} cannot be written (Is a directory): expected a file; name one in it, such as"
+            f" {name}={path / f'NAME{suffix}'}"
+        )
+    if path.suffix.lower() != suffix:
+        raise InputError(
+            f"{name}={value} does not end with {suffix}: expected a name of the format that is written; take"
+            f" {name}={path.with_suffix(suffix)}"
+        )
+    return path
+
+
+def target_folder(name: str, value: object) -> Path:
+    """The folder that the key `name` of a command says is to be written.
+
+    Raises:
+        InputError: no path, a file, or the name of one.
+    """
+    check_path(name, value)
+    path = Path(str(value)).expanduser()
+    if path.suffix in _REPORTED or (path.exists() and not path.is_dir()):
+        raise InputError(f"{name}={value} is a file: expected a folder, for several; take {name}={path.parent}")
+    return path
+
+
+_REPORTED = (".md", ".csv", ".png")
 
 
 def within(folder: Path, path: Path) -> None:
