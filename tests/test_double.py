@@ -14,13 +14,14 @@ from jensen.train import train
 
 RUN = (
     *(*TINY, "trainer.accelerator=cpu", "trainer.max_steps=6", "trainer.precision=64-true", "diagnostics=[samples,rate]"),
-    *("callbacks=[checkpoint,diagnose]", "+trainer.enable_progress_bar=false"),
+    *("callbacks=[checkpoint,diagnose]", "objective.beta=0.1", "+trainer.enable_progress_bar=false"),
 )
 
 
 @pytest.mark.parametrize("checkpoint", ["last", "best"])
 def test_it_is_evaluated_and_loaded_as_it_was_trained(configure, tmp_path, checkpoint):
     results = train(configure(*RUN), tmp_path)
+    assert (results["val/loss"] - results["val/distortion"]) / results["val/rate"] == pytest.approx(0.1, rel=1e-10)
     seen = {}
 
     def keep(snapshot):

@@ -224,7 +224,8 @@ def main(cfg: DictConfig) -> None:
         raise InputError(f"run is {cfg.run} and codes is {cfg.codes}: expected one of run=FOLDER and codes=FILE.npz")
     check_path("run" if cfg.codes is None else "codes", cfg.run if cfg.codes is None else cfg.codes)
     chosen = None if cfg.out is None else target("out", cfg.out, ".json")
-    recorded = {name: Recorded(name, diagnostic) for name, diagnostic in instantiate(cfg.diagnostics).items()}
+    diagnostics = {name: each for name, each in instantiate(cfg.diagnostics).items() if each is not None}
+    recorded = {name: Recorded(name, diagnostic) for name, diagnostic in diagnostics.items()}
     if cfg.run is not None:
         subject = Path(str(cfg.run)).expanduser()
         entry = on_run(subject, cfg.split, cfg.checkpoint, recorded, cfg.trust, cfg.download)

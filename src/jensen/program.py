@@ -158,12 +158,25 @@ def _within(error: BaseException) -> str | None:
     sentence = _within(cause) if cause is not None else None
     if not isinstance(error, InstantiationException):
         return sentence
-    key = str(error).partition("full_key: ")[2].strip().removeprefix("algorithm.")
+    # Of a cause from OmegaConf the message has a key of its own, before that of the part.
+    key = str(error).rpartition("full_key: ")[2].strip().removeprefix("algorithm.") if "full_key: " in str(error) else ""
     if sentence is None:
         target = re.search("target '([^']*)'", str(error))
         what = target[1] if target else "its _target_"
+        if str(error).startswith("Error locating target"):
+            return (
+                f"{key}._target_ is {what}, which cannot be found ({_of_import(cause)}): expected the name of a class or"
+                " function of a module that is there; correct it"
+            )
         return f"{key} cannot be made ({said(cause or error)}): expected values that {what} takes; see its documentation"
     return f"{key}.{sentence}" if key and sentence.split(" ")[0].isidentifier() else sentence
+
+
+def _of_import(error: BaseException | None) -> str:
+    """What stands below hydra's own line, such as `ModuleNotFoundError("No module named 'x'")`, without the class."""
+    lines = str(error).strip().splitlines()
+    found = re.search(r"[\"'](.*)[\"']\)?$", lines[1]) if len(lines) > 1 else None
+    return found[1] if found else said(error or ValueError())
 
 
 def said(error: BaseException) -> str:

@@ -82,7 +82,10 @@ def state(run: str | Path, checkpoint: str = "last") -> dict[str, Any]:
     check_choice("checkpoint", checkpoint, CHECKPOINTS)
     path = Path(run).expanduser() / "checkpoints" / f"{checkpoint}.ckpt"
     if not path.is_file():
-        raise InputError(f"{path} is missing: expected a run that was validated at least once; run it again, it continues")
+        how = "a run that was validated, with callbacks.best" if checkpoint == "best" else "a run that was trained a step"
+        raise InputError(
+            f"{path} is missing: expected {how}; train it further, or take the other of {' and '.join(CHECKPOINTS)}"
+        )
     return read(path)
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from hydra.utils import get_object
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig
 
-from jensen.base.errors import LARGEST, InputError, check_choice, check_count, check_flag, check_number, check_seed, check_text
+from jensen.base.errors import LARGEST, InputError, check_choice, check_count, check_flag, check_number, check_seed
+from jensen.callbacks.events import SUFFIX
 
 CONVERSIONS = ("none", "partial", "object", "all")
 """Hydra's `_convert_`."""
@@ -22,11 +23,22 @@ def check(cfg: DictConfig) -> None:
     """Raises: InputError: the seed, or a setting of Lightning's, torch's or Hydra's, is none that a run can have."""
     check_seed("seed", cfg.seed)
     _check_trainer(cfg.trainer)
-    suffix = OmegaConf.select(cfg, "logger.filename_suffix", default=".train")
-    check_text("logger.filename_suffix", suffix)  # TensorBoard's, of whose arguments the logger says nothing
+    _check_events(cfg)
     for place, part in _parts(cfg):
         _check_hydras(place, part)
         _check_arguments(place, part)
+
+
+def _check_events(cfg: DictConfig) -> None:
+    """Refuse event files elsewhere or of another name than those that are cut back when a run goes on."""
+    places = {"name": ("", None), "version": ("",), "sub_dir": (None, ""), "filename_suffix": (SUFFIX,)}
+    for key, (expected, *same) in places.items():
+        found = cfg.logger.get(key, expected)
+        if not any(type(found) is type(each) and found == each for each in (expected, *same)):
+            raise InputError(
+                f"logger.{key} is {found!r}: expected {expected!r}, since only the event files of the run's own folder that end"
+                f" in {SUFFIX} are cut back when a killed run goes on; leave it out"
+            )
 
 
 def _check_trainer(trainer: DictConfig) -> None:

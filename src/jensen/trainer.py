@@ -7,6 +7,8 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.loggers import TensorBoardLogger
 
 from jensen import elastic, slurm
 from jensen.base.errors import InputError
@@ -14,6 +16,7 @@ from jensen.callbacks.end import End
 from jensen.callbacks.events import Events
 from jensen.callbacks.last import Last
 from jensen.callbacks.preempt import Preempt
+from jensen.program import say
 
 
 def make(cfg: DictConfig, folder: Path, end: End) -> Trainer:
@@ -23,18 +26,52 @@ def make(cfg: DictConfig, folder: Path, end: End) -> Trainer:
         InputError: ranks that are not those of the job, or would repeat a sweep; a precision that there is not here.
     """
     logger = instantiate(cfg.logger, save_dir=folder)
-    callbacks: list[Callback] = [end, *instantiate(cfg.callbacks).values()]
+    callbacks: list[Callback] = [end, *(each for each in instantiate(cfg.callbacks).values() if each is not None)]
     for kind in (Last, Events, Preempt):
         if not any(isinstance(each, kind) for each in callbacks):
             callbacks.append(kind())
     slurm.check_tasks()
     elastic.join()
-    trainer: Trainer = instantiate(cfg.trainer, default_root_dir=folder, logger=logger, callbacks=callbacks)
+    given = {"default_root_dir": folder, "logger": logger, "callbacks": callbacks}
+    trainer: Trainer = instantiate(cfg.trainer, **given, _convert_="all")  # a duration is a dict, devices are a list
     slurm.check_ranks(trainer)
     check_precision(trainer, cfg.trainer.precision)
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         refuse_ranks(trainer)
+    for sentence in unread(cfg, trainer):
+        say(sentence)
     return trainer
+
+
+def unread(cfg: DictConfig, trainer: Trainer) -> list[str]:
+    """What is configured but nothing makes use of, and what the run will not leave for want of a part; a sentence each.
+
+    Raises:
+        InputError: `maximise` names what is then not there.
+    """
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    run = {name for each in callbacks for name in getattr(each, "diagnostics", ())}
+    own = any(not type(each).__module__.startswith(("jensen.", "pytorch_lightning.")) for each in callbacks)
+    idle = [] if own else [name for name, each in cfg.diagnostics.items() if each is not None and name not in run]
+    sought = str(cfg.maximise).split("/")[0]
+    if sought in idle or (sought == "val" and not trainer.limit_val_batches):
+        why = "trainer.limit_val_batches is 0" if sought == "val" else "callbacks has no diagnose to run it"
+        raise InputError(f"maximise is {cfg.maximise} but {why}: expected a result of this run; change one of them")
+    found = []
+    if idle:
+        found.append(
+            f"diagnostics has {', '.join(idle)} but callbacks has no diagnose to run them: none is run; add it to"
+            " callbacks=[...] or set diagnostics=[], and python -m jensen.evaluate runs any of them afterwards"
+        )
+    if not any(isinstance(each, TensorBoardLogger) for each in trainer.loggers):
+        kind = type(trainer.logger).__name__
+        found.append(
+            f"logger is a {kind}: pictures and hp/... are written to TensorBoard alone, the diagnostics' numbers to scores.json"
+            " too, and what another logger wrote is not cut back when a killed run goes on"
+        )
+    if not any(isinstance(each, Checkpoint) and not isinstance(each, (End, Last, Preempt)) for each in callbacks):
+        found.append("callbacks has no best: last.ckpt is kept alone, and no best.ckpt; callbacks=[checkpoint,...] keeps both")
+    return found
 
 
 def check_precision(trainer: Trainer, asked: str) -> None:

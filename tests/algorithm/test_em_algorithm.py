@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from jensen.algorithm.em import EM
 from jensen.base.errors import InputError
+from jensen.base.schedule import Constant
 from jensen.data.blobs import blobs
 from jensen.data.examples import Examples, identity
 from jensen.data.module import DataModule
@@ -247,8 +248,8 @@ def test_data_moved_by_a_million_move_the_means_and_nothing_else(configure, tmp_
     [
         ("algorithm.decay=0.5", "decay is 0.5: expected a number above 0.5"),
         ("algorithm.tolerance=-1", "tolerance is -1"),
-        ("data.shuffle=true", "counts every example once an epoch"),
-        ("trainer.val_check_interval=2", "cannot be cut within one"),
+        ("data.shuffle=true", "data.shuffle is True: expected False, since EM on all data counts every example once an epoch"),
+        ("trainer.val_check_interval=10", "trainer.val_check_interval is 10: expected 1.0, since EM on all data counts"),
         ("algorithm.beta=0", "beta is 0"),
         ("model.components=0", "components is 0"),
         ("model.components=601", "x has 600 points: expected at least 601"),
@@ -278,3 +279,8 @@ def test_a_held_out_number_that_is_not_finite_is_refused_before_training(tmp_pat
     trainer = Trainer(accelerator="cpu", max_steps=2, logger=False, enable_checkpointing=False, enable_progress_bar=False)
     with pytest.raises(InputError, match=f"the data hold {bad:g}: expected finite .* \\(example {row} of the {split} split"):
         trainer.fit(EM(GMM(2, missing=missing)), data)
+
+
+@pytest.mark.parametrize("beta", [0.1, Constant(0.1)])
+def test_the_temperature_is_the_number_that_was_given(beta):
+    assert EM(GMM(2), beta=beta).beta(torch.tensor(0)).item() == 0.1

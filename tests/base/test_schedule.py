@@ -1,6 +1,7 @@
 """Schedules, against plain arithmetic and the formula of Fu et al. 2019."""
 
 import math
+from copy import deepcopy
 from fractions import Fraction
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch.func import functional_call, stack_module_state, vmap
 
 from jensen.base.errors import InputError
-from jensen.base.schedule import Constant, Cyclic, Linear, as_schedule
+from jensen.base.schedule import Constant, Cyclic, Geometric, Linear, as_schedule
 
 
 def at(schedule, step):
@@ -41,6 +42,34 @@ def test_a_line_goes_from_start_to_end_and_stays(start, end):
     assert found[4:] == [end] * 3
     assert schedule.end_step == 100
     assert schedule.bounds == (min(start, end), max(start, end))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "step", "expected"),
+    [
+        (Constant(0.1), 7, Fraction(1, 10)),
+        (Linear(0.1, 0.7, 10), 3, Fraction(28, 100)),
+        (Geometric(0.1, 0.9, 2), 1, Fraction(3, 10)),
+        (Cyclic(0.1, 0.7, 30, 3, 0.9), 3, Fraction(1, 10) + Fraction(6, 10) * Fraction(3, 9)),
+    ],
+)
+@pytest.mark.parametrize("convert", ["double", "by way of float32", "of a deep copy", "within a module"])
+def test_a_schedule_of_float64_has_the_numbers_that_were_given(schedule, step, expected, convert):
+    schedule = deepcopy(schedule)  # a parameter is shared
+    assert abs(Fraction(at(schedule, step)) - expected) > Fraction(1, 10**10)  # in float32, before
+    if convert == "by way of float32":
+        schedule.double().float()
+    if convert == "of a deep copy":
+        schedule = deepcopy(deepcopy(schedule).double())
+    whole = torch.nn.Sequential(schedule).to(torch.float64)
+    assert at(whole[0], step) == pytest.approx(float(expected), rel=4e-16)
+    assert at(whole.float()[0], step) == pytest.approx(float(expected), rel=4e-7)
+
+
+def test_a_number_that_someone_has_put_there_is_kept():
+    schedule = Linear(0.1, 0.7, 10)
+    schedule.end.fill_(0.5)
+    assert at(schedule.double(), 10) == 0.5
 
 
 def test_a_line_of_one_step_is_done_after_it():

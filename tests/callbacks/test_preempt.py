@@ -114,6 +114,18 @@ HERE = "from jensen.base import signals; import os, signal; "
     [
         ("signals.listen(); os.kill(os.getpid(), 2); print(signals.asked())", 0, "once more ends it at once"),
         ("signals.listen(); os.kill(os.getpid(), 2); os.kill(os.getpid(), 2); print('on')", 130, "once more ends it at once"),
+        # A second that comes after the first was acted on, while the process ends; and one that comes amid the first.
+        (
+            "signals.listen(); os.kill(os.getpid(), 2); signals.forget(); os.kill(os.getpid(), 2); print('on')",
+            130,
+            "once more ends it at once",
+        ),
+        (
+            "signals.listen(); write = os.write; os.write = lambda *_: (write(*_), os.kill(os.getpid(), 2)); "
+            "os.kill(os.getpid(), 2); print('on')",
+            130,
+            "once more ends it at once",
+        ),
         ("signals.end_at_interrupt(); os.kill(os.getpid(), 2); print('on')", 130, "jensen: stopped by SIGINT"),
         (
             "signals.end_at_interrupt(); signals.unwind_at_interrupt()\n"

@@ -83,7 +83,7 @@ class EM(LightningModule):
         check_number("tolerance", tolerance, low=0)
         check_count("weights_first", weights_first, least=0)
         self.model, self.decay, self.tolerance, self.weights_first = model, decay, tolerance, weights_first
-        self.beta = as_schedule("beta", beta, low=1e-6)
+        self.beta = as_schedule("beta", beta, low=1e-6).double()  # as the mixture and its statistics
         self.unused = nn.Parameter(torch.zeros(()))  # DDP refuses a module without parameters that require a gradient
         self.reseeded: list[Reseed] = []
         self._seen: Statistics | None = None  # of the batches since the last M-step
@@ -114,19 +114,29 @@ class EM(LightningModule):
         check_precision(trainer.precision)
         self.size = data.train_size
         data.check_values(self._check)
-        if self.decay is None and (
-            data.shuffle or trainer.check_val_every_n_epoch is None or trainer.val_check_interval != 1.0
-        ):
-            raise InputError(
-                f"data.shuffle is {data.shuffle}, trainer.check_val_every_n_epoch {trainer.check_val_every_n_epoch} and"
-                f" trainer.val_check_interval {trainer.val_check_interval}: expected false, a number and 1.0, since EM on all"
-                " data counts every example once an epoch and cannot be cut within one; leave them as algorithm=em sets them"
-            )
+        if self.decay is None:
+            self._check_epochs()
         if self.beta.end_step > trainer.max_steps > 0:
             raise InputError(
                 f"algorithm.beta changes until step {self.beta.end_step} but training ends at step {trainer.max_steps}:"
                 " lower algorithm.beta.steps or raise trainer.max_steps"
             )
+
+    def _check_epochs(self) -> None:
+        """Refuse what cuts an epoch, or looks at an example twice in one, by EM on all data."""
+        data, trainer = self.trainer.datamodule, self.trainer
+        interval, epochs = trainer.val_check_interval, trainer.check_val_every_n_epoch
+        settings = {
+            "data.shuffle": (data.shuffle, False, not data.shuffle),
+            "trainer.check_val_every_n_epoch": (epochs, "a number", epochs is not None),
+            "trainer.val_check_interval": (interval, 1.0, interval == 1.0),
+        }
+        for key, (found, expected, fits) in settings.items():
+            if not fits:
+                raise InputError(
+                    f"{key} is {found}: expected {expected}, since EM on all data counts every example once an epoch and is"
+                    " validated between epochs; set trainer.check_val_every_n_epoch, of M-steps, to validate more often or less"
+                )
 
     def _check(self, x: Tensor) -> None:
         """Refuse what no mixture is a density of, of held-out examples too."""

@@ -5,6 +5,8 @@ and stay out of checkpoints.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +34,9 @@ def cyclic(step: Tensor, start: Tensor, end: Tensor, steps: Tensor, cycles: Tens
 
 
 class Schedule(nn.Module, ABC):
-    """A scalar of the step, abstract. Its `numbers` become buffers.
+    """A scalar of the step, abstract. Its `numbers` become buffers, of float32 until a module is converted.
+
+    In float64 they are the numbers that were given, not those rounded to float32 on the way.
 
     end_step: the step from which on the value stays as it is; training must reach it.
     bounds: the least and the greatest value.
@@ -41,8 +45,19 @@ class Schedule(nn.Module, ABC):
     def __init__(self, end_step: int, bounds: tuple[float, float], **numbers: float) -> None:
         super().__init__()
         self.end_step, self.bounds = end_step, bounds
-        for name, number in numbers.items():
-            self.register_buffer(name, torch.tensor(float(number)), persistent=False)
+        self._given = {name: float(number) for name, number in numbers.items()}
+        for name, number in self._given.items():
+            self.register_buffer(name, torch.tensor(number), persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """As every conversion does; the digits that a float32 buffer lacks come from the numbers themselves."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, number in self._given.items():
+            buffer = getattr(self, name)
+            if buffer.dtype == torch.float64:
+                rounded = torch.tensor(number, dtype=torch.float32, device=buffer.device)
+                buffer.copy_(torch.where(buffer.float() == rounded, number, buffer))  # or what someone has put there
+        return self
 
     @abstractmethod
     def forward(self, step: Tensor) -> Tensor:

@@ -35,6 +35,8 @@ class Stopped(SystemExit):
 def listen() -> None:
     """From now on the asking signals are noted, and nothing else. Only a process's main thread can, and any other need not."""
     if threading.current_thread() is threading.main_thread():
+        if not _noted:  # a new run in the process of one that was stopped
+            _interrupted.clear()
         for number in ASKING:
             signal.signal(number, _note)
 
@@ -66,9 +68,9 @@ def _unwind(number: int, frame: FrameType | None) -> NoReturn:
 
 def _interrupt(sentence: str) -> None:
     """Says that the first Ctrl-C was heard; the second ends the process."""
-    if _interrupted:
+    _interrupted.append(signal.SIGINT)  # before anything else: the second may come amid this
+    if len(_interrupted) > 1:
         os._exit(128 + signal.SIGINT)
-    _interrupted.append(signal.SIGINT)
     if os.environ.get("LOCAL_RANK", "0") == "0":  # print() may not be called amid print()
         os.write(2, f"\njensen: {sentence}\n".encode())
 
@@ -79,9 +81,8 @@ def asked() -> int:
 
 
 def forget() -> None:
-    """What was noted has been acted on."""
+    """What was noted has been acted on; a further Ctrl-C still ends the process at once."""
     _noted.clear()
-    _interrupted.clear()
 
 
 def hold(held: bool) -> None:

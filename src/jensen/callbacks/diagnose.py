@@ -57,7 +57,8 @@ class Diagnose(Callback):
             check_list(f"charts.{title}", tags)
             for tag in tags:
                 check_text(f"charts.{title}", tag)
-        self.diagnostics, self.charts, self.on_encoded = dict(diagnostics), dict(charts or {}), on_encoded
+        self.diagnostics = {name: each for name, each in diagnostics.items() if each is not None}  # null leaves one out
+        self.charts, self.on_encoded = dict(charts or {}), on_encoded
         self.results: dict[str, Results] = {}
         self._start = 0.0
         self._parts: list[_Encoded] = []

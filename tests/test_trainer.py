@@ -1,0 +1,44 @@
+"""What a run says before its first step of what it was given and will not use, or will not leave."""
+
+import pytest
+import torch
+from tiny import TINY
+
+from jensen.train import train
+
+RUN = (
+    *(*TINY, "trainer.accelerator=cpu", "trainer.max_steps=2", "trainer.log_every_n_steps=1"),
+    "+trainer.enable_progress_bar=false",
+)
+IDLE = "diagnostics has rate, codes but callbacks has no diagnose to run them: none is run"
+OTHER = "logger is a CSVLogger: pictures and hp/... are written to TensorBoard alone"
+NO_BEST = "callbacks has no best: last.ckpt is kept alone"
+CSV = "logger._target_=pytorch_lightning.loggers.CSVLogger ~logger.default_hp_metric ~logger.filename_suffix"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("callbacks=[checkpoint,diagnose] diagnostics=[rate]", set()),
+        ("callbacks=[checkpoint] diagnostics=[]", set()),
+        ("callbacks=[checkpoint] diagnostics=[rate,codes]", {IDLE}),
+        ("callbacks=[checkpoint,diagnose] diagnostics=[rate,codes] callbacks.diagnose=null", {IDLE}),
+        ("callbacks=[checkpoint,diagnose] diagnostics=[rate,codes] diagnostics.codes=null", set()),
+        ("callbacks=[diagnose] diagnostics=[rate]", {NO_BEST}),
+        ("callbacks=[checkpoint] diagnostics=[] callbacks.best=null callbacks.last=null", {NO_BEST}),
+        (f"callbacks=[checkpoint] diagnostics=[] {CSV}", {OTHER}),
+        (f"callbacks=[] diagnostics=[rate,codes] {CSV}", {IDLE, OTHER, NO_BEST}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Experiment logs directory")
+def test_what_is_configured_and_not_used_is_said(configure, tmp_path, capsys, words, said):
+    train(configure(*RUN, *words.split()), tmp_path)
+    out = capsys.readouterr().out
+    assert {sentence for sentence in (IDLE, OTHER, NO_BEST) if sentence in out} == said
+    assert (tmp_path / "checkpoints" / "best.ckpt").exists() == (NO_BEST not in said)
+    assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
+
+
+def test_a_duration_may_be_given_in_parts(configure, tmp_path):
+    train(configure(*RUN, "callbacks=[checkpoint]", "diagnostics=[]", "+trainer.max_time={hours: 2}"), tmp_path)
+    assert (tmp_path / "finished.json").exists()
