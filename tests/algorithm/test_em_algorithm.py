@@ -284,3 +284,29 @@ def test_a_held_out_number_that_is_not_finite_is_refused_before_training(tmp_pat
 @pytest.mark.parametrize("beta", [0.1, Constant(0.1)])
 def test_the_temperature_is_the_number_that_was_given(beta):
     assert EM(GMM(2), beta=beta).beta(torch.tensor(0)).item() == 0.1
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's
+@pytest.mark.parametrize("covariance", STRUCTURES)
+@pytest.mark.parametrize("apart", [10.0, 1e4, 3e7])
+def test_clusters_too_far_apart_for_sums_about_one_origin_are_said(covariance, apart, caplog):
+    """`GMM.fit` is the oracle: where nothing is said the covariances are its own, to what is said of the limit."""
+    noise = torch.randn(400, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    points = noise + apart * (torch.arange(400) % 2).unsqueeze(1)
+    data = DataModule(lambda: Examples(points, identity), (2,), 100, seed=0, validation=20, shuffle=False)
+    start = points[:2]
+    model = GMM(2, covariance, init=start)
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(accelerator="cpu", max_steps=4, precision="64-true", num_sanity_val_steps=0, **options)
+    with caplog.at_level("WARNING", logger="jensen"):
+        trainer.fit(EM(model), data)
+    said = [record.message for record in caplog.records if "sums about one origin" in record.message]
+    expected = GMM(2, covariance, init=start).fit(data.sample(400))
+    found = [each.mixture.components.marginals().log_var for each in (model, expected)]
+    assert len(said) == (apart > 1e5)
+    torch.testing.assert_close(model.mean, expected.mean, rtol=1e-6, atol=1e-6)
+    if said:
+        assert "lie up to 1." in said[0] or "lie up to 2." in said[0]
+        assert "e+07 of their deviations" in said[0]
+    else:
+        torch.testing.assert_close(*found, rtol=1e-6, atol=1e-6)

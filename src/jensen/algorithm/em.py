@@ -17,6 +17,7 @@ from jensen.base.random import fold
 from jensen.base.schedule import Schedule, as_schedule
 from jensen.bound.bound import Bound, Inference
 from jensen.diagnostics.snapshot import Snapshot
+from jensen.em import local
 from jensen.em.ascent import Reseed, lost, reseed
 from jensen.em.missing import expect
 from jensen.em.steps import log_prior, m_step
@@ -51,7 +52,10 @@ class EM(LightningModule):
                     (Cappe & Moulines 2009, eq. 14-15)
 
     where N is the number of training examples, B of those in a batch. Sums are float64, so ranks and batch sizes change
-    nothing but rounding. It starts where `model.fit` on up to 65,536 of the examples ends: with `max_iter=0`, at its start.
+    nothing but rounding. Those are about one origin, unlike those of `model.fit`: of components whose means lie more than
+    200,000 of their deviations from it, or whose covariances are as narrow, covariances lose digits, and no variance is less
+    than 16 D eps times the square of that distance; training says so. It starts where `model.fit` on up to 65,536 of the
+    examples ends: with `max_iter=0`, at its start.
 
     Args:
         model: the mixture, with its start, prior, seed.
@@ -89,6 +93,7 @@ class EM(LightningModule):
         self._seen: Statistics | None = None  # of the batches since the last M-step
         self._batches = 0
         self._sums: list[Tensor] = []
+        self._told_of_rounding = False
 
     # ---- the start ------------------------------------------------------------------------------
 
@@ -178,6 +183,8 @@ class EM(LightningModule):
     def _maximise(self, seen: Statistics) -> None:
         """The M-step, in place; nothing but `seen`, the parameters and the step goes into it."""
         step, p = self.global_step, shift(self.model.mixture, -self.origin.double())
+        if step % _LOOK == 0:
+            self._tell_of_rounding(p)
         prior = self.model.prior_of(self.variance, self.origin, shared=True)
         objective = seen.log_likelihood + log_prior(p, prior)
         done = (  # rounding loses nats too, which is no end where no tolerance is set
@@ -202,6 +209,20 @@ class EM(LightningModule):
         if done:
             self.ended_by = "algorithm.tolerance"
             self.trainer.should_stop = True
+
+    def _tell_of_rounding(self, p: Mixture) -> None:
+        """Warn, once, of components so narrow or so far from the origin that sums about it lose their covariances."""
+        if self._told_of_rounding or not local.needed(p, coefficients(p)):
+            return
+        self._told_of_rounding = True
+        variance = p.components.marginals().log_var.exp()
+        farthest = (p.components.mean.square() / variance).amax().sqrt().item()
+        logger.warning(
+            "components lie up to %.2g of their deviations from the origin, or their covariances are nearly singular:"
+            " algorithm=em has sums about one origin, so those covariances lose digits, or end at the floor of rounding;"
+            " jensen.GMM.fit, which takes deviations from each mean, keeps them",
+            farthest,
+        )
 
     def _reseed(self, p: Mixture, seen: Statistics, step: int) -> tuple[Mixture, bool]:
         """Starts components without points, or on the covariance floor, anew; not more often than three times each."""
