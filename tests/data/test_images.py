@@ -1,5 +1,6 @@
 """Images from npz and HDF5 files: under any name, in any order of axes, streamed, and no larger than what is stored."""
 
+import gzip
 import os
 import sys
 import tracemalloc
@@ -171,6 +172,17 @@ def test_another_file_is_one_sentence(tmp_path, content):
     for name in ("data", "absent", ".", "pipe"):
         with pytest.raises(InputError, match=r"cannot be read \(.*: expected a whole npz or HDF5"):
             images(tmp_path / name)
+
+
+def test_an_npy_file_and_a_packed_one_are_told_what_to_do(tmp_path):
+    array = np.zeros((2, 8, 8, 3), np.uint8)
+    np.save(tmp_path / "x.npy", array)
+    with pytest.raises(InputError, match=r"x.npy is one array without a name: expected an npz .* save it with numpy.savez"):
+        images(tmp_path / "x.npy", 3, 8, 8)
+    np.savez(tmp_path / "x.npz", array)
+    (tmp_path / "x.npz").write_bytes(gzip.compress((tmp_path / "x.npz").read_bytes()))
+    with pytest.raises(InputError, match=r"x.npz is packed by gzip: expected the npz .* unpack it with gunzip"):
+        images(tmp_path / "x.npz", 3, 8, 8)
 
 
 def test_nothing_is_unpickled(tmp_path):

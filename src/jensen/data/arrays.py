@@ -21,6 +21,12 @@ _SMALL = 4096
 """Bytes that are always taken for stored: what little there is may be packed as it likes."""
 _NAMED = 10
 
+_OTHERS = {
+    b"\x93NUMPY": "one array without a name: expected an npz file of arrays; save it with numpy.savez(path, images=...)",
+    b"\x1f\x8b": "packed by gzip: expected the npz or HDF5 file itself; unpack it with gunzip",
+}
+"""Files that people have instead, by how they begin."""
+
 
 class Named(NamedTuple):
     """An array of a file: its shape, its type, and the bytes that it takes there, packed."""
@@ -89,7 +95,11 @@ def _is_hdf5(path: Path) -> bool:
     if path.exists() and not path.is_file() and not path.is_dir():  # to open a pipe is to wait for ever
         raise OSError("it is no file")
     with path.open("rb") as file:
-        return file.read(8) == b"\x89HDF\r\n\x1a\n"
+        mark = file.read(8)
+    for other, remedy in _OTHERS.items():
+        if mark.startswith(other):
+            raise InputError(f"{path} is {remedy}")
+    return mark == b"\x89HDF\r\n\x1a\n"
 
 
 # ---- npz ----------------------------------------------------------------------------------------
