@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from jensen.base.errors import InputError
+from jensen.callbacks.durable import within
 from jensen.callbacks.end import CALLBACK, EARLY, TIME
 from jensen.data.module import DataModule
 from jensen.identity import VALIDATION, difference, fingerprint, identity, written
@@ -137,6 +138,7 @@ def attempt(folder: Path, cfg: DictConfig) -> Iterator[Attempt]:
         RefusedError: another process trains there, or another configuration did.
     """
     this = Attempt(folder, cfg)
+    _refuse_links(folder)
     with lock(folder, f"another process trains in {folder}") if this.leads else nullcontext():
         if _holds_training(folder) and (found := _difference(folder, cfg)):
             raise RefusedError(
@@ -156,6 +158,14 @@ def attempt(folder: Path, cfg: DictConfig) -> Iterator[Attempt]:
             )
             this.fail(sentence)
             raise sentence from error
+
+
+def _refuse_links(folder: Path) -> None:
+    """Before anything is read or written: of what a run writes nothing may lie elsewhere, where others' files are."""
+    for place in (folder, folder / ".hydra", folder / "checkpoints"):
+        for path in place.iterdir() if place.is_dir() else ():
+            if path.is_symlink():
+                within(folder, path)
 
 
 @contextmanager

@@ -3,11 +3,13 @@
 import errno
 import functools
 import logging
+import os
 import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +184,21 @@ def _of_import(error: BaseException | None) -> str:
 def said(error: BaseException) -> str:
     """Of what an error says; its class where it says nothing."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+class RunLog(logging.FileHandler):
+    """`train.log` of a run. Where that is a link nothing is written, since the training is refused in a moment."""
+
+    def _open(self) -> TextIOWrapper:
+        try:
+            descriptor = os.open(
+                self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666
+            )
+        except OSError:
+            if not Path(self.baseFilename).is_symlink():
+                raise
+            descriptor = os.open(os.devnull, os.O_WRONLY)
+        return os.fdopen(descriptor, "a")
 
 
 def leads() -> bool:

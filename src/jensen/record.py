@@ -33,9 +33,9 @@ def put_json(path: Path, entry: dict[str, Any]) -> None:
 
 
 def get_json(path: Path) -> dict[str, Any]:
-    """Empty where there is no such file, or one that is cut short, or that no run wrote: nested deep, or of many megabytes."""
+    """Empty where there is no such file, or one that is cut short, or that no run wrote: a link, nested deep, or huge."""
     try:
-        if not path.is_file() or path.stat().st_size > _LARGEST:
+        if path.is_symlink() or not path.is_file() or path.stat().st_size > _LARGEST:
             return {}
         entry = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError):

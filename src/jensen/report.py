@@ -138,6 +138,7 @@ def _read_run(place: Path, name: str) -> Run:
 def _experiment(place: Path, run: Run) -> tuple[str, str]:
     """What must be one for the whole folder: the experiment it was started as, and what its numbers are of."""
     path = place / ".hydra" / "hydra.yaml"
+    within(place, path)
     started = _started_as(path) if path.exists() else None
     split, checkpoint = run.scores.get("split"), run.scores.get("checkpoint")
     data = ", ".join(f"{key} {shown(run.settings[key])}" for key in SAME if key in run.settings)

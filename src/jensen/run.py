@@ -14,8 +14,9 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from torch.nn import Module
 
+from jensen import expansion
 from jensen.base.errors import InputError, check_choice
-from jensen.callbacks.durable import read
+from jensen.callbacks.durable import read, within
 from jensen.callbacks.events import files, rewind
 from jensen.callbacks.last import previous
 from jensen.model.vae import VAE
@@ -65,9 +66,11 @@ def configuration(run: str | Path) -> DictConfig:
         InputError: `run` is not the folder of a run, or its configuration is torn.
     """
     path = Path(run).expanduser() / ".hydra" / "config.yaml"
+    within(Path(run).expanduser(), path)
     if not path.is_file():
         raise InputError(f"run={run} has no .hydra/config.yaml: expected the folder of a run of jensen.train")
     cfg = read_yaml(path)
+    expansion.check(OmegaConf.to_container(cfg), path)
     if "algorithm" not in cfg or "data" not in cfg:
         raise InputError(f"{path} configures no algorithm and data: expected what jensen.train wrote; take another folder")
     return cfg
@@ -81,6 +84,7 @@ def state(run: str | Path, checkpoint: str = "last") -> dict[str, Any]:
     """
     check_choice("checkpoint", checkpoint, CHECKPOINTS)
     path = Path(run).expanduser() / "checkpoints" / f"{checkpoint}.ckpt"
+    within(Path(run).expanduser(), path)
     if not path.is_file():
         how = "a run that was validated, with callbacks.best" if checkpoint == "best" else "a run that was trained a step"
         raise InputError(
@@ -92,7 +96,9 @@ def state(run: str | Path, checkpoint: str = "last") -> dict[str, Any]:
 def saved_step(run: str | Path) -> int | None:
     """The step of `last.ckpt`, without reading its tensors; None where there is none, or one that is torn."""
     try:
-        saved = torch.load(Path(run) / "checkpoints" / "last.ckpt", map_location="cpu", mmap=True, weights_only=True)
+        path = Path(run) / "checkpoints" / "last.ckpt"
+        within(Path(run), path)
+        saved = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
         return int(saved["global_step"])
     except Exception:  # a torn archive may fail anywhere in it
         return None

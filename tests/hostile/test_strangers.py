@@ -3,6 +3,7 @@
 import hashlib
 import io
 import itertools
+import logging
 import os
 import pickle
 import shutil
@@ -30,6 +31,7 @@ from jensen.data.cache import cached
 from jensen.data.codes import codes
 from jensen.data.dsprites import dsprites
 from jensen.evaluate import on_run, read_codes
+from jensen.program import RunLog
 from jensen.targets import build
 
 
@@ -433,3 +435,69 @@ def test_no_link_leads_a_writer_out_of_the_folder(capsys, run, tmp_path):
     (run / "events.out.tfevents.9.train").symlink_to(other / "file")
     events.rewind(events.files(run), {"events.out.tfevents.9.train": 0})
     assert contents(other) == before
+
+
+LINKED = (".hydra", "checkpoints", ".hydra/config.yaml", "checkpoints/last.ckpt")
+
+
+@pytest.mark.parametrize("name", LINKED)
+def test_no_link_leads_a_reader_out_of_the_folder(capsys, run, tmp_path, name):
+    (run / name).rename(tmp_path / "elsewhere")
+    (run / name).symlink_to(tmp_path / "elsewhere")
+    out = tmp_path / "codes.npz"
+    for main, words in ((evaluate.main, ("diagnostics=[rate]",)), (encode.main, (f"out={out}",))):
+        ended = run_here(capsys, main, f"run={run}", *words)
+        assert f"leads to {tmp_path / 'elsewhere'}" in sentence(ended.err)
+        assert f"out of {run}: expected a folder in it, or a file" in sentence(ended.err)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["finished.json", "scores.json", ".hydra/hydra.yaml", ".hydra"])
+def test_a_report_counts_no_run_that_says_what_it_is_by_links(run, tmp_path, name):
+    shutil.copytree(run, run.parent / "other")
+    if not (run / name).exists():
+        (run / name).write_text("hydra: {runtime: {choices: {}}}")
+    (run / name).rename(tmp_path / "elsewhere")
+    (run / name).symlink_to(tmp_path / "elsewhere")
+    assert "run" in report.read(run.parent).left_out
+
+
+@pytest.mark.parametrize(
+    "name", [".hydra", "checkpoints", "train.log", ".lock", "hparams.yaml", "checkpoints/last.previous.ckpt"]
+)
+def test_no_link_leads_training_out_of_the_folder(capsys, run, tmp_path, name):
+    other = victim(tmp_path / "other")
+    target = other / "file" if "." in name[1:] or name == ".lock" else other
+    if (run / name).is_dir():
+        shutil.copytree(run / name, other, dirs_exist_ok=True)
+        shutil.rmtree(run / name)
+    (run / name).unlink(missing_ok=True)
+    (run / name).symlink_to(target)
+    before = contents(other)
+    words = (*(word for word in QUICK if "max_steps" not in word), "trainer.max_steps=8", f"hydra.run.dir={run}")
+    ended = run_here(capsys, training.main, *words)
+    assert f"out of {run}: expected a folder in it, or a file" in sentence(ended.err)
+    assert contents(other) == before
+
+
+def test_a_log_that_is_a_link_is_not_followed(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "train.log").symlink_to(tmp_path / "file")
+    handler = RunLog(tmp_path / "train.log")
+    handler.emit(logging.makeLogRecord({"msg": "said"}))
+    handler.close()
+    assert (tmp_path / "file").read_text() == "mine"
+    handler = RunLog(tmp_path / "plain.log")
+    handler.emit(logging.makeLogRecord({"msg": "said"}))
+    handler.close()
+    assert (tmp_path / "plain.log").read_text() == "said\n"
+
+
+@pytest.mark.parametrize("main", [evaluate.main, encode.main, report.main])
+def test_interpolations_that_double_end_in_one_sentence(capsys, run, tmp_path, main):
+    changed(run, "algorithm.k0", "x" * 100)
+    for place in range(1, 60):
+        changed(run, f"algorithm.k{place}", f"${{algorithm.k{place - 1}}}${{algorithm.k{place - 1}}}")
+    words = [f"sweep={run.parent}"] if main is report.main else [f"run={run}"]
+    ended = run_here(capsys, main, *words, *([f"out={tmp_path / 'x.npz'}"] if main is encode.main else []))
+    assert "characters once its interpolations are resolved: expected at most" in sentence(ended.err)

@@ -97,8 +97,8 @@ def within(folder: Path, path: Path) -> None:
     """Raises: InputError: `path` is a link that leads out of `folder`."""
     if not path.resolve().is_relative_to(folder.resolve()):
         raise InputError(
-            f"{path} leads to {path.resolve()}, out of {folder}: expected a folder in it, since it would be written; remove"
-            " the link"
+            f"{path} leads to {path.resolve()}, out of {folder}: expected a folder in it, or a file, since none but its own are"
+            " read and written; remove the link"
         )
 
 

@@ -16,6 +16,7 @@ import torch
 from omegaconf import DictConfig
 
 from jensen.base.errors import InputError, check_count
+from jensen.callbacks.durable import within
 from jensen.launch.sweep import Job, Sweep
 from jensen.program import quoted, say
 from jensen.tether import TETHERED
@@ -137,6 +138,7 @@ def start(job: Job, slot: Slot, arguments: Sequence[str], at_once: int) -> "subp
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // at_once)))
     line = [sys.executable, "-m", "jensen.train", *arguments, *job.overrides, f"hydra.run.dir={quoted(job.folder)}"]
     job.folder.mkdir(parents=True, exist_ok=True)
+    within(job.folder, log(job))
     with log(job).open("ab") as output:
         return subprocess.Popen(
             line, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=environment, process_group=0
