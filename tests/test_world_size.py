@@ -36,7 +36,9 @@ WIDE_RUNS = {
     " tcvae": (
         *WIDE,
         "objective=beta_tcvae",
-        "diagnostics=[rate,decomposition,mig_hist20,mig_exact,infomec,factor_vae,sap_r2,modularity]",
+        "diagnostics=[rate,decomposition,evidence,mig_hist20,mig_exact,infomec,factor_vae,sap_r2,modularity,explicitness,"
+        "dci,dcimig,jemmig,mig_sup,irs]",
+        "diagnostics.evidence.samples=4",
     ),
     " mmd": (*WIDE, "objective=mmd", "diagnostics=[rate]"),
     " importance": (*WIDE, "objective=importance", "diagnostics=[rate]"),
@@ -45,7 +47,8 @@ HOLDS = {
     "beta_effective": (0.03, 1e-9),  # a quotient of small differences of large numbers
     "effective_samples": (1e-4, 1e-12),  # of weights exp(log w), whose log w is of order 100 and rounded
     "mmd": (1e-5, 1e-12),
-    "mig_hist20, mig_exact, infomec, factor_vae, sap_r2, modularity": (1e-2, 1e-10),  # they count: one count more is a step
+    "mig_, infomec, factor_vae, sap_r2, modularity, explicitness, dci, jemmig, irs": (1e-2, 1e-10),  # they count: in steps
+    "log_p_se, evidence/gap": (1e-5, 1e-12),  # spreads and differences of numbers of order 1,000
     "the rest": (1e-6, 1e-10),
 }
 """What holds on several ranks: the largest difference in float32 and in float64, by words in a tag."""

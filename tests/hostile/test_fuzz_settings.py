@@ -328,6 +328,7 @@ OTHERS = {  # programs, and for each setting the odd values in its domain, which
 MAINS = {"evaluate": evaluate.main, "encode": encode.main, "report": report.main}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", OTHERS)
 def test_odd_settings_of_the_other_programs_are_one_sentence(capsys, files, run, tmp_path, monkeypatch, program):
     monkeypatch.chdir(tmp_path)
