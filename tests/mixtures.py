@@ -3,10 +3,13 @@
 import pytest
 import torch
 
-from jensen.family.components import Diagonal, Full, Spherical, Tied
+from jensen.family.full import FullGaussian
+from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture
+from jensen.family.spherical import SphericalGaussian
+from jensen.family.tied import TiedGaussian
 
-STRUCTURES = [Diagonal, Spherical, Tied, Full]
+STRUCTURES = [Gaussian, SphericalGaussian, TiedGaussian, FullGaussian]
 every_structure = pytest.mark.parametrize("structure", STRUCTURES, ids=lambda s: s.__name__)
 
 
@@ -17,9 +20,9 @@ def normal(*shape, seed=0):
 def random(structure, lead=(), k=3, d=4, seed=0):
     """Components with unlike covariances."""
     mean = 2 * normal(*lead, k, d, seed=seed)
-    if structure in (Diagonal, Spherical):
-        return structure(mean, normal(*lead, *((k, d) if structure is Diagonal else (k,)), seed=seed + 1))
-    shape = (*lead, k, d, d) if structure is Full else (*lead, d, d)
+    if structure in (Gaussian, SphericalGaussian):
+        return structure(mean, normal(*lead, *((k, d) if structure is Gaussian else (k,)), seed=seed + 1))
+    shape = (*lead, k, d, d) if structure is FullGaussian else (*lead, d, d)
     a = normal(*shape, seed=seed + 1)
     return structure(mean, torch.linalg.cholesky(a @ a.mT + torch.eye(d, dtype=torch.float64)))
 
@@ -27,12 +30,12 @@ def random(structure, lead=(), k=3, d=4, seed=0):
 def covariance(c):
     """`(..., K, D, D)` by the definition of each structure."""
     dim = c.mean.shape[-1]
-    if isinstance(c, Diagonal):
+    if isinstance(c, Gaussian):
         return c.log_var.exp().diag_embed()
-    if isinstance(c, Spherical):
+    if isinstance(c, SphericalGaussian):
         return c.log_var.exp()[..., None, None] * torch.eye(dim, dtype=c.log_var.dtype)
     cov = c.scale_tril @ c.scale_tril.mT
-    return cov if isinstance(c, Full) else cov.unsqueeze(-3).expand(*c.mean.shape, dim)
+    return cov if isinstance(c, FullGaussian) else cov.unsqueeze(-3).expand(*c.mean.shape, dim)
 
 
 def weights(n=50, k=3, seed=5):

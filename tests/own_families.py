@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from jensen.base.random import normal
+from jensen.family.full import FullGaussian
 from jensen.family.gaussian import LOG_2PI, Gaussian, bounded
-from jensen.family.normal import Normal
 from jensen.model.mlp import MLPEncoder
 
 NOISE = 0.25
@@ -68,10 +68,10 @@ class AsNormal(MLPEncoder):
 
     tilt = 0.0
 
-    def forward(self, x: Tensor) -> Normal:
+    def forward(self, x: Tensor) -> FullGaussian:
         mean, log_var = bounded(super().forward(x))
         scales = torch.diag_embed((0.5 * log_var).exp())
-        return Normal(mean, scales + self.tilt * torch.tril(torch.ones_like(scales), -1))
+        return FullGaussian(mean, scales + self.tilt * torch.tril(torch.ones_like(scales), -1))
 
 
 class Correlated(AsNormal):

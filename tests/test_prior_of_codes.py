@@ -19,7 +19,6 @@ from jensen.diagnostics.score import score
 from jensen.diagnostics.snapshot import Snapshot
 from jensen.encode import write_codes
 from jensen.evaluate import read_codes
-from jensen.family.components import Diagonal
 from jensen.family.gaussian import STANDARD, Gaussian, kl
 from jensen.family.mixture import Mixture
 
@@ -29,7 +28,7 @@ FREE = {"mutual_information", "mutual_information_se", "total_correlation", "tot
 
 
 def mixture() -> Mixture:
-    parts = Diagonal(torch.tensor([[4.0, 0.0], [6.0, 1.0]]).double(), torch.zeros(2, 2).double())
+    parts = Gaussian(torch.tensor([[4.0, 0.0], [6.0, 1.0]]).double(), torch.zeros(2, 2).double())
     return Mixture(torch.tensor([0.5, 0.5]).double().log(), parts)
 
 

@@ -32,7 +32,8 @@ import torch
 
 from jensen.family import mixture
 from jensen.family.mixture import Mixture
-from jensen.model.gmm import GMM, STRUCTURES
+from jensen.family.structures import STRUCTURES
+from jensen.model.gmm import GMM
 
 
 class Workload(NamedTuple):
@@ -180,7 +181,7 @@ def judge(fitted: Any, w: Workload, x: np.ndarray) -> float:
 
 def products(w: Workload, dtype: torch.dtype, device: str) -> Callable[[], float]:
     """Seconds of an iteration's two matrix products alone, on chunks that stay in the cache."""
-    width = STRUCTURES[w.covariance].width(w.dim)
+    width = STRUCTURES[w.covariance].layout(w.dim).width
     chunk = min(w.points, max(256, 2**21 // ((width + w.components) * dtype.itemsize))) if device == "cpu" else 1 << 16
     features = torch.randn(width, chunk, dtype=dtype, device=device)
     coefficient, r = features.new_ones(w.components, width), features.new_empty(w.components, chunk)
@@ -245,7 +246,7 @@ def compare(name: str, dtype: str, options: argparse.Namespace) -> None:
                 fitted[contender] = f"fails: {str(error).splitlines()[0][:60]}"
                 del runs[contender]
     ours = statistics.median(times["jensen"])
-    work = 4 * w.points * w.components * STRUCTURES[w.covariance].width(w.dim)
+    work = 4 * w.points * w.components * STRUCTURES[w.covariance].layout(w.dim).width
     best = peak(getattr(torch, dtype), options.device)
     shape = f"{w.points:,} x {w.dim}, K={w.components}, {w.covariance}"
     print(f"\n{name} {dtype}: {shape}, {w.iterations} iterations; log-likelihood {reference:.8f}")

@@ -18,7 +18,8 @@ from jensen.base.schedule import Constant
 from jensen.data.blobs import blobs
 from jensen.data.examples import Examples, identity
 from jensen.data.module import DataModule
-from jensen.model.gmm import GMM, STRUCTURES
+from jensen.family.structures import STRUCTURES
+from jensen.model.gmm import GMM
 from jensen.train import train
 
 QUICK = ("experiment=gmm", "data.size=700", "data.validation=100", "data.batch_size=90", "trainer.accelerator=cpu")

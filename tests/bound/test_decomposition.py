@@ -14,7 +14,7 @@ from jensen.base.errors import InputError
 from jensen.bound import overlap
 from jensen.bound.decomposition import Draws, aggregate_log_density, decompose, draw
 from jensen.bound.overlap import excess
-from jensen.family.components import Diagonal, Full
+from jensen.family.full import FullGaussian
 from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture
 
@@ -286,7 +286,7 @@ def test_a_mixture_of_one_standard_normal_is_the_standard_normal():
     posterior = random_posterior(300, 3)
     plain = parts(posterior)
     for count in (1, 3):
-        components = Diagonal(torch.zeros(count, 3).double(), torch.zeros(count, 3).double())
+        components = Gaussian(torch.zeros(count, 3).double(), torch.zeros(count, 3).double())
         prior = Mixture(torch.full((count,), -math.log(count), dtype=torch.float64), components)
         found = parts(posterior, prior=prior)
         for name in ("rate", "mutual_information", "total_correlation", "dimension_wise_kl", "marginal_kl", "prior_dependence"):
@@ -298,7 +298,7 @@ def test_a_mixture_prior_has_a_fourth_term():
     posterior = Gaussian(torch.tensor([[-1.0, -0.5], [1.0, 0.7]]).double(), torch.tensor([[-1.0, -0.4], [-0.2, -1.5]]).double())
     means = torch.tensor([[-1.2, -1.0], [0.9, 1.0]]).double()
     scale = torch.tensor([[[0.8, 0.0], [0.3, 0.6]], [[0.5, 0.0], [-0.2, 0.9]]]).double()
-    prior = Mixture(torch.tensor([0.3, 0.7]).double().log(), Full(means, scale))
+    prior = Mixture(torch.tensor([0.3, 0.7]).double().log(), FullGaussian(means, scale))
     grid = np.linspace(-7, 7, 701)
     plane = np.stack(np.meshgrid(grid, grid, indexing="ij"), -1)
     std = np.exp(0.5 * posterior.log_var.numpy())

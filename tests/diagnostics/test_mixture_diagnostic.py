@@ -10,7 +10,6 @@ from jensen.bound.decomposition import decompose
 from jensen.diagnostics.decomposition import decomposition
 from jensen.diagnostics.mixture import mixture
 from jensen.family import gaussian
-from jensen.family.components import Diagonal
 from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture, log_prob
 from jensen.model.factorised_prior import FactorisedMixturePrior
@@ -87,7 +86,7 @@ def test_components_far_apart_are_told_without_doubt():
     snapshot = vector_snapshot(latents=1, count=40)
     mean = torch.tensor([-100.0, 100.0]).repeat(20)[:, None]
     z = mean + 0.1 * randn(40, 1)
-    prior = Mixture(torch.tensor([0.5, 0.5]).double().log(), Diagonal(mean[:2].double(), torch.zeros(2, 1).double()))
+    prior = Mixture(torch.tensor([0.5, 0.5]).double().log(), Gaussian(mean[:2].double(), torch.zeros(2, 1).double()))
     q = Gaussian(mean, torch.zeros(40, 1))
     found = mixture(snapshot._replace(posterior=q, z=z, log_prior=log_prob(z, prior), prior=prior))
     assert found["responsibility_entropy"].item() == pytest.approx(0, abs=1e-12)
@@ -124,7 +123,7 @@ def expanded(factors):
         for f, at in zip(factors, place.T, strict=True)
     ]
     weight, mean, log_var = (torch.stack([each[kind] for each in pick], 1) for kind in range(3))
-    return Mixture(weight.sum(1), Diagonal(mean, log_var))
+    return Mixture(weight.sum(1), Gaussian(mean, log_var))
 
 
 def overlapping():

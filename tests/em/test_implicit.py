@@ -7,8 +7,9 @@ import torch
 from mixtures import close, every_structure, mixed, normal
 
 from jensen.em import implicit as fixed_point
-from jensen.family.components import Prior
+from jensen.em.coordinates import coordinates, mixture_at
 from jensen.family.mixture import Mixture
+from jensen.family.moments import PseudoCounts
 
 
 def stack(structure, seeds=(0, 1), components=3, dim=2):
@@ -21,12 +22,12 @@ def stack(structure, seeds=(0, 1), components=3, dim=2):
 @every_structure
 def test_coordinates_name_a_mixture_and_are_zero_at_the_reference(structure):
     about, p = stack(structure), stack(structure, (2, 3))
-    theta = fixed_point.coordinates(p, about)
-    found = fixed_point.mixture_at(theta, about)
+    theta = coordinates(p, about)
+    found = mixture_at(theta, about)
     for a, b in zip((found.log_weight, *found.components), (p.log_weight, *p.components), strict=True):
         close(a, b)
-    close(fixed_point.coordinates(about, about), torch.zeros_like(theta))
-    close(fixed_point.coordinates(fixed_point.mixture_at(theta, about), about), theta)
+    close(coordinates(about, about), torch.zeros_like(theta))
+    close(coordinates(mixture_at(theta, about), about), theta)
 
 
 @every_structure
@@ -38,7 +39,7 @@ def test_coordinates_do_not_depend_on_the_units_of_the_points(structure):
         shape = p.components[1]
         shape = shape * scale if "scale_tril" in structure._fields else shape + 2 * math.log(scale)
         p = Mixture(p.log_weight, structure(p.components.mean * scale + offset, shape))
-        return fixed_point.coordinates(fixed_point.step(x * scale + offset, p), p)
+        return coordinates(fixed_point.step(x * scale + offset, p), p)
 
     close(residual(1000.0, 5.0), residual(1.0, 0.0), 1e-9)
 
@@ -109,7 +110,7 @@ def test_a_component_without_points_stays_where_it_is_kept(structure):
     far[:, 0] = 1e4
     p = p._replace(components=structure(far, p.components[1]))
     kept = p._replace(components=structure(far + 1, p.components[1]))
-    prior = Prior(covariance=1.0)
+    prior = PseudoCounts(covariance=1.0)
     close(fixed_point.step(x, p, prior=prior, kept=kept).components.mean[:, 0], kept.components.mean[:, 0])
     close(fixed_point.step(x, p, prior=prior).components.mean[:, 0], far[:, 0])
     ones = torch.ones(2, 40, dtype=torch.float64)

@@ -7,15 +7,20 @@ from scipy import special, stats
 
 from jensen.em import local, missing, stream
 from jensen.em import steps as em
-from jensen.em.ascent import lost
 from jensen.em.collapse import on_floor
 from jensen.em.local import Local
+from jensen.em.reseed import lost
 from jensen.em.stream import Statistics, Stream, coefficients
-from jensen.family.components import Diagonal, Full, Prior, Spherical, Tied
 from jensen.family.floor import Rounding
+from jensen.family.full import FullGaussian
+from jensen.family.full import full as whole
+from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture, shift
+from jensen.family.moments import PseudoCounts
+from jensen.family.spherical import SphericalGaussian
+from jensen.family.tied import TiedGaussian
 
-STRUCTURES = [Diagonal, Spherical, Tied, Full]
+STRUCTURES = [Gaussian, SphericalGaussian, TiedGaussian, FullGaussian]
 every_structure = pytest.mark.parametrize("structure", STRUCTURES, ids=lambda s: s.__name__)
 ZERO = torch.zeros(3, dtype=torch.float64)
 
@@ -27,9 +32,9 @@ def normal(*shape, seed=0):
 def mixtures(structure, seed=0, apart=2.0):
     """Two starts `(2, K)` of three components in three dimensions."""
     mean = apart * normal(2, 3, 3, seed=seed)
-    shapes = {Diagonal: (2, 3, 3), Spherical: (2, 3), Tied: (2, 3, 3), Full: (2, 3, 3, 3)}
+    shapes = {Gaussian: (2, 3, 3), SphericalGaussian: (2, 3), TiedGaussian: (2, 3, 3), FullGaussian: (2, 3, 3, 3)}
     shape = normal(*shapes[structure], seed=seed + 1)
-    if structure in (Tied, Full):
+    if structure in (TiedGaussian, FullGaussian):
         shape = torch.linalg.cholesky(shape @ shape.mT + torch.eye(3, dtype=torch.float64))
     return Mixture(normal(2, 3, seed=seed + 2).log_softmax(-1), structure(mean, shape))
 
@@ -79,7 +84,7 @@ def test_products_are_left_where_they_lose_the_component(structure):
     far = shift(p, torch.full((3,), 1e7, dtype=torch.float64))
     assert not local.needed(p, coefficients(p))
     assert local.needed(far, coefficients(far))
-    if structure in (Tied, Full):  # a ridge, at the origin
+    if structure in (TiedGaussian, FullGaussian):  # a ridge, at the origin
         shape = p.components[1].clone()
         shape[..., 2, :] = shape[..., 1, :]
         shape[..., 2, 2] = 1e-6
@@ -92,7 +97,7 @@ def test_densities_far_from_the_other_components_are_scipys(structure):
     p = mixtures(structure, apart=1e9)
     p = Mixture(p.log_weight[0], structure(*(part[0] for part in p.components)))
     x = p.components.mean[1] + normal(20, 3, seed=3)
-    full = p.components.full()
+    full = whole(p.components)
     cov = (full.scale_tril @ full.scale_tril.mT).numpy()
     each = [
         stats.multivariate_normal(np.zeros(3), cov[k]).logpdf((x - full.mean[k]).numpy()) + p.log_weight[k].item()
@@ -113,9 +118,9 @@ def test_the_floor_of_equal_points_is_their_rounding_and_is_seen(structure):
         rounding = Rounding.of(origin, torch.full((2,), 2.5e11, dtype=torch.float64))
         p = Mixture(torch.full((2,), 0.5).double().log(), structure.at(x[[0, -1]] - 5e5, torch.ones(2).double()))
         seen = local.expect(chunks(x), origin, p)
-        p = em.m_step(p, local.moments(p, seen), Prior(floor=rounding))
+        p = em.m_step(p, local.moments(p, seen), PseudoCounts(floor=rounding))
         variance = p.components.marginals().log_var.exp()
-        if structure is Tied:  # of both
+        if structure is TiedGaussian:  # of both
             assert not on_floor(p, rounding).any()
             continue
         assert on_floor(p, rounding).tolist() == [False, True]
@@ -126,7 +131,7 @@ def test_the_floor_of_equal_points_is_their_rounding_and_is_seen(structure):
 @every_structure
 def test_a_floor_of_numbers_is_seen_too(structure):
     p = mixtures(structure)
-    least = float(p.components.full().scale_tril[0].square().sum(-1).amax())
+    least = float(p.components.cholesky()[0].square().sum(-1).amax())
     assert on_floor(p, 10 * least)[0].all()
     assert not on_floor(p, 0.0).any()
 
@@ -140,15 +145,15 @@ def test_sums_that_are_all_about_one_origin_keep_a_million_deviations_apart(stru
     origin, variance = x.mean(0), x.var(0, correction=0)
     start = torch.stack([x[:1], x[-1:]], 1)[0] - origin
     p = Mixture(torch.full((2,), 0.5).double().log(), structure.at(start, variance))
-    prior = Prior(floor=Rounding.of(origin, variance, shared=True))
+    prior = PseudoCounts(floor=Rounding.of(origin, variance, shared=True))
     for _ in range(6):
         sums = Stream(chunks(x), 0, origin)(p) if way == "stream" else missing.expect(chunks(x), origin, p)
         p = em.m_step(p, stream.moments(p, sums), prior)
     expected = torch.stack([x[:200].var(0, correction=0), x[200:].var(0, correction=0)])
     found = p.components.marginals().log_var.exp()
-    if structure is Spherical:
+    if structure is SphericalGaussian:
         expected = expected.mean(-1, keepdim=True).expand(2, 2)
-    expected = expected.mean(0).expand(2, 2) if structure is Tied else expected
+    expected = expected.mean(0).expand(2, 2) if structure is TiedGaussian else expected
     close(found, expected, 5e-3)
     one = Mixture(p.log_weight[None], structure(*(part[None] for part in p.components)))
     assert lost(one, Statistics(*(part[None] for part in sums)), 0.5, prior) == []

@@ -9,6 +9,7 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 
 from jensen.base.errors import InputError
 from jensen.em.start import Sample, _of_cells, kmeans, kmeans_plus_plus, scattered
+from jensen.family.full import full as whole
 
 BLOBS, LABEL = make_blobs(1500, 5, centers=8, random_state=5)
 
@@ -70,7 +71,7 @@ def test_a_start_is_the_most_probable_of_five_whatever_others_there_are(structur
     every = _of_cells(structure, data, 8, 20, generator())
 
     def value(p, row):
-        full = structure(*(part[row] for part in p.components)).full()
+        full = whole(structure(*(part[row] for part in p.components)))
         parts = MultivariateNormal(full.mean, scale_tril=full.scale_tril)
         mixed = MixtureSameFamily(Categorical(logits=p.log_weight[row]), parts)
         return mixed.log_prob(data.x).sum().item()

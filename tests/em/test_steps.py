@@ -8,10 +8,16 @@ from mixtures import STRUCTURES, close, every_structure, mixed, normal, random, 
 
 from jensen.em import missing
 from jensen.em import steps as em
-from jensen.em.ascent import Reseed, ascend, extrapolate, reseed
+from jensen.em.fit import Options, fit_em
+from jensen.em.reseed import Lost, reseed
+from jensen.em.squarem import extrapolate
 from jensen.em.stream import Stream, coefficients, expected_log_joint, moments
-from jensen.family.components import Diagonal, Full, Prior, Tied
+from jensen.family.full import FullGaussian
+from jensen.family.full import full as whole
+from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture, log_prob
+from jensen.family.moments import PseudoCounts
+from jensen.family.tied import TiedGaussian
 
 
 def points(n=300, d=4, seed=3):
@@ -50,7 +56,7 @@ def test_bound_plus_gap_is_the_log_probability_at_any_responsibilities(structure
 
 @pytest.mark.parametrize("beta", [0.5, 1.0, 4.0])
 def test_annealed_responsibilities_minimise_distortion_plus_beta_rate(beta):
-    x, p = points(), mixed(Diagonal)
+    x, p = points(), mixed(Gaussian)
 
     def loss(logit):
         bound = em.bound(x, p, logit.softmax(-1))
@@ -76,7 +82,7 @@ def test_em_never_lowers_the_evidence(structure):
 @every_structure
 def test_m_step_is_the_maximum_in_the_weights_too(structure):
     x, p = points(), mixed(structure)
-    r, prior = em.e_step(x, p), Prior(weight=2.0)
+    r, prior = em.e_step(x, p), PseudoCounts(weight=2.0)
     new = em.m_step(p, p.components.moments(x, r), prior)
     logit = new.log_weight.clone().requires_grad_()
     value = (r * logit.log_softmax(-1)).sum() + em.log_prior(new._replace(log_weight=logit.log_softmax(-1)), prior)
@@ -88,9 +94,9 @@ def test_fit_is_differentiable_in_points_and_parameters(structure):
     x, p = points(12, 2), mixed(structure, 2, 2)
 
     def value(x, log_weight, mean, shape, weights):
-        if structure in (Tied, Full):
+        if structure in (TiedGaussian, FullGaussian):
             shape = shape.tril()
-        found = em.fit(x, Mixture(log_weight, structure(mean, shape)), 3, weights=weights, prior=Prior(1.0, 2.0))
+        found = em.fit(x, Mixture(log_weight, structure(mean, shape)), 3, weights=weights, prior=PseudoCounts(1.0, 2.0))
         return found.log_weight, *found.components
 
     leaves = (x, p.log_weight, *p.components, normal(12, seed=8).exp())
@@ -108,9 +114,9 @@ def test_a_batch_of_masked_sets_is_each_set_by_itself(structure):
         torch.stack([p.log_weight for p in each]),
         structure(*(torch.stack(part) for part in zip(*(p.components for p in each), strict=True))),
     )
-    found = em.fit(sets, stack, 5, weights=mask, prior=Prior(0.0, 1.0))
+    found = em.fit(sets, stack, 5, weights=mask, prior=PseudoCounts(0.0, 1.0))
     for index, p in enumerate(each):
-        alone = em.fit(sets[index][mask[index] > 0], p, 5, prior=Prior(0.0, 1.0))
+        alone = em.fit(sets[index][mask[index] > 0], p, 5, prior=PseudoCounts(0.0, 1.0))
         same(Mixture(found.log_weight[index], structure(*(part[index] for part in found.components))), alone, 1e-12)
 
 
@@ -176,7 +182,8 @@ def test_few_responsibilities_in_many_dimensions_are_summed_by_component(weighte
     weights = torch.rand(9000, generator=generator, dtype=torch.float64) if weighted else None
     factor = torch.eye(40, dtype=torch.float64) + 0.1 * torch.randn(6, 40, 40, generator=generator, dtype=torch.float64).tril()
     p = Mixture(
-        torch.full((2, 6), 1 / 6, dtype=torch.float64).log(), Full(means + torch.zeros(2, 1, 1), factor.expand(2, -1, -1, -1))
+        torch.full((2, 6), 1 / 6, dtype=torch.float64).log(),
+        FullGaussian(means + torch.zeros(2, 1, 1), factor.expand(2, -1, -1, -1)),
     )
     stream = Stream(chunked(x, weights), 9000, torch.zeros(40, dtype=torch.float64))
     first, second = stream(p), stream(p)
@@ -185,7 +192,7 @@ def test_few_responsibilities_in_many_dimensions_are_summed_by_component(weighte
     torch.testing.assert_close(second.sums, first.sums, rtol=1e-11, atol=1e-8)
     assert not torch.equal(second.sums, first.sums)
     assert (second.sums[:, 5] == 0).all()  # and the M-step leaves a component without points as it is
-    after, one = em.m_step(p, moments(p, second)), Mixture(p.log_weight[0, :5], Full(means[:5], factor[:5]))
+    after, one = em.m_step(p, moments(p, second)), Mixture(p.log_weight[0, :5], FullGaussian(means[:5], factor[:5]))
     assert torch.equal(after.components.mean[:, 5], p.components.mean[:, 5])
     r = em.e_step(x, one) if weights is None else em.e_step(x, one) * weights[:, None]
     plain = em.m_step(one, one.components.moments(x, r))
@@ -198,7 +205,7 @@ def test_responsibilities_are_never_subnormal_numbers(dtype):
     """A product with them takes a hundred times as long."""
     x = torch.cat([points(), points() + 40, points() + 30, points() + 1000]).to(dtype)
     mean = torch.tensor([0.0, 40.0, 30.0, 1000.0], dtype=torch.float64)[:, None].expand(4, 4)
-    p = Mixture(torch.full((4,), 0.25).double().log(), Diagonal.at(mean, torch.ones(4, dtype=torch.float64)))
+    p = Mixture(torch.full((4,), 0.25).double().log(), Gaussian.at(mean, torch.ones(4, dtype=torch.float64)))
     stream = Stream(lambda size: [(x, None)], len(x), torch.zeros(4, dtype=dtype))
     stream(p, dtype)
     r = stream._buffers["r", dtype]
@@ -212,22 +219,22 @@ def runs(structure, x, starts, **options):
         torch.stack([p.log_weight for p in starts]),
         structure(*(torch.stack(part) for part in zip(*(p.components for p in starts), strict=True))),
     )
-    settings = {
-        "points": len(x),
-        "sigma": x.std(0),
-        "generator": torch.Generator().manual_seed(0),
-        "tolerance": 1e-9,
-        "max_iter": 500,
-        "prior": Prior(floor=1e-10 * x.var(0)),
-    }
+    settings = Options(tolerance=1e-9, max_iter=500, prior=PseudoCounts(floor=1e-10 * x.var(0)))._replace(**options)
     stream = Stream(chunked(x), len(x), torch.zeros_like(origin))
-    beta = options.get("beta", 1.0)
-    return ascend(lambda p, c, exact: stream(p, beta=beta, coefficient=c), stack, float(len(x)), **settings | options)
+    return fit_em(
+        lambda p, c, exact: stream(p, beta=settings.beta, coefficient=c),
+        stack,
+        float(len(x)),
+        points=len(x),
+        sigma=x.std(0),
+        generator=torch.Generator().manual_seed(0),
+        options=settings,
+    )
 
 
 @every_structure
 @pytest.mark.parametrize("accelerate", [False, True])
-@pytest.mark.parametrize("prior", [None, Prior(weight=1.0, covariance=3.0)])
+@pytest.mark.parametrize("prior", [None, PseudoCounts(weight=1.0, covariance=3.0)])
 def test_every_iteration_is_accounted_for_and_climbs(structure, accelerate, prior):
     x = points()
     options = {} if prior is None else {"prior": prior._replace(floor=1e-10 * x.var(0))}
@@ -293,13 +300,13 @@ def test_extrapolation_of_length_one_is_the_third_iterate():
         second = em.fit(x, first, 1)
         third = em.fit(x, second, 1)
         one = torch.ones(1, dtype=torch.float64)
-        found, length = extrapolate(first, second, third, x.std(0), one)
+        found, length = extrapolate(first, second, third, one)
         assert length.item() == 1
         same(found, third)
 
 
 def test_the_annealed_bound_climbs_too():
-    found = runs(Full, points(), [mixed(Full)], beta=3.0)
+    found = runs(FullGaussian, points(), [mixed(FullGaussian)], beta=3.0)
     values = [step.log_likelihood for step in found.history]
     assert all(b >= a - 1e-12 for a, b in pairwise(values))
     assert min(step.gap for step in found.history) >= -1e-12
@@ -308,8 +315,8 @@ def test_the_annealed_bound_climbs_too():
 def test_a_fit_that_cannot_proceed_keeps_the_last_good_parameters():
     x = points(40)
     x[:, 3] = x[:, 0]  # singular, and no floor
-    start = mixed(Full)
-    found = runs(Full, x, [start], prior=Prior())
+    start = mixed(FullGaussian)
+    found = runs(FullGaussian, x, [start], prior=PseudoCounts())
     assert "not positive definite" in found.failure or "nan" in found.failure
     assert not found.converged
     assert all(part.isfinite().all() for part in (found.mixture.log_weight, *found.mixture.components))
@@ -322,7 +329,7 @@ def test_missing_values_are_marginalised(structure):
     holes = x.clone()
     holes[::3, 1] = holes[1::4, 3] = holes[7] = torch.nan
     density = missing.log_density(holes, p)
-    full = p.components.full()
+    full = whole(p.components)
     cov = full.scale_tril @ full.scale_tril.mT
     for row, point in enumerate(holes):
         seen = ~point.isnan()
@@ -343,15 +350,14 @@ def test_em_with_missing_values_climbs_to_a_stationary_point(structure):
     x[::3, 1] = x[1::4, 2] = torch.nan
     p = mixed(structure, 2, 3)
     stack = Mixture(p.log_weight[None], structure(*(part[None] for part in p.components)))
-    found = ascend(
+    found = fit_em(
         lambda p, c, exact: missing.expect(lambda size: [(x, None)], torch.zeros(3), p),
         stack,
         120.0,
         points=120,
         sigma=torch.ones(3, dtype=torch.float64),
         generator=torch.Generator(),
-        tolerance=1e-11,
-        max_iter=300,
+        options=Options(tolerance=1e-11, max_iter=300),
     )
     p, steps = found.mixture, found.history
     assert all(after.log_likelihood >= before.log_likelihood - 1e-12 for before, after in pairwise(steps))
@@ -369,7 +375,7 @@ def test_starts_that_have_met_are_climbed_once(structure, monkeypatch):
 
     def ordered(at):
         mean, shape = p.components
-        return Mixture(p.log_weight[at], structure(mean[at] + 1e-3 * at[0], shape if structure is Tied else shape[at]))
+        return Mixture(p.log_weight[at], structure(mean[at] + 1e-3 * at[0], shape if structure is TiedGaussian else shape[at]))
 
     rows, step = [], Stream.__call__
 
@@ -388,8 +394,8 @@ def test_starts_that_have_met_are_climbed_once(structure, monkeypatch):
 
 def test_a_component_that_is_seeded_anew_leaves_a_shared_covariance_as_it_is():
     """Also where there are as many components as dimensions."""
-    p = mixed(Tied, 4, 4)
-    stack = Mixture(p.log_weight[None], Tied(*(part[None] for part in p.components)))
-    found = reseed(stack, [Reseed(1, 0, 2, "empty")], torch.Generator().manual_seed(0))
+    p = mixed(TiedGaussian, 4, 4)
+    stack = Mixture(p.log_weight[None], TiedGaussian(*(part[None] for part in p.components)))
+    found = reseed(stack, [Lost(0, 2, "empty")], torch.Generator().manual_seed(0))
     assert torch.equal(found.components.scale_tril, stack.components.scale_tril)
     assert not torch.equal(found.components.mean[0, 2], stack.components.mean[0, 2])

@@ -10,11 +10,10 @@ from jensen.base.errors import InputError
 from jensen.base.tree import tree_map
 from jensen.bound.bound import Bound
 from jensen.family import gaussian
-from jensen.family.components import Diagonal
-from jensen.family.family import Posterior, Product, diagonal, kl, marginals
+from jensen.family.family import Posterior, Product, diagonal, entropy, kl, marginals
+from jensen.family.full import FullGaussian
 from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture
-from jensen.family.normal import Normal
 
 
 def randn(*shape, seed=0):
@@ -24,7 +23,7 @@ def randn(*shape, seed=0):
 def a_normal(*batch, dim=3, seed=0):
     factor = torch.tril(0.4 * randn(*batch, dim, dim, seed=seed), -1)
     scales = torch.diag_embed((0.3 * randn(*batch, dim, seed=seed + 1)).exp())
-    return Normal(randn(*batch, dim, seed=seed + 2), factor + scales)
+    return FullGaussian(randn(*batch, dim, seed=seed + 2), factor + scales)
 
 
 def a_gaussian(*batch, dim=3, seed=0):
@@ -33,7 +32,7 @@ def a_gaussian(*batch, dim=3, seed=0):
 
 def in_torch(p, dim=3):
     """The same distribution as torch has it."""
-    if isinstance(p, Normal):
+    if isinstance(p, FullGaussian):
         return distributions.MultivariateNormal(p.mean, scale_tril=p.scale_tril)
     mean, log_var = (part.double().expand(*part.shape[:-1], dim) for part in p)
     return distributions.MultivariateNormal(mean, torch.diag_embed(log_var.exp()))
@@ -55,8 +54,8 @@ def test_density_entropy_and_marginals_are_those_of_torch(make):
     q, x = make(5), randn(5, 3, seed=4)
     assert isinstance(q, Posterior)
     torch.testing.assert_close(q.log_prob(x), in_torch(q).log_prob(x))
-    torch.testing.assert_close(q.entropy(), in_torch(q).entropy())
-    torch.testing.assert_close(q.diagonal().log_var.exp(), in_torch(q).variance)
+    torch.testing.assert_close(entropy(q), in_torch(q).entropy())
+    torch.testing.assert_close(q.marginals().log_var.exp(), in_torch(q).variance)
     one = q.marginal(1)
     expected = distributions.Normal(in_torch(q).mean[:, 1], in_torch(q).variance[:, 1].sqrt())
     torch.testing.assert_close(one.log_prob(x[:, [1]]), expected.log_prob(x[:, 1]))
@@ -69,19 +68,19 @@ def test_draws_have_the_covariance():
 
 
 def test_a_divergence_without_closed_form_is_none():
-    p = Mixture(torch.zeros(1), Diagonal(torch.zeros(1, 3), torch.zeros(1, 3)))
+    p = Mixture(torch.zeros(1), Gaussian(torch.zeros(1, 3), torch.zeros(1, 3)))
     assert kl(a_gaussian(5), p) is None
     assert kl(object(), gaussian.STANDARD) is None
 
 
 def test_a_product_and_a_mixture_know_their_marginals():
-    parts = [Mixture(randn(4, seed=s).log_softmax(0), Diagonal(randn(4, 1, seed=s), randn(4, 1, seed=s + 9))) for s in range(2)]
+    parts = [Mixture(randn(4, seed=s).log_softmax(0), Gaussian(randn(4, 1, seed=s), randn(4, 1, seed=s + 9))) for s in range(2)]
     product, x = Product(tuple(parts)), randn(6, 2)
     expected = sum(part.log_prob(x[:, [d]]) for d, part in enumerate(parts))
     torch.testing.assert_close(product.log_prob(x), expected)
     assert product.marginal(1) is parts[1]
 
-    p = Mixture(randn(4).log_softmax(0), Diagonal(randn(4, 2, seed=1), randn(4, 2, seed=2)))
+    p = Mixture(randn(4).log_softmax(0), Gaussian(randn(4, 2, seed=1), randn(4, 2, seed=2)))
     choice = distributions.Categorical(logits=p.log_weight)
     each = distributions.Normal(p.components.mean[:, 1], (0.5 * p.components.log_var[:, 1]).exp())
     expected = distributions.MixtureSameFamily(choice, each).log_prob(x[:, 1])
@@ -104,7 +103,7 @@ def test_another_family_is_named(ask):
 
 
 def test_a_full_covariance_is_not_taken_for_a_diagonal_one():
-    with pytest.raises(InputError, match="gives a Normal"):
+    with pytest.raises(InputError, match="gives a FullGaussian"):
         diagonal(a_normal(5), "objective=dip")
     torch.testing.assert_close(marginals(a_normal(5), "codes").log_var.exp(), in_torch(a_normal(5)).variance)
 

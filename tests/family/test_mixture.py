@@ -9,7 +9,7 @@ from scipy import stats
 from torch import distributions
 
 from jensen.family import mixture
-from jensen.family.components import Diagonal, Full
+from jensen.family.full import FullGaussian
 from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture, aggregate, log_joint, log_marginals, log_prob, logsumexp, responsibilities
 
@@ -44,7 +44,7 @@ def test_log_prob_is_streamed_when_large(structure, monkeypatch):
 
 
 def test_weights_may_belong_to_points():
-    p, x = mixed(Diagonal), normal(50, 4, seed=3)
+    p, x = mixed(Gaussian), normal(50, 4, seed=3)
     own = normal(50, 3, seed=8).log_softmax(-1)
     found = log_prob(x, p._replace(log_weight=own))
     close(found, (own + p.components.log_density(x)).logsumexp(-1))
@@ -123,8 +123,8 @@ def test_samples_have_the_distribution(structure):
 def test_float32_points_far_from_zero_keep_their_density():
     """One centred float64 product: the error is that of the points themselves."""
     x = normal(1000, 3).float() + 1e4
-    p = Mixture(torch.zeros(1), Diagonal(torch.full((1, 3), 1e4), torch.zeros(1, 3)))
+    p = Mixture(torch.zeros(1), Gaussian(torch.full((1, 3), 1e4), torch.zeros(1, 3)))
     expected = distributions.Normal(1e4, 1.0).log_prob(x.double()).sum(-1)
     torch.testing.assert_close(log_prob(x, p), expected.float(), rtol=1e-6, atol=1e-6)
-    full = Mixture(torch.zeros(1), Full(torch.full((1, 3), 1e4), torch.eye(3)[None]))
+    full = Mixture(torch.zeros(1), FullGaussian(torch.full((1, 3), 1e4), torch.eye(3)[None]))
     torch.testing.assert_close(log_prob(x, full), expected.float(), rtol=1e-6, atol=1e-6)

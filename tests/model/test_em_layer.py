@@ -12,13 +12,16 @@ from jensen import EMLayer
 from jensen.base.errors import InputError
 from jensen.em import implicit as fixed_point
 from jensen.em import steps as em
+from jensen.em.coordinates import coordinates
 from jensen.family import mixture
-from jensen.family.components import Diagonal, Full, Prior
+from jensen.family.full import FullGaussian
+from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture
+from jensen.family.moments import PseudoCounts
+from jensen.family.structures import STRUCTURES
 from jensen.model.em_layer import PRIOR, ImplicitGradientWarning
-from jensen.model.gmm import STRUCTURES
 
-FLAT = Prior()
+FLAT = PseudoCounts()
 every_covariance = pytest.mark.parametrize("covariance", list(STRUCTURES))
 every_gradient = pytest.mark.parametrize("gradient", ["unroll", "implicit", "one_step", "none"])
 
@@ -81,7 +84,7 @@ def test_the_result_is_em_from_the_start(covariance, gradient):
         close(found.responsibilities[i], em.e_step(x[i], alone))
         close(found.log_likelihood[i], mixture.log_prob(x[i], alone).mean())
         next_ = em.fit(x[i], alone, 1, prior=PRIOR)
-        close(found.residual[i], fixed_point.coordinates(next_, alone).norm())
+        close(found.residual[i], coordinates(next_, alone).norm())
     assert found.residual.min() > 1e-8
 
 
@@ -329,12 +332,12 @@ def test_no_gradient_passes_through_em_with_none():
     found = EMLayer(3, 2, "full", gradient="none", starts="given")(x, start=start_at(mean))
     assert not any(part.requires_grad for part in parts(found))
     by_point = torch.autograd.grad(found.log_likelihood.sum(), x)[0][0]
-    alone = Mixture(found.mixture.log_weight[0], Full(*(v[0] for v in found.mixture.components)))
+    alone = Mixture(found.mixture.log_weight[0], FullGaussian(*(v[0] for v in found.mixture.components)))
     leaf = x.detach()[0].requires_grad_()
     close(by_point, torch.autograd.grad(mixture.log_prob(leaf, alone).mean(), leaf)[0])
 
 
-@pytest.mark.parametrize("prior", [PRIOR, Prior()], ids=["posterior", "likelihood"])
+@pytest.mark.parametrize("prior", [PRIOR, PseudoCounts()], ids=["posterior", "likelihood"])
 @every_covariance
 def test_a_component_without_points_has_finite_gradients(covariance, prior):
     x, mean = points(1, 40)
@@ -370,7 +373,7 @@ def test_a_linear_system_that_is_not_solved_warns(monkeypatch):
 
 @every_covariance
 @every_gradient
-@pytest.mark.parametrize("prior", [PRIOR, Prior()], ids=["posterior", "likelihood"])
+@pytest.mark.parametrize("prior", [PRIOR, PseudoCounts()], ids=["posterior", "likelihood"])
 def test_a_set_without_points_keeps_its_start(covariance, gradient, prior):
     x, _ = points(3, 30)
     x[1] = torch.nan
@@ -446,11 +449,11 @@ def test_points_that_are_all_the_same_are_finite(covariance, gradient):
 
 @every_covariance
 def test_the_state_is_plain_tensors_and_starts_differ(covariance, tmp_path):
-    layer = EMLayer(3, 2, covariance, seed=1, prior=Prior(1.0, 2.0, torch.tensor([1.0, 4.0])))
+    layer = EMLayer(3, 2, covariance, seed=1, prior=PseudoCounts(1.0, 2.0, torch.tensor([1.0, 4.0])))
     torch.save(layer.state_dict(), tmp_path / "state.pt")
     other = EMLayer(3, 2, covariance, seed=2)
     assert not other.start.components.mean.equal(layer.start.components.mean)
-    other = EMLayer(3, 2, covariance, seed=2, prior=Prior(1.0, 2.0, torch.ones(2)))
+    other = EMLayer(3, 2, covariance, seed=2, prior=PseudoCounts(1.0, 2.0, torch.ones(2)))
     other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     x, _ = points(2)
     same(other(x), layer(x))
@@ -466,9 +469,9 @@ BAD = {
     "steps": lambda: EMLayer(2, 2, steps=0),
     "tolerance": lambda: EMLayer(2, 2, tolerance=-1.0),
     "starts": lambda: EMLayer(2, 2, starts="random"),
-    "prior.covariance": lambda: EMLayer(2, 2, prior=Prior(covariance=-1.0)),
-    "prior.variance": lambda: EMLayer(2, 2, prior=Prior(variance=torch.ones(3))),
-    "prior.floor": lambda: EMLayer(2, 2, prior=Prior(floor=1e-3)),
+    "prior.covariance": lambda: EMLayer(2, 2, prior=PseudoCounts(covariance=-1.0)),
+    "prior.variance": lambda: EMLayer(2, 2, prior=PseudoCounts(variance=torch.ones(3))),
+    "prior.floor": lambda: EMLayer(2, 2, prior=PseudoCounts(floor=1e-3)),
     "x has shape": lambda: EMLayer(2, 2)(torch.zeros(4, 2)),
     r"expected \(sets, points, 2\)": lambda: EMLayer(2, 2)(torch.zeros(1, 4, 3)),
     "x has dtype": lambda: EMLayer(2, 2)(torch.zeros(1, 4, 2, dtype=torch.long)),
@@ -478,20 +481,20 @@ BAD = {
     "negative": lambda: EMLayer(2, 2)(torch.zeros(1, 4, 2), weights=-torch.ones(1, 4)),
     "weights holds": lambda: EMLayer(2, 2)(torch.zeros(1, 4, 2), weights=torch.full((1, 4), torch.nan)),
     "NaN or infinite": lambda: EMLayer(2, 2)(torch.full((1, 4, 2), torch.inf)),
-    "fewer points than the 5 components": lambda: EMLayer(5, 2, prior=Prior())(torch.zeros(1, 4, 2)),
-    "singular": lambda: EMLayer(2, 2, "full", prior=Prior())(torch.zeros(1, 4, 2)),
+    "fewer points than the 5 components": lambda: EMLayer(5, 2, prior=PseudoCounts())(torch.zeros(1, 4, 2)),
+    "singular": lambda: EMLayer(2, 2, "full", prior=PseudoCounts())(torch.zeros(1, 4, 2)),
     "start is missing": lambda: EMLayer(2, 2, starts="given")(torch.zeros(1, 4, 2)),
     "no start of its own": lambda: EMLayer(2, 2, starts="given").start,
     "start is given": lambda: EMLayer(2, 2)(torch.zeros(1, 4, 2), start=start_at(normal(2, 2), "diag")),
-    "Full components": lambda: EMLayer(2, 2, starts="given")(torch.zeros(1, 4, 2), start=start_at(normal(2, 2))),
+    "FullGaussian components": lambda: EMLayer(2, 2, starts="given")(torch.zeros(1, 4, 2), start=start_at(normal(2, 2))),
     "start.log_weight has shape": lambda: EMLayer(2, 2, starts="given")(
         torch.zeros(1, 4, 2), start=start_at(normal(3, 2), "diag")
     ),
     "start.log_var has shape": lambda: EMLayer(2, 2, starts="given")(
-        torch.zeros(1, 4, 2), start=Mixture(torch.zeros(2), Diagonal(torch.zeros(2, 2), torch.zeros(2)))
+        torch.zeros(1, 4, 2), start=Mixture(torch.zeros(2), Gaussian(torch.zeros(2, 2), torch.zeros(2)))
     ),
     "start holds": lambda: EMLayer(2, 2, "full", starts="given")(
-        torch.zeros(1, 4, 2), start=Mixture(torch.zeros(2), Full(torch.zeros(2, 2), torch.zeros(2, 2, 2)))
+        torch.zeros(1, 4, 2), start=Mixture(torch.zeros(2), FullGaussian(torch.zeros(2, 2), torch.zeros(2, 2, 2)))
     ),
 }
 

@@ -19,7 +19,7 @@ import jensen
 from jensen.base.errors import InputError
 from jensen.em.stream import Stream
 from jensen.family import mixture
-from jensen.family.components import Prior
+from jensen.family.moments import PseudoCounts
 from jensen.model.gmm import GMM
 
 COVARIANCES = ["full", "tied", "diag", "spherical"]
@@ -50,7 +50,7 @@ def close(found, expected, tolerance=1e-9):
 
 
 def covariances(gmm):
-    scale_tril = gmm.mixture.components.full().scale_tril
+    scale_tril = gmm.mixture.components.cholesky()
     return scale_tril @ scale_tril.mT
 
 
@@ -227,10 +227,10 @@ def test_acceleration_stays_in_the_basin_of_plain_em(covariance, seed):
 @every_covariance
 def test_a_prior_pulls_and_its_objective_climbs(covariance):
     x = blobs(60)
-    gmm = GMM(3, covariance, prior=Prior(weight=5.0, covariance=20.0, variance=1.0, floor=1e-10)).fit(x)
+    gmm = GMM(3, covariance, prior=PseudoCounts(weight=5.0, covariance=20.0, variance=1.0, floor=1e-10)).fit(x)
     for before, after in pairwise(gmm.history):
         assert after.log_likelihood + after.log_prior >= before.log_likelihood + before.log_prior - 1e-12
-    heavy = GMM(3, covariance, prior=Prior(weight=1e9, covariance=1e9)).fit(x)
+    heavy = GMM(3, covariance, prior=PseudoCounts(weight=1e9, covariance=1e9)).fit(x)
     close(heavy.log_weight.exp(), torch.full((3,), 1 / 3).double(), 1e-6)
     variance = x.var(0).mean() if covariance == "spherical" else x.var(0)
     close(covariances(heavy).diagonal(dim1=-2, dim2=-1), np.broadcast_to(variance, (3, 3)).copy(), 1e-5)
@@ -397,7 +397,7 @@ def test_a_start_that_cannot_proceed_does_not_end_the_others():
     """Without a floor a component that holds copies of one point alone has an infinite likelihood."""
     here, there = (blobs(60, 2, 1, seed=seed) for seed in (0, 1))
     x = np.concatenate([here - here.mean(0), there - 40, np.full((40, 2), 8.0)])
-    settings = {"init": "random", "prior": Prior(), "max_iter": 60, "accelerate": False}
+    settings = {"init": "random", "prior": PseudoCounts(), "max_iter": 60, "accelerate": False}
     alone = [GMM(2, seed=seed, **settings).fit(x) for seed in range(12)]
     assert 0 < sum(gmm.failure is not None for gmm in alone) < 12
     together = GMM(2, restarts=12, **settings).fit(x)
@@ -441,7 +441,7 @@ def test_a_fit_that_cannot_proceed_keeps_its_last_good_parameters(caplog):
     x = blobs(50, 2)
     x[:, 1] = x[:, 0] * 3
     with caplog.at_level(logging.WARNING, logger="jensen"):
-        gmm = GMM(2, prior=Prior(), init=x[:2]).fit(x)
+        gmm = GMM(2, prior=PseudoCounts(), init=x[:2]).fit(x)
     assert gmm.failure
     assert not gmm.converged
     assert "keeps its last good parameters" in caplog.text
@@ -489,7 +489,7 @@ FLAT = np.where(np.arange(3) == 1, 7.0, X)
         (X, {"init": X[:3]}, None, r"init has means of shape \(3, 3\) .*: expected \(2, 3\)"),
         (X, {"init": X[:2, :2]}, None, r"init has means of shape \(2, 2\)"),
         (X, {"init": X[[0, 0]]}, None, "the same mean twice"),
-        (X, {"init": GMM(2, "diag").fit(X)}, None, "Diagonal covariances: expected .* and Full"),
+        (X, {"init": GMM(2, "diag").fit(X)}, None, "Gaussian covariances: expected .* and FullGaussian"),
     ],
 )
 def test_points_that_no_mixture_can_be_fitted_to_are_refused(x, options, weights, message):
@@ -514,7 +514,7 @@ def test_points_that_no_mixture_can_be_fitted_to_are_refused(x, options, weights
         ({"beta": 0}, "beta is 0"),
         ({"beta": ()}, "beta is None"),
         ({"order": "size"}, "order is 'size'"),
-        ({"prior": Prior(weight=-1.0)}, "prior.weight is -1"),
+        ({"prior": PseudoCounts(weight=-1.0)}, "prior.weight is -1"),
         ({"missing": "false"}, "missing is 'false': expected true or false"),
         ({"missing": math.nan}, "missing is nan: expected true or false"),
         ({"accelerate": 1}, "accelerate is 1: expected true or false"),

@@ -9,9 +9,10 @@ from scipy import special, stats
 from sklearn.mixture import GaussianMixture
 from torch.utils.data import DataLoader, TensorDataset
 
-from jensen.family.components import Full, Prior
+from jensen.family.full import FullGaussian
 from jensen.family.mixture import Mixture
-from jensen.model.alike import alike
+from jensen.family.moments import PseudoCounts
+from jensen.model.fate import alike
 from jensen.model.gmm import GMM
 
 COVARIANCES = ["full", "tied", "diag", "spherical"]
@@ -21,7 +22,7 @@ LABEL = np.arange(800) % 2
 
 
 def covariances(gmm):
-    scale_tril = gmm.mixture.components.full().scale_tril
+    scale_tril = gmm.mixture.components.cholesky()
     return (scale_tril @ scale_tril.mT).numpy()
 
 
@@ -64,7 +65,7 @@ def test_the_ways_in_give_the_same_width():
         "weights": GMM(2, init=x[:2]).fit(x, np.full(800, 3.0)),
         "batches": GMM(2, init=x[:2]).fit(batches),
         "missing": GMM(2, init=x[:2], missing=True).fit(holed),
-        "pseudo-counts": GMM(2, init=x[:2], prior=Prior(weight=1.0)).fit(x),
+        "pseudo-counts": GMM(2, init=x[:2], prior=PseudoCounts(weight=1.0)).fit(x),
         "accelerated or not": GMM(2, init=x[:2], accelerate=False).fit(x),
         "restarts": GMM(2, restarts=3).fit(x[:, :1]),
     }
@@ -247,7 +248,7 @@ def test_alike_is_told_in_each_components_own_units():
     for scale in (1e-6, 1.0, 1e6):
         spread = scale * torch.tensor([[1.0, 0], [0.999, 0.0447]], dtype=torch.float64)
         mean = scale * torch.tensor([[0.0, 0], [0.01, 0.01], [0.01, -0.01]], dtype=torch.float64)
-        p = Mixture(torch.full((3,), -np.log(3.0), dtype=torch.float64), Full(mean, spread.expand(3, 2, 2)))
+        p = Mixture(torch.full((3,), -np.log(3.0), dtype=torch.float64), FullGaussian(mean, spread.expand(3, 2, 2)))
         assert alike(p) == [(0, 1)]  # 0.02 across a ridge of width 0.04 is far
         crossed = torch.stack([spread, spread * torch.tensor([[1.0, 1], [-1, 1]]), 1.01 * spread])
-        assert alike(Mixture(p.log_weight, Full(torch.zeros_like(mean), crossed))) == [(0, 2)]
+        assert alike(Mixture(p.log_weight, FullGaussian(torch.zeros_like(mean), crossed))) == [(0, 2)]

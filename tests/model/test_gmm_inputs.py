@@ -11,7 +11,7 @@ from scipy import sparse
 from torch.utils.data import DataLoader, TensorDataset
 
 from jensen.base.errors import InputError
-from jensen.family.components import Prior
+from jensen.family.moments import PseudoCounts
 from jensen.model.arrays import as_tensor
 from jensen.model.em_layer import EMLayer
 from jensen.model.gmm import GMM
@@ -303,10 +303,10 @@ def test_only_ratios_of_weights_matter(covariance):
 
 def test_pseudo_counts_are_in_the_unit_of_the_weights():
     """As many copies, as large a prior: the same posterior."""
-    prior = Prior(weight=3.0, covariance=2.0)
+    prior = PseudoCounts(weight=3.0, covariance=2.0)
     plain = GMM(2, prior=prior).fit(X)
     scale = 2.0**400
-    found = GMM(2, prior=Prior(weight=3 * scale, covariance=2 * scale)).fit(X, np.full(120, scale))
+    found = GMM(2, prior=PseudoCounts(weight=3 * scale, covariance=2 * scale)).fit(X, np.full(120, scale))
     torch.testing.assert_close(found.mean, plain.mean)
     torch.testing.assert_close(found.log_weight, plain.log_weight)
 
@@ -351,15 +351,15 @@ def test_numbers_of_every_sort_among_objects():
 def test_numbers_of_a_prior_keep_their_precision():
     """As float32 0.1 would be 0.10000000149."""
     variance = torch.tensor([2.0, 3.0], dtype=torch.float64)
-    prior = GMM(1, prior=Prior(covariance=1.0, variance=0.1, floor=0.1)).prior_of(variance, torch.zeros(2))
+    prior = GMM(1, prior=PseudoCounts(covariance=1.0, variance=0.1, floor=0.1)).recipe.pseudo_counts(variance, torch.zeros(2))
     assert prior.variance.tolist() == [0.1 * 2, 0.1 * 3]
     assert prior.floor.tolist() == [0.1 * 2, 0.1 * 3]
     for covariance in ("full", "tied", "diag", "spherical"):  # where there are no points the prior's variance is all there is
-        gmm = GMM(1, covariance, prior=Prior(covariance=1e14, variance=0.1)).fit(X / X.std(0))
-        cov = gmm.mixture.components.full().scale_tril.square().sum(-1)[0]
+        gmm = GMM(1, covariance, prior=PseudoCounts(covariance=1e14, variance=0.1)).fit(X / X.std(0))
+        cov = gmm.mixture.components.cholesky().square().sum(-1)[0]
         np.testing.assert_allclose(cov, 0.1, rtol=1e-9)
     with pytest.raises(InputError, match=r"prior\.variance is nan: expected finite"):
-        GMM(1, prior=Prior(variance=float("nan")))
+        GMM(1, prior=PseudoCounts(variance=float("nan")))
 
 
 COVARIANCES = ["full", "tied", "diag", "spherical"]

@@ -12,7 +12,6 @@ from torch import distributions
 from jensen.base.errors import InputError
 from jensen.base.random import normal
 from jensen.bound.decomposition import decompose
-from jensen.family.components import Diagonal
 from jensen.family.gaussian import Gaussian, sample
 from jensen.family.mixture import Mixture
 from jensen.model.factorised_prior import FactorisedMixturePrior
@@ -35,7 +34,7 @@ def posteriors(count=COUNT, dim=DIM, seed=0, dtype=torch.float64):
 
 def random_mixture(components=COMPONENTS, dim=DIM, seed=1):
     mean, log_var, weight = torch.randn(3, components, dim, generator=generator(seed), dtype=torch.float64)
-    return Mixture(weight[:, 0].log_softmax(0), Diagonal(2 * mean, 0.5 * log_var))
+    return Mixture(weight[:, 0].log_softmax(0), Gaussian(2 * mean, 0.5 * log_var))
 
 
 def holding(p, prior=None):
@@ -71,7 +70,7 @@ def test_the_rate_against_one_component_however_often_it_is_repeated_is_the_dive
     one, q = random_mixture(components=1), posteriors()
     p = Mixture(
         torch.tensor([0.1, 0.2, 0.3, 0.4][:copies], dtype=torch.float64).log().log_softmax(0),
-        Diagonal(*(part.expand(copies, DIM) for part in one.components)),
+        Gaussian(*(part.expand(copies, DIM) for part in one.components)),
     )
     expected = distributions.kl_divergence(torch_normal(q), torch_normal(Gaussian(*one.components)))
     torch.testing.assert_close(holding(p).rate(q, q.mean), expected.sum(1), rtol=1e-12, atol=1e-12)
@@ -101,7 +100,7 @@ def test_the_rate_of_each_latent_is_a_bound_of_the_divergence_from_the_marginal(
 
 def test_the_rate_is_tight_where_components_do_not_overlap():
     p = random_mixture(seed=4)
-    far = p._replace(components=Diagonal(1000 * p.components.mean, p.components.log_var))
+    far = p._replace(components=Gaussian(1000 * p.components.mean, p.components.log_var))
     q = Gaussian(far.components.mean, far.components.log_var - 1)
     expected = distributions.kl_divergence(torch_normal(q), torch_normal(Gaussian(*far.components))).sum(1) - p.log_weight
     torch.testing.assert_close(divergence(q, far), expected)
@@ -206,7 +205,7 @@ def test_em_ends_where_the_gradient_of_the_rate_is_zero():
     for _ in range(1500):
         p = em_step(p, q)
     logit, mean, log_var = (part.clone().requires_grad_() for part in (p.log_weight, *p.components))
-    divergence(q, Mixture(logit.log_softmax(0), Diagonal(mean, log_var))).mean().backward()
+    divergence(q, Mixture(logit.log_softmax(0), Gaussian(mean, log_var))).mean().backward()
     assert max(part.grad.abs().max() for part in (logit, mean, log_var)) < 1e-6
 
 
@@ -219,7 +218,7 @@ def test_a_full_step_with_one_component_gives_the_moments_of_the_aggregate():
 
 def test_codes_far_from_the_origin_move_the_means_and_nothing_else():
     q, p = posteriors(), random_mixture()
-    moved = p._replace(components=Diagonal(p.components.mean + 1e6, p.components.log_var))
+    moved = p._replace(components=Gaussian(p.components.mean + 1e6, p.components.log_var))
     for _ in range(5):
         p, moved = em_step(p, q), em_step(moved, Gaussian(q.mean + 1e6, q.log_var))
     torch.testing.assert_close(moved.components.mean - 1e6, p.components.mean, rtol=1e-8, atol=1e-8)
@@ -276,7 +275,7 @@ def test_one_component_starts_as_the_whole_minibatch():
 def test_a_dead_component_begins_again_at_an_example(fit):
     p = random_mixture()
     weight = torch.tensor([0.4, 0.3, 0.2, 0.1 - 1e-6, 1e-6], dtype=torch.float64)
-    p = Mixture(weight.log(), Diagonal(p.components.mean.index_fill(0, torch.tensor(4), 500.0), p.components.log_var))
+    p = Mixture(weight.log(), Gaussian(p.components.mean.index_fill(0, torch.tensor(4), 500.0), p.components.log_var))
     prior, q = holding(p, MixturePrior(COMPONENTS, DIM, fit=fit, dead=0.05)), posteriors()
     prior.update(q, torch.tensor(300))
     log_weight, mean = prior.mixture().log_weight.detach(), prior.mixture().components.mean.detach()

@@ -19,8 +19,8 @@ from jensen.diagnostics.probabilistic_pca import probabilistic_pca
 from jensen.diagnostics.snapshot import by_rate, check_family
 from jensen.diagnostics.water_filling import water_filling
 from jensen.family import gaussian
+from jensen.family.full import FullGaussian
 from jensen.family.gaussian import Gaussian
-from jensen.family.normal import Normal
 from jensen.model.mlp import MLPEncoder
 from jensen.program import conf_folder
 from jensen.train import train
@@ -168,7 +168,7 @@ def test_every_objective_is_the_same_for_a_diagonal_covariance_matrix_or_refuses
         own = algorithm.objective
         own.dataset_size = 300
         if losses and objective in DIAGONAL_ALONE:
-            with pytest.raises(InputError, match=r"needs a diagonal Gaussian and model\.encoder gives a Normal"):
+            with pytest.raises(InputError, match=r"needs a diagonal Gaussian and model\.encoder gives a FullGaussian"):
                 loss_of(algorithm)
             return
         losses.append(loss_of(algorithm))
@@ -229,7 +229,9 @@ def test_learned_priors_bound_the_divergence_of_posteriors_with_a_covariance(con
 
 @pytest.mark.parametrize("diagnostic", ["decomposition", "decomposition_full", "estimator_audit"])
 def test_a_diagnostic_of_diagonal_posteriors_is_refused_before_the_first_step(configure, tmp_path, diagnostic):
-    with pytest.raises(InputError, match=r"diagnostics holds \w+, and model\.encoder gives a Normal: expected a Gaussian"):
+    with pytest.raises(
+        InputError, match=r"diagnostics holds \w+, and model\.encoder gives a FullGaussian: expected a Gaussian"
+    ):
         train(configure(*QUICK, OWN, f"diagnostics=[{diagnostic}]"), tmp_path)
     assert not (tmp_path / "checkpoints").exists()
 
@@ -238,7 +240,7 @@ def test_a_diagnostic_of_diagonal_posteriors_is_refused_before_the_first_step(co
 def test_the_oracles_of_linear_models_are_of_diagonal_posteriors(diagnostic):
     check_family("oracle", diagnostic, Gaussian)
     with pytest.raises(InputError, match="diagnostics holds oracle"):
-        check_family("oracle", diagnostic, Normal)
+        check_family("oracle", diagnostic, FullGaussian)
 
 
 def test_a_run_of_posteriors_with_a_covariance_shows_all_the_rest(configure, tmp_path):

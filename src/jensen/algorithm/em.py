@@ -15,16 +15,18 @@ from jensen.base.batch import Batch
 from jensen.base.errors import InputError, check_count, check_number
 from jensen.base.random import fold
 from jensen.base.schedule import Schedule, as_schedule
+from jensen.base.tree import tree_map
 from jensen.bound.bound import Bound, Inference
 from jensen.diagnostics.snapshot import Snapshot
 from jensen.em import local
-from jensen.em.ascent import Reseed, lost, reseed
 from jensen.em.missing import expect
+from jensen.em.reseed import Reseed, lost, reseed
 from jensen.em.steps import log_prior, m_step
 from jensen.em.stream import Statistics, Stream, coefficients, expected_log_joint, moments
 from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture, shift
-from jensen.model.gmm import GMM, logger
+from jensen.model.fate import logger
+from jensen.model.gmm import GMM
 from jensen.model.points import Points
 
 _STARTED_ON = 1 << 16
@@ -101,7 +103,7 @@ class EM(LightningModule):
         if stage != "fit":
             return
         x = self.trainer.datamodule.sample(_STARTED_ON).flatten(1)
-        survey = Points(x).survey(torch.Generator().manual_seed(self.model.seed), self.model.missing)
+        survey = Points(x).survey(torch.Generator().manual_seed(self.model.recipe.seed), self.model.recipe.missing)
         self.model.fit(x)
         self.register_buffer("origin", survey.mean.to(survey.dtype), persistent=False)
         self.register_buffer("variance", survey.var, persistent=False)
@@ -145,7 +147,7 @@ class EM(LightningModule):
 
     def _check(self, x: Tensor) -> None:
         """Refuse what no mixture is a density of, of held-out examples too."""
-        bad = x.isinf() if self.model.missing else ~x.isfinite()
+        bad = x.isinf() if self.model.recipe.missing else ~x.isfinite()
         if bool(bad.any()):
             raise InputError(
                 f"the data hold {x[bad][0]:g}: expected finite numbers; remove those examples, or set model.missing=true to"
@@ -185,7 +187,7 @@ class EM(LightningModule):
         step, p = self.global_step, shift(self.model.mixture, -self.origin.double())
         if step % _LOOK == 0:
             self._tell_of_rounding(p)
-        prior = self.model.prior_of(self.variance, self.origin, shared=True)
+        prior = self.model.recipe.pseudo_counts(self.variance, self.origin, shared=True)
         objective = seen.log_likelihood + log_prior(p, prior)
         done = (  # rounding loses nats too, which is no end where no tolerance is set
             self.decay is None
@@ -226,17 +228,18 @@ class EM(LightningModule):
 
     def _reseed(self, p: Mixture, seen: Statistics, step: int) -> tuple[Mixture, bool]:
         """Starts components without points, or on the covariance floor, anew; not more often than three times each."""
-        one = Mixture(p.log_weight[None], type(p.components)(*(value[None] for value in p.components)))
-        prior = self.model.prior_of(self.variance, self.origin, shared=True)
-        found = lost(one, Statistics(*(value[None] for value in seen)), 0.5, prior)
-        events = [Reseed(step + 1, *event) for event in found][: 3 * self.model.components - len(self.reseeded)]
-        if not events:
+        recipe = self.model.recipe
+        one = tree_map(lambda part: part[None], p)
+        prior = recipe.pseudo_counts(self.variance, self.origin, shared=True)
+        found = lost(one, tree_map(lambda part: part[None], seen), 0.5, prior)
+        gone = found[: 3 * recipe.components - len(self.reseeded)]
+        if not gone:
             return p, False
-        self.reseeded += events
-        for event in events:
-            logger.warning("component %d was %s after step %d and was seeded anew", event.component, event.reason, step)
-        one = reseed(one, events, torch.Generator().manual_seed(fold(self.model.seed, "reseed", step) % (1 << 63)))
-        return Mixture(one.log_weight[0], type(p.components)(*(value[0] for value in one.components))), True
+        for row, component, reason in gone:
+            self.reseeded.append(Reseed(step + 1, row, component, reason))
+            logger.warning("component %d was %s after step %d and was seeded anew", component, reason, step)
+        generator = torch.Generator().manual_seed(fold(recipe.seed, "reseed", step) % (1 << 63))
+        return tree_map(lambda part: part[0], reseed(one, gone, generator)), True
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["reseeded"] = [tuple(event) for event in self.reseeded]
@@ -247,12 +250,12 @@ class EM(LightningModule):
     def _expect(self, x: Tensor) -> Statistics:
         """The E-step of some examples, about the origin."""
         x, p, beta = x.flatten(1), shift(self.model.mixture, -self.origin.double()), self._beta
-        if not self.model.missing and not bool(x.isfinite().all()):
+        if not self.model.recipe.missing and not bool(x.isfinite().all()):
             raise InputError(
                 "a batch of x holds NaN or inf: expected finite numbers; set model.missing=true to marginalise NaN"
             )
         with torch.autocast(self.device.type, enabled=False):
-            if self.model.missing:
+            if self.model.recipe.missing:
                 return expect(lambda size: ((part, None) for part in x.split(size)), self.origin, p, beta)
             return Stream(lambda size: ((part, None) for part in x.split(size)), 0, self.origin)(p, beta=beta)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
+import torch
 from torch import Tensor
 
 T = TypeVar("T")
@@ -22,3 +23,12 @@ def tree_map(function: Callable[..., Any], tree: T, *others: T) -> T:
     parts: Any = [tree_map(function, *branches) for branches in zip(tree, *others, strict=True)]
     named: Any = type(tree)
     return cast(T, named(*parts) if hasattr(tree, "_fields") else named(parts))
+
+
+def tree_where(chosen: Tensor, a: T, b: T) -> T:
+    """`a` where `chosen` `(R,)`, else `b`, row by row of tensors `(R, ...)` at equal places."""
+
+    def each(one: Tensor, other: Tensor) -> Tensor:
+        return torch.where(chosen.reshape(-1, *[1] * (one.dim() - 1)), one, other)
+
+    return tree_map(each, a, b)

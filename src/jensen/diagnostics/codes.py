@@ -7,11 +7,11 @@ from torch import Tensor
 from jensen.base.errors import check_count
 from jensen.diagnostics.snapshot import Snapshot, by_rate, takes
 from jensen.family.family import marginals
+from jensen.family.full import FullGaussian
 from jensen.family.gaussian import Gaussian
-from jensen.family.normal import Normal
 
 
-@takes(Gaussian, Normal)
+@takes(Gaussian, FullGaussian)
 def codes(snapshot: Snapshot, latents: int = 16) -> Mapping[str, Tensor]:
     """Histograms of the code, of its standard deviation and of the code of each of the first `latents` by rate."""
     check_count("latents", latents)

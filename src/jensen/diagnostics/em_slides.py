@@ -13,8 +13,8 @@ from jensen.base.errors import InputError, check_list, check_number
 from jensen.diagnostics.picture import chart
 from jensen.diagnostics.snapshot import Snapshot
 from jensen.em import steps as em
-from jensen.family.components import Tied
 from jensen.family.mixture import Mixture, log_prob
+from jensen.family.tied import TiedGaussian
 
 _ALONE = 50
 """EM steps on the weight alone, which converge to rounding."""
@@ -34,7 +34,7 @@ def two_normals(alpha: float, means: tuple[float, float], sigma: float) -> Mixtu
     check_number("sigma", sigma, low=1e-6, high=1e6)
     weight = torch.tensor([alpha, 1 - alpha], dtype=torch.float64)
     mean = torch.tensor(list(means), dtype=torch.float64).unsqueeze(1)
-    return Mixture(weight.log(), Tied(mean, torch.full((1, 1), sigma, dtype=torch.float64)))
+    return Mixture(weight.log(), TiedGaussian(mean, torch.full((1, 1), sigma, dtype=torch.float64)))
 
 
 def em_slides(snapshot: Snapshot, start: Mixture, truth: Mixture, far: Mixture) -> Mapping[str, Tensor]:
@@ -79,7 +79,7 @@ def em_slides(snapshot: Snapshot, start: Mixture, truth: Mixture, far: Mixture) 
 
 
 def _is_two_normals(p: object) -> TypeGuard[Mixture]:
-    return isinstance(p, Mixture) and isinstance(p.components, Tied) and p.components.mean.shape[-2:] == (2, 1)
+    return isinstance(p, Mixture) and isinstance(p.components, TiedGaussian) and p.components.mean.shape[-2:] == (2, 1)
 
 
 def _log_prob(x: Tensor, p: Mixture) -> Tensor:
@@ -92,7 +92,7 @@ def _elbo(x: Tensor, p: Mixture, r: Tensor) -> Tensor:
 
 def _to(p: Mixture, x: Tensor) -> Mixture:
     mean, scale_tril = p.components
-    return Mixture(p.log_weight.to(x), Tied(mean.to(x), scale_tril.to(x)))
+    return Mixture(p.log_weight.to(x), TiedGaussian(mean.to(x), scale_tril.to(x)))
 
 
 def _weighted(p: Mixture, log_weight: Tensor) -> Mixture:
@@ -169,6 +169,6 @@ def _draw_path(axes: Axes, x: Tensor, start: Mixture) -> None:
 def _between(p: Mixture, q: Mixture, share: float) -> Mixture:
     """On the line in log-weights, means and the logarithm of sigma."""
     mean = torch.lerp(p.components.mean, q.components.mean, share)
-    ours, theirs = (each.components.full().scale_tril[0].log() for each in (p, q))
+    ours, theirs = (each.components.cholesky()[0].log() for each in (p, q))
     scale_tril = torch.lerp(ours, theirs, share).exp()
-    return Mixture(torch.lerp(p.log_weight, q.log_weight, share).log_softmax(-1), Tied(mean, scale_tril))
+    return Mixture(torch.lerp(p.log_weight, q.log_weight, share).log_softmax(-1), TiedGaussian(mean, scale_tril))

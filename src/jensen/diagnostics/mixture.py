@@ -13,7 +13,8 @@ from jensen.base.errors import InputError, check_count
 from jensen.base.random import fold, normal
 from jensen.diagnostics.picture import chart, grid, is_image
 from jensen.diagnostics.snapshot import Snapshot, by_rate
-from jensen.family.components import Full
+from jensen.family.full import FullGaussian
+from jensen.family.full import full as whole
 from jensen.family.mixture import Mixture
 
 _POINTS = 2000
@@ -54,7 +55,7 @@ def components(snapshot: Snapshot, rows: int = 10, columns: int = 8) -> Mapping[
     weight, order = log_weight.exp(), log_weight.argsort(descending=True)
     r = (log_weight + parts.log_density(snapshot.z.double())).softmax(-1)
     within, between = _entropy(r).mean(), _entropy(r.mean(0))
-    full = parts.full()
+    full = whole(parts)
 
     def bars(axes: Axes) -> None:
         axes.bar(np.arange(len(weight)), weight[order].cpu().numpy(), label="weight")
@@ -94,7 +95,7 @@ def _entropy(p: Tensor) -> Tensor:
     return -torch.xlogy(p, p).sum(-1)
 
 
-def _ellipses(snapshot: Snapshot, weight: Tensor, parts: Full) -> Tensor:
+def _ellipses(snapshot: Snapshot, weight: Tensor, parts: FullGaussian) -> Tensor:
     latents = by_rate(snapshot)[:2].cpu()
     codes = snapshot.posterior.mean[:_POINTS, latents].cpu()
     mean, scale_tril = parts.mean[:, latents].cpu(), parts.scale_tril[:, latents].cpu()

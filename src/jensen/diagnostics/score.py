@@ -10,8 +10,8 @@ import torch
 from jensen.base.errors import InputError, check_count, check_flag, check_number, check_seed
 from jensen.diagnostics.snapshot import Results, Snapshot, takes, told
 from jensen.family.family import is_standard, marginals
+from jensen.family.full import FullGaussian
 from jensen.family.gaussian import Gaussian
-from jensen.family.normal import Normal
 from jensen.scores.activity import KL_THRESHOLD
 from jensen.scores.constant import constant
 
@@ -35,7 +35,7 @@ def check_options(function: Callable[..., object], options: Mapping[str, object]
             check_number(name, value)
 
 
-@takes(Gaussian, Normal)
+@takes(Gaussian, FullGaussian)
 def score(snapshot: Snapshot, function: Callable[..., Mapping[str, Any]], **options: Any) -> Results:
     """What `function(codes, factors, ...)` says of the posterior's means: numbers as scalars, sizes and arrays as details.
 

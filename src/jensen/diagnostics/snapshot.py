@@ -11,8 +11,8 @@ from torch import Tensor
 from jensen.base.errors import InputError
 from jensen.bound.bound import Bound, Inference
 from jensen.family.family import Family, Posterior, is_standard
+from jensen.family.full import FullGaussian
 from jensen.family.gaussian import Gaussian
-from jensen.family.normal import Normal
 
 
 class Snapshot(NamedTuple):
@@ -115,9 +115,9 @@ def told(snapshot: Snapshot) -> Tensor:
     E KL(q(z_d|x) || p) is least for the p with the moments of q(z_d), and even then at least I(x; z_d).
     """
     rate = snapshot.latent_rate.mean(0).double()
-    if not rate.isnan().any() or not isinstance(snapshot.posterior, Gaussian | Normal):
+    if not rate.isnan().any() or not isinstance(snapshot.posterior, Gaussian | FullGaussian):
         return rate
-    mean, log_var = (part.double() for part in snapshot.posterior.diagonal())
+    mean, log_var = (part.double() for part in snapshot.posterior.marginals())
     spread = mean.var(0, correction=0) + log_var.exp().mean(0)
     return torch.where(rate.isnan(), 0.5 * (spread.log() - log_var.mean(0)), rate)
 

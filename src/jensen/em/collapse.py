@@ -3,18 +3,21 @@
 import torch
 from torch import Tensor
 
-from jensen.family.components import Full, Spherical, Tied, like
 from jensen.family.floor import Rounding
+from jensen.family.full import FullGaussian
 from jensen.family.mixture import Mixture
+from jensen.family.moments import like
+from jensen.family.spherical import SphericalGaussian
+from jensen.family.tied import TiedGaussian
 
 
 def on_floor(p: Mixture, floor: Tensor | float | Rounding) -> Tensor:
     """The components with at most twice the least variance in some direction, `(..., K)` bool; none at a floor of 0."""
     components, least = p.components, _least(p, floor)
-    if not isinstance(components, Tied | Full):
+    if not isinstance(components, TiedGaussian | FullGaussian):
         return (components.marginals().log_var.exp() <= 2 * least).any(-1)
     # In units of the floor, so that columns of unlike size do not hide one another.
-    factor = components.full().scale_tril / least.sqrt().unsqueeze(-1).clamp(min=1e-300)
+    factor = components.cholesky() / least.sqrt().unsqueeze(-1).clamp(min=1e-300)
     narrowest: Tensor = torch.linalg.svdvals(factor.nan_to_num())[..., -1]
     return narrowest.square() <= 2
 
@@ -24,12 +27,12 @@ def _least(p: Mixture, floor: Tensor | float | Rounding) -> Tensor:
     components, mean = p.components, p.components.mean
     if not isinstance(floor, Rounding):
         least = like(mean, floor).expand(mean.shape)
-        return least.amax(-1, keepdim=True) if isinstance(components, Spherical) else least
-    matrix = isinstance(components, Tied | Full)
+        return least.amax(-1, keepdim=True) if isinstance(components, SphericalGaussian) else least
+    matrix = isinstance(components, TiedGaussian | FullGaussian)
     second = components.marginals().log_var.exp() + (mean.square() if floor.shared else 0)
     least = floor.summed(floor.stored(mean), second, mean.shape[-1] if matrix else 1)
-    if isinstance(components, Spherical):
+    if isinstance(components, SphericalGaussian):
         return least.mean(-1, keepdim=True)
-    if isinstance(components, Tied):
+    if isinstance(components, TiedGaussian):
         least = p.log_weight.exp().unsqueeze(-2) @ least
     return least

@@ -1,4 +1,4 @@
-"""Where EM ends: coordinates of a mixture, the residual of a step, and gradients through the fixed point.
+"""Where EM ends: the residual of a step, and gradients through the fixed point.
 
 At theta = F(theta, x) the implicit function theorem gives dtheta/dx = (I - J)^-1 dF/dx with J = dF/dtheta, so a
 cotangent v becomes u = (I - J')^-1 v and then one vector-Jacobian product of one step (Christianson 1994; Bai, Kolter &
@@ -9,15 +9,17 @@ GMRES (Saad & Schultz 1986) needs few products. Where some are near 1, F is seve
 
 import math
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from jensen.base.tree import tree_where
 from jensen.em import steps as em
-from jensen.family.components import FLAT, Components, Prior
+from jensen.em.coordinates import coordinates, mixture_at
 from jensen.family.mixture import Mixture
+from jensen.family.moments import FLAT, PseudoCounts
 
 MOST_PRODUCTS = 25
 """Vector-Jacobian products that one gradient may take: 24 of GMRES and the one that hands the result on."""
@@ -37,25 +39,31 @@ def step(
     p: Mixture,
     *,
     weights: Tensor | None = None,
-    prior: Prior = FLAT,
+    prior: PseudoCounts = FLAT,
     kept: Mixture | None = None,
-    times: int = 1,
+    times: int | Tensor = 1,
 ) -> Mixture:
     """F: an EM step from `p` on points `(..., N, D)` with `weights` `(..., N)`, or as many as `times` says.
 
     kept: where a component without any points stays; by default at `p`.
+    times: for each of B sets its own number, `(B,)`, or one for all.
     """
-    for _ in range(times):
+    if isinstance(times, int):
+        most = times
+    else:
+        most = int(times.max()) if times.numel() else 0
+    for done in range(most):
         r = em.e_step(x, p)
         if weights is not None:
             r = r * weights.unsqueeze(-1)
-        p = em.m_step(p if kept is None else kept, p.components.moments(x, r), prior)
+        new = em.m_step(p if kept is None else kept, p.components.moments(x, r), prior)
+        p = new if isinstance(times, int) else tree_where(done < times, new, p)
     return p
 
 
 @torch.no_grad()
-def steps_in_one(x: Tensor, p: Mixture, *, weights: Tensor | None = None, prior: Prior = FLAT) -> int:
-    """How many EM steps F should be made of near the fixed point `p`.
+def steps_in_one(x: Tensor, p: Mixture, *, weights: Tensor | None = None, prior: PseudoCounts = FLAT) -> Tensor:
+    """How many EM steps F should be made of near the fixed point `p` of each set, `(B,)` int64.
 
     The fixed point is the same, and the eigenvalues are those powers of J's, of which none then is near 1. The largest of J
     is the rate at which a small displacement of `p` shrinks, once it has shrunk for some steps.
@@ -67,66 +75,11 @@ def steps_in_one(x: Tensor, p: Mixture, *, weights: Tensor | None = None, prior:
     for _ in range(2):
         p, moved = (step(x, q, weights=weights, prior=prior, times=_WATCHED) for q in (p, moved))
         left.append(torch.linalg.vector_norm(coordinates(moved, p), dim=-1))
-    shrunk = (left[1] / left[0].clamp(min=1e-300)).flatten().tolist()
-    rate = max(shrunk, default=0.0) ** (1 / _WATCHED)
-    return min(_MOST_STEPS, max(1, math.ceil(math.log(_GOOD_RATE) / math.log(rate)))) if 0 < rate < 1 else 1
-
-
-def coordinates(p: Mixture, about: Mixture) -> Tensor:
-    """`p` as a vector `(..., P)` without constraints or units, zero where `p` is `about`; a linear map of x does not change it.
-
-    Centred log-weights; means in standard deviations of `about`; and log-variances, or the Cholesky factor in units of
-    that of `about`, with the logarithm of its diagonal.
-    """
-    weight = p.log_weight - about.log_weight
-    mean, shape = (new - old for new, old in zip(p.components, about.components, strict=True))
-    if hasattr(p.components, "scale_tril"):
-        unit, factor = about.components.scale_tril, p.components.scale_tril  # type: ignore[attr-defined]
-        mean = torch.linalg.solve_triangular(_each(unit, mean), mean.unsqueeze(-1), upper=False).squeeze(-1)
-        factor = torch.linalg.solve_triangular(unit, factor.tril(), upper=False)
-        shape = factor.tril(-1) + factor.diagonal(dim1=-2, dim2=-1).log().diag_embed()
-        row, column = _triangle(mean)
-        shape = shape[..., row, column]
-    else:
-        mean = mean / _deviation(about.components)
-    batch = mean.shape[:-2]
-    parts = (weight - weight.mean(-1, keepdim=True), mean, shape)
-    return torch.cat([part.reshape(*batch, part.shape[len(batch) :].numel()) for part in parts], -1)
-
-
-def mixture_at(theta: Tensor, about: Mixture) -> Mixture:
-    """The mixture with the `coordinates` theta `(..., P)`."""
-    mean, shape = about.components
-    batch, structure = mean.shape[:-2], cast(Callable[[Tensor, Tensor], Components], type(about.components))
-    weight_size, mean_size = about.log_weight.shape[-1], mean.shape[-2:].numel()
-    weight, move, change = theta.tensor_split([weight_size, weight_size + mean_size], -1)
-    log_weight = (about.log_weight + weight).log_softmax(-1)
-    move = move.reshape(mean.shape)
-    if hasattr(about.components, "scale_tril"):
-        row, column = _triangle(mean)
-        entries = change.reshape(*shape.shape[:-2], len(row))
-        factor = entries.new_zeros(shape.shape)
-        factor[..., row, column] = torch.where(row == column, entries.exp(), entries)
-        move = (_each(shape, mean) @ move.unsqueeze(-1)).squeeze(-1)
-        return Mixture(log_weight, structure(mean + move, shape @ factor))
-    change = change.reshape(*batch, *shape.shape[len(batch) :])
-    return Mixture(log_weight, structure(mean + move * _deviation(about.components), shape + change))
-
-
-def _each(scale_tril: Tensor, mean: Tensor) -> Tensor:
-    """A factor for each component."""
-    return scale_tril if scale_tril.dim() > mean.dim() else scale_tril.unsqueeze(-3)
-
-
-def _triangle(mean: Tensor) -> tuple[Tensor, Tensor]:
-    dim = mean.shape[-1]
-    row, column = torch.tril_indices(dim, dim, device=mean.device)
-    return row, column
-
-
-def _deviation(components: Components) -> Tensor:
-    mean, log_var = components
-    return (0.5 * (log_var if log_var.dim() == mean.dim() else log_var.unsqueeze(-1))).exp()
+    rate = (left[1] / left[0].clamp(min=1e-300)) ** (1 / _WATCHED)
+    slow = (rate > 0) & (rate < 1)
+    steps = (math.log(_GOOD_RATE) / rate.where(slow, 0.5).log()).ceil().clamp(1, _MOST_STEPS)
+    whole: Tensor = steps.where(slow, 1).long()
+    return whole
 
 
 def gmres(product: Callable[[Tensor], Tensor], b: Tensor, rtol: float, limit: int) -> tuple[Tensor, Tensor]:

@@ -10,11 +10,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from jensen.base.tree import tree_where
 from jensen.em import stream
+from jensen.em.precision import ridge
 from jensen.em.stream import Chunks, Statistics
-from jensen.family.components import Components, Diagonal, Full, Moments, Spherical, Tied, ridge
-from jensen.family.gaussian import LOG_2PI
+from jensen.family.family import Components
+from jensen.family.full import FullGaussian
+from jensen.family.gaussian import LOG_2PI, Gaussian
 from jensen.family.mixture import Mixture, logsumexp
+from jensen.family.moments import Moments
+from jensen.family.spherical import SphericalGaussian
+from jensen.family.tied import TiedGaussian
 
 _LIMIT = 1 << 18
 """Elements of a temporary `(..., K, n, D)`: 2 MiB of float64."""
@@ -35,18 +41,18 @@ def needed(p: Mixture, coefficient: Tensor) -> bool:
     # The first is -spread / 2, beside which the others of its terms are nothing here.
     if bool(coefficient[..., 0].amin() < -0.5 * _SPREAD):
         return True
-    matrix = p.components.mean.shape[-1] > 1 and isinstance(p.components, Tied | Full)
+    matrix = p.components.mean.shape[-1] > 1 and isinstance(p.components, TiedGaussian | FullGaussian)
     return matrix and bool(ridge(p.components).amax() > _SPREAD)
 
 
 def _whiten(deviations: Tensor, components: Components) -> tuple[Tensor, Tensor]:
     """Deviations `(..., K, n, D)` in units of each component's covariance, and log |covariance|, `(..., K or 1)`."""
     _, shape = components
-    if isinstance(components, Tied | Full):
-        factor = shape.double() if isinstance(components, Full) else shape.double().unsqueeze(-3)
+    if isinstance(components, TiedGaussian | FullGaussian):
+        factor = shape.double() if isinstance(components, FullGaussian) else shape.double().unsqueeze(-3)
         whitened: Tensor = torch.linalg.solve_triangular(factor, deviations.mT, upper=False).mT
         return whitened, 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    log_var = (shape if isinstance(components, Diagonal) else shape.unsqueeze(-1)).double().expand(components.mean.shape)
+    log_var = (shape if isinstance(components, Gaussian) else shape.unsqueeze(-1)).double().expand(components.mean.shape)
     return deviations * (-0.5 * log_var).exp().unsqueeze(-2), log_var.sum(-1)
 
 
@@ -79,13 +85,13 @@ def expect(chunks: Chunks, origin: Tensor, p: Mixture, beta: float = 1.0) -> Loc
 def gathered(components: Components, r: Tensor, deviations: Tensor) -> Moments:
     """The moments about the components' means from `r` `(..., K, n)` and deviations `(..., K, n, D)`."""
     weighted = r.unsqueeze(-1) * deviations
-    if isinstance(components, Diagonal):
+    if isinstance(components, Gaussian):
         second = (weighted * deviations).sum(-2)
-    elif isinstance(components, Spherical):
+    elif isinstance(components, SphericalGaussian):
         second = (weighted * deviations).sum((-2, -1))
     else:
         second = weighted.mT @ deviations
-        second = second.sum(-3) if isinstance(components, Tied) else second
+        second = second.sum(-3) if isinstance(components, TiedGaussian) else second
     return Moments(components.mean, r.sum(-1), weighted.sum(-2), second)
 
 
@@ -121,11 +127,11 @@ def expected_log_joint(p: Mixture, coefficient: Tensor, s: Statistics | Local, b
     outer = m.total[..., None, None] * move.unsqueeze(-1) * move.unsqueeze(-2) + along + along.mT
     squares = m.total.unsqueeze(-1) * move.square() + 2 * first
     _, shape = components
-    if isinstance(components, Diagonal):
+    if isinstance(components, Gaussian):
         log_det, distance = shape.sum(-1), ((m.second + squares) * (-shape).exp()).sum(-1)
-    elif isinstance(components, Spherical):
+    elif isinstance(components, SphericalGaussian):
         log_det, distance = shape * move.shape[-1], (m.second + squares.sum(-1)) * (-shape).exp()
-    elif isinstance(components, Tied):
+    elif isinstance(components, TiedGaussian):
         log_det = 2 * shape.diagonal(dim1=-2, dim2=-1).log().sum(-1, keepdim=True)
         distance = _trace(shape, m.second + outer.sum(-3)).unsqueeze(-1) / move.shape[-2]
     else:
@@ -146,12 +152,12 @@ def _trace(scale_tril: Tensor, scatter: Tensor) -> Tensor:
 def merged(chosen: Tensor, a: Statistics | Local, b: Statistics | Local, p: Mixture) -> Statistics | Local:
     """The starts of `a` that are `chosen` `(R,)`, the others of `b`; of different kinds the sums keep their own origins."""
     if isinstance(a, Statistics) and isinstance(b, Statistics):
-        return Statistics(*(_choose(chosen, x, y) for x, y in zip(a, b, strict=True)))
+        return tree_where(chosen, a, b)
     first, second = (moments(p, s) for s in (a, b))
     mean = p.components.mean
     origins = Moments(first.origin.expand(mean.shape), *first[1:]), Moments(second.origin.expand(mean.shape), *second[1:])
-    kept = Moments(*(_choose(chosen, x, y) for x, y in zip(*origins, strict=True)))
-    return Local(_choose(chosen, a.log_likelihood, b.log_likelihood), kept)
+    kept = tree_where(chosen, *origins)
+    return Local(tree_where(chosen, a.log_likelihood, b.log_likelihood), kept)
 
 
 def picked(s: Statistics | Local, at: Tensor) -> Statistics | Local:
@@ -161,7 +167,3 @@ def picked(s: Statistics | Local, at: Tensor) -> Statistics | Local:
     m = s.moments
     origin = m.origin.expand(*m.total.shape, m.origin.shape[-1])
     return Local(s.log_likelihood[at], Moments(*(part[at] for part in (origin, *m[1:]))))
-
-
-def _choose(chosen: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    return torch.where(chosen.reshape(-1, *[1] * (a.dim() - 1)), a, b)

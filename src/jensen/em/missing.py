@@ -12,9 +12,12 @@ from torch import Tensor
 
 from jensen.em.local import Local
 from jensen.em.stream import Chunks, Statistics
-from jensen.family.components import Full, Moments, Spherical, Tied
+from jensen.family.full import FullGaussian, full
 from jensen.family.gaussian import LOG_2PI
 from jensen.family.mixture import Mixture, logsumexp
+from jensen.family.moments import Moments
+from jensen.family.spherical import SphericalGaussian
+from jensen.family.tied import TiedGaussian
 
 
 def _patterns(x: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -30,10 +33,10 @@ def _whiten(x: Tensor, p: Mixture, observed: Tensor) -> tuple[Tensor, Tensor, Te
     Those are the deviations from the means `(..., K, n, o)`, the same whitened `(..., K, o, n)`, and an orthonormal basis
     `(..., K, D, o)` of the observed rows of the Cholesky factors.
     """
-    full = p.components.full()
+    whole = full(p.components)
     # L_o' = QR makes R'R = L_o L_o': no covariance is formed that might have lost its rank.
-    basis, factor = torch.linalg.qr(full.scale_tril.double()[..., observed, :].mT)
-    deviations = x[:, observed].double().unsqueeze(-3) - full.mean[..., observed].double().unsqueeze(-2)
+    basis, factor = torch.linalg.qr(whole.scale_tril.double()[..., observed, :].mT)
+    deviations = x[:, observed].double().unsqueeze(-3) - whole.mean[..., observed].double().unsqueeze(-2)
     whitened = torch.linalg.solve_triangular(factor.mT, deviations.mT, upper=False)
     log_det = 2 * factor.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1, keepdim=True)
     density = -0.5 * (whitened.square().sum(-2) + log_det + len(observed) * LOG_2PI)
@@ -50,11 +53,11 @@ def log_density(x: Tensor, p: Mixture) -> Tensor:
 def local(chunks: Chunks, origin: Tensor, p: Mixture, beta: float = 1.0, size: int = 4096) -> Local:
     """`em.local.expect` for points with NaN: the E-step over the components and the missing values."""
     log_likelihood, count, first, second = _sums(chunks, origin, p, beta, size)
-    if isinstance(p.components, Tied):
+    if isinstance(p.components, TiedGaussian):
         second = second.sum(-3)
-    elif not isinstance(p.components, Full):
+    elif not isinstance(p.components, FullGaussian):
         second = second.diagonal(dim1=-2, dim2=-1)
-        second = second.sum(-1) if isinstance(p.components, Spherical) else second
+        second = second.sum(-1) if isinstance(p.components, SphericalGaussian) else second
     return Local(log_likelihood, Moments(p.components.mean, count, first, second))
 
 
@@ -65,12 +68,12 @@ def expect(chunks: Chunks, origin: Tensor, p: Mixture, beta: float = 1.0, size: 
     across = first.unsqueeze(-1) * mean.unsqueeze(-2)
     first = first + count.unsqueeze(-1) * mean
     second = second + across.mT + first.unsqueeze(-1) * mean.unsqueeze(-2)
-    return Statistics(log_likelihood, p.components.pack(count, first, second), second.sum(-3))
+    return Statistics(log_likelihood, p.components.layout(mean.shape[-1]).pack(count, first, second), second.sum(-3))
 
 
 def _sums(chunks: Chunks, origin: Tensor, p: Mixture, beta: float, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The log-likelihood `(...)`, and about the means the moments with all of the second: `(..., K)` to `(..., K, D, D)`."""
-    mean, scale_tril = p.components.full()
+    mean, scale_tril = full(p.components)
     total = mean.new_zeros(mean.shape[:-2])
     count, first = mean.new_zeros(mean.shape[:-1]), torch.zeros_like(mean)
     second = mean.new_zeros(*mean.shape, mean.shape[-1])

@@ -8,12 +8,15 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from jensen.base.errors import InputError
+from jensen.base.tree import tree_map
 from jensen.em.local import gathered
 from jensen.em.steps import m_step
-from jensen.family.components import Components, Diagonal, Moments, Prior, Tied, add
-from jensen.family.mixture import Mixture, log_joint, log_prob, mapped
+from jensen.family.family import Components
+from jensen.family.gaussian import Gaussian
+from jensen.family.mixture import Mixture, log_joint, log_prob, own
+from jensen.family.moments import Moments, PseudoCounts, add
 
-_PSEUDO_COUNTS = Prior(weight=1.0, covariance=2.0)
+_PSEUDO_COUNTS = PseudoCounts(weight=1.0, covariance=2.0)
 """For the moments of a cell, which may hold one point."""
 
 _NARROW = 0.01
@@ -83,8 +86,8 @@ def kmeans(structure: type[Components], sample: Sample, count: int, starts: int,
         value = log_prob(sample.x, p) @ sample.weights
         best = value.reshape(several, _CANDIDATES).argmax(1)
         chosen = best + _CANDIDATES * torch.arange(several, device=best.device)
-        parts.append(mapped(lambda part: part[chosen], p))  # noqa: B023
-    return mapped(lambda *each: torch.cat(each), *parts)
+        parts.append(tree_map(lambda part: part[chosen], p))  # noqa: B023
+    return tree_map(lambda *each: torch.cat(each), *parts)
 
 
 def _of_cells(structure: type[Components], sample: Sample, count: int, starts: int, generator: torch.Generator) -> Mixture:
@@ -114,7 +117,7 @@ def variance_of_cells(sample: Sample, mean: Tensor) -> Tensor:
     point is in that of its nearest mean, is less than a hundredth of a column's, it is that of the start with the least.
     """
     r = _cells(sample.standardised(), (mean - sample.mean) / sample.var.sqrt()) * sample.weights.unsqueeze(-1)
-    m = _moments(Diagonal.at(mean, sample.var), sample.x, r)
+    m = _moments(Gaussian.at(mean, sample.var), sample.x, r)
     count = m.total.unsqueeze(-1)
     squares = (m.second - m.first.square() / count.clamp(min=1e-300)).sum(-2)
     within = (squares / count.sum(-2)).amin(0)
@@ -156,7 +159,7 @@ def swapped(p: Mixture, sample: Sample, starts: int, generator: torch.Generator)
     odds = sample.weights.cumsum(0)
     place = sample.x[torch.searchsorted(odds, draw * odds[-1], right=True).clamp(max=len(odds) - 1)]
     joint = log_joint(place, p).scatter(1, moved.unsqueeze(1), -math.inf)
-    stack = mapped(lambda part: part.expand(starts, *part.shape).clone(), p)
+    stack = tree_map(lambda part: part.expand(starts, *part.shape).clone(), p)
     settle(stack, torch.arange(starts, device=device), moved, joint.argmax(1), place)
     return stack._replace(log_weight=stack.log_weight.log_softmax(-1))
 
@@ -165,10 +168,9 @@ def settle(p: Mixture, row: Index, component: Index, donor: Index, place: Tensor
     """Move components of `p` `(R, K)`, in place, to places `(n, D)`: each takes half its donor's weight, and its covariance."""
     p.log_weight[row, donor] -= math.log(2)
     p.log_weight[row, component] = p.log_weight[row, donor]
-    mean, shape = p.components
-    if not isinstance(p.components, Tied):
-        shape[row, component] = shape[row, donor]
-    mean[row, component] = place
+    for part in own(p.components):
+        part[row, component] = part[row, donor]
+    p.components.mean[row, component] = place
 
 
 def _check_distinct(found: int, count: int) -> None:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from jensen.bound.bound import Bound
-from jensen.family.components import FLAT, Moments, Prior
 from jensen.family.mixture import Mixture
+from jensen.family.moments import FLAT, Moments, PseudoCounts
 
 _LEAST_COUNT = 1e-280
 """Stands for an empty component's count, so that its log-weight is finite, about -650."""
@@ -25,7 +25,7 @@ def e_step(x: Tensor, p: Mixture, beta: float = 1.0) -> Tensor:
     return (p.log_weight_of_points() + p.components.log_density(x) / beta).softmax(-1)
 
 
-def m_step(p: Mixture, m: Moments, prior: Prior = FLAT) -> Mixture:
+def m_step(p: Mixture, m: Moments, prior: PseudoCounts = FLAT) -> Mixture:
     """The mixture that maximises the expected log-joint, and log `prior`, given moments that were taken with `p`.
 
     Bishop 2006, eq. 9.24-9.26. A component without any points keeps its mean and covariance.
@@ -45,7 +45,9 @@ def bound_of(log_density: Tensor, log_weight: Tensor, r: Tensor) -> Bound:
     return Bound(-(r * log_density).sum(-1), (torch.xlogy(r, r) - r * log_weight).sum(-1))
 
 
-def fit(x: Tensor, p: Mixture, steps: int, *, weights: Tensor | None = None, beta: float = 1.0, prior: Prior = FLAT) -> Mixture:
+def fit(
+    x: Tensor, p: Mixture, steps: int, *, weights: Tensor | None = None, beta: float = 1.0, prior: PseudoCounts = FLAT
+) -> Mixture:
     """`steps` EM steps from `p` on points `(..., N, D)` with `weights` `(..., N)`; differentiable in all of them.
 
     Gradients are those of the unrolled steps, whose memory grows with them. Components that start alike stay alike.
@@ -58,6 +60,6 @@ def fit(x: Tensor, p: Mixture, steps: int, *, weights: Tensor | None = None, bet
     return p
 
 
-def log_prior(p: Mixture, prior: Prior) -> Tensor:
+def log_prior(p: Mixture, prior: PseudoCounts) -> Tensor:
     """log density of the parameters under `prior`, `(...)`, nats, up to a constant: what MAP-EM adds to the log-likelihood."""
     return prior.weight * p.log_weight.sum(-1) + p.components.log_prior(prior)

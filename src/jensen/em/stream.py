@@ -1,9 +1,10 @@
 """The E-step of a large data set: chunk by chunk as matrix products, in place, without gradients.
 
-With features (1, x, x^2 or x x') in a `(P, n)` array the joint densities of a chunk are one product and its moments
-another, and nothing of the size of the data is ever held. Products are in the dtype asked for; parameters, sums over
-chunks and the log-likelihood are float64. Same results as `em.steps` to eps * `components.spread`, and the log-likelihood to
-a hundredth of that or so: what rounding the coefficients c does to it is, to first order, d(sum log sum_k exp c.f)/dc = `sums`.
+With the sufficient statistics (1, x, x^2 or x x') in a `(P, n)` array the joint densities of a chunk are one product
+and its moments another, and nothing of the size of the data is ever held. Products are in the dtype asked for; parameters,
+sums over chunks and the log-likelihood are float64. Same results as `em.steps` to eps * `precision.spread`, and the
+log-likelihood to a hundredth of that or so: what rounding the coefficients c does to it is, to first order,
+d(sum log sum_k exp c.f)/dc = `sums`.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,8 +14,8 @@ import torch
 from torch import Tensor
 
 from jensen.em.sums import sums
-from jensen.family.components import Moments
 from jensen.family.mixture import Mixture
+from jensen.family.moments import Moments
 
 Chunks = Callable[[int], Iterable[tuple[Tensor, Tensor | None]]]
 """Gives the points `(n, D)` and their weights `(n,)` or None, once a call, in chunks of at most the size asked for."""
@@ -38,7 +39,7 @@ class Statistics(NamedTuple):
 
 def moments(p: Mixture, s: Statistics) -> Moments:
     """The moments about the stream's origin, for `m_step(p, ...)`."""
-    return type(p.components).collect(s.sums, s.scatter)
+    return p.components.layout(p.components.mean.shape[-1]).collect(s.sums, s.scatter)
 
 
 def coefficients(p: Mixture, beta: float = 1.0) -> Tensor:
@@ -76,17 +77,21 @@ class Stream:
 
     def chunk(self, p: Mixture, dtype: torch.dtype) -> int:
         """Points in a chunk."""
-        rows, dim = p.components.mean[..., 0].numel(), p.components.mean.shape[-1]
+        rows = p.components.mean[..., 0].numel()
+        width = p.components.layout(p.components.mean.shape[-1]).width
         room = _WORKING_SET.get(self._origin.device.type, 1 << 28)
-        return max(256, room // ((type(p.components).width(dim) + rows) * dtype.itemsize) // 256 * 256)
+        return max(256, room // ((width + rows) * dtype.itemsize) // 256 * 256)
 
     def __call__(
         self, p: Mixture, dtype: torch.dtype = torch.float64, beta: float = 1.0, coefficient: Tensor | None = None
     ) -> Statistics:
         """One E-step with the float64 mixtures `p` `(..., K)`, products in `dtype`; `coefficient`: of `coefficients`."""
-        structure, mean, common = type(p.components), p.components.mean, p.components.common_precision()
-        rows, (components, dim) = mean[..., 0].numel(), mean.shape[-2:]
-        width = structure.width(dim)
+        structure = type(p.components)
+        mean = p.components.mean
+        common = p.components.common_precision()
+        rows = mean[..., 0].numel()
+        components, dim = mean.shape[-2:]
+        width = structure.layout(dim).width
         coefficient = coefficients(p, beta) if coefficient is None else coefficient
         coefficient = coefficient.reshape(rows, width)
         rounded = coefficient.to(dtype)
@@ -123,16 +128,18 @@ class Stream:
 
     def _features(self, p: Mixture, dtype: torch.dtype) -> Iterable[tuple[Tensor, Tensor | None]]:
         """`(P, n)` and `(n,)` of each chunk."""
-        structure, dim = type(p.components), p.components.mean.shape[-1]
+        structure = type(p.components)
+        dim = p.components.mean.shape[-1]
+        layout = structure.layout(dim)
         if self._kept is not None and self._kept[0] == (structure, dtype):
             yield self._kept[1:]
             return
         for x, weight in self._chunks(self.chunk(p, dtype)):
-            features = self._buffer("features", structure.width(dim), len(x), dtype)
+            features = self._buffer("features", layout.width, len(x), dtype)
             features[0] = 1
             points = features[1 : 1 + dim]
             torch.sub(x.T, self._origin.unsqueeze(-1), out=points)
-            structure.features(points, features)
+            layout.fill(points, features)
             weight = None if weight is None else weight.to(dtype)
             if len(x) == self._size:
                 self._kept = (structure, dtype), features, weight

@@ -9,7 +9,7 @@ from typing import Protocol, final
 import torch
 from torch import Tensor
 
-from jensen.family.components import Full
+from jensen.family.full import FullGaussian
 
 _LEAST_DIM = 32
 """Below it to gather the points takes as long as the products."""
@@ -38,12 +38,12 @@ class Sums(Protocol):
 
 def sums(structure: type, rows: int, dim: int, dtype: torch.dtype, device: torch.device, share: float) -> Sums:
     """For points of which, when last seen, this `share` of responsibilities was not negligible."""
-    few = structure is Full and dim >= _LEAST_DIM and device.type == "cpu"
+    few = structure is FullGaussian and dim >= _LEAST_DIM and device.type == "cpu"
     return SparseSums(rows, dim, dtype) if few and share < _SHARE else DenseSums(few)
 
 
 def _least(dtype: torch.dtype, weight: Tensor | None) -> Tensor | float:
-    """What of a point is lost in the rounding of the rest of it."""
+    """The responsibility below which a point is lost in the rounding of the others."""
     least = 1e-14 if dtype == torch.float64 else 1e-9
     return least if weight is None else least * weight
 
@@ -75,7 +75,7 @@ class DenseSums:
 
 @final
 class SparseSums:
-    """Of `Full`: for each component a product of the points whose responsibility counts."""
+    """Of `FullGaussian`: for each component a product of the points whose responsibility counts."""
 
     def __init__(self, rows: int, dim: int, dtype: torch.dtype) -> None:
         self._points = torch.empty(_POINTS, 1 + dim, dtype=dtype)  # of which the first coordinate is 1
@@ -102,7 +102,9 @@ class SparseSums:
 
     def result(self) -> Tensor:
         self._flush()
-        return Full.pack(self._sums[:, 0, 0], self._sums[:, 0, 1:], self._sums[:, 1:, 1:])
+        return FullGaussian.layout(self._sums.shape[-1] - 1).pack(
+            self._sums[:, 0, 0], self._sums[:, 0, 1:], self._sums[:, 1:, 1:]
+        )
 
     def _flush(self) -> None:
         points, least = self._points[: self._filled], self._least[: self._filled]

@@ -1,14 +1,16 @@
-"""A distribution as a value: what a posterior and a prior are asked, whatever family they belong to."""
+"""A distribution as a value: what a posterior, a prior and a mixture's components are asked, whatever family they are of."""
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from jensen.base.errors import InputError
-from jensen.family import gaussian, normal
+from jensen.family import algebra, gaussian
+from jensen.family.full import FullGaussian
 from jensen.family.gaussian import Gaussian
-from jensen.family.normal import Normal
+from jensen.family.moments import FLAT, Moments, PseudoCounts
 
 
 class Family(Protocol):
@@ -41,6 +43,108 @@ class Posterior(Protocol):
         ...
 
 
+class Layout(Protocol):
+    """The sufficient statistics of points with `dim` coordinates, as a column of `width` numbers: 1, the point, and others."""
+
+    dim: int
+    width: int
+
+    def fill(self, x: Tensor, out: Tensor) -> None:
+        """Fill `out` `(P, N)`, whose first row is 1 and whose next D rows hold the points, `x` `(D, N)`."""
+        ...
+
+    def collect(self, sums: Tensor, scatter: Tensor | None) -> Moments:
+        """Moments about 0 from `sums` of r * statistics, `(..., K, P)`, and, if there is a `common_precision`, the `scatter`
+        sum x x', `(..., D, D)`."""
+        ...
+
+    def pack(self, total: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        """The `sums` for `collect` from moments about 0 that hold all of `second`, `(..., K, D, D)`."""
+        ...
+
+
+class Components(Protocol):
+    """The components of a mixture: K distributions of events `(D,)`, of one exponential family, log p(x; k) = natural_k .
+    statistics(x) + log base(x).
+
+    They are a NamedTuple of tensors, the first of them the mean, with any leading axes `...`: a stack of mixtures, such as
+    several starts of one fit. Sums over points are taken about a point near the means, in float64, so moving the data by
+    1e6 moves the means and changes nothing else. `log_density` and `moments` are plain, differentiable torch; `natural` and
+    `layout` are the same mathematics as matrix products for `em.stream`. Results are promoted to the wider dtype of the
+    arguments, computed in float64.
+    """
+
+    @property
+    def mean(self) -> Tensor:
+        """`(..., K, D)`."""
+        ...
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """The parameters."""
+        ...
+
+    def marginals(self) -> Gaussian:
+        """Gaussians with each component's own mean and variance in each dimension, `(..., K, D)`."""
+        ...
+
+    def cholesky(self) -> Tensor:
+        """The factor of each covariance, `(..., K, D, D)`."""
+        ...
+
+    @classmethod
+    def at(cls, mean: Tensor, variance: Tensor) -> Self:
+        """Components at `mean` `(..., K, D)` that all have the covariance diag(variance), `(D,)`."""
+        ...
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """log p(x; k), `(..., N, D)` to `(..., N, K)`, nats."""
+        ...
+
+    def moments(self, x: Tensor, r: Tensor) -> Moments:
+        """The moments of `x` `(..., N, D)` under weights `r` `(..., N, K)`: responsibilities times any weights of the points.
+
+        A point with `r` = 0 must still be finite: 0 * NaN is NaN.
+        """
+        ...
+
+    def maximise(self, m: Moments, prior: PseudoCounts = FLAT) -> Self:
+        """The closed-form maximum of sum r log p(x; k) + log prior; a component without any points stays as it is.
+
+        Bishop 2006, eq. 9.24-9.25, and 10.61-10.63 for the pseudo-counts. Raises torch's LinAlgError where a covariance
+        is not positive definite and `prior` has neither floor nor pseudo-counts.
+        """
+        ...
+
+    def log_prior(self, prior: PseudoCounts) -> Tensor:
+        """log density of the covariances under `prior`, `(...)`, nats, up to a constant."""
+        ...
+
+    def natural(self) -> Tensor:
+        """`(..., K, P)`: log p(x; k) = natural_k . statistics(x) - x'Cx/2 with C = `common_precision`."""
+        ...
+
+    def common_precision(self) -> Tensor | None:
+        """The precision `(..., D, D)` that all components share, which no responsibility depends on; None for no C."""
+        ...
+
+    @staticmethod
+    def layout(dim: int) -> Layout:
+        """Where the statistics of a point with `dim` coordinates stand."""
+        ...
+
+    def free(self, about: Self) -> Tensor:
+        """Coordinates `(..., F)` without constraints or units, zero at `about`: how many deviations of its component there a
+        mean moves, and the logarithm of how much wider a component is.
+
+        A linear map of the data does not change them.
+        """
+        ...
+
+    def of_free(self, free: Tensor) -> Self:
+        """The components whose coordinates about these are `free`."""
+        ...
+
+
 class Product(NamedTuple):
     """Independent coordinates: D distributions of events `(1,)`."""
 
@@ -63,17 +167,22 @@ def kl(q: object, p: object) -> Tensor | None:
     """KL(q || p), `(B,)`, nats, in closed form; None for a pair that has none."""
     if isinstance(q, Gaussian) and isinstance(p, Gaussian):
         return gaussian.kl(q, p).sum(-1)
-    if isinstance(q, Gaussian | Normal) and isinstance(p, Gaussian | Normal):
-        return normal.kl(_full(q, q), _full(p, q))
+    if isinstance(q, Gaussian | FullGaussian) and isinstance(p, Gaussian | FullGaussian):
+        return algebra.kl(_full(q, q), _full(p, q))
     return None
 
 
-def _full(p: Gaussian | Normal, like: Gaussian | Normal) -> Normal:
+def entropy(q: Gaussian | FullGaussian) -> Tensor:
+    """Differential entropy, `(B,)`, nats."""
+    return gaussian.entropy(q).sum(-1) if isinstance(q, Gaussian) else algebra.entropy(q)
+
+
+def _full(p: Gaussian | FullGaussian, like: Gaussian | FullGaussian) -> FullGaussian:
     """With a covariance matrix, of the shape of `like` where it is broadcast."""
-    if isinstance(p, Normal):
+    if isinstance(p, FullGaussian):
         return p
     mean = p.mean.expand_as(like.mean)
-    return Normal(mean, (0.5 * p.log_var).exp().expand_as(mean).diag_embed())
+    return FullGaussian(mean, (0.5 * p.log_var).exp().expand_as(mean).diag_embed())
 
 
 def diagonal(posterior: object, who: str) -> Gaussian:
@@ -86,7 +195,7 @@ def diagonal(posterior: object, who: str) -> Gaussian:
         return posterior
     raise InputError(
         f"{who} needs a diagonal Gaussian and model.encoder gives a {type(posterior).__name__}: expected a"
-        " jensen.family.gaussian.Gaussian; choose another encoder, or leave that out"
+        " jensen.Gaussian; choose another encoder, or leave that out"
     )
 
 
@@ -96,9 +205,9 @@ def marginals(posterior: object, who: str) -> Gaussian:
     Raises:
         InputError: its marginals are not Gaussian, which `who` cannot take.
     """
-    if isinstance(posterior, Gaussian | Normal):
-        return posterior.diagonal()
+    if isinstance(posterior, Gaussian | FullGaussian):
+        return posterior.marginals()
     raise InputError(
-        f"{who} needs Gaussian marginals and model.encoder gives a {type(posterior).__name__}: expected a Gaussian or a"
-        " Normal of jensen.family; choose another encoder, or leave that out"
+        f"{who} needs Gaussian marginals and model.encoder gives a {type(posterior).__name__}: expected a jensen.Gaussian"
+        " or a jensen.FullGaussian; choose another encoder, or leave that out"
     )

@@ -1,14 +1,27 @@
 """Diagonal Gaussians: N(mean, diag exp(log_var)).
 
-Every function works on the last axis without reducing it, so the joint KL, the KL of each latent and a product of
+The functions work on the last axis without reducing it, so the joint KL, the KL of each latent and a product of
 marginals are one call with different sums. Densities and divergences are in nats.
 """
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
+
+from jensen.family.moments import (
+    FLAT,
+    Moments,
+    PseudoCounts,
+    centred,
+    counted,
+    log_inverse_wishart,
+    log_var_of,
+    moved,
+    own_floor,
+    squares,
+)
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -20,7 +33,13 @@ MEAN_BOUND = 1e6
 
 
 class Gaussian(NamedTuple):
-    """A diagonal Gaussian; `mean` and `log_var` are `(..., D)` and broadcast against each other."""
+    """A diagonal Gaussian; `mean` and `log_var` are `(..., D)` and broadcast against each other.
+
+    As the components of a mixture they are `(..., K, D)`: see `family.Components` for the methods that those need.
+
+    >>> Gaussian(torch.zeros(2), torch.zeros(2)).log_prob(torch.zeros(3, 2))
+    tensor([-1.8379, -1.8379, -1.8379])
+    """
 
     mean: Tensor
     log_var: Tensor
@@ -33,19 +52,91 @@ class Gaussian(NamedTuple):
         """A draw from standard normal `noise`, `(..., D)`."""
         return sample(self, noise)
 
-    def entropy(self) -> Tensor:
-        """Differential entropy, `(...)`, in nats."""
-        return entropy(self).sum(-1)
-
     def marginal(self, latent: int) -> "Gaussian":
         """The distribution of one coordinate, `(..., 1)`."""
         if not self.mean.dim():  # `standard`
             return self
         return Gaussian(self.mean[..., [latent]], self.log_var[..., [latent]])
 
-    def diagonal(self) -> "Gaussian":
+    def marginals(self) -> "Gaussian":
         """The diagonal Gaussian with the same marginals: itself."""
         return self
+
+    def cholesky(self) -> Tensor:
+        """The factor of each covariance, `(..., D, D)`."""
+        return (0.5 * self.log_var).exp().expand_as(self.mean).diag_embed()
+
+    # ---- as components --------------------------------------------------------------------------
+
+    @classmethod
+    def at(cls, mean: Tensor, variance: Tensor) -> "Gaussian":
+        return cls(mean, variance.log().expand(mean.shape))
+
+    def log_density(self, x: Tensor) -> Tensor:
+        log_var = self.log_var.double()
+        distance = squares(x, self.mean, (-log_var).exp())
+        constant = (log_var + LOG_2PI).sum(-1).unsqueeze(-2)
+        return (-0.5 * (distance + constant)).to(torch.promote_types(x.dtype, self.mean.dtype))
+
+    def moments(self, x: Tensor, r: Tensor) -> Moments:
+        about = centred(x, r, self.mean)
+        return Moments(about.origin, about.total, about.first, about.r.mT @ about.x.square())
+
+    def maximise(self, m: Moments, prior: PseudoCounts = FLAT) -> "Gaussian":
+        count = counted(m)
+        mean = m.first / count
+        scatter = m.second - m.first * mean
+        credit = prior.covariance
+        if credit:
+            scatter = scatter + credit * prior.variance
+            count = count + credit
+        floor = own_floor(prior.floor, m.origin + mean, m.second / count)
+        log_var = log_var_of(scatter, count, floor, self.log_var, m.total.unsqueeze(-1) <= -credit)
+        return Gaussian(moved(self.mean, m, mean), log_var)
+
+    def log_prior(self, prior: PseudoCounts) -> Tensor:
+        return log_inverse_wishart(prior, self.log_var.sum(-1), (-self.log_var).exp()).sum(-1)
+
+    def natural(self) -> Tensor:
+        precision = (-self.log_var).exp()
+        linear = precision * self.mean
+        constant = -0.5 * (self.log_var + LOG_2PI + linear * self.mean).sum(-1, keepdim=True)
+        return torch.cat([constant, linear, -0.5 * precision], -1)
+
+    def common_precision(self) -> None:
+        return None
+
+    @staticmethod
+    def layout(dim: int) -> "DiagonalLayout":
+        return DiagonalLayout(dim)
+
+    def free(self, about: "Gaussian") -> Tensor:
+        deviation = (0.5 * about.log_var).exp()
+        mean = (self.mean - about.mean) / deviation
+        return torch.cat([mean, 0.5 * (self.log_var - about.log_var)], -1).flatten(-2)
+
+    def of_free(self, free: Tensor) -> "Gaussian":
+        move, grow = free.reshape(*self.mean.shape[:-1], 2 * self.mean.shape[-1]).chunk(2, -1)
+        return Gaussian(self.mean + move * (0.5 * self.log_var).exp(), self.log_var + 2 * grow)
+
+
+@final
+class DiagonalLayout:
+    """1, x and x squared: P = 1 + 2 D."""
+
+    def __init__(self, dim: int) -> None:
+        self.dim = dim
+        self.width = 1 + 2 * dim
+
+    def fill(self, x: Tensor, out: Tensor) -> None:
+        torch.mul(x, x, out=out[1 + self.dim :])
+
+    def collect(self, sums: Tensor, scatter: Tensor | None) -> Moments:
+        first, second = sums[..., 1:].chunk(2, -1)
+        return Moments(sums.new_zeros(1, self.dim), sums[..., 0], first, second)
+
+    def pack(self, total: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        return torch.cat([total.unsqueeze(-1), first, second.diagonal(dim1=-2, dim2=-1)], -1)
 
 
 STANDARD = Gaussian(torch.zeros(()), torch.zeros(()))

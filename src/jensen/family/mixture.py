@@ -10,9 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from jensen.base.tree import tree_map
 from jensen.family import gaussian
-from jensen.family.components import Components, Diagonal
+from jensen.family.family import Components
+from jensen.family.full import FullGaussian, full
 from jensen.family.gaussian import Gaussian
+from jensen.family.tied import TiedGaussian
 
 _LIMIT = 1 << 22
 """Elements that a step of a streamed sum may hold: 32 MiB of float64."""
@@ -22,7 +25,7 @@ class Mixture(NamedTuple):
     """p(x) = sum_k weight_k N(x; k).
 
     log_weight: `(..., K)` normalised log-weights; or `(..., N, K)`, one axis more, for other weights at each point.
-    components: a `Diagonal`, `Spherical`, `Tied` or `Full`.
+    components: a `Gaussian`, `SphericalGaussian`, `TiedGaussian` or `FullGaussian`.
     """
 
     log_weight: Tensor
@@ -35,7 +38,7 @@ class Mixture(NamedTuple):
     def marginal(self, latent: int) -> "Mixture":
         """The mixture of one coordinate, of the same weights."""
         mean, log_var = self.components.marginals()
-        return Mixture(self.log_weight, Diagonal(mean[..., [latent]], log_var[..., [latent]]))
+        return Mixture(self.log_weight, Gaussian(mean[..., [latent]], log_var[..., [latent]]))
 
     def log_weight_of_points(self) -> Tensor:
         """`(..., N or 1, K)`."""
@@ -46,8 +49,22 @@ class Mixture(NamedTuple):
 def shift(p: Mixture, offset: Tensor) -> Mixture:
     """The mixture of x + offset, `(D,)`."""
     structure: Callable[..., Components] = type(p.components)
-    mean, shape = p.components
-    return Mixture(p.log_weight, structure(mean + offset, shape))
+    mean, *others = p.components
+    return Mixture(p.log_weight, structure(mean + offset, *others))
+
+
+def own(components: Components) -> list[Tensor]:
+    """The parameters that every component has for itself, the mean first: all but a covariance that they share."""
+    parameters = list(components)
+    return parameters[:1] if isinstance(components, TiedGaussian) else parameters
+
+
+def reordered(p: Mixture, order: Tensor) -> Mixture:
+    """`p` `(K,)` with its components in another order."""
+    structure: Callable[..., Components] = type(p.components)
+    mine = own(p.components)
+    shared = list(p.components)[len(mine) :]
+    return Mixture(p.log_weight[order], structure(*(part[order] for part in mine), *shared))
 
 
 def logsumexp(joint: Tensor, dim: int) -> Tensor:
@@ -63,13 +80,6 @@ def logsumexp(joint: Tensor, dim: int) -> Tensor:
 def log_joint(x: Tensor, p: Mixture) -> Tensor:
     """log p(x, k), `(..., N, D)` to `(..., N, K)`."""
     return p.log_weight_of_points() + p.components.log_density(x)
-
-
-def mapped(function: Callable[..., Tensor], *mixtures: Mixture) -> Mixture:
-    """`function` of each parameter of the mixtures, which are of one structure."""
-    structure: Callable[..., Components] = type(mixtures[0].components)
-    parameters = (function(*each) for each in zip(*(p.components for p in mixtures), strict=True))
-    return Mixture(function(*(p.log_weight for p in mixtures)), structure(*parameters))
 
 
 def log_prob(x: Tensor, p: Mixture, joint: Callable[[Tensor, Mixture], Tensor] = log_joint) -> Tensor:
@@ -98,7 +108,7 @@ def aggregate(posterior: Gaussian) -> Mixture:
     """q(z) = (1/N) sum_n q(z|x_n), one component a point, of a posterior `(N, D)`."""
     mean, log_var = posterior
     log_weight = mean.new_full(mean.shape[:-1], -math.log(mean.shape[-2]))
-    return Mixture(log_weight, Diagonal(mean, log_var))
+    return Mixture(log_weight, Gaussian(mean, log_var))
 
 
 def mean(p: Mixture) -> Tensor:
@@ -111,8 +121,8 @@ def sample(p: Mixture, uniform: Tensor, noise: Tensor) -> Tensor:
     cumulative = p.log_weight.exp().cumsum(-1)
     component = torch.searchsorted(cumulative, uniform.to(cumulative) * cumulative[-1], right=True)
     component = component.clamp(max=len(cumulative) - 1)
-    full = p.components.full()
-    return full.mean[component] + (full.scale_tril[component] @ noise.to(full.mean).unsqueeze(-1)).squeeze(-1)
+    drawn: FullGaussian = tree_map(lambda part: part[component], full(p.components))
+    return drawn.rsample(noise.to(drawn.mean))
 
 
 def _streamed(value: Callable[[Tensor, Mixture], Tensor], x: Tensor, p: Mixture, each: int, dim: int) -> Tensor:

@@ -1,7 +1,6 @@
 """EM inside a network: sets of points in, the parameters of a mixture for each set out, with gradients."""
 
 import warnings
-from functools import partial
 from typing import NamedTuple, final
 
 import torch
@@ -9,14 +8,16 @@ from torch import Tensor, nn
 
 from jensen.base import random
 from jensen.base.errors import InputError, check_choice, check_count, check_number, check_seed
+from jensen.base.tree import tree_map, tree_where
 from jensen.em import implicit as fixed_point
-from jensen.family.components import Prior
-from jensen.family.mixture import Mixture, log_joint, logsumexp, mapped
-from jensen.model.gmm import STRUCTURES
+from jensen.em.coordinates import coordinates, mixture_at
+from jensen.family.mixture import Mixture, log_joint, logsumexp
+from jensen.family.moments import PseudoCounts
+from jensen.family.structures import STRUCTURES
 from jensen.model.points import WIDEST
 
 GRADIENTS = ("unroll", "implicit", "one_step", "none")
-PRIOR = Prior(weight=1.0, covariance=1.0)
+PRIOR = PseudoCounts(weight=1.0, covariance=1.0)
 """One point for each component and one of variance 1 for each covariance: then every set has finite values and gradients."""
 
 RESIDUAL_LIMIT = 1e-3
@@ -44,7 +45,7 @@ class EMResult(NamedTuple):
     mixture: the parameters after the last step, with the leading axis B.
     responsibilities: `(B, N, K)`, p(k|x) under them; 0 at masked points.
     log_likelihood: `(B,)`, nats per example: the mean of log p(x) over a set's points, weighted; 0 for a set without any.
-    residual: `(B,)`, how far one more step would move the parameters, in `em.implicit.coordinates`: standard deviations
+    residual: `(B,)`, how far one more step would move the parameters, in `em.coordinates`: standard deviations
         and logarithms, so it has no units. A constant to gradients.
     """
 
@@ -97,7 +98,7 @@ class EMLayer(nn.Module):
         gradient: str | None = None,
         tolerance: float | None = None,
         starts: str = "learned",
-        prior: Prior = PRIOR,
+        prior: PseudoCounts = PRIOR,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -171,8 +172,8 @@ class EMLayer(nn.Module):
                 p, residual = self._fit(points, counts, first, rtol)
             else:  # only sets with points are fitted; the others are no part of any gradient
                 at = occupied.nonzero().flatten()
-                found, moved = self._fit(points[at], counts[at], mapped(lambda part: part[at], first), rtol)
-                p = mapped(lambda old, new: old.detach().index_copy(0, at, new), first, found)
+                found, moved = self._fit(points[at], counts[at], tree_map(lambda part: part[at], first), rtol)
+                p = tree_map(lambda old, new: old.detach().index_copy(0, at, new), first, found)
                 residual = counts.new_zeros(len(counts)).index_copy(0, at, moved)
             joint = log_joint(points, p)
             r = joint.softmax(-1)
@@ -180,7 +181,7 @@ class EMLayer(nn.Module):
             log_likelihood = (share * logsumexp(joint, -1)).sum(-1)
             if mask is not None:
                 r = r.where(mask.unsqueeze(-1), 0.0)
-        return EMResult(mapped(lambda part: part.to(dtype), p), r.to(dtype), log_likelihood.to(dtype), residual.to(dtype))
+        return EMResult(tree_map(lambda part: part.to(dtype), p), r.to(dtype), log_likelihood.to(dtype), residual.to(dtype))
 
     def extra_repr(self) -> str:
         tolerance = "" if self.tolerance is None else f", tolerance={self.tolerance:g}"
@@ -192,10 +193,10 @@ class EMLayer(nn.Module):
     # ---- EM -------------------------------------------------------------------------------------
 
     @property
-    def prior(self) -> Prior:
+    def prior(self) -> PseudoCounts:
         """With the variance in float64, on the layer's device."""
         variance: Tensor = self.prior_variance  # type: ignore[assignment]
-        return Prior(*self._pseudo_counts, variance.double())
+        return PseudoCounts(*self._pseudo_counts, variance.double())
 
     def _fit(self, x: Tensor, counts: Tensor, p: Mixture, rtol: float) -> tuple[Mixture, Tensor]:
         """The mixtures `(B, K)` of sets that have points, and their residuals `(B,)`."""
@@ -211,7 +212,7 @@ class EMLayer(nn.Module):
         except torch.linalg.LinAlgError as error:
             raise InputError(
                 f"a covariance of the mixture is singular: expected points that spread in every direction; use"
-                f" Prior(covariance=1.0), or more points ({error})"
+                f" PseudoCounts(covariance=1.0), or more points ({error})"
             ) from None
 
     def _run(self, x: Tensor, counts: Tensor, p: Mixture) -> Mixture:
@@ -223,23 +224,24 @@ class EMLayer(nn.Module):
                 continue
             # A set that has converged stays, so that its result does not depend on the rest of the batch.
             with torch.no_grad():
-                moving = fixed_point.coordinates(new, p).norm(dim=-1) > self.tolerance
-            p = mapped(partial(_select, moving), new, p)
+                moving = coordinates(new, p).norm(dim=-1) > self.tolerance
+            p = tree_where(moving, new, p)
             if not bool(moving.any()):
                 break
         return p
 
     @torch.no_grad()
     def _residual(self, x: Tensor, counts: Tensor, p: Mixture) -> Tensor:
-        return fixed_point.coordinates(fixed_point.step(x, p, weights=counts, prior=self.prior), p).norm(dim=-1)
+        return coordinates(fixed_point.step(x, p, weights=counts, prior=self.prior), p).norm(dim=-1)
 
     def _last_step(self, x: Tensor, counts: Tensor, p: Mixture, rtol: float) -> tuple[Mixture, Tensor]:
         """`p` with the gradient of one step from it, or of the fixed point it is."""
         prior = self.prior
-        residual, times = self._residual(x, counts, p), 1
+        residual = self._residual(x, counts, p)
+        times: int | Tensor = 1
         if self.gradient == "implicit":
             times = fixed_point.steps_in_one(x.detach(), p, weights=counts.detach(), prior=prior)
-        theta = fixed_point.coordinates(fixed_point.step(x, p, weights=counts, prior=prior, times=times), p)
+        theta = coordinates(fixed_point.step(x, p, weights=counts, prior=prior, times=times), p)
         if not theta.requires_grad:
             return p, residual
         if self.gradient == "implicit":
@@ -247,12 +249,12 @@ class EMLayer(nn.Module):
 
             def move(theta: Tensor, x: Tensor, counts: Tensor) -> Tensor:
                 # A component without any points stays at p: it is no function of theta.
-                at = fixed_point.mixture_at(theta, p)
+                at = mixture_at(theta, p)
                 following = fixed_point.step(x, at, weights=counts, prior=prior, kept=p, times=times)
-                return fixed_point.coordinates(following, p)
+                return coordinates(following, p)
 
             theta = fixed_point.implicit(theta, move, (x.detach(), counts.detach()), rtol=rtol, report=self._check_solution)
-        return fixed_point.mixture_at(theta - theta.detach(), p), residual
+        return mixture_at(theta - theta.detach(), p), residual
 
     def _check_residual(self, residual: Tensor) -> None:
         if not self._warned and bool((residual > RESIDUAL_LIMIT).any()):
@@ -285,7 +287,7 @@ class EMLayer(nn.Module):
             part = part.to(x.device).double()
             return part.expand(len(x), *part.shape) if lead else part
 
-        p = mapped(each, p)
+        p = tree_map(each, p)
         return p._replace(log_weight=p.log_weight.log_softmax(-1))
 
     def _check_shapes(self, x: Tensor, mask: Tensor | None, weights: Tensor | None, start: Mixture | None) -> None:
@@ -359,14 +361,14 @@ class EMLayer(nn.Module):
         if few_points:
             raise InputError(
                 f"a set has fewer points than the {self.components} components: expected at least one for each where the prior"
-                " gives covariances no pseudo-counts; use Prior(covariance=1.0)"
+                " gives covariances no pseudo-counts; use PseudoCounts(covariance=1.0)"
             )
         if bad_start:
             raise InputError("start holds values that are not finite, or a diagonal of scale_tril that is not positive")
         return bool(full)
 
 
-def _check_prior(prior: Prior, dim: int) -> None:
+def _check_prior(prior: PseudoCounts, dim: int) -> None:
     check_number("prior.weight", prior.weight, low=0)
     check_number("prior.covariance", prior.covariance, low=0)
     variance = torch.as_tensor(prior.variance)
@@ -376,8 +378,3 @@ def _check_prior(prior: Prior, dim: int) -> None:
         raise InputError(
             f"prior.floor is {prior.floor}: expected 0, since a floor has no useful gradient; use prior.covariance"
         )
-
-
-def _select(chosen: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """`a` where `chosen` `(B,)`, else `b`."""
-    return a.where(chosen.reshape(-1, *[1] * (a.dim() - 1)), b)

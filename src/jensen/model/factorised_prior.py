@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from jensen.base.random import fold, normal, uniform
 from jensen.family import mixture
-from jensen.family.components import Diagonal
 from jensen.family.family import Posterior, Product, marginals
+from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture
 from jensen.model.mixture_prior import LearnedMixture, by_latent, check_latents, dependence, draw, gathered, latent_divergence
 
@@ -66,4 +66,4 @@ class FactorisedMixturePrior(nn.Module):
 
     def distribution(self) -> Product:
         log_weight, (mean, log_var) = self.learned.mixture()
-        return Product(tuple(Mixture(weight, Diagonal(*part)) for weight, *part in zip(log_weight, mean, log_var, strict=True)))
+        return Product(tuple(Mixture(weight, Gaussian(*part)) for weight, *part in zip(log_weight, mean, log_var, strict=True)))

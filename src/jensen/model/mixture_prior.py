@@ -18,13 +18,12 @@ from jensen.base.ranks import gather_batch, world
 from jensen.bound.minibatch import minibatch_row
 from jensen.em import steps as em
 from jensen.family import gaussian, mixture
-from jensen.family.components import Diagonal, Moments, like
-from jensen.family.components import Prior as Pseudo
-from jensen.family.family import Posterior
+from jensen.family.family import Posterior, entropy
 from jensen.family.family import marginals as own_marginals
+from jensen.family.full import FullGaussian
 from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture, logsumexp
-from jensen.family.normal import Normal
+from jensen.family.moments import Moments, PseudoCounts, like
 
 FITS = ("em", "gradient", "both")
 
@@ -35,7 +34,7 @@ _LIMIT = 1 << 22
 """Elements of a temporary `(D, N, K)`: 32 MiB of float64."""
 
 
-def expected_log_density(posterior: Gaussian, components: Diagonal) -> Tensor:
+def expected_log_density(posterior: Gaussian, components: Gaussian) -> Tensor:
     """E_q log N(z; k), `(..., N, D)` to `(..., N, K)`, nats, float64: log N(mean; k) - 1/2 sum_d var_d / var_kd.
 
     It asks of q its marginals alone, which are all of a `posterior` that is a diagonal Gaussian.
@@ -91,7 +90,7 @@ def em_step(p: Mixture, posterior: Gaussian, rate: Tensor | float = 1.0, floor: 
         torch.lerp(first, own.first / count, like(weight, rate)),
         torch.lerp(second, (own.second + spread) / count, like(weight, rate)),
     )
-    return em.m_step(p, average, Pseudo(floor=float(floor)))
+    return em.m_step(p, average, PseudoCounts(floor=float(floor)))
 
 
 def draw(p: Mixture, chance: Tensor, noise: Tensor) -> Tensor:
@@ -112,7 +111,7 @@ def by_latent(posterior: Gaussian) -> Gaussian:
 def marginals(p: Mixture) -> Mixture:
     """Of a mixture of D dimensions, the D mixtures of one: log-weights `(D, K)`, components `(D, K, 1)`."""
     mean, log_var = by_latent(Gaussian(*_diagonal(p)))
-    return Mixture(p.log_weight.expand(mean.shape[:-1]), Diagonal(mean, log_var))
+    return Mixture(p.log_weight.expand(mean.shape[:-1]), Gaussian(mean, log_var))
 
 
 def latent_divergence(posterior: Gaussian, p: Mixture) -> Tensor:
@@ -201,7 +200,7 @@ class LearnedMixture(nn.Module):
         log_weight, mean, log_var = (
             torch.where(started, part, part.detach()).double() for part in (self.log_weight, self.mean, self.log_var)
         )
-        return Mixture(log_weight.log_softmax(-1), Diagonal(mean, log_var.clamp(min=math.log(self.floor))))
+        return Mixture(log_weight.log_softmax(-1), Gaussian(mean, log_var.clamp(min=math.log(self.floor))))
 
     @torch.no_grad()
     def update(self, posterior: Gaussian, step: Tensor) -> None:
@@ -238,7 +237,7 @@ class LearnedMixture(nn.Module):
             mean = mean + whole.sqrt() * again
         variance = torch.maximum(whole * components ** (-2 / dim), noise).clamp(min=self.floor)
         equal = torch.full_like(mean[..., 0], -math.log(components))
-        return Mixture(equal, Diagonal(mean, variance.log().expand(mean.shape)))
+        return Mixture(equal, Gaussian(mean, variance.log().expand(mean.shape)))
 
     def _revived(self, p: Mixture, posterior: Gaussian, rows: Tensor) -> Mixture:
         components = p.log_weight.shape[-1]
@@ -247,7 +246,7 @@ class LearnedMixture(nn.Module):
         within = (p.log_weight.exp().unsqueeze(-1) * log_var.exp()).sum(-2, keepdim=True).log()
         return Mixture(
             p.log_weight.masked_fill(dead, -math.log(components)).log_softmax(-1),
-            Diagonal(
+            Gaussian(
                 torch.where(dead.unsqueeze(-1), posterior.mean.index_select(-2, rows), mean),
                 torch.where(dead.unsqueeze(-1), within, log_var),
             ),
@@ -313,8 +312,8 @@ def dependence(posterior: Posterior, marginals: Gaussian) -> Tensor | float:
     """KL(q || prod_d q_d) of each posterior, `(B,)`, nats: what its latents tell of one another; of a diagonal one 0."""
     if isinstance(posterior, Gaussian):
         return 0.0
-    assert isinstance(posterior, Normal)
-    return marginals.entropy() - posterior.entropy()
+    assert isinstance(posterior, FullGaussian)
+    return entropy(marginals) - entropy(posterior)
 
 
 def gathered(posterior: Gaussian) -> Gaussian:
@@ -337,6 +336,6 @@ def _parts(p: Mixture) -> tuple[Tensor, Tensor, Tensor]:
     return p.log_weight, mean, log_var
 
 
-def _diagonal(p: Mixture) -> Diagonal:
-    assert isinstance(p.components, Diagonal)
+def _diagonal(p: Mixture) -> Gaussian:
+    assert isinstance(p.components, Gaussian)
     return p.components

@@ -10,8 +10,8 @@ from jensen.base.errors import InputError, check_count, check_counts, check_flag
 from jensen.base.random import fold, normal, uniform
 from jensen.base.tree import tree_map
 from jensen.family import mixture
-from jensen.family.components import Diagonal
 from jensen.family.family import Posterior, diagonal
+from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture
 from jensen.model.mixture_prior import draw, latent_divergence, marginals
 
@@ -71,7 +71,7 @@ class VampPrior(nn.Module):
         if self._encode is None:
             raise InputError("model.prior is a VampPrior without an encoder: expected a VAE around it; call bind(encode)")
         mean, log_var = tree_map(Tensor.double, diagonal(self._encode(self.pseudo_inputs()), "model/prior=vamp"))
-        return Mixture(mean.new_full((len(mean),), -math.log(len(mean))), Diagonal(mean, log_var))
+        return Mixture(mean.new_full((len(mean),), -math.log(len(mean))), Gaussian(mean, log_var))
 
     def distribution(self) -> Mixture:
         return self.mixture()

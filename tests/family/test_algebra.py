@@ -6,12 +6,15 @@ from mixtures import close, normal, slope
 from scipy import stats
 from torch import distributions
 
-from jensen.family.normal import Normal, condition, covariance, entropy, kl, log_density, marginal, mle, product, sample
+from jensen.family.algebra import condition, covariance, entropy, kl, marginal, mle, product
+from jensen.family.full import FullGaussian
 
 
 def random(*lead, d=4, seed=0):
     a = normal(*lead, d, d, seed=seed)
-    return Normal(2 * normal(*lead, d, seed=seed + 1), torch.linalg.cholesky(a @ a.mT + torch.eye(d, dtype=torch.float64)))
+    return FullGaussian(
+        2 * normal(*lead, d, seed=seed + 1), torch.linalg.cholesky(a @ a.mT + torch.eye(d, dtype=torch.float64))
+    )
 
 
 def reference(p):
@@ -21,7 +24,7 @@ def reference(p):
 @pytest.mark.parametrize("lead", [(), (3,), (2, 3)])
 def test_every_function_agrees_with_torch_distributions(lead):
     q, p, x = random(*lead), random(*lead, seed=5), normal(*lead, 4, seed=9)
-    close(log_density(x, q), reference(q).log_prob(x))
+    close(q.log_prob(x), reference(q).log_prob(x))
     close(entropy(q), reference(q).entropy())
     close(kl(q, p), distributions.kl_divergence(reference(q), reference(p)))
     close(covariance(q), reference(q).covariance_matrix)
@@ -30,7 +33,7 @@ def test_every_function_agrees_with_torch_distributions(lead):
 
 def test_samples_have_the_moments():
     p = random()
-    x = sample(p, normal(100_000, 4, seed=2))
+    x = p.rsample(normal(100_000, 4, seed=2))
     close(x.mean(0), p.mean, 0.05)
     close(torch.cov(x.T), covariance(p), 0.2)
 
@@ -38,8 +41,8 @@ def test_samples_have_the_moments():
 def test_conditionals_times_marginals_are_the_joint():
     p, x = random(5), normal(5, 4, seed=3)
     given, rest = [2, 0], [1, 3]
-    found = log_density(x[..., rest], condition(p, given, x[..., given])) + log_density(x[..., given], marginal(p, given))
-    close(found, log_density(x, p))
+    found = condition(p, given, x[..., given]).log_prob(x[..., rest]) + marginal(p, given).log_prob(x[..., given])
+    close(found, p.log_prob(x))
 
 
 def test_a_conditional_is_the_schur_complement():
@@ -54,10 +57,10 @@ def test_a_conditional_is_the_schur_complement():
 def test_a_product_of_experts_is_the_product_of_densities():
     experts, x = random(3, d=2), normal(50, 2, seed=3)
     fused, log_scale = product(experts)
-    pointwise = log_density(x.unsqueeze(1), experts).sum(-1)
-    close(log_density(x, fused) + log_scale, pointwise)
+    pointwise = experts.log_prob(x.unsqueeze(1)).sum(-1)
+    close(fused.log_prob(x) + log_scale, pointwise)
     pair, scale = product(random(2, d=2))
-    a, b = (reference(Normal(*(part[i] for part in random(2, d=2)))) for i in (0, 1))
+    a, b = (reference(FullGaussian(*(part[i] for part in random(2, d=2)))) for i in (0, 1))
     total = a.covariance_matrix + b.covariance_matrix
     assert scale.item() == pytest.approx(stats.multivariate_normal(b.mean.numpy(), total.numpy()).logpdf(a.mean.numpy()))
     assert pair.mean.shape == (2,)
@@ -67,7 +70,7 @@ def test_mle_is_the_maximum():
     x, weights = normal(60, 3, seed=3), normal(60, seed=4).exp()
     found = mle(x, weights)
     leaves = [part.clone().requires_grad_() for part in found]
-    value = (weights * log_density(x, Normal(*leaves))).sum()
+    value = (weights * FullGaussian(*leaves).log_prob(x)).sum()
     assert slope(value, leaves) < 1e-9
     close(mle(x).mean, x.mean(0))
     close(covariance(mle(x + 1e6)), torch.cov(x.T, correction=0), 1e-8)
@@ -77,7 +80,7 @@ def test_gradients_are_those_of_finite_differences():
     q, p, x = random(2, d=3), random(2, d=3, seed=5), normal(2, 3, seed=9)
 
     def value(m, a, n, b, x):
-        q, p = Normal(m, a.tril()), Normal(n, b.tril())
-        return log_density(x, q), kl(q, p), entropy(q), *condition(q, [1], x[..., [1]]), *product(q)[0], product(q)[1]
+        q, p = FullGaussian(m, a.tril()), FullGaussian(n, b.tril())
+        return q.log_prob(x), kl(q, p), entropy(q), *condition(q, [1], x[..., [1]]), *product(q)[0], product(q)[1]
 
     assert torch.autograd.gradcheck(value, [part.clone().requires_grad_() for part in (*q, *p, x)])

@@ -1,0 +1,177 @@
+"""Gaussians with all of their covariance: N(mean, L L') by the Cholesky factor L."""
+
+from functools import lru_cache
+from typing import NamedTuple, Protocol, final
+
+import torch
+from torch import Tensor
+
+from jensen.family import cholesky
+from jensen.family.gaussian import LOG_2PI, Gaussian
+from jensen.family.moments import FLAT, Moments, PseudoCounts, counted, like, log_inverse_wishart, moved, own_floor
+
+
+class FullGaussian(NamedTuple):
+    """`mean` is `(..., D)`, `scale_tril` the lower triangular L with positive diagonal, `(..., D, D)`.
+
+    As the components of a mixture they are `(..., K, D)` and `(..., K, D, D)`.
+    """
+
+    mean: Tensor
+    scale_tril: Tensor
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log N(x), `(..., D)` to `(...)`, in nats."""
+        distance = cholesky.solve(self.scale_tril, x - self.mean).square().sum(-1)
+        return -0.5 * (distance + x.shape[-1] * LOG_2PI + cholesky.log_det(self.scale_tril))
+
+    def rsample(self, noise: Tensor) -> Tensor:
+        """mean + L noise, `(..., D)` for `noise` ~ N(0, I)."""
+        return self.mean + (self.scale_tril @ noise.unsqueeze(-1)).squeeze(-1)
+
+    def marginal(self, latent: int) -> Gaussian:
+        """The distribution of one coordinate, `(..., 1)`."""
+        return self.marginals().marginal(latent)
+
+    def marginals(self) -> Gaussian:
+        """The diagonal Gaussian with the same marginals, `(..., D)`."""
+        return Gaussian(self.mean, cholesky.log_variances(self.scale_tril))
+
+    def cholesky(self) -> Tensor:
+        """The factor of each covariance, `(..., D, D)`."""
+        return self.scale_tril
+
+    # ---- as components --------------------------------------------------------------------------
+
+    @classmethod
+    def at(cls, mean: Tensor, variance: Tensor) -> "FullGaussian":
+        return cls(mean, variance.sqrt().diag().expand(*mean.shape, len(variance)))
+
+    def _deviations(self, x: Tensor) -> Tensor:
+        """x - mean_k, `(..., K, N, D)`: exact however far apart the components are."""
+        return x.double().unsqueeze(-3) - self.mean.double().unsqueeze(-2)
+
+    def log_density(self, x: Tensor) -> Tensor:
+        scale_tril = self.scale_tril.double()
+        whitened = torch.linalg.solve_triangular(scale_tril, self._deviations(x).mT, upper=False)
+        constant = (cholesky.log_det(scale_tril) + x.shape[-1] * LOG_2PI).unsqueeze(-1)
+        density: Tensor = -0.5 * (whitened.square().sum(-2) + constant)
+        return density.mT.to(torch.promote_types(x.dtype, self.mean.dtype))
+
+    def moments(self, x: Tensor, r: Tensor) -> Moments:
+        deviations = self._deviations(x)
+        weights = r.double()
+        weighted = weights.mT.unsqueeze(-1) * deviations
+        return Moments(self.mean.double(), weights.sum(-2), weighted.sum(-2), weighted.mT @ deviations)
+
+    def maximise(self, m: Moments, prior: PseudoCounts = FLAT) -> "FullGaussian":
+        count = counted(m)
+        mean = m.first / count
+        dim = mean.shape[-1]
+        scatter = m.second - (count * mean).unsqueeze(-1) * mean.unsqueeze(-2)
+        if prior.covariance:
+            scatter = scatter + prior.covariance * torch.diag(like(mean, prior.variance).expand(dim))
+            cov = scatter / (count.unsqueeze(-1) + prior.covariance)
+        else:
+            old = self.scale_tril.double()
+            some = (m.total > 0).unsqueeze(-1).unsqueeze(-1)
+            cov = torch.where(some, scatter / count.unsqueeze(-1), old @ old.mT)
+        square = m.second.diagonal(dim1=-2, dim2=-1) / count
+        floor = own_floor(prior.floor, m.origin + mean, square, dim)
+        scale_tril = cholesky.floored(cov, floor).to(self.scale_tril.dtype)
+        return FullGaussian(moved(self.mean, m, mean), scale_tril)
+
+    def log_prior(self, prior: PseudoCounts) -> Tensor:
+        precision = cholesky.precision(self.scale_tril).diagonal(dim1=-2, dim2=-1)
+        return log_inverse_wishart(prior, cholesky.log_det(self.scale_tril), precision).sum(-1)
+
+    def natural(self) -> Tensor:
+        precision = cholesky.precision(self.scale_tril)
+        linear = (precision @ self.mean.unsqueeze(-1)).squeeze(-1)
+        logs = self.scale_tril.diagonal(dim1=-2, dim2=-1).log()
+        constant = (-0.5 * linear * self.mean - logs).sum(-1, keepdim=True) - 0.5 * self.mean.shape[-1] * LOG_2PI
+        triangle = _triangle(self.mean.shape[-1], precision.device)
+        quadratic = precision.flatten(-2).index_select(-1, triangle.upper) * triangle.share
+        return torch.cat([constant, linear, quadratic], -1)
+
+    def common_precision(self) -> None:
+        return None
+
+    @staticmethod
+    def layout(dim: int) -> "FullLayout":
+        return FullLayout(dim)
+
+    def free(self, about: "FullGaussian") -> Tensor:
+        move = cholesky.solve(about.scale_tril, self.mean - about.mean)
+        return torch.cat([move, cholesky.free(self.scale_tril, about.scale_tril)], -1).flatten(-2)
+
+    def of_free(self, free: Tensor) -> "FullGaussian":
+        dim = self.mean.shape[-1]
+        each = free.reshape(*self.mean.shape[:-1], FullLayout(dim).width - 1)
+        moved_to = FullGaussian(self.mean, self.scale_tril).rsample(each[..., :dim])
+        return FullGaussian(moved_to, cholesky.of_free(each[..., dim:], self.scale_tril))
+
+
+class Factored(Protocol):
+    """Gaussians that know the Cholesky factor of each covariance."""
+
+    @property
+    def mean(self) -> Tensor: ...
+
+    def cholesky(self) -> Tensor: ...
+
+
+def full(p: Factored) -> FullGaussian:
+    """The same Gaussians with a covariance matrix each."""
+    return p if isinstance(p, FullGaussian) else FullGaussian(p.mean, p.cholesky())
+
+
+class _Triangle(NamedTuple):
+    """A symmetric `(D, D)` matrix by its upper triangle.
+
+    upper: where that is in the flattened matrix. share: what each entry of it counts in -x'Px/2. place: where in the
+    triangle each entry of the matrix is.
+    """
+
+    upper: Tensor
+    share: Tensor
+    place: Tensor
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)  # they are kept, and must serve gradients too
+def _triangle(dim: int, device: torch.device) -> _Triangle:
+    row, column = torch.triu_indices(dim, dim, device=device)
+    place = torch.empty(dim, dim, dtype=torch.long, device=device)
+    place[row, column] = torch.arange(len(row), device=device)
+    place[column, row] = place[row, column]
+    share = torch.where(row == column, -0.5, -1.0).double()
+    return _Triangle(row * dim + column, share, place.flatten())
+
+
+@final
+class FullLayout:
+    """1, x and the upper triangle of x x': P = 1 + D + D (D + 1) / 2."""
+
+    def __init__(self, dim: int) -> None:
+        self.dim = dim
+        self.width = 1 + dim + dim * (dim + 1) // 2
+
+    def fill(self, x: Tensor, out: Tensor) -> None:
+        row = 1 + self.dim
+        if x.device.type != "cpu":  # to launch D products takes longer there than to read the points twice
+            i, j = torch.triu_indices(self.dim, self.dim, device=x.device)
+            torch.index_select(x, 0, i, out=out[row:]).mul_(x.index_select(0, j))
+            return
+        for i in range(self.dim):
+            torch.mul(x[i:], x[i], out=out[row : row + self.dim - i])
+            row += self.dim - i
+
+    def collect(self, sums: Tensor, scatter: Tensor | None) -> Moments:
+        place = _triangle(self.dim, sums.device).place
+        second = sums[..., 1 + self.dim :].index_select(-1, place).reshape(*sums.shape[:-1], self.dim, self.dim)
+        return Moments(sums.new_zeros(1, self.dim), sums[..., 0], sums[..., 1 : 1 + self.dim], second)
+
+    def pack(self, total: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        upper = _triangle(self.dim, second.device).upper
+        return torch.cat([total.unsqueeze(-1), first, second.flatten(-2).index_select(-1, upper)], -1)

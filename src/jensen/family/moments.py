@@ -1,0 +1,134 @@
+"""Expected sufficient statistics of a mixture's components, and what is believed of the components before any point."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from jensen.family.floor import Rounding
+
+TINY = 1e-280
+"""Stands for no points at all; its square root and its inverse are finite in float64."""
+
+
+class Moments(NamedTuple):
+    """Expected sufficient statistics of each component, float64: sums over points weighted by responsibilities.
+
+    origin: `(..., K or 1, D)`, the point the others are taken about, the same for all parts of a data set.
+    total: `(..., K)`, sum r.
+    first: `(..., K, D)`, sum r (x - origin).
+    second: sum r (x - origin)(x - origin)' as far as the structure needs it: its diagonal `(..., K, D)`, its trace
+        `(..., K)`, its sum over components `(..., D, D)`, or all of it `(..., K, D, D)`.
+    """
+
+    origin: Tensor
+    total: Tensor
+    first: Tensor
+    second: Tensor
+
+
+def add(parts: list[Moments]) -> Moments:
+    """The moments of a whole from those of its batches, all taken with the same parameters."""
+    sums = list(zip(*parts, strict=True))[1:]
+    return Moments(parts[0].origin, *(torch.stack(each).sum(0) for each in sums))
+
+
+class PseudoCounts(NamedTuple):
+    """A conjugate prior of a mixture's parameters, as points seen beforehand, for a maximum a posteriori M-step; and a floor.
+
+    weight: points credited to each component: a Dirichlet prior with concentration 1 + weight.
+    covariance: points credited to each covariance, spread as diag(variance): an inverse-Wishart prior with scale matrix
+        covariance * diag(variance) and covariance - D - 1 degrees of freedom.
+    variance: `()` or `(D,)`.
+    floor: `()` or `(D,)`, and the M-step is the exact maximum over covariances for which covariance - diag(floor) is
+        positive semi-definite; 0 is no floor; a `Rounding` gives each component its own. It has no useful gradient
+        where it holds: for a layer use `covariance`.
+    """
+
+    weight: float = 0.0
+    covariance: float = 0.0
+    variance: Tensor | float = 1.0
+    floor: Tensor | float | Rounding = 0.0
+
+    @property
+    def has_floor(self) -> bool:
+        """Whether a covariance is held up by anything but rounding of the M-step itself."""
+        return not (isinstance(self.floor, float) and self.floor == 0)
+
+
+FLAT = PseudoCounts()
+"""No points beforehand and no floor: maximum likelihood."""
+
+
+def like(tensor: Tensor, value: Tensor | float) -> Tensor:
+    """`value` in the dtype of `tensor`: a Python number is not rounded to float32 on its way."""
+    if isinstance(value, Tensor):
+        return value.to(tensor)
+    return torch.as_tensor(value, dtype=tensor.dtype, device=tensor.device)
+
+
+def centre(mean: Tensor) -> Tensor:
+    """A point near the data, `(..., 1, D)` float64; results do not depend on it, so no gradient is taken."""
+    return mean.detach().double().mean(-2, keepdim=True)
+
+
+class Centred(NamedTuple):
+    """Points about `centre`, their responsibilities, and the first two moments, float64."""
+
+    origin: Tensor
+    x: Tensor
+    r: Tensor
+    total: Tensor
+    first: Tensor
+
+
+def centred(x: Tensor, r: Tensor, mean: Tensor) -> Centred:
+    """Points `(..., N, D)` and responsibilities `(..., N, K)` about the `centre` of `mean` `(..., K, D)`."""
+    origin = centre(mean)
+    points = x.double() - origin
+    weights = r.double()
+    return Centred(origin, points, weights, weights.sum(-2), weights.mT @ points)
+
+
+def squares(x: Tensor, mean: Tensor, precision: Tensor) -> Tensor:
+    """sum_d precision (x - mean)^2, `(..., N, D)`, `(..., K, D)` twice to `(..., N, K)`, without an (N, K, D) array.
+
+    As matrix products in float64 about `centre`: exact to eps * `em.precision.spread`, 1e-9 for means 1,000 deviations
+    apart.
+    """
+    origin = centre(mean)
+    points = x.double() - origin
+    place = mean.double() - origin
+    cross = points.square() @ precision.mT - 2 * (points @ (precision * place).mT)
+    return cross + (precision * place.square()).sum(-1).unsqueeze(-2)
+
+
+def counted(m: Moments) -> Tensor:
+    """The counts that sums over points are divided by, `(..., K, 1)`, above 0."""
+    return m.total.unsqueeze(-1).clamp(min=TINY)
+
+
+def moved(old: Tensor, m: Moments, mean: Tensor) -> Tensor:
+    """The new means in the dtype of the old, which stay where a component has no points."""
+    return torch.where(m.total.unsqueeze(-1) > 0, m.origin + mean, old.double()).to(old.dtype)
+
+
+def own_floor(floor: Tensor | float | Rounding, mean: Tensor, second: Tensor, columns: int = 1) -> Tensor | float:
+    """The floor, for a `Rounding` that of each component `(..., K, D)`; `second` is the mean square about the sums' origin."""
+    if isinstance(floor, Rounding):
+        return floor.summed(floor.stored(mean), second, columns)
+    return floor
+
+
+def log_var_of(scatter: Tensor, count: Tensor, floor: Tensor | float, old: Tensor, empty: Tensor) -> Tensor:
+    """log(scatter / count) with a floor, or the `old` value where `empty`; `count` is above 0."""
+    variance = scatter / count
+    flat = isinstance(floor, float) and floor == 0
+    variance = variance.clamp(min=TINY) if flat else torch.maximum(variance, like(variance, floor))
+    log_var = torch.where(empty, 1.0, variance).log()
+    return torch.where(empty, old.double(), log_var).to(old.dtype)
+
+
+def log_inverse_wishart(prior: PseudoCounts, log_det: Tensor, precision: Tensor) -> Tensor:
+    """-covariance/2 (log|C| + tr(C^-1 diag variance)), `(...)` and the diagonal of C^-1 `(..., D)` to `(...)`."""
+    return -0.5 * prior.covariance * (log_det + (precision * prior.variance).sum(-1))
