@@ -6,7 +6,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from jensen.base.random import normal
 from jensen.family.full import FullGaussian
 from jensen.family.gaussian import LOG_2PI, Gaussian, bounded
 from jensen.model.mlp import MLPEncoder
@@ -21,6 +20,10 @@ class Banana(NamedTuple):
         first, second, rest = z[..., 0], z[..., 1], z[..., 2:]
         squares = first.square() + (second - first.square()).square() / NOISE + rest.square().sum(-1)
         return -0.5 * (squares + z.shape[-1] * LOG_2PI + math.log(NOISE))
+
+    def rsample(self, noise: Tensor) -> Tensor:
+        second = noise[:, 0].square() + math.sqrt(NOISE) * noise[:, 1]
+        return torch.cat([noise[:, :1], second.unsqueeze(1), noise[:, 2:]], 1)
 
     def marginal(self, latent: int) -> None:
         return None
@@ -41,20 +44,6 @@ class BananaPrior(nn.Module):
 
     rate_is_bound = False
     warmup = 0
-
-    def rate(self, posterior, z, log_prior=None):
-        return posterior.log_prob(z) - self.log_prob(z)
-
-    def latent_rate(self, posterior):
-        return None
-
-    def log_prob(self, z):
-        return Banana().log_prob(z)
-
-    def sample(self, key, index, dim):
-        z = normal(key, index, (dim,))
-        z[:, 1] = z[:, 0].square() + math.sqrt(NOISE) * z[:, 1]
-        return z
 
     def update(self, posterior, step):
         pass

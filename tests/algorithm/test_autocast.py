@@ -3,6 +3,7 @@
 import pytest
 import torch
 from hydra.utils import instantiate
+from priors import latent_rate_of, log_prob_of, rate_of
 from resume import records
 from tiny import TINY
 from torch.distributions import Bernoulli, ContinuousBernoulli, Normal, kl_divergence
@@ -98,15 +99,15 @@ def test_a_mixture_is_learned_and_scored_in_double(step, dtype, prior):
         with torch.autocast("cpu", dtype=dtype, enabled=enabled and prior != "vamp"):  # vamp's components are a network's
             for at in range(400, 403):
                 model.prior.update(posterior, torch.tensor(at))
-            found["log_prob"] = model.prior.log_prob(inference.z)
-            found["rate"] = model.prior.rate(posterior, inference.z)
-            found["latent_rate"] = model.prior.latent_rate(posterior)
+            found["log_prob"] = log_prob_of(model.prior, inference.z)
+            found["rate"] = rate_of(model.prior, posterior, inference.z)
+            found["latent_rate"] = latent_rate_of(model.prior, posterior)
         found |= {name: value.clone() for name, value in model.prior.state_dict().items()}
     for name in inside:
         assert torch.equal(inside[name], outside[name]), name
     if prior == "vamp":
         with torch.autocast("cpu", dtype=dtype):
-            mixture = model.prior.mixture()
+            mixture = model.prior.distribution()
         assert {part.dtype for part in (mixture.log_weight, *mixture.components)} == {torch.float64}
 
 

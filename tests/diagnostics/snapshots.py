@@ -1,6 +1,7 @@
 """Snapshots of small models, made without the callback."""
 
 import torch
+from priors import draws_of, latent_rate_of
 from torch import Tensor
 
 from jensen.diagnostics.snapshot import Snapshot
@@ -28,13 +29,13 @@ def snapshot_of(model: VAE, x: Tensor) -> Snapshot:
         posterior=inference.posterior,
         z=inference.z,
         log_prior=inference.log_prior,
-        latent_rate=model.prior.latent_rate(inference.posterior),
+        latent_rate=latent_rate_of(model.prior, inference.posterior),
         factors=torch.zeros(len(x), 0, dtype=torch.int64),
         names=(),
         images=x[:40],
         encode=model.encode,
         decode=model.decode,
-        draw=lambda count: model.prior.sample(7, torch.arange(count), model.latent_dim),
+        draw=lambda count: draws_of(model.prior, 7, torch.arange(count), model.latent_dim),
         infer=model,
         prior=model.prior.distribution(),
     )
@@ -110,4 +111,4 @@ def exact_posterior(decoder: Tensor, start: Tensor, noise: float) -> dict[str, T
 def with_posterior(snapshot: Snapshot, mean: Tensor, log_var: Tensor) -> Snapshot:
     """The snapshot with other codes."""
     q = Gaussian(mean, log_var)
-    return snapshot._replace(posterior=q, latent_rate=StandardNormal().latent_rate(q))
+    return snapshot._replace(posterior=q, latent_rate=latent_rate_of(StandardNormal(), q))

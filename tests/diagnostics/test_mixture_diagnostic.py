@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from priors import each_of, log_prob_of, rate_of
 from snapshots import generator, image_snapshot, randn, vector_snapshot, with_posterior
 
 from jensen.bound.decomposition import decompose
@@ -20,8 +21,8 @@ def with_prior(snapshot, prior):
     """The snapshot under a prior that has learned from its posteriors."""
     for step in range(30):
         prior.update(snapshot.posterior, torch.tensor(step))
-    bound = snapshot.bound._replace(rate=prior.rate(snapshot.posterior, snapshot.z))
-    return snapshot._replace(bound=bound, log_prior=prior.log_prob(snapshot.z), prior=prior.distribution())
+    bound = snapshot.bound._replace(rate=rate_of(prior, snapshot.posterior, snapshot.z))
+    return snapshot._replace(bound=bound, log_prior=log_prob_of(prior, snapshot.z), prior=prior.distribution())
 
 
 @pytest.fixture
@@ -137,7 +138,7 @@ def overlapping():
 def test_against_a_product_the_parts_are_those_against_its_expansion(make):
     snapshot = with_prior(make(), FactorisedMixturePrior(3, 3, warmup=0))
     found = decomposition(snapshot, samples=4000)
-    expected = decompose(snapshot.posterior, samples=4000, generator=generator(), prior=expanded(snapshot.prior.factors))
+    expected = decompose(snapshot.posterior, samples=4000, generator=generator(), prior=expanded(each_of(snapshot.prior)))
     assert found["prior_dependence"] == found["prior_dependence_se"] == 0
     assert abs(expected.prior_dependence) < 5 * expected.prior_dependence_se
     for name in ("mutual_information", "total_correlation", "dimension_wise_kl", "rate", "marginal_kl"):

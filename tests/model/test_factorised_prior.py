@@ -4,13 +4,15 @@ import sys
 
 import pytest
 import torch
+from priors import draws_of, each_of, latent_rate_of, log_prob_of, rate_of
 from torch import distributed, distributions, multiprocessing
 
 from jensen.bound.decomposition import decompose
+from jensen.bound.divergence import divergence
 from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture, log_prob
 from jensen.model.factorised_prior import FactorisedMixturePrior
-from jensen.model.mixture_prior import FITS, MixturePrior, divergence, em_step
+from jensen.model.mixture_prior import FITS, MixturePrior, em_step
 from jensen.model.prior import StandardNormal
 
 COUNT, DIM = 64, 3
@@ -44,35 +46,35 @@ def prior():
 
 def test_the_rate_is_the_sum_of_the_bounds_of_each_latent(prior):
     q = posteriors()
-    each = [divergence(latent, p) for latent, p in zip(latents(q), prior.distribution().factors, strict=True)]
-    torch.testing.assert_close(prior.latent_rate(q), torch.stack(each, 1))
-    torch.testing.assert_close(prior.rate(q, q.mean), sum(each))
+    each = [divergence(latent, p) for latent, p in zip(latents(q), each_of(prior.distribution()), strict=True)]
+    torch.testing.assert_close(latent_rate_of(prior, q), torch.stack(each, 1))
+    torch.testing.assert_close(rate_of(prior, q, q.mean), sum(each))
 
 
 def test_one_component_a_latent_is_the_divergence_in_closed_form():
     prior, q = learned(components=1), posteriors()
-    p = [factor.components for factor in prior.distribution().factors]
+    p = [factor.components for factor in each_of(prior.distribution())]
     normal = distributions.Normal(torch.cat([c.mean[0] for c in p]), torch.cat([(c.log_var[0] / 2).exp() for c in p]))
     expected = distributions.kl_divergence(distributions.Normal(q.mean, (q.log_var / 2).exp()), normal)
-    torch.testing.assert_close(prior.latent_rate(q), expected)
+    torch.testing.assert_close(latent_rate_of(prior, q), expected)
 
 
 def test_up_to_the_warm_up_it_is_the_standard_normal():
     prior, q = learned(steps=5, warmup=10), posteriors()
-    torch.testing.assert_close(prior.latent_rate(q), StandardNormal().latent_rate(q))
-    torch.testing.assert_close(prior.log_prob(q.mean), StandardNormal().log_prob(q.mean))
+    torch.testing.assert_close(latent_rate_of(prior, q), latent_rate_of(StandardNormal(), q))
+    torch.testing.assert_close(log_prob_of(prior, q.mean), log_prob_of(StandardNormal(), q.mean))
 
 
 def test_log_prob_and_samples_are_those_of_the_product(prior):
     z = posteriors(seed=5).mean
-    expected = sum(log_prob(z[:, [d]], factor) for d, factor in enumerate(prior.distribution().factors))
-    torch.testing.assert_close(prior.log_prob(z), expected)
+    expected = sum(log_prob(z[:, [d]], factor) for d, factor in enumerate(each_of(prior.distribution())))
+    torch.testing.assert_close(log_prob_of(prior, z), expected)
 
-    draws = prior.sample(5, torch.arange(40_000), DIM)
-    assert torch.equal(prior.sample(5, torch.tensor([30_000, 7]), DIM), draws[[30_000, 7]])
+    draws = draws_of(prior, 5, torch.arange(40_000), DIM)
+    assert torch.equal(draws_of(prior, 5, torch.tensor([30_000, 7]), DIM), draws[[30_000, 7]])
     correlation = torch.corrcoef(draws.T) - torch.eye(DIM)
     assert correlation.abs().max() < 0.02
-    for d, (log_weight, components) in enumerate(prior.distribution().factors):
+    for d, (log_weight, components) in enumerate(each_of(prior.distribution())):
         weight, mean, var = log_weight.exp(), components.mean[:, 0], components.log_var[:, 0].exp()
         expected = (weight * mean).sum()
         assert abs(draws[:, d].mean() - expected) < 0.06
@@ -82,10 +84,10 @@ def test_log_prob_and_samples_are_those_of_the_product(prior):
 def test_each_latent_learns_as_it_would_alone():
     prior = learned(steps=1, dead=0.0)
     for step in range(1, 8):
-        before = prior.distribution().factors
+        before = each_of(prior.distribution())
         q = posteriors(seed=step)
         prior.update(q, torch.tensor(step))
-        for latent, old, new in zip(latents(q), before, prior.distribution().factors, strict=True):
+        for latent, old, new in zip(latents(q), before, each_of(prior.distribution()), strict=True):
             alone = em_step(old, latent, (step + 20) ** -0.6, 1e-4)
             torch.testing.assert_close(new.log_weight, alone.log_weight)
             torch.testing.assert_close(new.components.mean, alone.components.mean)
@@ -96,7 +98,7 @@ def test_full_em_never_raises_the_rate():
     prior, q = learned(steps=1, power=0, dead=0.0), posteriors()
     rates = []
     for step in range(1, 40):
-        rates.append(prior.rate(q, q.mean).mean())
+        rates.append(rate_of(prior, q, q.mean).mean())
         prior.update(q, torch.tensor(step))
     assert torch.stack(rates).diff().max() < 1e-12
     assert rates[-1] < rates[0] - 0.1
@@ -119,7 +121,7 @@ def test_gradient_learns_too():
     rates = []
     for step in range(1, 60):
         optimizer.zero_grad()
-        rate = prior.rate(q, q.mean).mean()
+        rate = rate_of(prior, q, q.mean).mean()
         prior.update(q, torch.tensor(step))
         rate.backward()
         optimizer.step()
@@ -133,25 +135,25 @@ def test_in_one_dimension_it_is_the_mixture_prior():
     for step in range(10):
         prior.update(q, torch.tensor(step))
         joint.update(q, torch.tensor(step))
-    torch.testing.assert_close(prior.rate(q, q.mean), joint.rate(q, q.mean))
-    torch.testing.assert_close(prior.log_prob(q.mean), joint.log_prob(q.mean))
+    torch.testing.assert_close(rate_of(prior, q, q.mean), rate_of(joint, q, q.mean))
+    torch.testing.assert_close(log_prob_of(prior, q.mean), log_prob_of(joint, q.mean))
 
 
 def expanded(prior):
     """The product as a mixture of K^D components."""
-    parts = [(f.log_weight, f.components.mean[:, 0], f.components.log_var[:, 0]) for f in prior.distribution().factors]
+    parts = [(f.log_weight, f.components.mean[:, 0], f.components.log_var[:, 0]) for f in each_of(prior.distribution())]
     place = torch.cartesian_prod(*[torch.arange(len(weight)) for weight, _, _ in parts])
     weight, mean, log_var = (torch.stack([part[kind][place[:, d]] for d, part in enumerate(parts)], 1) for kind in range(3))
-    return Mixture(weight.sum(1), type(prior.distribution().factors[0].components)(mean, log_var))
+    return Mixture(weight.sum(1), type(prior.distribution().factors.components)(mean, log_var))
 
 
 def test_the_rate_is_that_of_the_expanded_product(prior):
     """The bound of a product is the product's: responsibilities factorise too."""
     q = posteriors()
-    torch.testing.assert_close(prior.rate(q, q.mean), divergence(q, expanded(prior)))
-    torch.testing.assert_close(prior.log_prob(q.mean), log_prob(q.mean, expanded(prior)))
+    torch.testing.assert_close(rate_of(prior, q, q.mean), divergence(q, expanded(prior)))
+    torch.testing.assert_close(log_prob_of(prior, q.mean), log_prob(q.mean, expanded(prior)))
     parts = decompose(q, samples=4000, generator=generator(1), prior=expanded(prior))
-    assert prior.rate(q, q.mean).mean() > parts.mutual_information - 4 * parts.mutual_information_se
+    assert rate_of(prior, q, q.mean).mean() > parts.mutual_information - 4 * parts.mutual_information_se
 
 
 WORLD, STEPS = 2, 12

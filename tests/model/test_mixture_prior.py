@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from priors import draws_of, latent_rate_of, log_prob_of, rate_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import TINY
 from torch import distributions
@@ -12,10 +13,11 @@ from torch import distributions
 from jensen.base.errors import InputError
 from jensen.base.random import normal
 from jensen.bound.decomposition import decompose
+from jensen.bound.divergence import divergence, latent_divergence, latent_mixtures
 from jensen.family.gaussian import Gaussian, sample
 from jensen.family.mixture import Mixture
 from jensen.model.factorised_prior import FactorisedMixturePrior
-from jensen.model.mixture_prior import FITS, MixturePrior, divergence, em_step, latent_divergence, marginals
+from jensen.model.mixture_prior import FITS, MixturePrior, em_step
 from jensen.model.prior import StandardNormal
 from jensen.train import train
 
@@ -73,8 +75,8 @@ def test_the_rate_against_one_component_however_often_it_is_repeated_is_the_dive
         Gaussian(*(part.expand(copies, DIM) for part in one.components)),
     )
     expected = distributions.kl_divergence(torch_normal(q), torch_normal(Gaussian(*one.components)))
-    torch.testing.assert_close(holding(p).rate(q, q.mean), expected.sum(1), rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(holding(p).latent_rate(q), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(rate_of(holding(p), q, q.mean), expected.sum(1), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(latent_rate_of(holding(p), q), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_the_rate_is_a_bound_of_the_divergence_and_not_far_from_it():
@@ -83,7 +85,7 @@ def test_the_rate_is_a_bound_of_the_divergence_and_not_far_from_it():
     z = sample(q, noise)
     values = torch_normal(q).log_prob(z).sum(-1) - torch_mixture(p).log_prob(z)
     kl, error = values.mean(0), values.std(0) / math.sqrt(draws)
-    rate = holding(p).rate(q, q.mean)
+    rate = rate_of(holding(p), q, q.mean)
     assert (rate > kl - 4 * error).all()
     assert (rate - kl).max() > 20 * error.max()  # and no estimate of it
     assert (rate - kl).max() < math.log(COMPONENTS)
@@ -95,7 +97,7 @@ def test_the_rate_of_each_latent_is_a_bound_of_the_divergence_from_the_marginal(
     components = distributions.Normal(p.components.mean.T, (p.components.log_var.T / 2).exp())
     marginal = distributions.MixtureSameFamily(distributions.Categorical(logits=p.log_weight.expand(DIM, -1)), components)
     values = torch_normal(q).log_prob(z) - marginal.log_prob(z)
-    assert (holding(p).latent_rate(q) > values.mean(0) - 4 * values.std(0) / math.sqrt(draws)).all()
+    assert (latent_rate_of(holding(p), q) > values.mean(0) - 4 * values.std(0) / math.sqrt(draws)).all()
 
 
 def test_the_rate_is_tight_where_components_do_not_overlap():
@@ -107,9 +109,9 @@ def test_the_rate_is_tight_where_components_do_not_overlap():
 
 
 def test_the_rate_of_each_latent_is_the_same_in_parts(monkeypatch):
-    p, q = marginals(random_mixture()), posteriors()
+    p, q = latent_mixtures(random_mixture()), posteriors()
     whole = latent_divergence(q, p)
-    monkeypatch.setattr("jensen.model.mixture_prior._LIMIT", 50)
+    monkeypatch.setattr("jensen.bound.divergence._LIMIT", 50)
     torch.testing.assert_close(latent_divergence(q, p), whole, rtol=1e-13, atol=1e-13)
 
 
@@ -117,7 +119,7 @@ def test_the_rate_is_finite_with_finite_gradients_far_out():
     prior = holding(random_mixture())
     mean = torch.tensor([[1e6, -1e6, 0.0], [0.0, 0.0, 0.0]], requires_grad=True)
     log_var = torch.tensor([[20.0, -20.0, 0.0], [-20.0, 20.0, 3.0]], requires_grad=True)
-    rate = prior.rate(Gaussian(mean, log_var), mean)
+    rate = rate_of(prior, Gaussian(mean, log_var), mean)
     rate.sum().backward()
     for found in (rate, mean.grad, log_var.grad):
         assert found.dtype == torch.float32
@@ -128,14 +130,14 @@ def test_log_prob_and_samples_are_those_of_the_mixture():
     p = random_mixture()
     prior = holding(p)
     z = 3 * torch.randn(50, DIM, generator=generator(5), dtype=torch.float64)
-    torch.testing.assert_close(prior.log_prob(z), torch_mixture(p).log_prob(z), rtol=1e-12, atol=1e-12)
-    draws = prior.sample(5, torch.arange(40_000), DIM)
+    torch.testing.assert_close(log_prob_of(prior, z), torch_mixture(p).log_prob(z), rtol=1e-12, atol=1e-12)
+    draws = draws_of(prior, 5, torch.arange(40_000), DIM)
     assert (draws.double().mean(0) - torch_mixture(p).mean).abs().max() < 0.05
     assert (draws.double().var(0) / torch_mixture(p).variance - 1).abs().max() < 0.05
     chosen = torch_mixture(p).log_prob(draws.double())
     expected = torch_mixture(p).log_prob(torch_mixture(p).sample((40_000,)))
     assert abs(chosen.mean() - expected.mean()) < 0.05
-    assert torch.equal(prior.sample(5, torch.tensor([30_000, 7]), DIM), draws[[30_000, 7]])
+    assert torch.equal(draws_of(prior, 5, torch.tensor([30_000, 7]), DIM), draws[[30_000, 7]])
 
 
 def test_the_rate_is_at_least_the_mutual_information():
@@ -230,7 +232,7 @@ def test_variances_keep_above_the_floor():
     prior = MixturePrior(60, DIM, warmup=0, floor=0.01, power=0)
     for step in range(5):
         prior.update(q, torch.tensor(step))
-    log_var = prior.mixture().components.log_var
+    log_var = prior.distribution().components.log_var
     assert log_var.min() == pytest.approx(math.log(0.01))
 
 
@@ -240,12 +242,12 @@ def test_variances_keep_above_the_floor():
 def test_up_to_the_warm_up_it_is_the_standard_normal():
     prior, q = MixturePrior(4, DIM, warmup=3), posteriors()
     for step in range(4):
-        torch.testing.assert_close(prior.rate(q, q.mean), StandardNormal().rate(q, q.mean), rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(prior.log_prob(q.mean), StandardNormal().log_prob(q.mean), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(rate_of(prior, q, q.mean), rate_of(StandardNormal(), q, q.mean), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(log_prob_of(prior, q.mean), log_prob_of(StandardNormal(), q.mean), rtol=1e-12, atol=1e-12)
         assert not prior.learned.started
         prior.update(q, torch.tensor(step))
     assert prior.learned.started
-    assert (prior.rate(q, q.mean) - StandardNormal().rate(q, q.mean)).abs().min() > 1e-3
+    assert (rate_of(prior, q, q.mean) - rate_of(StandardNormal(), q, q.mean)).abs().min() > 1e-3
 
 
 @pytest.mark.parametrize("components", [5, COUNT, 100])
@@ -253,7 +255,7 @@ def test_up_to_the_warm_up_it_is_the_standard_normal():
 def test_components_start_at_different_examples_of_the_minibatch(fit, components):
     prior, q = MixturePrior(components, DIM, fit=fit, warmup=0), posteriors()
     prior.update(q, torch.tensor(0))
-    log_weight, (mean, log_var) = prior.mixture()
+    log_weight, (mean, log_var) = prior.distribution()
     torch.testing.assert_close(log_weight.exp(), torch.full_like(log_weight, 1 / components))
     distance = torch.cdist(mean, q.mean, compute_mode="donot_use_mm_for_euclid_dist")
     assert (distance[:COUNT].min(1).values < 1e-5).all()
@@ -267,7 +269,7 @@ def test_components_start_at_different_examples_of_the_minibatch(fit, components
 def test_one_component_starts_as_the_whole_minibatch():
     prior, q = MixturePrior(1, DIM, warmup=0), posteriors()
     prior.update(q, torch.tensor(0))
-    variance = prior.mixture().components.log_var[0].exp()
+    variance = prior.distribution().components.log_var[0].exp()
     torch.testing.assert_close(variance, q.mean.var(0, correction=0) + q.log_var.exp().mean(0))
 
 
@@ -278,14 +280,14 @@ def test_a_dead_component_begins_again_at_an_example(fit):
     p = Mixture(weight.log(), Gaussian(p.components.mean.index_fill(0, torch.tensor(4), 500.0), p.components.log_var))
     prior, q = holding(p, MixturePrior(COMPONENTS, DIM, fit=fit, dead=0.05)), posteriors()
     prior.update(q, torch.tensor(300))
-    log_weight, mean = prior.mixture().log_weight.detach(), prior.mixture().components.mean.detach()
+    log_weight, mean = prior.distribution().log_weight.detach(), prior.distribution().components.mean.detach()
     assert log_weight[4].exp() == pytest.approx(1 / 6, rel=1e-4)  # 1/K, and all are normalised again
     assert (mean[4] - q.mean).abs().amax(1).min() < 1e-5
     assert log_weight.exp().sum() == pytest.approx(1)
 
     left = holding(p, MixturePrior(COMPONENTS, DIM, fit=fit, dead=0.0))
     left.update(q, torch.tensor(300))
-    assert left.mixture().components.mean[4].min() > 400
+    assert left.distribution().components.mean[4].min() > 400
 
 
 def test_em_has_no_parameters_and_gradient_has():
@@ -294,7 +296,7 @@ def test_em_has_no_parameters_and_gradient_has():
         prior, q = MixturePrior(4, DIM, fit=fit, warmup=1), posteriors(dtype=torch.float32)
         for step, moves in enumerate((False, False, True)):
             prior.zero_grad()
-            rate = prior.rate(q, q.mean).mean()
+            rate = rate_of(prior, q, q.mean).mean()
             prior.update(q, torch.tensor(step))  # between a loss and its gradient
             rate.backward()
             assert all((part.grad != 0).any() == moves for part in prior.parameters())
@@ -314,12 +316,12 @@ def test_online_em_comes_near_a_fixed_point_of_full_em():
     batches = [Gaussian(*parts) for parts in zip(*(part.split(COUNT) for part in whole), strict=True)]
     for step in range(500):
         prior.update(batches[step % len(batches)], torch.tensor(step))
-    p = prior.mixture()
+    p = prior.distribution()
     for _ in range(100):
         p = em_step(p, whole)
     online, full, standard = (
         value.mean()
-        for value in (prior.rate(whole, whole.mean), divergence(whole, p), StandardNormal().rate(whole, whole.mean))
+        for value in (rate_of(prior, whole, whole.mean), divergence(whole, p), rate_of(StandardNormal(), whole, whole.mean))
     )
     assert full <= online < full + 0.02
     assert online < standard - 5
@@ -381,14 +383,14 @@ def test_wrong_values_are_one_sentence(prior, message):
 @pytest.mark.parametrize("prior", [MixturePrior, FactorisedMixturePrior])
 def test_another_number_of_latents_is_one_sentence(prior):
     with pytest.raises(InputError, match=r"model\.prior\.latent_dim is 2: expected 3"):
-        prior(4, 2).rate(posteriors(), posteriors().mean)
+        rate_of(prior(4, 2), posteriors(), posteriors().mean)
 
 
 def test_draws_do_not_depend_on_the_batch_they_are_in():
     prior = warmed(MixturePrior(COMPONENTS, DIM, warmup=0))
     index = torch.arange(10)
-    assert torch.equal(prior.sample(3, index, DIM)[4:6], prior.sample(3, index[4:6], DIM))
-    assert not torch.equal(prior.sample(3, index, DIM), normal(3, index, (DIM,)))
+    assert torch.equal(draws_of(prior, 3, index, DIM)[4:6], draws_of(prior, 3, index[4:6], DIM))
+    assert not torch.equal(draws_of(prior, 3, index, DIM), normal(3, index, (DIM,)))
 
 
 # ---- in a run

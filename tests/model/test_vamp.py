@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+from priors import draws_of, latent_rate_of, log_prob_of, rate_of
 from torch import distributions
 
 from jensen.base.errors import InputError
@@ -46,7 +47,7 @@ def explicit(model):
 
 def test_log_prob_is_that_of_the_mixture_of_encodings(model):
     z = torch.randn(20, DIM)
-    torch.testing.assert_close(model.prior.log_prob(z), explicit(model).log_prob(z.double()).float())
+    torch.testing.assert_close(log_prob_of(model.prior, z), explicit(model).log_prob(z.double()).float())
 
 
 def test_the_rate_is_that_of_the_sample(model, x):
@@ -55,7 +56,7 @@ def test_the_rate_is_that_of_the_sample(model, x):
     log_prior = explicit(model).log_prob(found.z.double()).float()
     torch.testing.assert_close(found.bound.rate, q.log_prob(found.z).sum(1) - log_prior)
     torch.testing.assert_close(found.log_prior, log_prior)
-    torch.testing.assert_close(model.prior.rate(found.posterior, found.z), found.bound.rate)
+    torch.testing.assert_close(rate_of(model.prior, found.posterior, found.z), found.bound.rate)
 
 
 def test_each_inference_encodes_the_pseudo_inputs_once(model, x):
@@ -68,13 +69,13 @@ def test_each_inference_encodes_the_pseudo_inputs_once(model, x):
 def test_the_rate_of_each_latent_is_at_least_the_divergence_from_the_marginal(model, x):
     with torch.no_grad():
         q = model.encode(x)
-        mixture = model.prior.mixture()
+        mixture = model.prior.distribution()
         z = (q.mean + (q.log_var / 2).exp() * torch.randn(20_000, 7, DIM)).double()
         components = distributions.Normal(mixture.components.mean.T, (mixture.components.log_var.T / 2).exp())
         weights = distributions.Categorical(logits=mixture.log_weight.expand(DIM, -1))
         marginal = distributions.MixtureSameFamily(weights, components)
         values = distributions.Normal(q.mean.double(), (q.log_var.double() / 2).exp()).log_prob(z) - marginal.log_prob(z)
-        assert (model.prior.latent_rate(q) > values.mean(0) - 4 * values.std(0) / 20_000**0.5).all()
+        assert (latent_rate_of(model.prior, q) > values.mean(0) - 4 * values.std(0) / 20_000**0.5).all()
 
 
 def test_gradients_reach_the_pseudo_inputs_and_the_encoder(model, x):
@@ -83,7 +84,7 @@ def test_gradients_reach_the_pseudo_inputs_and_the_encoder(model, x):
     assert (model.prior.raw.grad != 0).flatten(1).any(1).all()
     assert all(parameter.grad is not None for parameter in model.parameters())
     model.zero_grad()
-    model.prior.log_prob(found.z.detach()).sum().backward()
+    log_prob_of(model.prior, found.z.detach()).sum().backward()
     assert all((parameter.grad != 0).any() for parameter in model.encoder.parameters())
 
 
@@ -94,14 +95,14 @@ def test_the_encoder_is_the_models_alone(model):
 
 def test_copies_have_their_own_encoder(model):
     z = torch.randn(5, DIM)
-    expected = model.prior.log_prob(z)
+    expected = log_prob_of(model.prior, z)
     for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        torch.testing.assert_close(copied.prior.log_prob(z), expected)
+        torch.testing.assert_close(log_prob_of(copied.prior, z), expected)
         with torch.no_grad():
             for parameter in copied.encoder.parameters():
                 parameter.zero_()
-        assert not torch.allclose(copied.prior.log_prob(z), expected)
-    torch.testing.assert_close(model.prior.log_prob(z), expected)
+        assert not torch.allclose(log_prob_of(copied.prior, z), expected)
+    torch.testing.assert_close(log_prob_of(model.prior, z), expected)
 
 
 def test_swapped_weights_are_seen_by_the_prior(model):
@@ -118,15 +119,15 @@ class Density(torch.nn.Module):
         self.model = model
 
     def forward(self, z):
-        return self.model.prior.log_prob(z)
+        return log_prob_of(self.model.prior, z)
 
 
 def test_samples_are_those_of_the_mixture(model):
     with torch.no_grad():
-        draws, expected = model.prior.sample(5, torch.arange(40_000), DIM), explicit(model)
+        draws, expected = draws_of(model.prior, 5, torch.arange(40_000), DIM), explicit(model)
     assert (draws.mean(0) - expected.mean).abs().max() < 0.05
     assert (draws.var(0) / expected.variance - 1).abs().max() < 0.05
-    assert torch.equal(model.prior.sample(5, torch.tensor([30_000, 7]), DIM), draws[[30_000, 7]])
+    assert torch.equal(draws_of(model.prior, 5, torch.tensor([30_000, 7]), DIM), draws[[30_000, 7]])
 
 
 def test_pseudo_inputs_lie_in_the_unit_interval_or_anywhere(model):
@@ -140,4 +141,4 @@ def test_wrong_values_are_one_sentence():
     with pytest.raises(InputError, match="x_shape is 0"):
         VampPrior(3, (1, 0, 4))
     with pytest.raises(InputError, match=r"without an encoder: expected a VAE around it"):
-        VampPrior(3, SHAPE).rate(Gaussian(torch.zeros(2, DIM), torch.zeros(2, DIM)), torch.zeros(2, DIM))
+        rate_of(VampPrior(3, SHAPE), Gaussian(torch.zeros(2, DIM), torch.zeros(2, DIM)), torch.zeros(2, DIM))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from jensen.base.errors import InputError, check_choice
 from jensen.bound.bound import Inference
+from jensen.bound.divergence import rate
 from jensen.family.family import is_standard
 from jensen.family.gaussian import Gaussian
 from jensen.model.vae import VAE
@@ -60,10 +61,11 @@ def check_shapes(model: VAE, x: Tensor) -> None:
     z = posterior.mean
     output = _tried("model.decoder", codes, lambda: model.decoder(z))
     _check_shape("model.decoder", codes, output, tuple(x.shape))
+    p = model.prior.distribution()
     bounds = {
         "model.likelihood.distortion": lambda: model.likelihood.distortion(output, x),
-        "model.prior.rate": lambda: model.prior.rate(posterior, z),
-        "model.prior.log_prob": lambda: model.prior.log_prob(z),
+        "model.prior's rate": lambda: rate(posterior, p, z, bounded=model.prior.rate_is_bound),
+        "model.prior's log_prob": lambda: p.log_prob(z),
     }
     for name, bound in bounds.items():
         _check_shape(name, codes, _tried(name, codes, bound), (len(x),))

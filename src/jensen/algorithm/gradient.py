@@ -36,7 +36,9 @@ from jensen.base.ranks import gather_rows
 from jensen.base.schedule import Schedule, as_schedule
 from jensen.base.tree import tree_map
 from jensen.bound.bound import Bound, Inference
+from jensen.bound.divergence import latent_rates
 from jensen.diagnostics.snapshot import Snapshot
+from jensen.family.draw import draw as draws_of
 from jensen.model.vae import VAE
 from jensen.objective.objective import Objective
 
@@ -159,10 +161,11 @@ class Gradient(LightningModule):
         """What the model says of the held-out set, for the diagnostics."""
         model = self.model
         self._check_held_out(torch.stack([*inference.bound]))
-        latent_rate = model.prior.latent_rate(inference.posterior)
+        latent_rate = latent_rates(inference.posterior, model.prior.distribution())
 
         def draw(count: int) -> Tensor:
-            z = model.prior.sample(fold(0, "samples"), torch.arange(count, device=self.device), model.latent_dim)
+            index = torch.arange(count, device=self.device)
+            z = draws_of(model.prior.distribution(), fold(0, "samples"), index, model.latent_dim)
             return z.to(self.dtype)
 
         return Snapshot(

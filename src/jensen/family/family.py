@@ -1,12 +1,12 @@
 """A distribution as a value: what a posterior, a prior and a mixture's components are asked, whatever family they are of."""
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol, Self, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
-import torch
 from torch import Tensor
 
 from jensen.base.errors import InputError
+from jensen.base.tree import tree_map
 from jensen.family import algebra, gaussian
 from jensen.family.full import FullGaussian
 from jensen.family.gaussian import Gaussian
@@ -40,6 +40,15 @@ class Posterior(Protocol):
 
     def rsample(self, noise: Tensor) -> Tensor:
         """A draw from standard normal `noise`, `(B, D)`."""
+        ...
+
+
+@runtime_checkable
+class Drawable(Protocol):
+    """A distribution that turns standard normal noise into draws."""
+
+    def rsample(self, noise: Tensor) -> Tensor:
+        """`(B, D)` to `(B, D)`."""
         ...
 
 
@@ -146,16 +155,18 @@ class Components(Protocol):
 
 
 class Product(NamedTuple):
-    """Independent coordinates: D distributions of events `(1,)`."""
+    """Independent coordinates: D distributions of events `(1,)`, one value with the leading axis D."""
 
-    factors: tuple[Family, ...]
+    factors: Any
 
     def log_prob(self, x: Tensor) -> Tensor:
-        each = [factor.log_prob(x[..., [latent]]) for latent, factor in enumerate(self.factors)]
-        return torch.stack(each).sum(0)
+        """log p(x), `(N, D)` to `(N,)`, nats."""
+        each: Tensor = self.factors.log_prob(x.mT.unsqueeze(-1))
+        return each.sum(0)
 
-    def marginal(self, latent: int) -> Family:
-        return self.factors[latent]
+    def marginal(self, latent: int) -> Any:
+        """The distribution of one coordinate, of events `(1,)`."""
+        return tree_map(lambda part: part[latent], self.factors)
 
 
 def is_standard(p: object) -> bool:

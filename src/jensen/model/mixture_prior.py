@@ -8,59 +8,26 @@ The functions here take mixtures with leading axes: a prior that factorises is D
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from jensen.base.errors import InputError, check_choice, check_count, check_number
-from jensen.base.random import bits, fold, normal, uniform
+from jensen.base.errors import check_choice, check_count, check_number
+from jensen.base.random import bits, fold, normal
 from jensen.base.ranks import gather_batch, world
+from jensen.bound.divergence import diagonal_components, responsibilities
 from jensen.bound.minibatch import minibatch_row
 from jensen.em import steps as em
-from jensen.family import gaussian, mixture
-from jensen.family.family import Posterior, entropy
-from jensen.family.family import marginals as own_marginals
-from jensen.family.full import FullGaussian
+from jensen.family.family import Posterior, marginals
 from jensen.family.gaussian import Gaussian
-from jensen.family.mixture import Mixture, logsumexp
+from jensen.family.mixture import Mixture
 from jensen.family.moments import Moments, PseudoCounts, like
 
 FITS = ("em", "gradient", "both")
 
 _ROWS, _NOISE = fold(0, "mixture prior", "rows"), fold(0, "mixture prior", "noise")
 """Keys of the draws that start components. The minibatches are shuffled by the run's seed, so these need not be."""
-
-_LIMIT = 1 << 22
-"""Elements of a temporary `(D, N, K)`: 32 MiB of float64."""
-
-
-def expected_log_density(posterior: Gaussian, components: Gaussian) -> Tensor:
-    """E_q log N(z; k), `(..., N, D)` to `(..., N, K)`, nats, float64: log N(mean; k) - 1/2 sum_d var_d / var_kd.
-
-    It asks of q its marginals alone, which are all of a `posterior` that is a diagonal Gaussian.
-    """
-    at_mean = components.log_density(posterior.mean.double())
-    return at_mean - 0.5 * posterior.log_var.double().exp() @ (-components.log_var.double()).exp().mT
-
-
-def divergence(posterior: Gaussian, p: Mixture) -> Tensor:
-    """An upper bound of KL(q || p) for each q of `posterior`, `(..., N, D)` to `(..., N)`, nats, without sampling.
-
-        KL(q || p)  <=  -H(q) - log sum_k weight_k exp(E_q log p_k)  =  -log sum_k weight_k exp(-KL(q || p_k))
-
-    The variational approximation of Hershey & Olsen 2007 ("Approximating the Kullback Leibler divergence between Gaussian
-    mixture models"), which is a bound where q is one Gaussian: by Jensen's inequality log p(z) >= sum_k r_k log(weight_k
-    p_k(z) / r_k) at any r, the same for all z, and this is its mean under q at the best r, the `responsibilities`. Exact
-    for K = 1, for identical components, and in the limit of components that do not overlap on q.
-    """
-    log_density = expected_log_density(posterior, _diagonal(p))
-    entropy = gaussian.entropy(Gaussian(*(part.double() for part in posterior))).sum(-1)
-    return -(entropy + logsumexp(p.log_weight_of_points() + log_density, -1)).to(posterior.mean.dtype)
-
-
-def responsibilities(posterior: Gaussian, p: Mixture) -> Tensor:
-    """r_k proportional to weight_k exp(E_q log p_k), `(..., N, D)` to `(..., N, K)`, float64: the E-step on distributions."""
-    return (p.log_weight_of_points() + expected_log_density(posterior, _diagonal(p))).softmax(-1)
 
 
 def em_step(p: Mixture, posterior: Gaussian, rate: Tensor | float = 1.0, floor: float = 0.0) -> Mixture:
@@ -74,7 +41,7 @@ def em_step(p: Mixture, posterior: Gaussian, rate: Tensor | float = 1.0, floor: 
     s <- (1 - rate) s + rate * (those of this minibatch, an example). They are not kept apart from the parameters: a mixture
     and its moments determine each other.
     """
-    components = _diagonal(p)
+    components = diagonal_components(p)
     r = responsibilities(posterior, p)
     own = components.moments(posterior.mean.double(), r)
     spread = r.mT @ posterior.log_var.double().exp()
@@ -91,34 +58,6 @@ def em_step(p: Mixture, posterior: Gaussian, rate: Tensor | float = 1.0, floor: 
         torch.lerp(second, (own.second + spread) / count, like(weight, rate)),
     )
     return em.m_step(p, average, PseudoCounts(floor=float(floor)))
-
-
-def draw(p: Mixture, chance: Tensor, noise: Tensor) -> Tensor:
-    """Draws `(..., N, D)` from draws in [0, 1) `(..., N)` and standard normal `(..., N, D)`."""
-    cumulative = p.log_weight.exp().cumsum(-1)
-    at = (chance.to(cumulative) * cumulative[..., -1:]).contiguous()
-    component = torch.searchsorted(cumulative, at, right=True).clamp(max=cumulative.shape[-1] - 1)
-    place = component.unsqueeze(-1).expand(noise.shape)
-    mean, log_var = (part.gather(-2, place) for part in _diagonal(p))
-    return gaussian.sample(Gaussian(mean, log_var), noise.to(mean)).to(noise.dtype)
-
-
-def by_latent(posterior: Gaussian) -> Gaussian:
-    """`(N, D)` to `(D, N, 1)`: D sets of points of one dimension."""
-    return Gaussian(*(part.mT.unsqueeze(-1) for part in posterior))
-
-
-def marginals(p: Mixture) -> Mixture:
-    """Of a mixture of D dimensions, the D mixtures of one: log-weights `(D, K)`, components `(D, K, 1)`."""
-    mean, log_var = by_latent(Gaussian(*_diagonal(p)))
-    return Mixture(p.log_weight.expand(mean.shape[:-1]), Gaussian(mean, log_var))
-
-
-def latent_divergence(posterior: Gaussian, p: Mixture) -> Tensor:
-    """The `divergence` of each latent, `(N, D)`, from D mixtures of one dimension; in parts, so N may be large."""
-    size = max(1, _LIMIT // p.log_weight.numel())
-    parts = zip(*(torch.split(part, size) for part in posterior), strict=True)
-    return torch.cat([divergence(by_latent(Gaussian(*part)), p) for part in parts], -1).mT
 
 
 class LearnedMixture(nn.Module):
@@ -160,13 +99,13 @@ class LearnedMixture(nn.Module):
     def __init__(
         self,
         shape: tuple[int, ...],
-        fit: str,
-        warmup: int,
-        floor: float,
-        dead: float,
-        power: float,
-        delay: float,
-        forget: float,
+        fit: str = "em",
+        warmup: int = 200,
+        floor: float = 1e-4,
+        dead: float = 0.05,
+        power: float = 0.6,
+        delay: float = 20.0,
+        forget: float = 0.01,
     ) -> None:
         super().__init__()
         *_, components, _ = shape
@@ -242,7 +181,7 @@ class LearnedMixture(nn.Module):
     def _revived(self, p: Mixture, posterior: Gaussian, rows: Tensor) -> Mixture:
         components = p.log_weight.shape[-1]
         dead = p.log_weight < math.log(max(self.dead, 1e-300) / components)
-        mean, log_var = _diagonal(p)
+        mean, log_var = diagonal_components(p)
         within = (p.log_weight.exp().unsqueeze(-1) * log_var.exp()).sum(-2, keepdim=True).log()
         return Mixture(
             p.log_weight.masked_fill(dead, -math.log(components)).log_softmax(-1),
@@ -253,67 +192,37 @@ class LearnedMixture(nn.Module):
         )
 
 
-class MixturePrior(nn.Module):
+class LearnedPrior(nn.Module):
+    """A prior that is made of one learned mixture; see `LearnedMixture` for what learning takes."""
+
+    rate_is_bound = True
+
+    def __init__(self, shape: tuple[int, ...], **learning: Any) -> None:
+        super().__init__()
+        self.learned = LearnedMixture(shape, **learning)
+        self.warmup = self.learned.warmup
+
+
+class MixturePrior(LearnedPrior):
     """A mixture of K diagonal Gaussians over all D latents; the rate is the bound `divergence`, in training and evaluation.
 
     The rate is at least the KL, so -(distortion + rate) is a lower bound of the evidence like any other; the log_prior of an
-    inference is exact, and so is what importance sampling makes of it. See `LearnedMixture` for the other arguments.
+    inference is exact, and so is what importance sampling makes of it.
 
     Args:
         components: K.
         latent_dim: D.
+        learning: see `LearnedMixture`.
     """
 
-    rate_is_bound = True
-
-    def __init__(
-        self,
-        components: int,
-        latent_dim: int,
-        fit: str = "em",
-        warmup: int = 200,
-        floor: float = 1e-4,
-        dead: float = 0.05,
-        power: float = 0.6,
-        delay: float = 20.0,
-        forget: float = 0.01,
-    ) -> None:
-        super().__init__()
-        self.learned = LearnedMixture((components, latent_dim), fit, warmup, floor, dead, power, delay, forget)
-        self.latent_dim = latent_dim
-        self.warmup = warmup
-
-    def rate(self, posterior: Posterior, z: Tensor, log_prior: Tensor | None = None) -> Tensor:
-        check_latents(self.latent_dim, posterior)
-        own = own_marginals(posterior, "model/prior=mixture")
-        return divergence(own, self.mixture()) + dependence(posterior, own)
-
-    def latent_rate(self, posterior: Posterior) -> Tensor:
-        """By the same bound, from each latent's marginal. They do not add up to the rate: the prior does not factorise."""
-        return latent_divergence(own_marginals(posterior, "model/prior=mixture"), marginals(self.mixture()))
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        return mixture.log_prob(z.double(), self.mixture()).to(z.dtype)
-
-    def sample(self, key: int, index: Tensor, dim: int) -> Tensor:
-        return draw(self.mixture(), uniform(fold(key, "component"), index, (1,))[:, 0], normal(key, index, (dim,)))
+    def __init__(self, components: int, latent_dim: int, **learning: Any) -> None:
+        super().__init__((components, latent_dim), **learning)
 
     def update(self, posterior: Posterior, step: Tensor) -> None:
-        self.learned.update(gathered(own_marginals(posterior, "model/prior=mixture")), step)
-
-    def mixture(self) -> Mixture:
-        return self.learned.mixture()
+        self.learned.update(gathered(marginals(posterior, "model/prior=mixture")), step)
 
     def distribution(self) -> Mixture:
-        return self.mixture()
-
-
-def dependence(posterior: Posterior, marginals: Gaussian) -> Tensor | float:
-    """KL(q || prod_d q_d) of each posterior, `(B,)`, nats: what its latents tell of one another; of a diagonal one 0."""
-    if isinstance(posterior, Gaussian):
-        return 0.0
-    assert isinstance(posterior, FullGaussian)
-    return entropy(marginals) - entropy(posterior)
+        return self.learned.mixture()
 
 
 def gathered(posterior: Gaussian) -> Gaussian:
@@ -325,17 +234,6 @@ def gathered(posterior: Gaussian) -> Gaussian:
     return Gaussian(mean, log_var)
 
 
-def check_latents(latent_dim: int, posterior: Posterior) -> None:
-    """Refuse posteriors of another number of latents."""
-    if (found := posterior.mean.shape[-1]) != latent_dim:
-        raise InputError(f"model.prior.latent_dim is {latent_dim}: expected {found}, the latents of the encoder")
-
-
 def _parts(p: Mixture) -> tuple[Tensor, Tensor, Tensor]:
-    mean, log_var = _diagonal(p)
+    mean, log_var = diagonal_components(p)
     return p.log_weight, mean, log_var
-
-
-def _diagonal(p: Mixture) -> Gaussian:
-    assert isinstance(p.components, Gaussian)
-    return p.components

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from jensen.base.errors import InputError, check_count
 from jensen.base.tree import tree_map
 from jensen.bound.bound import Bound, Inference
+from jensen.bound.divergence import rate
 from jensen.family.family import Posterior
 from jensen.family.gaussian import Gaussian, bounded
 from jensen.model.likelihood import Likelihood
@@ -63,5 +64,7 @@ class VAE(nn.Module):
             posterior, x = tree_map(lambda part: part.repeat(times, *[1] * (part.dim() - 1)), (posterior, x))
         z = posterior.rsample(noise)
         distortion = self.likelihood.distortion(self.decoder(z), x)
-        log_prior = self.prior.log_prob(z)
-        return Inference(Bound(distortion, self.prior.rate(posterior, z, log_prior)), posterior, z, log_prior)
+        p = self.prior.distribution()
+        log_prior = p.log_prob(z).to(z.dtype)
+        rated = rate(posterior, p, z, log_prior, bounded=self.prior.rate_is_bound)
+        return Inference(Bound(distortion, rated), posterior, z, log_prior)

@@ -7,13 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from jensen.base.errors import InputError, check_count, check_counts, check_flag
-from jensen.base.random import fold, normal, uniform
 from jensen.base.tree import tree_map
-from jensen.family import mixture
 from jensen.family.family import Posterior, diagonal
 from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture
-from jensen.model.mixture_prior import draw, latent_divergence, marginals
 
 
 class VampPrior(nn.Module):
@@ -49,29 +46,12 @@ class VampPrior(nn.Module):
         """u, `(K, *event)`."""
         return self.raw.sigmoid() if self.unit else self.raw
 
-    def rate(self, posterior: Posterior, z: Tensor, log_prior: Tensor | None = None) -> Tensor:
-        log_prior = self.log_prob(z) if log_prior is None else log_prior
-        return posterior.log_prob(z) - log_prior
-
-    def latent_rate(self, posterior: Posterior) -> Tensor:
-        """By the bound `mixture_prior.divergence`, which is at least the KL to the marginal."""
-        return latent_divergence(diagonal(posterior, "model/prior=vamp"), marginals(self.mixture()))
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        return mixture.log_prob(z.double(), self.mixture()).to(z.dtype)
-
-    def sample(self, key: int, index: Tensor, dim: int) -> Tensor:
-        return draw(self.mixture(), uniform(fold(key, "component"), index, (1,))[:, 0], normal(key, index, (dim,)))
-
     def update(self, posterior: Posterior, step: Tensor) -> None:
         pass
 
-    def mixture(self) -> Mixture:
+    def distribution(self) -> Mixture:
         """In float64, with gradient to the pseudo-inputs and the encoder."""
         if self._encode is None:
             raise InputError("model.prior is a VampPrior without an encoder: expected a VAE around it; call bind(encode)")
         mean, log_var = tree_map(Tensor.double, diagonal(self._encode(self.pseudo_inputs()), "model/prior=vamp"))
         return Mixture(mean.new_full((len(mean),), -math.log(len(mean))), Gaussian(mean, log_var))
-
-    def distribution(self) -> Mixture:
-        return self.mixture()

@@ -1,0 +1,32 @@
+"""Draws of a distribution by keys: example i gets the same whatever else is drawn, on any device and rank."""
+
+import torch
+from torch import Tensor
+
+from jensen.base.random import fold, normal, uniform
+from jensen.family import gaussian
+from jensen.family.family import Drawable, Family, Product
+from jensen.family.gaussian import Gaussian
+from jensen.family.mixture import Mixture
+
+
+def draw(p: Family, key: int, index: Tensor, dim: int) -> Tensor:
+    """Draws `(B, dim)` for examples `index` `(B,)`; see `base.random`."""
+    noise = normal(key, index, (dim,))
+    if isinstance(p, Mixture):
+        return of_mixture(p, uniform(fold(key, "component"), index, (1,))[:, 0], noise)
+    if isinstance(p, Product):
+        chance = uniform(fold(key, "component"), index, (dim,))
+        return of_mixture(p.factors, chance.mT, noise.mT.unsqueeze(-1)).squeeze(-1).mT
+    assert isinstance(p, Drawable), f"{type(p).__name__} has no rsample"
+    return p.rsample(noise)
+
+
+def of_mixture(p: Mixture, chance: Tensor, noise: Tensor) -> Tensor:
+    """Draws `(..., N, D)` of a mixture of diagonal Gaussians, from draws in [0, 1) `(..., N)` and standard normal noise."""
+    cumulative = p.log_weight.exp().cumsum(-1)
+    at = (chance.to(cumulative) * cumulative[..., -1:]).contiguous()
+    component = torch.searchsorted(cumulative, at, right=True).clamp(max=cumulative.shape[-1] - 1)
+    place = component.unsqueeze(-1).expand(noise.shape)
+    mean, log_var = (part.gather(-2, place) for part in p.components.marginals())
+    return gaussian.sample(Gaussian(mean, log_var), noise.to(mean)).to(noise.dtype)
