@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from jensen.program import conf_folder
+from jensen.run.conf import conf_folder
 
 
 @pytest.fixture(autouse=True)

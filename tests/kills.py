@@ -27,7 +27,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from resume import differences
 from tiny import TINY
 
-from jensen.program import conf_folder
+from jensen.run.conf import conf_folder
 from jensen.train import train
 
 OVERRIDES = (

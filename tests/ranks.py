@@ -8,7 +8,7 @@ from typing import Any
 
 from shell import SERVER
 
-from jensen.program import conf_folder
+from jensen.run.conf import conf_folder
 
 
 def together(world: int, function: Callable[..., None], *arguments: Any, timeout: float = 240) -> None:

@@ -11,8 +11,9 @@ from tiny import TINY
 from jensen.base.errors import InputError
 from jensen.base.schedule import Schedule
 from jensen.data.module import DataModule
-from jensen.program import conf_folder, explain
-from jensen.targets import build
+from jensen.run.conf import conf_folder
+from jensen.run.trust import build
+from jensen.run.words import explain
 from jensen.train import train
 
 NODES = {"data", "model", "objective", "algorithm", "trainer", "logger", "callbacks", "diagnostics"}

@@ -9,7 +9,7 @@ from tiny import TINY
 import jensen
 from jensen.base.errors import InputError
 from jensen.evaluate import on_run
-from jensen.run import state
+from jensen.run.load import state
 from jensen.train import train
 
 RUN = (

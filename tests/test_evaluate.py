@@ -18,8 +18,8 @@ from tiny import TINY
 import jensen
 from jensen.base.errors import InputError
 from jensen.evaluate import on_run, read_codes
-from jensen.record import put_scores
-from jensen.run import configuration, restored
+from jensen.run.load import configuration, restored
+from jensen.run.record import put_scores
 from jensen.train import train
 
 OVERRIDES = (*TINY, "trainer.accelerator=cpu", "trainer.max_steps=30", "diagnostics=[]")

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from tiny import TINY
 
 from jensen.algorithm.gradient import Gradient
-from jensen.program import conf_folder
+from jensen.run.conf import conf_folder
 from jensen.train import train
 
 FULL = {  # from the papers and their authors' code: objective, strength, lr, steps, batch size

@@ -13,7 +13,7 @@ from runs import weights
 from tiny import TINY
 from torch.utils.tensorboard import SummaryWriter
 
-from jensen.program import conf_folder
+from jensen.run.conf import conf_folder
 from jensen.train import train
 
 WORLDS = (1, 2, 4)

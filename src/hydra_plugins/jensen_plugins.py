@@ -26,8 +26,8 @@ class _SweepLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from jensen.base.errors import check_flag
+        from jensen.launch.console import one_sentence
         from jensen.launch.sweep import Sweep
-        from jensen.program import one_sentence
 
         self.task = task_function
         with one_sentence():
@@ -35,7 +35,7 @@ class _SweepLauncher(Launcher):
             self.sweep = Sweep(hydra_context, config, self.retry_failed)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from jensen.program import one_sentence
+        from jensen.launch.console import one_sentence
 
         with one_sentence():
             jobs = self.sweep.plan(job_overrides, initial_job_idx)
@@ -51,9 +51,9 @@ class _SweepLauncher(Launcher):
 
 class InTurn(_SweepLauncher):
     def work(self, jobs: Sequence[Any]) -> None:
-        from jensen.launch import in_turn
+        from jensen.launch import sequential
 
-        in_turn.launch(self.sweep, jobs, self.task)
+        sequential.launch(self.sweep, jobs, self.task)
 
 
 class Subprocess(_SweepLauncher):
@@ -78,7 +78,7 @@ class Optuna(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from jensen.launch import optuna
-        from jensen.program import one_sentence
+        from jensen.launch.console import one_sentence
 
         with one_sentence():
             self.sweeper = optuna.sweeper(self.settings)

@@ -16,7 +16,7 @@ def __getattr__(name: str) -> Any:
 
         return EMLayer
     if name == "load":
-        from jensen.run import load
+        from jensen.run.load import load
 
         return load
     raise AttributeError(f"module 'jensen' has no attribute {name!r}")

@@ -31,7 +31,8 @@ from jensen.diagnostics.probabilistic_pca import best_evidence
 from jensen.diagnostics.water_filling import optimum
 from jensen.family.gaussian import Gaussian, kl, standard
 from jensen.model.likelihood import log_normaliser
-from jensen.program import conf_folder, say
+from jensen.run.conf import conf_folder
+from jensen.run.words import say
 from jensen.train import train
 
 VARIANCES = (4.0, 2.0, 1.0, 0.5, 0.25)

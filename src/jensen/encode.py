@@ -18,7 +18,8 @@ from jensen.callbacks.durable import target, write
 from jensen.diagnostics.snapshot import Snapshot, kind
 from jensen.evaluate import on_run
 from jensen.family.family import diagonal
-from jensen.program import program, say
+from jensen.launch.console import program
+from jensen.run.words import say
 
 
 def write_codes(snapshot: Snapshot, out: Path) -> Mapping[str, Tensor]:

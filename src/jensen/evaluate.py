@@ -36,10 +36,11 @@ from jensen.data.downloads import downloads
 from jensen.data.module import DataModule
 from jensen.diagnostics.snapshot import STANDARD_NORMAL, Diagnostic, Results, Snapshot, Unknown
 from jensen.family.gaussian import STANDARD, Gaussian, kl, sample
-from jensen.program import program, quieten, say
-from jensen.record import get_json, numbers, put_scores
-from jensen.run import configuration, is_double, restored
-from jensen.targets import build
+from jensen.launch.console import program
+from jensen.run.load import configuration, is_double, restored
+from jensen.run.record import get_json, numbers, put_scores
+from jensen.run.trust import build
+from jensen.run.words import quieten, say
 
 SPLITS = ("validation", "test", "train")
 
@@ -80,7 +81,7 @@ def on_run(
     Nothing is written but the cache of the data.
 
     Args:
-        trust: modules of yours that the run is made of (`targets.build`).
+        trust: modules of yours that the run is made of (`trust.build`).
         download: whether data may be fetched where the run's configuration says so and they are missing.
     """
     check_choice("split", split, SPLITS)

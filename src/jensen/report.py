@@ -22,7 +22,6 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from jensen.attempt import DATA, FAILED, FINISHED
 from jensen.base.errors import InputError, check_flag, check_path, check_seed
 from jensen.base.random import fold, permutation
 from jensen.callbacks.durable import target_folder, within, write
@@ -31,17 +30,12 @@ from jensen.diagnostics.traversals import traversals
 from jensen.diagnostics.water_filling import optimum
 from jensen.evaluate import on_run
 from jensen.family.gaussian import LOG_2PI
-from jensen.identity import LOCATION, has_effect
-from jensen.program import program, say
-from jensen.record import get_json, put
-from jensen.run import configuration, read_yaml, saved_step
-from jensen.scores import udr
-from jensen.scores.inputs import Floats
-from jensen.sweep_report import figures
-from jensen.sweep_report.choice import Choice, choose
-from jensen.sweep_report.comparable import apart, families, held_out
-from jensen.sweep_report.sweep import Group, Run, Sweep, Whole, flat, grouped, odd, shown, told_apart
-from jensen.sweep_report.table import (
+from jensen.launch.console import program
+from jensen.reports import figures
+from jensen.reports.choice import Choice, choose
+from jensen.reports.comparable import apart, families, held_out
+from jensen.reports.sweep import Group, Run, Sweep, Whole, flat, grouped, odd, shown, told_apart
+from jensen.reports.table import (
     AMONG,
     UDR,
     Values,
@@ -54,7 +48,14 @@ from jensen.sweep_report.table import (
     tables,
     title,
 )
-from jensen.sweep_report.text import code, one_line, plain
+from jensen.reports.text import code, one_line, plain
+from jensen.run.folder import DATA, FAILED, FINISHED
+from jensen.run.identity import LOCATION, has_effect
+from jensen.run.load import configuration, read_yaml, saved_step
+from jensen.run.record import get_json, put
+from jensen.run.words import say
+from jensen.scores import udr
+from jensen.scores.inputs import Floats
 
 SAME = ("data.source._target_", "data.x_shape", "data.factors")
 """Keys that runs must share for their numbers to be comparable."""

@@ -7,10 +7,10 @@ from pathlib import Path
 if __name__ == "__main__":
     import atexit
 
-    from jensen import tether
     from jensen.base import signals
+    from jensen.launch import parent
 
-    tether.hold()  # the imports below take seconds, in which the sweep that started this may end
+    parent.hold()  # the imports below take seconds, in which the sweep that started this may end
     signals.end_at_interrupt()
     if not {"-m", "--multirun"} & {*sys.argv}:
         signals.listen()  # the imports below take seconds, and a signal in them must not be lost
@@ -22,14 +22,16 @@ from omegaconf import DictConfig
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer, seed_everything
 from torch import Tensor
 
-from jensen import naming, record, settings
-from jensen.attempt import attempt, stopping
 from jensen.base.errors import InputError, check_choice
 from jensen.callbacks.end import End, TimeUpError
 from jensen.callbacks.events import go_after
-from jensen.program import program, quieten, say
-from jensen.run import resume_from
-from jensen.trainer import make
+from jensen.launch import naming, settings
+from jensen.launch.console import program
+from jensen.launch.trainer import make
+from jensen.run import record
+from jensen.run.folder import attempt, stopping
+from jensen.run.load import resume_from
+from jensen.run.words import quieten, say
 
 
 def train(cfg: DictConfig, folder: Path) -> dict[str, float]:

@@ -14,7 +14,7 @@ from jensen.family.gaussian import Gaussian
 from jensen.model.likelihood import Normal
 from jensen.model.prior import StandardNormal
 from jensen.model.vae import VAE
-from jensen.run import state
+from jensen.run.load import state
 from jensen.train import train
 
 SHAPES = {"mlp": [1, 4, 4], "conv": [1, 16, 16], "linear": [5]}

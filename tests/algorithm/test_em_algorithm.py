@@ -259,7 +259,7 @@ def test_data_moved_by_a_million_move_the_means_and_nothing_else(configure, tmp_
 def test_bad_input(configure, tmp_path, override, sentence):
     from hydra.errors import InstantiationException
 
-    from jensen.program import explain
+    from jensen.run.words import explain
 
     with pytest.raises((InputError, InstantiationException)) as found:
         train(configure(*QUICK, *NO_PICTURES, override), tmp_path)

@@ -17,7 +17,7 @@ from torch import nn
 
 from jensen.algorithm.finite import NEVER, FirstSteps, first_module, not_finite
 from jensen.base.errors import InputError
-from jensen.run import restored
+from jensen.run.load import restored
 from jensen.train import train
 
 BAD = 7

@@ -12,10 +12,10 @@ from pytorch_lightning.callbacks import Timer
 from resume import TRAINED, equal, records
 from tiny import TINY
 
-from jensen.attempt import FINISHED
 from jensen.base.errors import InputError
-from jensen.program import explain
-from jensen.run import saved_step
+from jensen.run.folder import FINISHED
+from jensen.run.load import saved_step
+from jensen.run.words import explain
 from jensen.train import train
 
 RUN = (

@@ -18,7 +18,7 @@ from runs import QUICK, scalar, weights
 
 from jensen.base import signals
 from jensen.base.signals import Stopped
-from jensen.program import conf_folder
+from jensen.run.conf import conf_folder
 from jensen.train import train
 
 pytestmark = pytest.mark.usefixtures("_forgotten")

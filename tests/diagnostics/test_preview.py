@@ -59,7 +59,7 @@ def preview():
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from jensen.program import conf_folder
+    from jensen.run.conf import conf_folder
 
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):

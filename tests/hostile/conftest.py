@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from tiny import TINY
 
-from jensen.program import conf_folder
+from jensen.run.conf import conf_folder
 from jensen.train import train
 
 QUICK = (*TINY, "diagnostics=[]", "trainer.max_steps=6", "trainer.val_check_interval=3", "trainer.accelerator=cpu")

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from markdown import markdown
 
-from jensen.attempt import standing
-from jensen.record import get_json
 from jensen.report import _print, chosen, document, draw, missing, read
-from jensen.sweep_report.table import as_csv, measured
+from jensen.reports.table import as_csv, measured
+from jensen.run.folder import standing
+from jensen.run.record import get_json
 
 CONFIG = "algorithm: {}\ndata: {source: {_target_: here}, x_shape: [2]}\n"
 SCORES = {
@@ -142,7 +142,7 @@ def test_any_odd_value_in_scores_leaves_the_report_of_the_others(sweep, capsys, 
             continue
         (sweep / "odd" / "scores.json").write_text(text)
         if place[0] in ("split", "checkpoint") and value != SCORES[place[0]]:
-            continue  # other data: the whole sweep is refused, in a sentence (tests/test_report.py)
+            continue  # other data: the whole sweep is refused, in a sentence (tests/reports/test_report.py)
         still_stands(sweep, capsys, pictures=value is True and place[-1] in ("elbo", "by_latent", "mig"))
 
 

@@ -11,8 +11,9 @@ from commands import contents, run_here, sentence
 from conftest import QUICK
 from filelock import FileLock
 
-from jensen import attempt, encode, evaluate, report
+from jensen import encode, evaluate, report
 from jensen import train as training
+from jensen.run import folder as attempt
 
 RATE = "diagnostics=[rate]"
 

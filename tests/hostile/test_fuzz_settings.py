@@ -1,8 +1,8 @@
 """Every leaf of every composed configuration with values that nobody means: accepted by a stated domain, or refused in one
 sentence before training. Never a traceback, never a wait.
 
-Domains are stated where a value is checked: at a constructor, or in `jensen.settings`. What they let pass of the odd values is
-listed here, with the reason (`ACCEPTED`); all else must be refused. `-s` prints the counts.
+Domains are stated where a value is checked: at a constructor, or in `jensen.launch.settings`. What they let pass of the odd
+values is listed here, with the reason (`ACCEPTED`); all else must be refused. `-s` prints the counts.
 """
 
 import logging
@@ -27,7 +27,8 @@ from jensen import encode, evaluate, report, train
 from jensen.algorithm.em import EM
 from jensen.algorithm.gradient import Gradient
 from jensen.data import sprites
-from jensen.program import conf_folder, explain
+from jensen.run.conf import conf_folder
+from jensen.run.words import explain
 
 ODD = {"null": None, "text": "text", "-1": -1, "0": 0, "nan": math.nan, "1e300": 1e300, "[]": [], "true": True}
 PATIENCE = 120

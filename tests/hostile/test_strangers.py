@@ -31,8 +31,8 @@ from jensen.data.cache import cached
 from jensen.data.codes import codes
 from jensen.data.dsprites import dsprites
 from jensen.evaluate import on_run, read_codes
-from jensen.program import RunLog
-from jensen.targets import build
+from jensen.run.log import RunLog
+from jensen.run.trust import build
 
 
 class Payload:

@@ -17,15 +17,14 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 
-from jensen import attempt as attempts
-from jensen import naming
-from jensen.attempt import attempt
 from jensen.base.errors import InputError
-from jensen.identity import LOCATION, WITHOUT_EFFECT
-from jensen.launch import in_turn, slurm
+from jensen.launch import naming, sequential, slurm
 from jensen.launch import sweep as sweeps
 from jensen.launch.sweep import Sweep, quoted
-from jensen.program import conf_folder
+from jensen.run import folder as attempts
+from jensen.run.conf import conf_folder
+from jensen.run.folder import attempt
+from jensen.run.identity import LOCATION, WITHOUT_EFFECT
 
 BLOBS = ("data=blobs", "model=linear", "latent_dim=2", "trainer.max_steps=20", "trainer.accelerator=cpu")
 RESULTS = {"val/elbo": -1.5, "mig_hist20/mig_hist20": 0.25}
@@ -225,7 +224,7 @@ def test_ranks_of_its_own_are_refused_before_any_work(sweep):
     made = sweep()
     planned = made.plan(jobs(1, extra=("trainer=ddp", "trainer.devices=2")))
     with pytest.raises(InputError, match="hydra/launcher=subprocess"):
-        in_turn.launch(made, planned, lambda cfg: pytest.fail("it was begun"))
+        sequential.launch(made, planned, lambda cfg: pytest.fail("it was begun"))
     assert not planned[0].folder.exists()
 
 

@@ -11,9 +11,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from jensen.base.errors import InputError
-from jensen.launch import optuna, processes, slurm
+from jensen.launch import optuna, parent, processes, slurm
+from jensen.launch.parent import TETHERED
 from jensen.launch.sweep import Job
-from jensen.tether import TETHERED
 
 SLOTS = {
     ((), 1, None): [None],
@@ -164,12 +164,12 @@ def test_a_job_that_does_not_stop_is_killed(script, tmp_path, monkeypatch):
     assert gone(int((tmp_path / "0" / "train.log").read_text()))
 
 
-TETHER = Path(processes.__file__).parents[1] / "tether.py"
+PARENT = Path(parent.__file__)
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks for the process in /proc")
 def test_a_job_ends_with_a_sweep_that_is_killed(tmp_path):
-    child = f"import os, runpy, time; runpy.run_path({str(TETHER)!r})['hold'](); print(os.getpid(), flush=True); time.sleep(60)"
+    child = f"import os, runpy, time; runpy.run_path({str(PARENT)!r})['hold'](); print(os.getpid(), flush=True); time.sleep(60)"
     parent = (
         "import os, subprocess, sys\n"
         f"child = subprocess.Popen([sys.executable, '-c', {child!r}], stdin=subprocess.PIPE, process_group=0,"
@@ -185,7 +185,7 @@ def test_a_job_ends_with_a_sweep_that_is_killed(tmp_path):
 
 
 def test_a_process_of_another_origin_is_not_tied_to_its_input():
-    line = f"import runpy, time; runpy.run_path({str(TETHER)!r})['hold'](); time.sleep(.3); print('alive')"
+    line = f"import runpy, time; runpy.run_path({str(PARENT)!r})['hold'](); time.sleep(.3); print('alive')"
     environment = {name: value for name, value in os.environ.items() if name != "JENSEN_TETHERED"}
     done = subprocess.run([sys.executable, "-c", line], input="", env=environment, capture_output=True, text=True)
     assert done.stdout == "alive\n"

@@ -23,7 +23,7 @@ from jensen.family import gaussian
 from jensen.family.full import FullGaussian
 from jensen.family.gaussian import Gaussian
 from jensen.model.mlp import MLPEncoder
-from jensen.program import conf_folder
+from jensen.run.conf import conf_folder
 from jensen.train import train
 
 QUICK = (*TINY, "trainer.accelerator=cpu", "trainer.max_steps=3", "callbacks=[checkpoint,diagnose]")

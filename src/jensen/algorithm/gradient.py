@@ -5,8 +5,8 @@ run's folder. The same command again comes to the same step, and with `trainer.m
 it; then its batch can be looked at:
 
     facts = json.loads(Path(run, "non_finite.json").read_text())
-    algorithm, step = jensen.run.restored(run)
-    data = instantiate(jensen.run.configuration(run).data)
+    algorithm, step = jensen.run.load.restored(run)
+    data = instantiate(jensen.run.load.configuration(run).data)
     inference = algorithm.infer(data.batch(facts["rows"], facts["step"]), facts["step"])
 
 A held-out loss that is not finite ends the run too; then `held_out_rows` in the file are rows of the held-out set.

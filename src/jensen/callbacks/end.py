@@ -28,7 +28,7 @@ class End(Checkpoint):
     Lightning validates the last step only if an interval ends there. What cannot be validated is saved all the same. The
     reason is in the checkpoint, so that a run that was killed after its last step does not go on.
 
-    It must come before `Last` and `Preempt` (`jensen.trainer.make` sees to that).
+    It must come before `Last` and `Preempt` (`jensen.launch.trainer.make` sees to that).
 
     `reason`: what ended the training; empty until then. `validated`: the step of the last validation, -1 before it.
     `epochs`: how many it has trained, a part of one counted as one.

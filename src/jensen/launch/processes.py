@@ -17,9 +17,10 @@ from omegaconf import DictConfig
 
 from jensen.base.errors import InputError, check_count
 from jensen.callbacks.durable import within
+from jensen.launch.console import quoted
+from jensen.launch.parent import TETHERED
 from jensen.launch.sweep import Job, Sweep
-from jensen.program import quoted, say
-from jensen.tether import TETHERED
+from jensen.run.words import say
 
 GRACE = 60.0
 """Seconds in which a job that is asked to stop may save itself."""

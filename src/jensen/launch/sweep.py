@@ -18,11 +18,12 @@ from hydra.types import HydraContext
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from jensen.attempt import FAILED, FINISHED, Standing, lock, standing
 from jensen.base.errors import InputError
-from jensen.identity import LOCATION, fingerprint, identity
-from jensen.program import leads, quoted, say
-from jensen.record import get_json, maximised, put, put_json
+from jensen.launch.console import quoted
+from jensen.run.folder import FAILED, FINISHED, Standing, lock, standing
+from jensen.run.identity import LOCATION, fingerprint, identity
+from jensen.run.record import get_json, maximised, put, put_json
+from jensen.run.words import leads, say
 
 _SERVING = ("seed", "batch_size", "validation", "shuffle", "device", "workers", "transform")
 """Keys of `data` that change no example (jensen/data/module.py)."""

@@ -10,9 +10,9 @@ from scipy.stats import spearmanr
 
 from jensen import report
 from jensen.report import _agreement, chosen, read, verdicts
-from jensen.sweep_report.comparable import apart, families, held_out, unit
-from jensen.sweep_report.sweep import Group, Run, Sweep
-from jensen.sweep_report.table import measured
+from jensen.reports.comparable import apart, families, held_out, unit
+from jensen.reports.sweep import Group, Run, Sweep
+from jensen.reports.table import measured
 
 ONE, TWO = "1" * 64, "2" * 64
 BERNOULLI, NORMAL = "jensen.model.likelihood.Bernoulli", "jensen.model.likelihood.Normal"

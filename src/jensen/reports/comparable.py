@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from jensen.sweep_report.sweep import Group, Run, Sweep, shown
+from jensen.reports.sweep import Group, Run, Sweep, shown
 
 _PROBABILITIES = ("Bernoulli", "CrossEntropy")  # one formula, and one number wherever both take the data
 _DENSITIES = ("ContinuousBernoulli", "Normal", "LearnedNormal", "OptimalNormal")

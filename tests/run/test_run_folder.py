@@ -8,10 +8,10 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from jensen import attempt as attempts
-from jensen.attempt import DATA, FAILED, FINISHED, RefusedError, attempt, standing
 from jensen.base.errors import InputError
-from jensen.identity import fingerprint
+from jensen.run import folder as attempts
+from jensen.run.folder import DATA, FAILED, FINISHED, RefusedError, attempt, standing
+from jensen.run.identity import fingerprint
 
 BLOBS = ("data=blobs", "model=linear", "latent_dim=2", "trainer.max_steps=20")
 RESULTS = {"val/elbo": -1.5, "rate/active_units": 2.0}

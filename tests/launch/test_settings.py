@@ -5,8 +5,8 @@ from copy import deepcopy
 import pytest
 from omegaconf import OmegaConf
 
-from jensen import settings
 from jensen.base.errors import InputError
+from jensen.launch import settings
 
 REFUSED = {
     ("optimizer.fused", "false"): "optimizer.fused is 'false': expected true or false or null",
@@ -56,7 +56,7 @@ def cfg():
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from jensen.program import conf_folder
+    from jensen.run.conf import conf_folder
 
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):

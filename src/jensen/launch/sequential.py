@@ -7,10 +7,10 @@ from hydra.types import TaskFunction
 from hydra.utils import instantiate
 from omegaconf import open_dict
 
-from jensen.attempt import first_line
 from jensen.launch.sweep import Job, Sweep
-from jensen.program import quieten, say
-from jensen.trainer import refuse_ranks
+from jensen.launch.trainer import refuse_ranks
+from jensen.run.folder import first_line
+from jensen.run.words import quieten, say
 
 
 def launch(sweep: Sweep, jobs: Sequence[Job], task: TaskFunction) -> None:

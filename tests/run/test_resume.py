@@ -10,9 +10,9 @@ from pytorch_lightning import Callback
 from resume import differences, equal, records
 from tiny import TINY
 
-from jensen.attempt import RefusedError
 from jensen.base.errors import InputError
-from jensen.run import resume_from, state
+from jensen.run.folder import RefusedError
+from jensen.run.load import resume_from, state
 from jensen.train import train
 
 RUN = (
@@ -50,7 +50,7 @@ def stop(monkeypatch):
     """`stop(hook, step)` makes the next run end there, with more in its logs than its checkpoint knows."""
 
     def stop(hook, step):
-        from jensen import trainer as program
+        from jensen.launch import trainer as program
 
         instantiate = program.instantiate
 

@@ -8,7 +8,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import CompactHydraException
 
-from jensen.program import one_sentence, quoted, readable
+from jensen.launch.console import one_sentence, quoted, readable
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from tiny import TINY
 
 from jensen.data.examples import Examples, pixels
 from jensen.data.module import DataModule
-from jensen.identity import difference, fingerprint, identity
+from jensen.run.identity import difference, fingerprint, identity
 
 SAME = (
     "diagnostics=[rate,mig_exact]",

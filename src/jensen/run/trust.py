@@ -18,7 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 from jensen.base.errors import InputError, check_list
 from jensen.base.memory import Fitting
 from jensen.data.downloads import downloads
-from jensen.program import conf_folder, explain, said
+from jensen.run.conf import conf_folder
+from jensen.run.words import explain, said
 
 T = TypeVar("T")
 GROUPS = ("algorithm", "data", "loader", "model", "objective", "schedule", "start", "transform")

@@ -22,10 +22,10 @@ from jensen.base.errors import InputError
 from jensen.callbacks.durable import within
 from jensen.callbacks.end import CALLBACK, EARLY, TIME
 from jensen.data.module import DataModule
-from jensen.identity import VALIDATION, difference, fingerprint, identity, written
-from jensen.program import FULL, explain, leads, say
-from jensen.record import get_json, put, put_json, put_scores
-from jensen.run import configuration, saved_step
+from jensen.run.identity import VALIDATION, difference, fingerprint, identity, written
+from jensen.run.load import configuration, saved_step
+from jensen.run.record import get_json, put, put_json, put_scores
+from jensen.run.words import FULL, explain, leads, say
 
 FINISHED, FAILED, DATA = "finished.json", "failed.json", ".hydra/identity.json"
 PATIENCE = 5.0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jensen.naming import run_name, sweep_name
+from jensen.launch.naming import run_name, sweep_name
 
 NAMES = {
     ("objective.beta=4", "seed=0"): "beta=4_seed=0",

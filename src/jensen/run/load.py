@@ -14,14 +14,14 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from torch.nn import Module
 
-from jensen import expansion
 from jensen.base.errors import InputError, check_choice
 from jensen.callbacks.durable import read, within
 from jensen.callbacks.events import files, rewind
 from jensen.callbacks.last import previous
 from jensen.model.vae import VAE
-from jensen.program import said, say
-from jensen.targets import build
+from jensen.run import expansion
+from jensen.run.trust import build
+from jensen.run.words import said, say
 
 CHECKPOINTS = ("last", "best")
 
@@ -149,7 +149,7 @@ def _set_back(before: list[Path], sizes: dict[str, int] | None, torn: Path | Non
 def restored(run: str | Path, checkpoint: str = "last", trust: str | Sequence[str] = ()) -> tuple[LightningModule, int]:
     """The run's algorithm with the state of a checkpoint, in evaluation mode, and the checkpoint's step.
 
-    `trust` names modules of yours that the run is made of (`targets.build`).
+    `trust` names modules of yours that the run is made of (`trust.build`).
 
     Raises:
         InputError: as above, or the checkpoint is of another configuration.

@@ -15,7 +15,7 @@ from resume import differences
 from runs import QUICK
 from torch import distributed
 
-from jensen.elastic import count_attempt
+from jensen.launch.elastic import count_attempt
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--max-restarts", "1")
 TRAIN = ("-m", "jensen.train")
@@ -39,7 +39,7 @@ class DieOnce(Callback):
 def run(folder, machines, *overrides):
     """Two ranks under an agent of torchrun each, as on two machines, or both under one; what the agents printed."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
-    environment |= {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     if machines == 1:
         where, devices = ("--standalone", "--nproc-per-node", "2"), ("trainer.devices=2",)
     else:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from omegaconf import OmegaConf
 
-from jensen.identity import LOCATION, has_effect
+from jensen.run.identity import LOCATION, has_effect
 
 _LONGEST = 150
 

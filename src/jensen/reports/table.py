@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jensen.sweep_report.sweep import BOUND, SCORE, Sweep, numbers, shown
-from jensen.sweep_report.text import formula_free, plain
+from jensen.reports.sweep import BOUND, SCORE, Sweep, numbers, shown
+from jensen.reports.text import formula_free, plain
 
 PARTS = {
     "decomposition/mutual_information": "MI",

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jensen.sweep_report.text import one_line
+from jensen.reports.text import one_line
 
 BOUND = ("distortion", "rate", "elbo")
 SCORE = "jensen.diagnostics.score.score"

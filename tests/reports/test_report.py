@@ -17,12 +17,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny import TINY
 
 from jensen.base.errors import InputError
-from jensen.identity import LOCATION
 from jensen.report import chosen, missing, read, theory, verdicts
-from jensen.sweep_report import figures
-from jensen.sweep_report.choice import choose
-from jensen.sweep_report.sweep import Group, Run, Sweep, flat, grouped, numbers, shown
-from jensen.sweep_report.table import as_csv, cell, columns, measured, quartiles, tables
+from jensen.reports import figures
+from jensen.reports.choice import choose
+from jensen.reports.sweep import Group, Run, Sweep, flat, grouped, numbers, shown
+from jensen.reports.table import as_csv, cell, columns, measured, quartiles, tables
+from jensen.run.identity import LOCATION
 
 SCORE = "jensen.diagnostics.score.score"
 

@@ -10,13 +10,13 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from jensen import elastic, slurm
 from jensen.base.errors import InputError
 from jensen.callbacks.end import End
 from jensen.callbacks.events import Events
 from jensen.callbacks.last import Last
 from jensen.callbacks.preempt import Preempt
-from jensen.program import say
+from jensen.launch import elastic, slurm
+from jensen.run.words import say
 
 
 def make(cfg: DictConfig, folder: Path, end: End) -> Trainer:

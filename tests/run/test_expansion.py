@@ -3,8 +3,8 @@
 import pytest
 from omegaconf import OmegaConf
 
-from jensen import expansion
 from jensen.base.errors import InputError
+from jensen.run import expansion
 
 
 def doubling(first, line, count=60):

@@ -14,9 +14,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
 from torch import Tensor
 
-from jensen.sweep_report.choice import Choice
-from jensen.sweep_report.sweep import Group, Sweep, by_latent, is_number, shown
-from jensen.sweep_report.table import PARTS, Values, quartiles, title
+from jensen.reports.choice import Choice
+from jensen.reports.sweep import Group, Sweep, by_latent, is_number, shown
+from jensen.reports.table import PARTS, Values, quartiles, title
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe & Ito 2008
 MARKS = ("o", "s", "^", "D", "v", "P", "X")

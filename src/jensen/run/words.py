@@ -1,0 +1,94 @@
+"""What a run and a command say: lines for the person at the terminal, and bad input as one sentence."""
+
+import errno
+import logging
+import re
+import warnings
+
+from hydra.errors import InstantiationException
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from jensen.base.errors import InputError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""Of an OSError, what room on another disk would mend."""
+
+
+def leads() -> bool:
+    """Whether this process is rank zero, the one that writes; of ranks that are yet to be started, it is the first."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+@rank_zero_only
+def say(line: str) -> None:
+    """One line for the person at the terminal, from one rank."""
+    print(f"jensen: {line}", flush=True)
+
+
+def said(error: BaseException) -> str:
+    """Of what an error says; its class where it says nothing."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def explain(error: BaseException) -> str | None:
+    """The sentence of the InputError that `error` is or was caused by; a parameter in front gets its whole key.
+
+    Of a value that cannot be resolved, or from which nothing can be made, it is one that is written here.
+    """
+    if (sentence := _within(error)) is not None:
+        return sentence
+    if isinstance(error, MisconfigurationException):
+        return f"the trainer refuses this ({said(error)}): expected settings that go together; change those that it names"
+    if isinstance(error, ModuleNotFoundError):
+        return f"a package is missing ({said(error)}): expected it beside jensen; install it, or leave out what needs it"
+    return None
+
+
+def _within(error: BaseException) -> str | None:
+    """`explain` of an error, or of what caused it, but for the errors of libraries."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key} is not set: expected a value; add {error.full_key}=..."
+    if isinstance(error, OmegaConfBaseException):
+        return f"{error.full_key} cannot be resolved ({said(error)}): expected a value, or a key that has one"
+    cause = error.__cause__
+    sentence = _within(cause) if cause is not None else None
+    if not isinstance(error, InstantiationException):
+        return sentence
+    # Of a cause from OmegaConf the message has a key of its own, before that of the part.
+    key = str(error).rpartition("full_key: ")[2].strip().removeprefix("algorithm.") if "full_key: " in str(error) else ""
+    if sentence is None:
+        target = re.search("target '([^']*)'", str(error))
+        what = target[1] if target else "its _target_"
+        if str(error).startswith("Error locating target"):
+            return (
+                f"{key}._target_ is {what}, which cannot be found ({_of_import(cause)}): expected the name of a class or"
+                " function of a module that is there; correct it"
+            )
+        return f"{key} cannot be made ({said(cause or error)}): expected values that {what} takes; see its documentation"
+    return f"{key}.{sentence}" if key and sentence.split(" ")[0].isidentifier() else sentence
+
+
+def _of_import(error: BaseException | None) -> str:
+    """What stands below hydra's own line, such as `ModuleNotFoundError("No module named 'x'")`, without the class."""
+    lines = str(error).strip().splitlines()
+    found = re.search(r"[\"'](.*)[\"']\)?$", lines[1]) if len(lines) > 1 else None
+    return found[1] if found else said(error or ValueError())
+
+
+def quieten() -> None:
+    """Silences what Lightning says that is no news or does not hold here."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",  # batches are gathered from memory: workers would only copy them
+        ".*your dataloader is not resumable.*",  # it is: the order of the data follows from the step (data/order.py)
+        ".*sync_dist=True.*",  # what is logged is the same on all ranks already
+        ".*smaller than the logging interval.*",  # that is of an epoch; logging goes by steps
+        ".*callbacks used to create the checkpoint.*",  # a run may go on with others
+        ".*`srun` command is available.*",  # a run on a machine that has SLURM need not be a job of it
+        ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning 2.6 under torch 2.15
+    ):
+        warnings.filterwarnings("ignore", message)
