@@ -1,4 +1,4 @@
-"""What a data set hands to a model."""
+"""A minibatch, as a data set hands it to a model."""
 
 from typing import NamedTuple
 

@@ -7,7 +7,7 @@ from os import PathLike
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used.
+    """Input of the user that cannot be used.
 
     The message is one sentence that names the key or file, says what was found and what was expected, and how to mend
     it. The programs print it without a traceback.

@@ -1,4 +1,4 @@
-"""How much memory there is, and sizes that do not fit in it, refused before they are made."""
+"""The machine's memory, and sizes that do not fit in it, refused before they are made."""
 
 import math
 import os
@@ -46,7 +46,8 @@ class Fitting(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, name: str, total: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.name, self.total = name, total
+        self.name = name
+        self.total = total
         self.made = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -44,7 +44,8 @@ class Schedule(nn.Module, ABC):
 
     def __init__(self, end_step: int, bounds: tuple[float, float], **numbers: float) -> None:
         super().__init__()
-        self.end_step, self.bounds = end_step, bounds
+        self.end_step = end_step
+        self.bounds = bounds
         self._given = {name: float(number) for name, number in numbers.items()}
         for name, number in self._given.items():
             self.register_buffer(name, torch.tensor(number), persistent=False)

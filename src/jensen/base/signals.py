@@ -81,7 +81,7 @@ def asked() -> int:
 
 
 def forget() -> None:
-    """What was noted has been acted on; a further Ctrl-C still ends the process at once."""
+    """Forget what was noted, which has been acted on; a further Ctrl-C still ends the process at once."""
     _noted.clear()
 
 

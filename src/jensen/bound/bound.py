@@ -24,7 +24,7 @@ class Bound(NamedTuple):
 
 
 class Inference(NamedTuple):
-    """What a model says of a minibatch; all that an objective may read.
+    """A model's word on a minibatch: all that an objective may read.
 
     bound: the `(B,)` distortion and rate.
     posterior: q(z|x), `(B, D)`, of any family; what needs a certain one says so (`family.family.diagonal`).

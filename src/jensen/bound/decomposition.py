@@ -209,12 +209,14 @@ def aggregate_log_density(draws: Draws, q: Gaussian, dataset_size: int) -> Tenso
     its own term is 1, there is no search for the largest, and only where another is e^700 times as dense must the sum be
     taken again.
     """
-    mean, precision = q.mean, (-q.log_var).exp()
+    mean = q.mean
+    precision = (-q.log_var).exp()
     constant = -0.5 * (q.log_var + mean.square() * precision).sum(1, keepdim=True)
     weights = torch.cat([mean * precision, -0.5 * precision, constant], 1)  # (N, 2 D + 1)
     features = torch.cat([draws.z, draws.z.square(), torch.ones_like(draws.z[:, :1])], 1)  # (S, 2 D + 1)
     own = (features * weights[draws.row]).sum(1, keepdim=True)
-    features, weights = torch.cat([features, -own], 1), torch.cat([weights, torch.ones_like(constant)], 1).T.contiguous()
+    features = torch.cat([features, -own], 1)
+    weights = torch.cat([weights, torch.ones_like(constant)], 1).T.contiguous()
 
     ratio = torch.zeros_like(own[:, 0])  # sum_n q(z|x_n) / q(z|x_row)
     height = max(min(len(features), 512), 1)
@@ -255,7 +257,7 @@ class _Term:
 
     @staticmethod
     def sum(terms: "list[_Term]") -> "_Term":
-        """Of one or more."""
+        """The estimate of one or more."""
         return functools.reduce(_Term.__add__, terms)
 
     @staticmethod
@@ -283,7 +285,8 @@ class _Term:
         """Add what an estimate of E log q(z) lacks in variance; `log_ratio` `(S,)` is log q(z) - log q(z|x_row)."""
         if log_ratio.mean() + math.log(dataset_size) > _NEAR:
             return self
-        found, count = overlap.excess(q), len(log_ratio)
+        found = overlap.excess(q)
+        count = len(log_ratio)
         if count * found.mean.square() >= _EVENTS * found.square:  # events of one size: their number; also 0 of 0
             return self
         share = (dataset_size - 1) / max(len(q.mean) - 1, 1)  # each stands for so many
@@ -309,7 +312,8 @@ def _controls(draws: Draws, q: Gaussian) -> Tensor:
     own_entropy = gaussian.entropy(q).sum(1)
     columns = [0.5 * (1 - draws.noise.square()).sum(1, keepdim=True), (own_entropy[draws.row] - own_entropy.mean())[:, None]]
     centre = q.mean.mean(0)
-    z, mean = draws.z - centre, q.mean - centre
+    z = draws.z - centre
+    mean = q.mean - centre
     squares = z.square() - (mean.square() + q.log_var.exp()).mean(0)
     first, second = torch.triu_indices(z.shape[1], z.shape[1], offset=1, device=z.device)
     products = z[:, first] * z[:, second] - (mean.T @ mean / len(mean))[first, second]
@@ -349,7 +353,8 @@ def _marginal_log_prior(latent: int, draws: Draws, q: Gaussian, controls: Tensor
     marginal = prior.marginal(latent)
     if marginal is None:
         return None
-    mean, log_var = q.mean[:, latent], q.log_var[:, latent]
+    mean = q.mean[:, latent]
+    log_var = q.log_var[:, latent]
     if isinstance(marginal, Gaussian):
         centre, log_scale = (part.to(mean).reshape(()) for part in marginal)
         squares = ((mean - centre).square() + log_var.exp()).mean()
@@ -379,8 +384,10 @@ def _log_prior(prior: Family, marginals: "list[_Term | None]", draws: Draws, con
 
 def _grid(latent: int, draws: Draws, q: Gaussian, spacing: Tensor) -> tuple[Tensor, Tensor] | None:
     """Points `(G,)` over all of q(z_d), at most `spacing` apart, and how far apart; None if they would be too many."""
-    mean, std = q.mean[:, latent], (0.5 * q.log_var[:, latent]).exp()
-    low, high = (mean - _REACH * std).min(), (mean + _REACH * std).max()
+    mean = q.mean[:, latent]
+    std = (0.5 * q.log_var[:, latent]).exp()
+    low = (mean - _REACH * std).min()
+    high = (mean + _REACH * std).max()
     count = int(((high - low) / spacing).ceil().clamp(max=2**31)) + 1
     if count > max(_GRID, len(draws.z)):
         return None

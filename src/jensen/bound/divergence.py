@@ -51,7 +51,7 @@ def latent_rates(posterior: Posterior, p: Family) -> Tensor | None:
 
 
 def has_bound(p: Family) -> TypeGuard[Mixture | Product]:
-    """Whether `divergence` holds for p: a mixture of diagonal Gaussians, or a product of such."""
+    """Tell whether `divergence` holds for p: a mixture of diagonal Gaussians, or a product of such."""
     mixture = p.factors if isinstance(p, Product) else p
     return isinstance(mixture, Mixture) and isinstance(mixture.components, Gaussian)
 

@@ -1,4 +1,4 @@
-"""How far posteriors overlap where they hardly do: the chance that draws of them rarely show.
+"""The overlap of posteriors that hardly do: the chance that draws of them rarely show.
 
 Where posteriors lie apart, log q(z) is log q(z|x) - log N but for the few draws that fall between two of them, and their
 excess l = log [sum_n q(z|x_n) / q(z|x)] is near 0 or of order 1. Most sets of draws hold none of these and show no variance.

@@ -1,4 +1,4 @@
-"""How the codes are spread: histograms of the posterior means and standard deviations."""
+"""The spread of the codes: histograms of the posterior means and standard deviations."""
 
 from collections.abc import Mapping
 

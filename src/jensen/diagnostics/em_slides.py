@@ -19,7 +19,8 @@ from jensen.family.tied import TiedGaussian
 _ALONE = 50
 """EM steps on the weight alone, which converge to rounding."""
 
-_BOUNDS, _STEPS = 4, 10
+_BOUNDS = 4
+_STEPS = 10
 """Bounds in the pictures of the weight alone, and EM steps in that of all parameters."""
 
 
@@ -38,7 +39,7 @@ def two_normals(alpha: float, means: tuple[float, float], sigma: float) -> Mixtu
 
 
 def em_slides(snapshot: Snapshot, start: Mixture, truth: Mixture, far: Mixture) -> Mapping[str, Tensor]:
-    """Of points `(N, 1)` and the mixture of two normals with one variance that was fitted to them, nats per example:
+    """Slides of points `(N, 1)` and the mixture of two normals with one variance that was fitted to them, nats per example:
 
     alpha, alpha_direct: the weight alone, everything else as in `truth`, by EM from the start's and by direct maximisation.
     log_likelihood, log_likelihood_direct: of the fitted mixture, and the maximum over all four parameters found directly.
@@ -63,7 +64,8 @@ def em_slides(snapshot: Snapshot, start: Mixture, truth: Mixture, far: Mixture) 
         method="bounded",
         options={"xatol": 1e-12},
     )
-    fitted, direct = _parameters(fitted_mixture), _directly(x, start)
+    fitted = _parameters(fitted_mixture)
+    direct = _directly(x, start)
     return {
         "alpha": path[-1].log_weight[0].exp(),
         "alpha_direct": torch.tensor(alone.x),
@@ -148,16 +150,19 @@ def _draw_alone(x: Tensor, truth: Mixture, path: list[Mixture]) -> dict[str, Ten
 
 def _draw_path(axes: Axes, x: Tensor, start: Mixture) -> None:
     p = start
-    within, beyond = torch.linspace(0, 1, 21), torch.linspace(-0.3, 1.6, 39)
+    within = torch.linspace(0, 1, 21)
+    beyond = torch.linspace(-0.3, 1.6, 39)
     for step in range(_STEPS):
-        r, following = em.e_step(x, p), em.fit(x, p, 1)
+        r = em.e_step(x, p)
+        following = em.fit(x, p, 1)
         value = torch.stack([_log_prob(x, _between(p, following, s)) for s in within.tolist()]).cpu()
         bound = torch.stack([_elbo(x, _between(p, following, s), r) for s in beyond.tolist()]).cpu()
         axes.plot(step + beyond, bound, color=f"C{step}", linewidth=1)
         axes.plot(step + within, value, color="black", linewidth=2, label=None if step else "log-likelihood")
         axes.plot(step, value[0], "o", color=f"C{step}", label=None if step else "where a bound touches it: an E-step")
         p = following
-    low, high = _log_prob(x, start).item(), _log_prob(x, p).item()
+    low = _log_prob(x, start).item()
+    high = _log_prob(x, p).item()
     axes.set(
         xlabel="EM step; between two, the straight line from the parameters to the next, and on",
         ylabel="nats per example",

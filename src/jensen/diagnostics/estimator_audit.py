@@ -1,4 +1,4 @@
-"""What the minibatch estimates of the rate's parts say beside the exact values."""
+"""Minibatch estimates of the rate's parts, beside the exact values."""
 
 from collections.abc import Mapping, Sequence
 

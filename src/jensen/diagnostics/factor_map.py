@@ -1,4 +1,4 @@
-"""Which latent knows which factor: a heatmap in the order of the traversals."""
+"""The factor that each latent knows: a heatmap in the order of the traversals."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial

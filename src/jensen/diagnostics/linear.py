@@ -1,4 +1,4 @@
-"""What a linear model does to Gaussian data, exactly, from its matrices."""
+"""A linear model of Gaussian data, exactly, from its matrices."""
 
 import math
 from collections.abc import Sequence
@@ -68,8 +68,10 @@ def linear_model(snapshot: Snapshot) -> LinearModel:
     Raises:
         InputError: a model that is not linear, whose matrices would be none.
     """
-    like, size = snapshot.encode(snapshot.images[:1]).mean, math.prod(snapshot.images.shape[1:])
-    x, z = torch.zeros(1, size).to(like), torch.zeros(1, like.shape[1]).to(like)
+    like = snapshot.encode(snapshot.images[:1]).mean
+    size = math.prod(snapshot.images.shape[1:])
+    x = torch.zeros(1, size).to(like)
+    z = torch.zeros(1, like.shape[1]).to(like)
     offset, log_var = (part[0].double() for part in diagonal(snapshot.encode(x), "the oracle of linear models"))
     encoder = snapshot.encode(torch.eye(size).to(like)).mean.double() - offset
     start = snapshot.decode(z)[0].double()

@@ -1,4 +1,4 @@
-"""What a mixture has learned, the prior of a VAE or a GMM: who uses which component, and what each generates."""
+"""A learned mixture, the prior of a VAE or a GMM: who uses which component, and what each generates."""
 
 import math
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ _POINTS = 2000
 
 
 def mixture(snapshot: Snapshot, rows: int = 10, columns: int = 8) -> Mapping[str, Tensor | str]:
-    """Of a prior that is a mixture of K Gaussians, its `components`; for any other prior a note that it is none.
+    """The `components` of a prior that is a mixture of K Gaussians; for any other prior a note that it is none.
 
     rate_bound, rate_monte_carlo (and its standard error): the held-out rate as the model reports it, and log q(z|x) - log p(z).
     """
@@ -39,7 +39,7 @@ def mixture(snapshot: Snapshot, rows: int = 10, columns: int = 8) -> Mapping[str
 
 
 def components(snapshot: Snapshot, rows: int = 10, columns: int = 8) -> Mapping[str, Tensor]:
-    """Of the mixture of K Gaussians that a GMM is, or a prior:
+    """The mixture of K Gaussians that a GMM is, or a prior:
 
     components_used: exp of the entropy of the weights, K if all are equal.
     responsibility_entropy: mean over held-out examples of the entropy of p(k | z) at their z; 0 if components do not overlap.
@@ -52,9 +52,11 @@ def components(snapshot: Snapshot, rows: int = 10, columns: int = 8) -> Mapping[
     if not isinstance(snapshot.prior, Mixture):
         raise InputError("the prior is no mixture of all latents: expected model/prior=mixture or vamp, or a GMM")
     log_weight, parts = snapshot.prior
-    weight, order = log_weight.exp(), log_weight.argsort(descending=True)
+    weight = log_weight.exp()
+    order = log_weight.argsort(descending=True)
     r = (log_weight + parts.log_density(snapshot.z.double())).softmax(-1)
-    within, between = _entropy(r).mean(), _entropy(r.mean(0))
+    within = _entropy(r).mean()
+    between = _entropy(r.mean(0))
     full = whole(parts)
 
     def bars(axes: Axes) -> None:
@@ -91,14 +93,15 @@ def _check(rows: int, columns: int) -> None:
 
 
 def _entropy(p: Tensor) -> Tensor:
-    """Of probabilities on the last axis, nats."""
+    """Entropy of probabilities on the last axis, nats."""
     return -torch.xlogy(p, p).sum(-1)
 
 
 def _ellipses(snapshot: Snapshot, weight: Tensor, parts: FullGaussian) -> Tensor:
     latents = by_rate(snapshot)[:2].cpu()
     codes = snapshot.posterior.mean[:_POINTS, latents].cpu()
-    mean, scale_tril = parts.mean[:, latents].cpu(), parts.scale_tril[:, latents].cpu()
+    mean = parts.mean[:, latents].cpu()
+    scale_tril = parts.scale_tril[:, latents].cpu()
     variances, axes_of = torch.linalg.eigh(scale_tril @ scale_tril.mT)
     strength = (weight / weight.max()).clamp(min=0.1).cpu().tolist()
 

@@ -17,7 +17,7 @@ _ROOM_FOR_LABEL = 50
 
 
 def is_image(event: Sequence[int]) -> bool:
-    """Whether observations of this shape can be shown as pictures."""
+    """Tell whether observations of this shape can be shown as pictures."""
     return len(event) == 3
 
 
@@ -49,7 +49,7 @@ def _label_column(labels: Sequence[str], height: int) -> Tensor:
 
 
 def chart(draw: Callable[[Axes], None], width: float = 7.0, height: float = 4.0) -> Tensor:
-    """What `draw` puts on a matplotlib axes, `(3, 100 height, 100 width)`, uint8."""
+    """A picture of what `draw` puts on a matplotlib axes, `(3, 100 height, 100 width)`, uint8."""
     figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     draw(figure.add_subplot())

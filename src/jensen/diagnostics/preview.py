@@ -49,6 +49,6 @@ def check_settings(diagnostics: Mapping[str, Diagnostic], preview: Preview) -> N
 
 
 def _is_own(diagnostic: Diagnostic) -> bool:
-    """Whether it keeps the rule above; a user's might do more than look."""
+    """Tell whether it keeps the rule above; a user's might do more than look."""
     function = getattr(diagnostic, "func", diagnostic)
     return str(getattr(function, "__module__", "")).startswith("jensen.")

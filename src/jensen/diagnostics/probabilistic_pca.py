@@ -18,7 +18,8 @@ def best_evidence(variances: Sequence[float], latents: int) -> float:
     Tipping & Bishop 1999, eq. 8: the noise is the mean of the eigenvalues that the `latents` largest leave over.
     """
     ordered = sorted(variances, reverse=True)
-    kept, left = ordered[:latents], ordered[latents:]
+    kept = ordered[:latents]
+    left = ordered[latents:]
     noise = sum(left) / len(left)
     return -0.5 * (len(ordered) * (LOG_2PI + 1) + sum(map(math.log, kept)) + len(left) * math.log(noise))
 
@@ -34,6 +35,7 @@ def probabilistic_pca(snapshot: Snapshot, variances: Sequence[float]) -> Mapping
     if len(model.offset) >= len(variances):
         raise InputError(f"variances has {len(variances)} numbers: expected more than the {len(model.offset)} latents")
     sigma = torch.tensor(list(variances), dtype=torch.float64).diag().to(model.noise)
-    elbo, evidence = model.elbo(sigma), model.evidence(sigma)
+    elbo = model.elbo(sigma)
+    evidence = model.evidence(sigma)
     best = best_evidence(variances, len(model.offset))
     return {"elbo": elbo, "evidence": evidence, "gap": evidence - elbo, "shortfall": best - evidence, "noise": model.noise}

@@ -1,4 +1,4 @@
-"""Where the nats go: the rate of each latent, and how many latents are used."""
+"""The rate of each latent, and the number of latents that are used."""
 
 from collections.abc import Mapping
 

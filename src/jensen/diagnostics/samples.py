@@ -1,4 +1,4 @@
-"""What the model makes of draws from its prior."""
+"""Observations that the model makes of draws from its prior."""
 
 import math
 from collections.abc import Mapping

@@ -37,7 +37,7 @@ def check_options(function: Callable[..., object], options: Mapping[str, object]
 
 @takes(Gaussian, FullGaussian)
 def score(snapshot: Snapshot, function: Callable[..., Mapping[str, Any]], **options: Any) -> Results:
-    """What `function(codes, factors, ...)` says of the posterior's means: numbers as scalars, sizes and arrays as details.
+    """A score `function(codes, factors, ...)` of the posterior's means: numbers as scalars, sizes and arrays as details.
 
     Functions that ask for `log_var` get it; those that would only tell dead latents by their KL from N(0, 1) get none under
     another prior, and leave out by the prior's own rates, or else by their range. Nothing for data without factors.

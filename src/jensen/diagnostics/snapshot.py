@@ -16,7 +16,7 @@ from jensen.family.gaussian import Gaussian
 
 
 class Snapshot(NamedTuple):
-    """What a model says of N held-out examples at one moment, on one device, in the order of the data set.
+    """A model's word on N held-out examples at one moment, on one device, in the order of the data set.
 
     bound: `(N,)` distortion and rate.
     posterior, z: `(N, D)`; z is a sample of the posterior, which may be of any family (`family.family.diagonal`, `marginals`).
@@ -75,9 +75,9 @@ class Embedding(NamedTuple):
 
 
 Results = Mapping[str, Tensor | str | np.ndarray | Embedding]
-"""What a value is says where it goes: a tensor `()` is a scalar, `(N,)` a histogram, `(3, H, W)` an image of uint8 or of
-[0, 1]; a string is Markdown; an embedding is for the PROJECTOR; a numpy array is a detail, which `jensen.evaluate` keeps and
-TensorBoard does not show."""
+"""Results by name, whose shape says where they go: a tensor `()` is a scalar, `(N,)` a histogram, `(3, H, W)` an image of uint8
+or of [0, 1]; a string is Markdown; an embedding is for the PROJECTOR; a numpy array is a detail, which `jensen.evaluate` keeps
+and TensorBoard does not show."""
 
 Diagnostic = Callable[[Snapshot], Results]
 """It is called on every rank with the same snapshot."""

@@ -1,4 +1,4 @@
-"""What each latent does: one row of images a latent, the others held still."""
+"""Each latent's effect: one row of images a latent, the others held still."""
 
 from collections.abc import Mapping
 
@@ -26,7 +26,8 @@ def traversals(
     if not is_image(snapshot.images.shape[1:]):
         return {}
     order = by_rate(snapshot)[:latents]
-    codes, rates = snapshot.posterior.mean, snapshot.latent_rate.mean(0)
+    codes = snapshot.posterior.mean
+    rates = snapshot.latent_rate.mean(0)
     low, high = (_quantile(codes, at)[order] for at in (tail, 1 - tail))
     steps = torch.linspace(0, 1, columns, device=codes.device)
     values = low[:, None] + (high - low)[:, None] * steps  # (rows, columns)
@@ -46,7 +47,8 @@ def _best_factors(snapshot: Snapshot) -> list[str]:
     """The end of each latent's label."""
     if not snapshot.factors.shape[1]:
         return [""] * snapshot.posterior.mean.shape[1]
-    best, used = normalised_information(snapshot).max(1), (snapshot.latent_rate.mean(0) > 0.05).tolist()
+    best = normalised_information(snapshot).max(1)
+    used = (snapshot.latent_rate.mean(0) > 0.05).tolist()
     return [
         f"\n{snapshot.names[factor]}" if share > 0.05 and tells else ""
         for share, factor, tells in zip(best.values.tolist(), best.indices.tolist(), used, strict=True)
@@ -54,5 +56,5 @@ def _best_factors(snapshot: Snapshot) -> list[str]:
 
 
 def _quantile(x: Tensor, at: float) -> Tensor:
-    """Of each column of `(N, D)`, `(D,)`. (torch.quantile refuses more than 16 million numbers.)"""
+    """Quantile of each column of `(N, D)`, `(D,)`. (torch.quantile refuses more than 16 million numbers.)"""
     return x.sort(0).values[round(at * (len(x) - 1))]

@@ -24,7 +24,7 @@ class Optimum(NamedTuple):
 
 
 def optimum(variances: Sequence[float], beta: float, noise: float) -> Optimum:
-    """Of a linear VAE with decoder variance `noise` on N(0, Sigma), Sigma with eigenvalues `variances`.
+    """The optimum of a linear VAE with decoder variance `noise` on N(0, Sigma), Sigma with eigenvalues `variances`.
 
     With theta = beta * noise: rate = 1/2 sum_d max(0, log(lambda_d / theta)), squared error = sum_d min(lambda_d, theta), and
     one active latent for each lambda_d > theta. It is Shannon's rate-distortion function of a Gaussian source (Cover & Thomas
@@ -53,7 +53,8 @@ def water_filling(
     check_number("threshold", threshold, low=0)
     model = linear_model(snapshot)
     sigma = torch.tensor(list(variances), dtype=torch.float64).diag().to(model.noise)
-    rate, error = model.rate(sigma), model.squared_error(sigma)
+    rate = model.rate(sigma)
+    error = model.squared_error(sigma)
     active = ((model.encoder @ sigma @ model.encoder.T).diagonal() > threshold).sum()
 
     best = optimum(variances, beta, noise)

@@ -13,7 +13,8 @@ from jensen.family.tied import TiedGaussian
 
 def on_floor(p: Mixture, floor: Tensor | float | Rounding) -> Tensor:
     """The components with at most twice the least variance in some direction, `(..., K)` bool; none at a floor of 0."""
-    components, least = p.components, _least(p, floor)
+    components = p.components
+    least = _least(p, floor)
     if not isinstance(components, TiedGaussian | FullGaussian):
         return (components.marginals().log_var.exp() <= 2 * least).any(-1)
     # In units of the floor, so that columns of unlike size do not hide one another.
@@ -24,7 +25,8 @@ def on_floor(p: Mixture, floor: Tensor | float | Rounding) -> Tensor:
 
 def _least(p: Mixture, floor: Tensor | float | Rounding) -> Tensor:
     """The floor of each component, `(..., K, D)`, as the M-step has it (`Components.maximise`)."""
-    components, mean = p.components, p.components.mean
+    components = p.components
+    mean = p.components.mean
     if not isinstance(floor, Rounding):
         least = like(mean, floor).expand(mean.shape)
         return least.amax(-1, keepdim=True) if isinstance(components, SphericalGaussian) else least

@@ -64,7 +64,7 @@ class Fit(NamedTuple):
 
 
 class Options(NamedTuple):
-    """When EM ends, and how it gets there.
+    """The end of EM, and the way there.
 
     tolerance: nats per example, judged on plain EM steps; 0 goes on to `max_iter`.
     max_iter: the most M-steps; an accelerated cycle is three, of which one may be thrown away.
@@ -121,7 +121,7 @@ def fit_em(
 
 
 class _Look(NamedTuple):
-    """What one E-step says of the rows, `(R,)` each, sums over the data: see `Step`."""
+    """One E-step's word on the rows, `(R,)` each, sums over the data: see `Step`."""
 
     q: Tensor
     own: Tensor
@@ -182,7 +182,9 @@ class _Fitting:
         return True
 
     def _drop_broken(self, objective: list[float]) -> bool:
-        """Whether EM iterates have no finite objective; those leave, and what there is of the others is looked at again."""
+        """Tell whether EM iterates have no finite objective; those leave, and what there is of the others is looked at
+        again.
+        """
         bad = [row for row, value in enumerate(objective) if self.running.phase != 2 and not math.isfinite(value)]
         if bad:
             self.end(bad, failure=f"the log-likelihood is {objective[bad[0]]} after iteration {self.iteration}")
@@ -191,16 +193,16 @@ class _Fitting:
 
     @property
     def gains(self) -> list[float]:
-        """Of the last EM step of each row, nats per example."""
+        """Gains of the last EM step of each row, nats per example."""
         return [gain / self.total if self.running.phase != 2 else math.inf for gain in self.running.gain]
 
     @property
     def spent(self) -> bool:
-        """Whether there is no M-step left, and none of the rows has converged."""
+        """Tell whether there is no M-step left, and none of the rows has converged."""
         return not self.done and self.iteration >= self.options.max_iter
 
     def refine(self) -> bool:
-        """Whether steps have been rough until now, and are exact from here on."""
+        """Tell whether steps have been rough until now, and are exact from here on."""
         if self.exact or max(self.gains) >= max(self.options.rough, self.options.tolerance):
             return False
         self.exact = True
@@ -287,7 +289,7 @@ def _best(fit: _Fitting) -> Fit:
 
 
 def _steps(rows: list[list[float]], total: float, beta: float) -> tuple[list[Step], float]:
-    """What the iterations of one start amount to, and its last log-likelihood."""
+    """The steps that the iterations of one start amount to, and its last log-likelihood."""
     steps = []
     entropy = 0.0
     value = math.nan

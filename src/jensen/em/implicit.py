@@ -1,4 +1,4 @@
-"""Where EM ends: the residual of a step, and gradients through the fixed point.
+"""The fixed point of EM: the residual of a step, and gradients through it.
 
 At theta = F(theta, x) the implicit function theorem gives dtheta/dx = (I - J)^-1 dF/dx with J = dF/dtheta, so a
 cotangent v becomes u = (I - J')^-1 v and then one vector-Jacobian product of one step (Christianson 1994; Bai, Kolter &
@@ -24,11 +24,13 @@ from jensen.family.moments import FLAT, PseudoCounts
 MOST_PRODUCTS = 25
 """Vector-Jacobian products that one gradient may take: 24 of GMRES and the one that hands the result on."""
 
-_GOOD_RATE, _MOST_STEPS = 0.8, 16
+_GOOD_RATE = 0.8
+_MOST_STEPS = 16
 """A rate at which 24 products solve the system, and the EM steps that a product may go back through to have it."""
 
-_DISPLACED, _WATCHED = 1e-4, 5
-"""How far from the fixed point, in the units of `coordinates`, and over how many steps the rate is looked at."""
+_DISPLACED = 1e-4
+_WATCHED = 5
+"""Distance from the fixed point, in the units of `coordinates`, and steps, by which the rate is told."""
 
 _SINGULAR = 1e-14
 """A pivot below this, against the largest, has no solution in it."""
@@ -63,7 +65,7 @@ def step(
 
 @torch.no_grad()
 def steps_in_one(x: Tensor, p: Mixture, *, weights: Tensor | None = None, prior: PseudoCounts = FLAT) -> Tensor:
-    """How many EM steps F should be made of near the fixed point `p` of each set, `(B,)` int64.
+    """The number of EM steps that F should be made of near the fixed point `p` of each set, `(B,)` int64.
 
     The fixed point is the same, and the eigenvalues are those powers of J's, of which none then is near 1. The largest of J
     is the rate at which a small displacement of `p` shrinks, once it has shrunk for some steps.

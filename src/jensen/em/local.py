@@ -30,14 +30,14 @@ _SPREAD = 4e10
 
 
 class Local(NamedTuple):
-    """What an E-step leaves of the points it saw, as `Statistics`, with moments about the means it was made with."""
+    """The sums of an E-step, as `Statistics`, with moments about the means it was made with."""
 
     log_likelihood: Tensor
     moments: Moments
 
 
 def needed(p: Mixture, coefficient: Tensor) -> bool:
-    """Whether products about the origin would lose too much of `p` `(..., K)`; `coefficient`: of `stream.coefficients`."""
+    """Tell whether products about the origin would lose too much of `p` `(..., K)`; `coefficient`: of `stream.coefficients`."""
     # The first is -spread / 2, beside which the others of its terms are nothing here.
     if bool(coefficient[..., 0].amin() < -0.5 * _SPREAD):
         return True
@@ -120,7 +120,8 @@ def expected_log_joint(p: Mixture, coefficient: Tensor, s: Statistics | Local, b
     """sum of r * (log p(x|k) + beta * log weight_k), `(...)`, as `em.stream.expected_log_joint`."""
     if not isinstance(s, Local):
         return stream.expected_log_joint(p, coefficient, s, beta)
-    m, components = s.moments, p.components
+    m = s.moments
+    components = p.components
     move = m.origin - components.mean  # of the origins, about the means of p
     first = move * m.first
     along = move.unsqueeze(-1) * m.first.unsqueeze(-2)
@@ -128,9 +129,11 @@ def expected_log_joint(p: Mixture, coefficient: Tensor, s: Statistics | Local, b
     squares = m.total.unsqueeze(-1) * move.square() + 2 * first
     _, shape = components
     if isinstance(components, Gaussian):
-        log_det, distance = shape.sum(-1), ((m.second + squares) * (-shape).exp()).sum(-1)
+        log_det = shape.sum(-1)
+        distance = ((m.second + squares) * (-shape).exp()).sum(-1)
     elif isinstance(components, SphericalGaussian):
-        log_det, distance = shape * move.shape[-1], (m.second + squares.sum(-1)) * (-shape).exp()
+        log_det = shape * move.shape[-1]
+        distance = (m.second + squares.sum(-1)) * (-shape).exp()
     elif isinstance(components, TiedGaussian):
         log_det = 2 * shape.diagonal(dim1=-2, dim2=-1).log().sum(-1, keepdim=True)
         distance = _trace(shape, m.second + outer.sum(-3)).unsqueeze(-1) / move.shape[-2]

@@ -28,7 +28,7 @@ def _patterns(x: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
 
 
 def _whiten(x: Tensor, p: Mixture, observed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of rows with the same pattern: log N of what is observed `(..., n, K)`, and what their conditionals need.
+    """For rows with the same pattern: log N of what is observed `(..., n, K)`, and what their conditionals need.
 
     Those are the deviations from the means `(..., K, n, o)`, the same whitened `(..., K, o, n)`, and an orthonormal basis
     `(..., K, D, o)` of the observed rows of the Cholesky factors.
@@ -75,12 +75,14 @@ def _sums(chunks: Chunks, origin: Tensor, p: Mixture, beta: float, size: int) ->
     """The log-likelihood `(...)`, and about the means the moments with all of the second: `(..., K)` to `(..., K, D, D)`."""
     mean, scale_tril = full(p.components)
     total = mean.new_zeros(mean.shape[:-2])
-    count, first = mean.new_zeros(mean.shape[:-1]), torch.zeros_like(mean)
+    count = mean.new_zeros(mean.shape[:-1])
+    first = torch.zeros_like(mean)
     second = mean.new_zeros(*mean.shape, mean.shape[-1])
     for raw, weight in chunks(size):
         points = raw.double() - origin.double()
         for rows, observed, missing in _patterns(points):
-            x, w = points[rows], 1.0 if weight is None else weight[rows].double()
+            x = points[rows]
+            w = 1.0 if weight is None else weight[rows].double()
             density, deviations, whitened, basis = _whiten(x, p, observed)
             joint = p.log_weight_of_points() + density / beta
             total = total + beta * (logsumexp(joint, -1) * w).sum(-1)
@@ -92,7 +94,8 @@ def _sums(chunks: Chunks, origin: Tensor, p: Mixture, beta: float, size: int) ->
             filled[..., observed] = deviations
             filled[..., missing] = whitened.mT @ across
             weighted = r.unsqueeze(-1) * filled
-            count, first = count + r.sum(-1), first + weighted.sum(-2)
+            count = count + r.sum(-1)
+            first = first + weighted.sum(-2)
             second += weighted.mT @ filled
             left = rest @ rest.mT - across.mT @ across
             place = missing.unsqueeze(-1), missing

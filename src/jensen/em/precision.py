@@ -1,4 +1,4 @@
-"""How much the E-step's products magnify rounding, and in which dtype that leaves them good."""
+"""Rounding as the E-step's products magnify it, and the dtype in which they are good."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

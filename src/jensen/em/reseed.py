@@ -61,7 +61,7 @@ def reseed(p: Mixture, gone: list[Lost], generator: torch.Generator) -> Mixture:
 
 @final
 class Seeding:
-    """What starts anew, and how often.
+    """The components that start anew, and a budget for it.
 
     reseeded: the components that did. budget: how many more may.
     """

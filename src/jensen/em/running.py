@@ -24,7 +24,7 @@ _HOPELESS = 100
 
 
 class End(NamedTuple):
-    """How one start ended.
+    """The end of one start.
 
     upright: no component is on the floor, where its density is as high as the floor is low.
     dropped: another start goes on for it.
@@ -40,7 +40,7 @@ class End(NamedTuple):
 
     @property
     def rank(self) -> tuple[bool, bool, bool, float, bool]:
-        """What orders ends, the best last. One that was dropped may be about to collapse, or higher by rounding alone."""
+        """The order of ends, the best last. One that was dropped may be about to collapse, or higher by rounding alone."""
         return self.failure is None, not self.dropped, self.upright, self.objective, self.converged
 
 
@@ -96,7 +96,7 @@ class Running:
         return chosen.to(self.limit)
 
     def turn(self, following: Mixture) -> Mixture:
-        """Where to look after the EM iterate `following`: there, or after two of them beyond it."""
+        """The place to look at after the EM iterate `following`: there, or after two of them beyond it."""
         self.cycle = [*self.cycle, self.p] if self.phase < 2 else []
         self.phase = (self.phase + 1) % 3
         if self.phase == 2:
@@ -128,7 +128,7 @@ def _rows(p: Mixture, at: Tensor) -> Mixture:
 
 
 def upright(p: Mixture, prior: PseudoCounts) -> list[bool]:
-    """Which of the starts `p` `(R, K)` have no component on the floor."""
+    """Tell which of the starts `p` `(R, K)` have no component on the floor."""
     if not prior.has_floor:
         return [True] * len(p.log_weight)
     return (~on_floor(p, prior.floor).any(-1)).tolist()
@@ -159,7 +159,7 @@ def _hopeless(running: Running, ends: list[End], prior: PseudoCounts) -> set[int
 
 
 def alike(a: Mixture, b: Mixture, sigma: Tensor) -> bool:
-    """Whether two mixtures `(K,)` are the same within `_MET`, whatever the order of their components."""
+    """Tell whether two mixtures `(K,)` are the same within `_MET`, whatever the order of their components."""
     match = torch.cdist(a.components.mean / sigma, b.components.mean / sigma).argmin(1)
     if len(set(match.tolist())) < len(match):
         return False

@@ -7,11 +7,11 @@ from jensen.em.coordinates import coordinates, mixture_at, reach
 from jensen.family.mixture import Mixture
 
 _TRUST = 0.05
-"""Of extrapolation (`reach`). Without it one fit in nine ends lower than plain EM does, with it one in fifty."""
+"""The farthest extrapolation (`reach`). Without it one fit in nine ends lower than plain EM does, with it one in fifty."""
 
 
 def extrapolate(first: Mixture, second: Mixture, third: Mixture, limit: Tensor) -> tuple[Mixture, Tensor]:
-    """Where three successive EM iterates `(R, K)` point, and how many steps away, `(R,)`, at most `limit`.
+    """The place that three successive EM iterates `(R, K)` point to, and the steps to it, `(R,)`, at most `limit`.
 
     SQUAREM with step length S3 (Varadhan & Roland 2008, eq. 8-9); at length 1 it is the third iterate. No farther than `_TRUST`
     from the third iterate, within the basin that EM is in: near the maximum, where EM is slow, that is no restriction.

@@ -26,7 +26,7 @@ _CANDIDATES = 5
 """Mixtures of k-means for each start. Beside one, single fits reach the best known optimum half as often again."""
 
 _ROUNDS = 10
-"""Of k-means, at most."""
+"""The most rounds of k-means."""
 
 _LIMIT = 1 << 20
 """Elements of a temporary `(..., K, n, D)`: 8 MiB of float64."""
@@ -95,7 +95,8 @@ def _of_cells(structure: type[Components], sample: Sample, count: int, starts: i
 
     The moments of the cells give weights and covariances, with a few pseudo-counts.
     """
-    x, weights = sample.standardised(), sample.weights
+    x = sample.standardised()
+    weights = sample.weights
     centre = kmeans_plus_plus(x, weights, count, starts, generator)
     for _ in range(_ROUNDS):
         last = centre
@@ -153,7 +154,8 @@ def swapped(p: Mixture, sample: Sample, starts: int, generator: torch.Generator)
     Component and point are drawn, the point by weight. There the component takes half of the one that is most probable (random
     swap EM: Zhao, Hautamaki, Karkkainen & Franti 2012, Pattern Recognition Letters 33, 2120-2126).
     """
-    count, device = len(p.log_weight), p.log_weight.device
+    count = len(p.log_weight)
+    device = p.log_weight.device
     moved = torch.randint(count, (starts,), generator=generator).to(device)
     draw = torch.rand(starts, generator=generator, dtype=torch.float64).to(sample.weights)
     odds = sample.weights.cumsum(0)

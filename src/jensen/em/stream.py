@@ -25,7 +25,7 @@ _WORKING_SET = {"cpu": 1 << 21}
 
 
 class Statistics(NamedTuple):
-    """What an E-step leaves of the points it saw; of several parts of a data set or ranks each field adds up.
+    """The sums of an E-step over the points it saw; of several parts of a data set or ranks each field adds up.
 
     log_likelihood: `(...)`, sum of weight * log p(x); at `beta` the sum of weight * beta * log sum_k weight_k p(x|k)^(1/beta).
     sums: `(..., K, P)`, sum of weight * r * features.
@@ -69,7 +69,9 @@ class Stream:
     """
 
     def __init__(self, chunks: Chunks, size: int, origin: Tensor) -> None:
-        self._chunks, self._size, self._origin = chunks, size, origin
+        self._chunks = chunks
+        self._size = size
+        self._origin = origin
         self._buffers: dict[tuple[str, torch.dtype], Tensor] = {}
         self._kept: tuple[object, Tensor, Tensor | None] | None = None
         self._scatter: Tensor | None = None
@@ -115,7 +117,8 @@ class Stream:
                 points = features[1:].double()
                 scatter += (points if weight is None else points * weight) @ points.T
         assert isinstance(total, Tensor), "no points"
-        result, self._share = found.result(), found.share
+        result = found.result()
+        self._share = found.share
         if rounded is not coefficient:
             total = total + ((coefficient - rounded) * result).view(-1, components * width).sum(1)
         total = total.view(mean.shape[:-2])
@@ -147,7 +150,8 @@ class Stream:
 
     def _buffer(self, name: str, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
         """A `(rows, columns)` array, written over by the next call of the same name."""
-        key, size = (name, dtype), rows * columns
+        key = (name, dtype)
+        size = rows * columns
         if key not in self._buffers or self._buffers[key].numel() < size:
             self._buffers[key] = torch.empty(size, dtype=dtype, device=self._origin.device)
         return self._buffers[key][:size].view(rows, columns)

@@ -53,7 +53,9 @@ class DenseSums:
     """One product. `share` is known if `watch`."""
 
     def __init__(self, watch: bool) -> None:
-        self._watch, self._counted, self._seen = watch, 0, 0
+        self._watch = watch
+        self._counted = 0
+        self._seen = 0
         self._sums: Tensor | None = None
 
     @property
@@ -75,7 +77,7 @@ class DenseSums:
 
 @final
 class SparseSums:
-    """Of `FullGaussian`: for each component a product of the points whose responsibility counts."""
+    """Sums for `FullGaussian`: for each component a product of the points whose responsibility counts."""
 
     def __init__(self, rows: int, dim: int, dtype: torch.dtype) -> None:
         self._points = torch.empty(_POINTS, 1 + dim, dtype=dtype)  # of which the first coordinate is 1
@@ -107,7 +109,8 @@ class SparseSums:
         )
 
     def _flush(self) -> None:
-        points, least = self._points[: self._filled], self._least[: self._filled]
+        points = self._points[: self._filled]
+        least = self._least[: self._filled]
         for row, r in enumerate(self._r[:, : self._filled]):
             mine = (r > least).nonzero().squeeze(1)
             own = points.index_select(0, mine)

@@ -138,7 +138,7 @@ class Components(Protocol):
 
     @staticmethod
     def layout(dim: int) -> Layout:
-        """Where the statistics of a point with `dim` coordinates stand."""
+        """The layout of the statistics of a point with `dim` coordinates."""
         ...
 
     def free(self, about: Self) -> Tensor:
@@ -170,7 +170,7 @@ class Product(NamedTuple):
 
 
 def is_standard(p: object) -> bool:
-    """Whether it is N(0, I)."""
+    """Tell whether it is N(0, I)."""
     return isinstance(p, Gaussian) and not any(bool(part.any()) for part in p)
 
 

@@ -52,7 +52,7 @@ class PseudoCounts(NamedTuple):
 
     @property
     def has_floor(self) -> bool:
-        """Whether a covariance is held up by anything but rounding of the M-step itself."""
+        """Tell whether a covariance is held up by anything but rounding of the M-step itself."""
         return not (isinstance(self.floor, float) and self.floor == 0)
 
 

@@ -20,7 +20,7 @@ _REMEDIES = {
     "__next__": "make a list of it",
     "strides": "stack the rows to one array",
 }
-"""What makes an array of something, by a method by which it is known."""
+"""Whatever makes an array of something, by a method by which it is known."""
 
 
 def column_names(value: Any) -> tuple[str, ...] | None:
@@ -33,7 +33,7 @@ def column_names(value: Any) -> tuple[str, ...] | None:
 
 
 def is_array(value: Any) -> bool:
-    """Whether `value` holds all numbers itself: an array, a frame, or rows, rather than batches of points."""
+    """Tell whether `value` holds all numbers itself: an array, a frame, or rows, rather than batches of points."""
     if isinstance(value, Tensor | np.ndarray | memoryview | range | bytearray):
         return True
     if hasattr(value, "to_numpy") or hasattr(value, "__array__"):
@@ -132,7 +132,7 @@ def _numpy(name: str, value: Any) -> np.ndarray:
 
 
 def _remedy(value: object) -> str:
-    """What makes an array of `value`, in words; empty if that is not known."""
+    """The call that makes an array of `value`, in words; empty if that is not known."""
     return next((words for method, words in _REMEDIES.items() if hasattr(value, method)), "")
 
 

@@ -23,7 +23,8 @@ PRIOR = PseudoCounts(weight=1.0, covariance=1.0)
 RESIDUAL_LIMIT = 1e-3
 """Implicit gradients are of a fixed point; a step that still moves the parameters by more than this is far from one."""
 
-_UNROLLED, _CONVERGED = 5, 1000
+_UNROLLED = 5
+_CONVERGED = 1000
 """Steps by default: unrolled, and at most when run to convergence."""
 
 _TOLERANCE = 1e-6
@@ -32,7 +33,7 @@ _LEAST_WEIGHT = 1e-100
 """Sums of weights below it, and above its inverse, leave the range of float64 in products."""
 
 _RTOL = {torch.float64: 1e-10, torch.float32: 1e-4}
-"""Of the linear system, by the dtype of the results."""
+"""Relative tolerance of the linear system, by the dtype of the results."""
 
 
 class ImplicitGradientWarning(UserWarning):
@@ -40,7 +41,7 @@ class ImplicitGradientWarning(UserWarning):
 
 
 class EMResult(NamedTuple):
-    """What `EMLayer` says of B sets of N points with D dimensions.
+    """`EMLayer`'s word on B sets of N points with D dimensions.
 
     mixture: the parameters after the last step, with the leading axis B.
     responsibilities: `(B, N, K)`, p(k|x) under them; 0 at masked points.
@@ -117,7 +118,11 @@ class EMLayer(nn.Module):
         if tolerance is None and gradient in ("implicit", "one_step"):
             tolerance = _TOLERANCE
         _check_prior(prior, dim)
-        self.components, self.dim, self.covariance, self.gradient, self.starts = components, dim, covariance, gradient, starts
+        self.components = components
+        self.dim = dim
+        self.covariance = covariance
+        self.gradient = gradient
+        self.starts = starts
         self.steps = steps or (_UNROLLED if tolerance is None else _CONVERGED)
         self.tolerance = tolerance
         self._pseudo_counts = prior.weight, prior.covariance
@@ -159,13 +164,15 @@ class EMLayer(nn.Module):
         dtype = torch.promote_types(x.dtype, torch.float32)
         rtol = _RTOL[dtype]
         with torch.autocast(x.device.type, enabled=False):
-            points, counts = x.double(), x.new_ones(x.shape[:2], dtype=torch.float64)
+            points = x.double()
+            counts = x.new_ones(x.shape[:2], dtype=torch.float64)
             if weights is not None:
                 counts = weights.to(x.device).double()
             if mask is not None:
                 mask = mask.to(x.device)
                 # Zeroed as well as given no weight: 0 * NaN is NaN.
-                points, counts = points.where(mask.unsqueeze(-1), 0.0), counts.where(mask, 0.0)
+                points = points.where(mask.unsqueeze(-1), 0.0)
+                counts = counts.where(mask, 0.0)
             first = self._first(start, x)
             occupied = counts.detach().sum(-1) > 0
             if self._check_values(points, counts, occupied, first):
@@ -320,7 +327,8 @@ class EMLayer(nn.Module):
                 f"start has {found.__name__} components: expected {self._structure.__name__}, since covariance is"
                 f" {self.covariance!r}"
             )
-        size, dim = self.components, self.dim
+        size = self.components
+        dim = self.dim
         shapes = {"diag": (size, dim), "spherical": (size,), "tied": (dim, dim), "full": (size, dim, dim)}
         expected = ((size,), (size, dim), shapes[self.covariance])
         for name, value, shape in zip(
@@ -333,7 +341,7 @@ class EMLayer(nn.Module):
                 )
 
     def _check_values(self, x: Tensor, counts: Tensor, occupied: Tensor, start: Mixture) -> bool:
-        """Whether every set has points; refuses numbers that EM cannot use. All in one question to the device."""
+        """Tell whether every set has points; refuses numbers that EM cannot use. All in one question to the device."""
         with torch.no_grad():
             few = counts.new_zeros(len(counts))
             if not self._pseudo_counts[1]:

@@ -1,4 +1,4 @@
-"""What became of the components of a fit, said once each."""
+"""The fate of the components of a fit, said once each."""
 
 import logging
 

@@ -82,7 +82,7 @@ class HeldOut(NamedTuple):
             )
 
     def _joint_of(self, x: Tensor) -> Callable[[Tensor, Mixture], Tensor]:
-        """How log p(x, k) of these points is computed: NaN is marginalised, and far components need deviations."""
+        """The way to compute log p(x, k) of these points: NaN is marginalised, and far components need deviations."""
         if bool(x.isnan().any()):
             return lambda part, p: p.log_weight + missing.log_density(part, p)
         about = mixture.shift(self.mixture, -self.mixture.components.mean.detach().mean(0))

@@ -15,7 +15,7 @@ from jensen.family.gaussian import LOG_2PI, LOG_VAR_BOUND
 
 
 class Likelihood(Protocol):
-    """How observations scatter about a decoder's output."""
+    """The scatter of observations about a decoder's output."""
 
     def distortion(self, output: Tensor, x: Tensor) -> Tensor:
         """-log p(x | output), `(B, *event)`, `(B, *event)` to `(B,)`, nats, summed over the event."""
@@ -121,7 +121,7 @@ class ContinuousBernoulli(nn.Module):
 
 
 class _AboutOutput(nn.Module):
-    """What the normal likelihoods share: the output is the mean, and any finite x will do. Abstract."""
+    """The common part of the normal likelihoods: the output is the mean, and any finite x will do. Abstract."""
 
     def mean(self, output: Tensor) -> Tensor:
         return output

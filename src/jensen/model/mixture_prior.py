@@ -26,7 +26,8 @@ from jensen.family.moments import Moments, PseudoCounts, like
 
 FITS = ("em", "gradient", "both")
 
-_ROWS, _NOISE = fold(0, "mixture prior", "rows"), fold(0, "mixture prior", "noise")
+_ROWS = fold(0, "mixture prior", "rows")
+_NOISE = fold(0, "mixture prior", "noise")
 """Keys of the draws that start components. The minibatches are shuffled by the run's seed, so these need not be."""
 
 
@@ -118,8 +119,13 @@ class LearnedMixture(nn.Module):
         check_number("power", power, low=0, high=1)
         check_number("delay", delay, low=0)
         check_number("forget", forget, low=0, high=1)
-        self.fit, self.warmup, self.floor, self.dead = fit, warmup, floor, dead
-        self.power, self.delay, self.forget = power, delay, forget
+        self.fit = fit
+        self.warmup = warmup
+        self.floor = floor
+        self.dead = dead
+        self.power = power
+        self.delay = delay
+        self.forget = forget
         dtype = torch.float64 if fit == "em" else torch.get_default_dtype()
         standard = {
             "log_weight": torch.full(shape[:-1], -math.log(components), dtype=dtype),
@@ -160,7 +166,8 @@ class LearnedMixture(nn.Module):
 
     def _rows(self, posterior: Gaussian, step: Tensor) -> Tensor:
         """An example for each component, `(K,)`: all different, if there are as many."""
-        count, components = posterior.mean.shape[-2], self.mean.shape[-2]
+        count = posterior.mean.shape[-2]
+        components = self.mean.shape[-2]
         order = bits(_ROWS, step.reshape(1), (count,))[0].argsort()
         return order[torch.arange(components, device=order.device) % count]
 

@@ -13,11 +13,15 @@ from jensen.model.arrays import as_array, as_tensor, column_names, is_array, ref
 _KEPT = 8192
 """Points kept at random for choosing where to start."""
 
-_LEAST_WEIGHT, _ORDINARY = 1e-300, 300
+_LEAST_WEIGHT = 1e-300
+_ORDINARY = 300
 """Weights below are not told from 0; and the greatest may be 2 to plus or minus this as it is."""
 
-NARROWEST, WIDEST = 1e-100, 1e100
-"""How far a column may reach: squares, and products of two of them, are numbers in float64, of far narrower clusters too."""
+NARROWEST = 1e-100
+WIDEST = 1e100
+"""The farthest that a column may reach: squares, and products of two of them, are numbers in float64, of far narrower clusters
+too.
+"""
 
 _ORDINARY_IN_FLOAT32 = 1e-12, 1e12
 """The same for products in float32."""
@@ -27,7 +31,7 @@ _WORKING_SET = {"cpu": 1 << 20}
 
 
 class Survey(NamedTuple):
-    """What one pass over the points finds; points of weight 0 count for nothing but `size`.
+    """The findings of one pass over the points; points of weight 0 count for nothing but `size`.
 
     size: N, and `total`: the sum of weights.
     dtype: of the points, float64 if of any.
@@ -52,7 +56,7 @@ class Survey(NamedTuple):
 
     @property
     def extreme(self) -> bool:
-        """Whether a column is too wide or too narrow for products in float32."""
+        """Tell whether a column is too wide or too narrow for products in float32."""
         low, high = _ORDINARY_IN_FLOAT32
         return bool(((self.reach < low) | (self.reach > high)).any())
 
@@ -73,7 +77,10 @@ class Points:
     """
 
     def __init__(self, x: Any, weights: Any = None, device: torch.device | str = "cpu", missing: bool = False) -> None:
-        self.array, self.names, self._missing, self.unit = is_array(x), column_names(x), missing, 1.0
+        self.array = is_array(x)
+        self.names = column_names(x)
+        self._missing = missing
+        self.unit = 1.0
         refuse_lazy("x", x)
         if self.array:
             x = as_array("x", x, missing)
@@ -128,7 +135,10 @@ class Points:
 
     def survey(self, generator: torch.Generator, missing: bool) -> Survey:
         """One pass; refuses points that no mixture can be fitted to."""
-        size, total, found, dtype = 0, 0.0, False, torch.float32
+        size = 0
+        total = 0.0
+        found = False
+        dtype = torch.float32
         whole: _Part | None = None
         pivot = reach = kept = kept_weights = keys = torch.empty(0, dtype=torch.float64)
         farthest = math.inf  # of the keys kept
@@ -136,8 +146,11 @@ class Points:
         for x, w in self.chunks(max(256, room // (8 * self._x.shape[1])) if self.array else 4096):
             if whole is not None and x.shape[1] != len(pivot):
                 raise InputError(f"x has a batch of {x.shape[1]} columns after others of {len(pivot)}: expected one width")
-            before, size, dtype = size, size + len(x), torch.promote_types(dtype, x.dtype)
-            x, seen = x.double(), None
+            before = size
+            size = size + len(x)
+            dtype = torch.promote_types(dtype, x.dtype)
+            x = x.double()
+            seen = None
             w = torch.ones_like(x[:, 0]) if w is None else w
             if not bool((w @ x).isfinite().all()):
                 refuse_infinite(x, before, missing, self.names)
@@ -149,7 +162,9 @@ class Points:
                 continue
             if whole is None:
                 first = x[0] if seen is None else x.gather(0, seen.byte().argmax(0, keepdim=True))[0]
-                pivot, kept, kept_weights = first.nan_to_num(), x[:0], w[:0]
+                pivot = first.nan_to_num()
+                kept = x[:0]
+                kept_weights = w[:0]
                 reach = torch.zeros_like(pivot)
             about = x - pivot
             part = _Part.of(about, w, seen)
@@ -160,8 +175,10 @@ class Points:
             drawn = torch.rand(len(x), generator=generator, dtype=torch.float64)
             # Of many at once those below the bound are four times as many as are kept, give or take a hundredth.
             chosen = (drawn < min(farthest, 4 * _KEPT / len(drawn))).nonzero().squeeze(1)
-            keys, chosen = torch.cat([keys, drawn[chosen]]), chosen.to(x.device)
-            kept, kept_weights = torch.cat([kept, x[chosen]]), torch.cat([kept_weights, w[chosen]])
+            keys = torch.cat([keys, drawn[chosen]])
+            chosen = chosen.to(x.device)
+            kept = torch.cat([kept, x[chosen]])
+            kept_weights = torch.cat([kept_weights, w[chosen]])
             if len(keys) > 2 * _KEPT:
                 keys, kept, kept_weights = _least(keys, kept, kept_weights)
                 farthest = float(keys[-1])
@@ -171,7 +188,8 @@ class Points:
         self._check_reach(reach, pivot)
         # About one of its own values a constant column is 0 exactly.
         constant = var <= (1e-12 * whole.mean).square()
-        mean, unseen = pivot + whole.mean, whole.weight == 0
+        mean = pivot + whole.mean
+        unseen = whole.weight == 0
         return Survey(size, total, dtype, mean, var, unseen, constant, reach, found, kept, kept_weights)
 
     def _check_reach(self, reach: Tensor, pivot: Tensor) -> None:
@@ -205,7 +223,7 @@ def _points_of(batch: Any) -> Any:
 
 
 class _Part(NamedTuple):
-    """Of some points, `(D,)` each: the sum of weights, the mean, and the sum of squares about it."""
+    """Sums over some points, `(D,)` each: the sum of weights, the mean, and the sum of squares about it."""
 
     weight: Tensor
     mean: Tensor
@@ -213,7 +231,7 @@ class _Part(NamedTuple):
 
     @classmethod
     def of(cls, x: Tensor, w: Tensor, seen: Tensor | None) -> "_Part":
-        """Of `x` `(n, D)` with weights `w` `(n,)`, leaving out the values that are not `seen`."""
+        """The sums of `x` `(n, D)` with weights `w` `(n,)`, leaving out the values that are not `seen`."""
         total = w.sum().expand(x.shape[1]) if seen is None else w @ seen.double()
         x = x if seen is None else x.where(seen, 0)
         mean = (w @ x) / total.clamp(min=1e-300)
@@ -221,8 +239,9 @@ class _Part(NamedTuple):
         return cls(total, mean, w @ centred.square_())
 
     def __add__(self, other: Any) -> "_Part":
-        """Of both (Chan, Golub & LeVeque 1983)."""
-        weight, shift = self.weight + other.weight, other.mean - self.mean
+        """The sums of both (Chan, Golub & LeVeque 1983)."""
+        weight = self.weight + other.weight
+        shift = other.mean - self.mean
         share = other.weight / weight.clamp(min=1e-300)
         square = self.square + other.square + shift.square() * self.weight * share
         return _Part(weight, self.mean + shift * share, square)

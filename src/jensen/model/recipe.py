@@ -1,4 +1,4 @@
-"""How a mixture is to be fitted, as it was asked for."""
+"""The way a mixture is to be fitted, as it was asked for."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

@@ -27,8 +27,10 @@ class VAE(nn.Module):
     def __init__(self, encoder: nn.Module, decoder: nn.Module, likelihood: Likelihood, prior: Prior, latent_dim: int) -> None:
         super().__init__()
         check_count("latent_dim", latent_dim)
-        self.encoder, self.decoder = encoder, decoder
-        self.likelihood, self.prior = likelihood, prior
+        self.encoder = encoder
+        self.decoder = decoder
+        self.likelihood = likelihood
+        self.prior = prior
         self.latent_dim = latent_dim
         if hasattr(prior, "bind"):
             prior.bind(self.encode)

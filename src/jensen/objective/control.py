@@ -42,9 +42,12 @@ class Control(Objective):
     ) -> None:
         super().__init__()
         self.target = as_schedule("target", target, low=0)
-        self.kp, self.ki = as_schedule("kp", kp, low=0), as_schedule("ki", ki, low=0)
-        self.beta_min, self.beta_max = as_schedule("beta_min", beta_min, low=0), as_schedule("beta_max", beta_max, low=0)
-        least, most = self.beta_min.bounds[1], self.beta_max.bounds[0]
+        self.kp = as_schedule("kp", kp, low=0)
+        self.ki = as_schedule("ki", ki, low=0)
+        self.beta_min = as_schedule("beta_min", beta_min, low=0)
+        self.beta_max = as_schedule("beta_max", beta_max, low=0)
+        least = self.beta_min.bounds[1]
+        most = self.beta_max.bounds[0]
         if most < least:
             raise InputError(f"beta_max is {most:g}: expected at least beta_min, which is {least:g}")
         self.register_buffer("integral", torch.zeros(()))
@@ -62,7 +65,8 @@ class Control(Objective):
     def _update(self, rate: Tensor, step: Tensor) -> Tensor:
         """Takes the rates `(b,)` of a step into the state; beta, `()`."""
         error = self.target(step) - gather_minibatch(rate).mean()
-        low, high = self.beta_min(step), self.beta_max(step)
+        low = self.beta_min(step)
+        high = self.beta_max(step)
         integral = (self.integral - self.ki(step) * error).clamp(torch.zeros_like(low), high - low)
         beta = (low + self.kp(step) * torch.sigmoid(-error) + integral).clamp(max=high)
         self.integral.copy_(integral)

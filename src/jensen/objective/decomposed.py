@@ -57,7 +57,9 @@ class Decomposed(Objective):
 
     def forward(self, inference: Inference, step: Tensor) -> Tensor:
         distortion, rate = inference.bound
-        mi, tc, dwkl = self.mi(step), self.tc(step), self.dwkl(step)
+        mi = self.mi(step)
+        tc = self.tc(step)
+        dwkl = self.dwkl(step)
         loss = (distortion + mi * rate).mean()
         if self._equal:
             return loss

@@ -33,7 +33,7 @@ class FreeBits(Objective):
         return (distortion + rate).mean() + missing
 
     def terms(self, inference: Inference, step: Tensor) -> dict[str, Tensor]:
-        """How many latents lie on the floor, for which the loss asks no less rate."""
+        """Number of latents on the floor, for which the loss asks no less rate."""
         floor = self.free_nats(step)
         return {"latents_at_floor": (_latent_kl(inference) <= floor).to(floor.dtype).sum()}
 

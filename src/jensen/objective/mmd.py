@@ -57,16 +57,18 @@ class MMD(Objective):
 
     def forward(self, inference: Inference, step: Tensor) -> Tensor:
         distortion, rate = inference.bound
-        alpha, marginal = self.alpha(step), self.marginal(step)
+        alpha = self.alpha(step)
+        marginal = self.marginal(step)
         return (distortion + (1 - alpha) * rate).mean() + (alpha + marginal - 1) * self._mmd(inference.z)
 
     def terms(self, inference: Inference, step: Tensor) -> dict[str, Tensor]:
         return {"mmd": self._mmd(inference.z)}
 
     def _mmd(self, z: Tensor) -> Tensor:
-        """Of this rank's rows `(b, D)`, `()`."""
+        """The estimate of this rank's rows `(b, D)`, `()`."""
         everyone = gather_minibatch(z)
-        half, scale = z.shape[1] / 2, (self.scales * z.shape[1]).to(z.dtype)  # (H,)
+        half = z.shape[1] / 2  # (H,)
+        scale = (self.scales * z.shape[1]).to(z.dtype)
         distance = (z[:, None] - everyone).square().sum(-1)  # (b, M)
         kernel = (-0.5 * distance[..., None] / scale).exp()  # (b, M, H)
         # A row's kernel with itself is 1, with no gradient.

@@ -1,4 +1,4 @@
-"""What an objective is."""
+"""The protocol of an objective."""
 
 from abc import ABC, abstractmethod
 

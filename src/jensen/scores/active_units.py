@@ -17,7 +17,7 @@ def active_units(
     *,
     threshold: float = 0.01,
 ) -> dict[str, Any]:
-    """How many latents have Var_x(mean of z_j) > `threshold` (Burda, Grosse & Salakhutdinov 2016, arXiv 1509.00519, 5.1).
+    """Number of latents that have Var_x(mean of z_j) > `threshold` (Burda, Grosse & Salakhutdinov 2016, arXiv 1509.00519, 5.1).
 
     The paper takes the variance over the data with N - 1 or N alike; here N. With `log_var` also the companion count, of
     latents whose mean KL from N(0, 1) exceeds 0.01 nats and whose means are not constant. It needs

@@ -1,4 +1,4 @@
-"""Which latents a model uses: three rules, for the scores that leave the others out."""
+"""The latents that a model uses: three rules, for the scores that leave the others out."""
 
 from collections.abc import Sequence
 

@@ -49,14 +49,17 @@ def beta_vae(
     z = z[:, varying(z)]
     found = groups(v)
     rng = np.random.default_rng(seed)
-    accuracy, per_factor = [0.0, 0.0], np.zeros(v.shape[1])
+    accuracy = [0.0, 0.0]
+    per_factor = np.zeros(v.shape[1])
     if len(found.factors):
         (x, y), (x_test, y_test) = (_features(rng, z, found, count, batch) for count in (train, test))
         if len(np.unique(y)) > 1:
             model = logistic(x, y, strength=1.0, iterations=1000)
-            guess, guess_test = model.predict(x), model.predict(x_test)
+            guess = model.predict(x)
+            guess_test = model.predict(x_test)
         else:
-            guess, guess_test = np.full(train, y[0]), np.full(test, y[0])
+            guess = np.full(train, y[0])
+            guess_test = np.full(test, y[0])
         accuracy = [float((guess == y).mean()), float((guess_test == y_test).mean())]
         hits = np.bincount(y_test, guess_test == y_test, len(found.factors))
         per_factor[found.factors] = hits / np.maximum(np.bincount(y_test, minlength=len(found.factors)), 1)

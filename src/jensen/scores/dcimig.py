@@ -37,7 +37,8 @@ def dcimig(
     z, v = check(codes, factors)
     used = active_latents(z, None if log_var is None else check_log_var(log_var, z), None)
     rows = some_rows(len(z), points, seed)
-    information, entropy = binned_informations(z[rows], v[rows], 20), entropies(v[rows])
+    information = binned_informations(z[rows], v[rows], 20)
+    entropy = entropies(v[rows])
     best = top(information, 1)
     gaps = best.first - best.second
     per_factor = np.array([gaps[best.place == k].max(initial=0.0) for k in range(v.shape[1])])

@@ -39,11 +39,15 @@ def explicitness(
     z, v = check(codes, factors, least=4)
     rows, held_out = split_rows(len(z), train, test, seed)
     z = z[:, varying(z[rows])]
-    x, x_test = standardised(z[rows]), standardised(z[held_out], like=z[rows])
-    labels, entropy = numbered(v), entropies(v)
+    x = standardised(z[rows])
+    x_test = standardised(z[held_out], like=z[rows])
+    labels = numbered(v)
+    entropy = entropies(v)
     areas = np.zeros((2, v.shape[1]))
     for k in np.flatnonzero(entropy > 0):
-        y, y_test, classes = labels[rows, k], labels[held_out, k], int(labels[:, k].max()) + 1
+        y = labels[rows, k]
+        y_test = labels[held_out, k]
+        classes = int(labels[:, k].max()) + 1
         if len(np.unique(y)) < 2:
             areas[:, k] = 0.5
             continue

@@ -58,7 +58,8 @@ def factor_vae(
     found = groups(v)
     counts = [np.zeros((z.shape[1], v.shape[1])) for _ in range(2)]
     if active.any() and len(found.factors):
-        rng, scaled = np.random.default_rng(seed), z[:, active] / std[active]
+        rng = np.random.default_rng(seed)
+        scaled = z[:, active] / std[active]
         for votes, table in zip((train, test), counts, strict=True):
             for start in range(0, votes, BLOCK):
                 latent, factor = _votes(rng, scaled, found, min(BLOCK, votes - start), batch)

@@ -65,12 +65,11 @@ def dci_by(
         check_count("jobs", jobs)
     z, v = check(codes, factors, least=4)
     rows, held_out = split_rows(len(z), train, test, seed)
-    labels, latents = numbered(v), varying_latents(z[rows])
+    labels = numbered(v)
+    latents = varying_latents(z[rows])
     learned = z[rows][:, latents]
-    x, x_test = (
-        standardised(learned),
-        standardised(z[held_out][:, latents], like=learned),
-    )  # trees compute in float32: spend it on the data
+    x = standardised(learned)  # trees compute in float32: spend it on the data
+    x_test = standardised(z[held_out][:, latents], like=learned)
     varying = np.flatnonzero(entropies(v) > 0)
     classes = {int(k): len(np.unique(labels[rows, k])) for k in varying}
     several = [k for k, count in sorted(classes.items(), key=lambda item: -item[1]) if count > 1]  # no long one starts last
@@ -78,7 +77,8 @@ def dci_by(
     if jobs is None:
         jobs = min(cpu_count(), max(len(several), 1)) if total * len(rows) > LONG else 1
 
-    importances, accuracy = np.zeros((z.shape[1], v.shape[1])), np.zeros(v.shape[1])
+    importances = np.zeros((z.shape[1], v.shape[1]))
+    accuracy = np.zeros(v.shape[1])
     for k in set(classes) - set(several):  # one value among the training points: scikit-learn would refuse
         accuracy[k] = (labels[held_out, k] == labels[rows[0], k]).mean()
     # The other processes get scikit-learn's own method, so that they need not import torch.

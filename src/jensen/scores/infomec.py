@@ -110,7 +110,7 @@ def _over_used(per_latent: Floats, used: npt.NDArray[np.bool_]) -> float:
 
 
 def excess(values: Floats, count: int, axis: int) -> Floats:
-    """How far the largest share along `axis` exceeds 1 / `count`, as a fraction of 1 - 1 / `count`; 0 / 0 := 0."""
+    """The excess of the largest share along `axis` over 1 / `count`, as a fraction of 1 - 1 / `count`; 0 / 0 := 0."""
     total = values.sum(axis)
     share = divide(values.max(axis), total)
     return np.where(total > 0, divide(share * count - 1, count - 1), 0.0).clip(0, 1)

@@ -50,7 +50,7 @@ def discretise(codes: Floats, bins: int) -> Labels:
 
 
 def contingency(first: Labels, second: Labels) -> Floats:
-    """How often each pair of labels occurs, `(A, B)`, for labels `(N,)` numbered from 0."""
+    """Counts of each pair of labels, `(A, B)`, for labels `(N,)` numbered from 0."""
     shape = first.max() + 1, second.max() + 1
     return np.bincount(first * shape[1] + second, minlength=shape[0] * shape[1]).reshape(shape).astype(np.float64)
 
@@ -77,7 +77,8 @@ def mutual_information(counts: Floats) -> float:
 
 def informations(discrete: Labels, factors: Labels) -> Floats:
     """Plug-in I(z_j; v_k) of discrete codes `(N, D)` and factors `(N, F)`: `(D, F)`."""
-    discrete, factors = numbered(discrete), numbered(factors)
+    discrete = numbered(discrete)
+    factors = numbered(factors)
     return np.array([[mutual_information(contingency(z, v)) for v in factors.T] for z in discrete.T])
 
 
@@ -97,7 +98,8 @@ def neighbour_informations(codes: Floats, factors: Labels, neighbours: int) -> F
     so whether that neighbour counts hangs on the last bit of the codes, and it breaks ties by noise. Here it always counts,
     and equal distances do, among the neighbours of one value as well (Gao et al. 2017, arXiv 1709.06212).
     """
-    scaled, labels = standardised(codes), numbered(factors)
+    scaled = standardised(codes)
+    labels = numbered(factors)
     found = np.zeros((codes.shape[1], factors.shape[1]))
     for k, column in enumerate(labels.T):
         shared = np.bincount(column)[column] > 1  # a value that one point has tells it nothing
@@ -111,8 +113,10 @@ def _neighbour_information(z: Floats, labels: Labels, neighbours: int) -> float:
     from scipy.special import digamma
 
     order = np.argsort(z, kind="stable")
-    z, labels = z[order], labels[order]
-    near, among_all = np.empty(len(z)), np.empty(len(z))
+    z = z[order]
+    labels = labels[order]
+    near = np.empty(len(z))
+    among_all = np.empty(len(z))
     for value in np.unique(labels):
         own = z[labels == value]
         radius = _radius(own, min(neighbours, len(own) - 1))
@@ -136,6 +140,6 @@ def _radius(z: Floats, neighbours: int) -> Floats:
 
 
 def _within(z: Floats, centres: Floats, radius: Floats) -> Labels:
-    """How many others of sorted `z` `(N,)` are within `radius` of each of `centres` `(M,)`, to rounding: `(M,)`."""
+    """Number of others of sorted `z` `(N,)` are within `radius` of each of `centres` `(M,)`, to rounding: `(M,)`."""
     reach = radius + DOUBLE * np.abs(z).max()
     return np.searchsorted(z, centres + reach, "right") - np.searchsorted(z, centres - reach, "left") - 1

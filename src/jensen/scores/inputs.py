@@ -1,4 +1,4 @@
-"""What every score asks of its arguments, and the rows it takes of them."""
+"""Checks of the arguments of every score, and the rows it takes of them."""
 
 import numpy as np
 import numpy.typing as npt
@@ -75,7 +75,8 @@ def check_factors(factors: npt.ArrayLike | Tensor) -> Labels:
 
 def check(codes: npt.ArrayLike | Tensor, factors: npt.ArrayLike | Tensor, least: int = 2) -> tuple[Floats, Labels]:
     """`codes` `(N, D)`, their constant latents 0, and `factors` `(N, F)`, at least `least` points of each."""
-    z, v = check_codes(codes), check_factors(factors)
+    z = check_codes(codes)
+    v = check_factors(factors)
     if len(z) != len(v):
         raise InputError(f"codes have {len(z)} rows and factors {len(v)}: expected one row of each a point, in the same order")
     if len(z) < least:
@@ -136,6 +137,7 @@ def split_rows(size: int, train: int, test: int, seed: int) -> tuple[npt.NDArray
     check_seed("seed", seed)
     if size < train + test:
         part = min(max(round(size * train / (train + test)), 2), size - 1)
-        train, test = part, size - part
+        train = part
+        test = size - part
     rows = np.random.default_rng(seed).permutation(size)[: train + test]
     return rows[:train], rows[train:]

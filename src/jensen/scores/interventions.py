@@ -33,7 +33,12 @@ class Groups(NamedTuple):
 
 def groups(factors: Labels) -> Groups:
     """The groups of `factors` `(N, F)`: of factors with at least two values, the values that at least two points hold."""
-    rows, start, size, first, values, usable = [], [], [], [], [], []
+    rows = []
+    start = []
+    size = []
+    first = []
+    values = []
+    usable = []
     count = 0
     for k, column in enumerate(numbered(factors).T):
         counts = np.bincount(column)

@@ -50,7 +50,8 @@ def irs(
     z, v = check(codes, factors)
     used = active_latents(z, None if log_var is None else check_log_var(log_var, z), None)
     rows = some_rows(len(z), points, seed)
-    z, v = z[rows], v[rows]
+    z = z[rows]
+    v = v[rows]
     found = groups(v if bins is None else discretise(v.astype(float), bins))
     largest = np.where(constant(z), 0.0, np.abs(z - z.mean(0)).max(0))
     robustness = np.zeros((z.shape[1], v.shape[1]))

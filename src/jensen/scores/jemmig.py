@@ -45,8 +45,10 @@ def jemmig(
     """
     z, v = check(codes, factors)
     rows = some_rows(len(z), points, seed)
-    discrete, labels = numbered(discretise(settled(z[rows]), BINS)), numbered(v[rows])
-    information, own = informations(discrete, labels), entropies(labels)
+    discrete = numbered(discretise(settled(z[rows]), BINS))
+    labels = numbered(v[rows])
+    information = informations(discrete, labels)
+    own = entropies(labels)
     best = top(information, 0)
     joint = np.array([entropy(contingency(discrete[:, j], labels[:, k])) for k, j in enumerate(best.place)])
     nats = joint - best.first + best.second

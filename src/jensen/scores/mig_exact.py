@@ -62,7 +62,8 @@ def mig_exact(
     checked = check_log_var(log_var, z)
     spread = np.exp(0.5 * checked)
     told_of = np.flatnonzero(~(constant(z) & constant(checked)))  # a posterior that is the same for all tells nothing
-    labels, entropy = numbered(v), entropies(v)
+    labels = numbered(v)
+    entropy = entropies(v)
 
     rng = np.random.default_rng(seed)
     rows = np.resize(rng.permutation(len(z)), samples)
@@ -72,7 +73,8 @@ def mig_exact(
 
     def fill(j: int) -> None:
         drawn = z[rows, j] + spread[rows, j] * noise[:, j]
-        mean, deviation = np.ascontiguousarray(z[:, j]), np.ascontiguousarray(spread[:, j])
+        mean = np.ascontiguousarray(z[:, j])
+        deviation = np.ascontiguousarray(spread[:, j])
         marginal = log_mixture(drawn, mean, deviation)
         for k in np.flatnonzero(entropy > 0):
             told[:, j, k] = _log_conditional(drawn, labels[rows, k], mean, deviation, labels[:, k]) - marginal
@@ -114,7 +116,8 @@ def log_mixture(x: Floats, mean: Floats, spread: Floats) -> Floats:
     The logarithm of a plain sum: where x was drawn from one of the components, that one alone keeps the sum from 0. The
     difference x - mean is taken first, so nothing cancels.
     """
-    precision, weight = 0.5**0.5 / spread, 1 / (spread * len(mean))
+    precision = 0.5**0.5 / spread
+    weight = 1 / (spread * len(mean))
     step = max(BLOCK // len(mean), 1)
     sums = np.empty(len(x))
     for start in range(0, len(x), step):
@@ -132,13 +135,14 @@ def _log_conditional(x: Floats, value: Labels, mean: Floats, spread: Floats, lab
     """`log_mixture` of each x over the components that share its `value`, `(S,)`."""
     found = np.empty(len(x))
     for c in np.unique(value):
-        of_draws, of_points = value == c, labels == c
+        of_draws = value == c
+        of_points = labels == c
         found[of_draws] = log_mixture(x[of_draws], mean[of_points], spread[of_points])
     return found
 
 
 def _second(values: Floats, first: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Where the largest entry of each column is, apart from `first`."""
+    """Row of the largest entry of each column, apart from `first`."""
     others = values.copy()
     others[first, np.arange(values.shape[1])] = -1
     return others.argmax(0)

@@ -38,8 +38,10 @@ def mig_hist(
     check_count("bins", bins, 2)
     z, v = check(codes, factors)
     rows = some_rows(len(z), points, seed)
-    information, entropy = binned_informations(z[rows], v[rows], bins), entropies(v[rows])
-    per_factor, best = gap(information, entropy), top(information, 0).place
+    information = binned_informations(z[rows], v[rows], bins)
+    entropy = entropies(v[rows])
+    per_factor = gap(information, entropy)
+    best = top(information, 0).place
     return {
         f"mig_hist{bins}": over_varying(per_factor, entropy),
         "per_factor": per_factor,

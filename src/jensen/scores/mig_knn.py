@@ -38,8 +38,10 @@ def mig_knn(
     check_count("neighbours", neighbours)
     z, v = check(codes, factors)
     rows = some_rows(len(z), points, seed)
-    information, entropy = neighbour_informations(z[rows], v[rows], neighbours), entropies(v[rows])
-    per_factor, best = gap(information, entropy), top(information, 0).place
+    information = neighbour_informations(z[rows], v[rows], neighbours)
+    entropy = entropies(v[rows])
+    per_factor = gap(information, entropy)
+    best = top(information, 0).place
     return {
         "mig_knn": over_varying(per_factor, entropy),
         "per_factor": per_factor,

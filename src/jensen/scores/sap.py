@@ -1,4 +1,4 @@
-"""What the two SAP scores share (Kumar et al. 2018)."""
+"""The common part of the two SAP scores (Kumar et al. 2018)."""
 
 from typing import Any
 

@@ -38,6 +38,7 @@ def sap_r2(
     """
     z, v = check(codes, factors)
     rows = some_rows(len(z), points, seed)
-    code, factor = standardised(z[rows]), standardised(v[rows].astype(float))
+    code = standardised(z[rows])
+    factor = standardised(v[rows].astype(float))
     squared = divide((code.T @ factor) ** 2, np.outer((code**2).sum(0), (factor**2).sum(0)))
     return attribute_gap("sap_r2", squared.clip(0, 1), entropies(v[rows]), z, log_var) | {"points": len(rows)}

@@ -43,7 +43,8 @@ def sap_svc(
     """
     z, v = check(codes, factors, least=4)
     rows, held_out = split_rows(len(z), train, test, seed)
-    labels, entropy = numbered(v), entropies(v)
+    labels = numbered(v)
+    entropy = entropies(v)
     accuracy = np.zeros((z.shape[1], v.shape[1]))
     for k in np.flatnonzero(entropy > 0):
         for j in range(z.shape[1]):

@@ -40,7 +40,8 @@ def synthetic_codes(name: str, factors: Labels, seed: int = 1, rotation: int = 3
     rng = np.random.default_rng(seed)
     if name == "pure noise":
         return rng.standard_normal((len(factors), 10))
-    held, rest = _standardised(factors), REST * rng.standard_normal((len(factors), 5))
+    held = _standardised(factors)
+    rest = REST * rng.standard_normal((len(factors), 5))
     if name == "+ 0.1 noise":
         held = held + 0.1 * rng.standard_normal(held.shape)
     elif name == "x,y rotated 45 deg":
