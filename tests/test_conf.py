@@ -43,6 +43,7 @@ def test_every_choice_composes_and_instantiates(configure, group, choice, tmp_pa
         "data/folder": ["data.root=somewhere"],
         "data/codes": ["data.path=somewhere"],
         "data/images": ["data.path=x.npz"],
+        "data/torch_dataset": ["data.source._target_=jensen.data.blobs.blobs", "data.x_shape=[2]"],
     }.get(f"{group}/{choice}", [])
     model = ["model=mlp"] if group == "data" else []
     if choice in ("water_filling", "probabilistic_pca"):

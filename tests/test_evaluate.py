@@ -81,7 +81,7 @@ def test_encode_writes_what_the_loaded_model_says(run, tmp_path):
     with np.load(tmp_path / "codes.npz", allow_pickle=False) as codes, torch.no_grad():
         order = data._rows[0].sort().values
         examples = data.examples("train")
-        posterior = model.encode(examples.decode(examples[order].x))
+        posterior = model.encode(examples.decode(examples[order].stored))
         assert np.allclose(codes["codes"], posterior.mean, atol=1e-6)
         assert np.allclose(codes["log_var"], posterior.log_var, atol=1e-6)
         assert np.array_equal(codes["factors"], examples[order].factors)

@@ -130,7 +130,7 @@ def test_a_held_out_loss_ends_the_run_before_its_diagnostics(configure, tmp_path
     data = instantiate(cfg.data)
     split, rows = data._evaluated()
     examples = data.examples(split)
-    monkeypatch.setattr(Breaks, "poison", examples.decode(examples[rows[20:21]].x)[0])
+    monkeypatch.setattr(Breaks, "poison", examples.decode(examples[rows[20:21]].stored)[0])
     monkeypatch.setattr(Breaks, "always", True)
     with pytest.raises(InputError) as stopped:
         train(cfg, tmp_path)

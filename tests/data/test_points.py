@@ -6,10 +6,9 @@ import pytest
 import torch
 from scipy import stats
 
-from jensen.base.batch import Batch
 from jensen.base.errors import InputError
 from jensen.data.blobs import blobs, centres
-from jensen.data.examples import Examples, identity, pixels
+from jensen.data.examples import Examples, Rows, identity, pixels
 from jensen.data.gaussian import covariance, gaussian
 
 VARIANCES = (4.0, 2.0, 1.0, 0.5, 0.25)
@@ -148,9 +147,9 @@ def test_examples_gather_rows_in_one_call():
     examples = Examples(stored, pixels, torch.tensor([[0], [1], [0], [2]], dtype=torch.uint8), ("class",), (3,))
     assert len(examples) == 4
     batch = examples[torch.tensor([3, 1, 1])]
-    assert isinstance(batch, Batch)
-    assert torch.equal(batch.x, stored[[3, 1, 1]])
-    assert batch.x.dtype == torch.uint8
+    assert isinstance(batch, Rows)
+    assert torch.equal(batch.stored, stored[[3, 1, 1]])
+    assert batch.stored.dtype == torch.uint8
     assert batch.factors.tolist() == [[2], [1], [1]]
     assert batch.factors.dtype == batch.row.dtype == torch.int64
     assert batch.row.tolist() == [3, 1, 1]

@@ -65,7 +65,10 @@ def log_weight(
     """
     check_choice("estimator", estimator, ESTIMATORS)
     if dataset_size < batch:
-        raise InputError(f"dataset_size is {dataset_size}: expected at least {batch}, the examples of a minibatch")
+        raise InputError(
+            f"dataset_size is {dataset_size}: expected at least {batch}, the examples of a minibatch;"
+            " the size of a stream is not known"
+        )
     others = max(batch - 1, 1)
     own = after = rest = -math.log(batch)
     if estimator == "mws":

@@ -5,13 +5,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from jensen.base.batch import Batch
 from jensen.base.errors import InputError
-from jensen.data.examples import Examples
+from jensen.base.tree import tree_map
+from jensen.data.examples import Examples, Rows
 
 Check = Callable[[Tensor], None]
 """Refuses observations `(B, *event)` with an `InputError`."""
-Observe = Callable[[Batch], Tensor]
+Observe = Callable[[Rows], Tensor]
 """Stored examples to observations `(B, *event)`."""
 
 _BYTES = 256
@@ -19,15 +19,25 @@ _CHUNK = 1 << 22
 """Numbers that are looked at in one go."""
 
 
-def check_all(examples: Examples, observe: Observe, check: Check, split: str) -> None:
-    """Check the observations of all examples of a split, chunk by chunk.
+def chunks(size: int, numbers: int) -> tuple[Tensor, ...]:
+    """All `size` rows of as many `numbers` each, in parts to look at in one go."""
+    return torch.arange(size).split(max(1, _CHUNK // max(1, numbers)))
+
+
+def check_rows(rows: Rows, observe: Observe, check: Check, split: str) -> None:
+    """Check the observations of some examples of a split.
 
     Raises:
         InputError: `check` refuses some of them; it names the first.
     """
-    size = max(1, _CHUNK // max(1, observe(examples[torch.zeros(1, dtype=torch.long)]).numel()))
-    for rows in torch.arange(len(examples)).split(size):
-        _check_rows(rows, examples, observe, check, split)
+    try:
+        check(observe(rows))
+    except InputError as error:
+        if len(rows.row) == 1:
+            raise InputError(f"{error} (example {rows.row.item()} of the {split} split, counted from 0)") from error
+        for half in range(2):
+            check_rows(tree_map(lambda part, half=half: part.tensor_split(2)[half], rows), observe, check, split)
+        raise
 
 
 def check_bytes(examples: Examples, observe: Observe, check: Check, split: str) -> None:
@@ -41,27 +51,16 @@ def check_bytes(examples: Examples, observe: Observe, check: Check, split: str) 
     try:
         check(observe(_all_bytes(examples)))
     except InputError:
-        _check_rows(_telling_rows(examples.stored), examples, observe, check, split)
+        check_rows(examples[_telling_rows(examples.stored)], observe, check, split)
 
 
-def _check_rows(rows: Tensor, examples: Examples, observe: Observe, check: Check, split: str) -> None:
-    try:
-        check(observe(examples[rows]))
-    except InputError as error:
-        if len(rows) == 1:
-            raise InputError(f"{error} (example {rows.item()} of the {split} split, counted from 0)") from error
-        for half in rows.tensor_split(2):
-            _check_rows(half, examples, observe, check, split)
-        raise
-
-
-def _all_bytes(examples: Examples) -> Batch:
+def _all_bytes(examples: Examples) -> Rows:
     """A few made-up examples that hold every byte."""
     stored = examples.stored
     count = -(-_BYTES // stored[0].numel())
     values = torch.arange(count * stored[0].numel(), device=stored.device) % _BYTES
-    return Batch(
-        x=values.to(torch.uint8).reshape(count, *stored.shape[1:]),
+    return Rows(
+        stored=values.to(torch.uint8).reshape(count, *stored.shape[1:]),
         factors=torch.empty(count, 0, dtype=torch.long),
         row=torch.arange(count, device=stored.device),
     )

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-
-from jensen.base.batch import Batch
 
 Decode = Callable[[Tensor], Tensor]
 """`(B, *stored)` to float `(B, *event)`, on the device of its argument."""
@@ -23,8 +22,19 @@ def identity(stored: Tensor) -> Tensor:
     return stored
 
 
+class Rows(NamedTuple):
+    """Examples as a data set has them; `decode` makes the `x` of a `base.batch.Batch` of `stored`.
+
+    stored: `(B, *stored)`. factors: `(B, F)` int64. row: `(B,)` int64, their places in the data set.
+    """
+
+    stored: Tensor
+    factors: Tensor
+    row: Tensor
+
+
 @dataclass(frozen=True)
-class Examples(Dataset[Batch]):
+class Examples(Dataset[Rows]):
     """N examples with F factors.
 
     stored: `(N, *stored)`, compact (packed bits, bytes, floats), in memory, memory-mapped or on a device.
@@ -34,6 +44,7 @@ class Examples(Dataset[Batch]):
     sizes: number of values of each factor.
     bytewise: whether `stored` is uint8 of which `decode` takes each byte by itself, whatever the others are.
     note: what a person should know of how they were read; empty if nothing.
+    whole: whether all of them are looked at before training; so it is with what is stored.
     """
 
     stored: Tensor
@@ -43,6 +54,7 @@ class Examples(Dataset[Batch]):
     sizes: tuple[int, ...] = ()
     bytewise: bool = False
     note: str = ""
+    whole: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not self.names:
@@ -51,10 +63,18 @@ class Examples(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.stored)
 
-    def __getitem__(self, index: Tensor) -> Batch:
-        """The rows `index` `(B,)`, gathered in one call, `x` still in its stored form."""
+    def __getitem__(self, index: Tensor) -> Rows:
+        """The rows `index` `(B,)`, gathered in one call."""
         local = index.to(self.stored.device)
-        return Batch(self.stored[local], self.factors[local].long(), local)
+        return Rows(self.stored[local], self.factors[local].long(), local)
+
+    def first(self) -> Rows:
+        """The first row, for its shape."""
+        return self[torch.zeros(1, dtype=torch.long)]
+
+    @property
+    def device(self) -> torch.device:
+        return self.stored.device
 
     def to(self, device: torch.device | str) -> "Examples":
         """The same examples with all rows on `device`."""

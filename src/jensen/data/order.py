@@ -42,6 +42,20 @@ class Shuffled(Sampler[Tensor]):
         return order.split(self.batch_size)[start : len(self)]
 
 
+class Keyed(Sampler[tuple[int, Tensor]]):
+    """The batches of an order, each with a key of its optimiser step, for what is drawn while its items are read."""
+
+    def __init__(self, order: Shuffled) -> None:
+        self.order = order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[tuple[int, Tensor]]:
+        for place, rows in enumerate(self.order, self.order.position()):
+            yield fold(self.order.seed, "item", place // self.order.together), rows
+
+
 class InTurn(Sampler[Tensor]):
     """This rank's share of each global batch of `rows`, every row once, none repeated to fill up.
 
