@@ -336,7 +336,7 @@ def _marginal_entropy(latent: int, draws: Draws, q: Gaussian, controls: Tensor) 
     grid = _grid(latent, draws, q, 0.5 * (0.5 * q.log_var[:, latent].min()).exp())
     if grid is None:
         log_q = _log_marginal(draws.z[:, latent], q.mean[:, latent], q.log_var[:, latent])
-        one = Gaussian(*(part[:, [latent]] for part in q))
+        one = q.marginal(latent)
         own = -0.5 * (LOG_2PI + one.log_var[draws.row, 0] + draws.noise[:, latent].square())
         return _Term.estimate(-log_q, controls).with_rare_overlaps(log_q - own, one, len(one.mean))
     points, spacing = grid

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from jensen.base.errors import InputError
+from jensen.base.tree import tree_map
 from jensen.family import gaussian
 from jensen.family.family import Family, Posterior, Product, entropy, kl, marginals
 from jensen.family.full import FullGaussian
@@ -76,7 +77,7 @@ def divergence(posterior: Gaussian, p: Mixture) -> Tensor:
     for K = 1, for identical components, and in the limit of components that do not overlap on q.
     """
     log_density = expected_log_density(posterior, diagonal_components(p))
-    own = gaussian.entropy(Gaussian(*(part.double() for part in posterior))).sum(-1)
+    own = gaussian.entropy(tree_map(Tensor.double, posterior)).sum(-1)
     return -(own + logsumexp(p.log_weight_of_points() + log_density, -1)).to(posterior.mean.dtype)
 
 
@@ -100,7 +101,7 @@ def latent_mixtures(p: Mixture) -> Mixture:
 
 def by_latent(posterior: Gaussian) -> Gaussian:
     """`(N, D)` to `(D, N, 1)`: D sets of points of one dimension."""
-    return Gaussian(*(part.mT.unsqueeze(-1) for part in posterior))
+    return tree_map(lambda part: part.mT.unsqueeze(-1), posterior)
 
 
 def diagonal_components(p: Mixture) -> Gaussian:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from jensen.base.tree import tree_where
+from jensen.base.tree import tree_map, tree_where
 from jensen.em import stream
 from jensen.em.precision import ridge
 from jensen.em.stream import Chunks, Statistics
@@ -18,7 +18,7 @@ from jensen.family.family import Components
 from jensen.family.full import FullGaussian
 from jensen.family.gaussian import LOG_2PI, Gaussian
 from jensen.family.mixture import Mixture, logsumexp
-from jensen.family.moments import Moments
+from jensen.family.moments import Moments, add
 from jensen.family.spherical import SphericalGaussian
 from jensen.family.tied import TiedGaussian
 
@@ -98,9 +98,7 @@ def gathered(components: Components, r: Tensor, deviations: Tensor) -> Moments:
 def total(parts: list[Local]) -> Local:
     """The whole of its parts, all made with the same parameters."""
     log_likelihood = torch.stack([part.log_likelihood for part in parts]).sum(0)
-    origin = parts[0].moments.origin
-    sums = zip(*(part.moments[1:] for part in parts), strict=True)
-    return Local(log_likelihood, Moments(origin, *(torch.stack(each).sum(0) for each in sums)))
+    return Local(log_likelihood, add([part.moments for part in parts]))
 
 
 # ---- of either kind of sums -----------------------------------------------------------------------------
@@ -166,7 +164,7 @@ def merged(chosen: Tensor, a: Statistics | Local, b: Statistics | Local, p: Mixt
 def picked(s: Statistics | Local, at: Tensor) -> Statistics | Local:
     """Those of the starts `at` `(n,)`."""
     if isinstance(s, Statistics):
-        return Statistics(*(part[at] for part in s))
+        return tree_map(lambda part: part[at], s)
     m = s.moments
     origin = m.origin.expand(*m.total.shape, m.origin.shape[-1])
-    return Local(s.log_likelihood[at], Moments(*(part[at] for part in (origin, *m[1:]))))
+    return tree_map(lambda part: part[at], Local(s.log_likelihood, m._replace(origin=origin)))

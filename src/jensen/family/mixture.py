@@ -96,7 +96,7 @@ def responsibilities(x: Tensor, p: Mixture) -> Tensor:
 
 def log_marginals(x: Tensor, p: Mixture) -> Tensor:
     """log p(x_d) of each dimension, `(..., N, D)` to `(..., N, D)`; the mixture's marginals have its weights."""
-    marginals = Gaussian(*(part.unsqueeze(-3) for part in p.components.marginals()))
+    marginals = tree_map(lambda part: part.unsqueeze(-3), p.components.marginals())
 
     def part(x: Tensor, p: Mixture) -> Tensor:
         return logsumexp(p.log_weight_of_points().unsqueeze(-1) + gaussian.log_density(x.unsqueeze(-2), marginals), -2)

@@ -14,7 +14,7 @@ from jensen.em.coordinates import coordinates, mixture_at
 from jensen.family.mixture import Mixture, log_joint, logsumexp
 from jensen.family.moments import PseudoCounts
 from jensen.family.structures import STRUCTURES
-from jensen.model.points import WIDEST
+from jensen.model.sets import check_prior, check_shapes, check_values
 
 GRADIENTS = ("unroll", "implicit", "one_step", "none")
 PRIOR = PseudoCounts(weight=1.0, covariance=1.0)
@@ -28,9 +28,6 @@ _CONVERGED = 1000
 """Steps by default: unrolled, and at most when run to convergence."""
 
 _TOLERANCE = 1e-6
-
-_LEAST_WEIGHT = 1e-100
-"""Sums of weights below it, and above its inverse, leave the range of float64 in products."""
 
 _RTOL = {torch.float64: 1e-10, torch.float32: 1e-4}
 """Relative tolerance of the linear system, by the dtype of the results."""
@@ -117,7 +114,7 @@ class EMLayer(nn.Module):
         check_choice("gradient", gradient, GRADIENTS)
         if tolerance is None and gradient in ("implicit", "one_step"):
             tolerance = _TOLERANCE
-        _check_prior(prior, dim)
+        check_prior(prior, dim)
         self.components = components
         self.dim = dim
         self.covariance = covariance
@@ -160,7 +157,7 @@ class EMLayer(nn.Module):
 
         A set without any points, or with weights of 0 only, keeps its start and has zero gradients.
         """
-        self._check_shapes(x, mask, weights, start)
+        check_shapes(self, x, mask, weights, start)
         dtype = torch.promote_types(x.dtype, torch.float32)
         rtol = _RTOL[dtype]
         with torch.autocast(x.device.type, enabled=False):
@@ -175,7 +172,7 @@ class EMLayer(nn.Module):
                 counts = counts.where(mask, 0.0)
             first = self._first(start, x)
             occupied = counts.detach().sum(-1) > 0
-            if self._check_values(points, counts, occupied, first):
+            if check_values(self, points, counts, occupied, first):
                 p, residual = self._fit(points, counts, first, rtol)
             else:  # only sets with points are fitted; the others are no part of any gradient
                 at = occupied.nonzero().flatten()
@@ -296,93 +293,3 @@ class EMLayer(nn.Module):
 
         p = tree_map(each, p)
         return p._replace(log_weight=p.log_weight.log_softmax(-1))
-
-    def _check_shapes(self, x: Tensor, mask: Tensor | None, weights: Tensor | None, start: Mixture | None) -> None:
-        for name, value in (("x", x), ("mask", mask), ("weights", weights)):
-            if value is not None and not isinstance(value, Tensor):
-                raise InputError(f"{name} is a {type(value).__name__}: expected a tensor; use torch.as_tensor({name})")
-        if x.dim() != 3 or x.shape[-1] != self.dim:
-            raise InputError(f"x has shape {tuple(x.shape)}: expected (sets, points, {self.dim}); reshape it")
-        if not x.is_floating_point():
-            raise InputError(f"x has dtype {x.dtype}: expected floating-point numbers; use x.float()")
-        for name, value in (("mask", mask), ("weights", weights)):
-            if value is not None and value.shape != x.shape[:2]:
-                raise InputError(
-                    f"{name} has shape {tuple(value.shape)}: expected {tuple(x.shape[:2])}, a value for each point of x"
-                )
-        if mask is not None and mask.dtype != torch.bool:
-            raise InputError(f"mask has dtype {mask.dtype}: expected bool, True where there is a point; numbers are weights=")
-        if weights is not None and (weights.is_complex()):
-            raise InputError(f"weights has dtype {weights.dtype}: expected real numbers")
-        if (start is None) == (self.starts == "given"):
-            found = "is missing" if start is None else "is given"
-            raise InputError(f'start {found}: this EMLayer was made with starts="{self.starts}"; change one of the two')
-        if start is not None:
-            self._check_start(start, len(x))
-
-    def _check_start(self, start: Mixture, sets: int) -> None:
-        found = type(start.components)
-        if found is not self._structure:
-            raise InputError(
-                f"start has {found.__name__} components: expected {self._structure.__name__}, since covariance is"
-                f" {self.covariance!r}"
-            )
-        size = self.components
-        dim = self.dim
-        shapes = {"diag": (size, dim), "spherical": (size,), "tied": (dim, dim), "full": (size, dim, dim)}
-        expected = ((size,), (size, dim), shapes[self.covariance])
-        for name, value, shape in zip(
-            ("log_weight", *found._fields), (start.log_weight, *start.components), expected, strict=True
-        ):
-            lead = (sets,) if start.components.mean.dim() == 3 else ()
-            if value.shape != (*lead, *shape):
-                raise InputError(
-                    f"start.{name} has shape {tuple(value.shape)}: expected {shape}, or {(sets, *shape)} with one start a set"
-                )
-
-    def _check_values(self, x: Tensor, counts: Tensor, occupied: Tensor, start: Mixture) -> bool:
-        """Tell whether every set has points; refuses numbers that EM cannot use. All in one question to the device."""
-        with torch.no_grad():
-            few = counts.new_zeros(len(counts))
-            if not self._pseudo_counts[1]:
-                few = ((counts > 0).sum(-1) < self.components) & occupied
-            usable = torch.stack([part.isfinite().all() for part in (start.log_weight, *start.components)]).all()
-            if "scale_tril" in self._structure._fields:
-                usable = usable & (start.components[1].diagonal(dim1=-2, dim2=-1) > 0).all()  # type: ignore[index]
-            size = counts.sum(-1)
-            odd = occupied & ((size < _LEAST_WEIGHT) | (size > 1 / _LEAST_WEIGHT))
-            negative = ~(counts.isfinite() & (counts >= 0)).all()
-            flags = (~(x.abs() <= WIDEST).all(), negative, odd.any(), few.any(), ~usable, occupied.all())
-            infinite, negative, extreme, few_points, bad_start, full = torch.stack(flags).tolist()
-        if infinite:
-            raise InputError(
-                f"x holds NaN or infinite values, or some beyond {WIDEST:g}, outside the mask: expected ones whose squares"
-                " are finite; mask them out, or rescale x"
-            )
-        if negative:
-            raise InputError("weights holds a value that is negative or not finite: expected finite numbers of at least 0")
-        if extreme:
-            raise InputError(
-                f"weights of a set add up to less than {_LEAST_WEIGHT:g} or more than {1 / _LEAST_WEIGHT:g}: expected numbers"
-                " nearer to 1, since the prior counts in the same unit; divide them by their mean"
-            )
-        if few_points:
-            raise InputError(
-                f"a set has fewer points than the {self.components} components: expected at least one for each where the prior"
-                " gives covariances no pseudo-counts; use PseudoCounts(covariance=1.0)"
-            )
-        if bad_start:
-            raise InputError("start holds values that are not finite, or a diagonal of scale_tril that is not positive")
-        return bool(full)
-
-
-def _check_prior(prior: PseudoCounts, dim: int) -> None:
-    check_number("prior.weight", prior.weight, low=0)
-    check_number("prior.covariance", prior.covariance, low=0)
-    variance = torch.as_tensor(prior.variance)
-    if variance.shape not in ((), (dim,)) or not bool((variance > 0).all() & variance.isfinite().all()):
-        raise InputError(f"prior.variance is {prior.variance}: expected a positive number, or {dim} of them")
-    if bool((torch.as_tensor(prior.floor) != 0).any()):
-        raise InputError(
-            f"prior.floor is {prior.floor}: expected 0, since a floor has no useful gradient; use prior.covariance"
-        )
