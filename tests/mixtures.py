@@ -3,13 +3,13 @@
 import pytest
 import torch
 
+from jensen.family import structures
 from jensen.family.full import FullGaussian
 from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture
 from jensen.family.spherical import SphericalGaussian
-from jensen.family.tied import TiedGaussian
 
-STRUCTURES = [Gaussian, SphericalGaussian, TiedGaussian, FullGaussian]
+STRUCTURES = list(structures.STRUCTURES.values())
 every_structure = pytest.mark.parametrize("structure", STRUCTURES, ids=lambda s: s.__name__)
 
 

@@ -1,58 +1,89 @@
-"""The covariance structures, against torch.distributions, autograd and direct sums."""
+"""The contract of `family.Components`: every covariance structure, and a family of one's own, against torch.distributions,
+autograd and direct sums. A structure that is added to `family.structures` is covered."""
 
+import pickle
+
+import pytest
 import torch
-from mixtures import close, covariance, every_structure, normal, random, slope, weights
+from bernoulli import Bernoulli
+from mixtures import STRUCTURES, close, covariance, every_structure, normal, random, slope, weights
 from torch import distributions
+from torch.func import vmap
 
 from jensen.em.precision import spread
 from jensen.family.full import FullGaussian, full
 from jensen.family.gaussian import Gaussian
+from jensen.family.mixture import own
 from jensen.family.moments import PseudoCounts, add
 from jensen.family.spherical import SphericalGaussian
 from jensen.family.tied import TiedGaussian
 
+every_family = pytest.mark.parametrize("family", [*STRUCTURES, Bernoulli], ids=lambda f: f.__name__)
 
-@every_structure
-def test_log_density_is_that_of_torch_distributions(structure):
-    c, x = random(structure), 2 * normal(50, 4, seed=3)
-    expected = distributions.MultivariateNormal(c.mean, covariance(c)).log_prob(x.unsqueeze(1))
+
+def components(family, lead=(), k=3, d=4, seed=0):
+    return Bernoulli(normal(*lead, k, d, seed=seed)) if family is Bernoulli else random(family, lead, k, d, seed)
+
+
+def points(family, *shape, seed=3):
+    x = 2 * normal(*shape, seed=seed)
+    return (x > 0).double() if family is Bernoulli else x
+
+
+def in_torch(c):
+    """The K distributions as torch has them."""
+    if isinstance(c, Bernoulli):
+        return distributions.Independent(distributions.Bernoulli(logits=c.logit), 1)
+    return distributions.MultivariateNormal(c.mean, covariance(c))
+
+
+def close_parts(found, expected, tolerance=1e-10):
+    for mine, other in zip(found, expected, strict=True):
+        close(mine, other, tolerance)
+
+
+@every_family
+def test_log_density_is_that_of_torch_distributions(family):
+    c, x = components(family), points(family, 50, 4)
+    expected = in_torch(c).log_prob(x.unsqueeze(1))
     close(c.log_density(x), expected)
-    close(c.log_density(x.float()), expected, 1e-5)  # promoted
-    single = structure(*(part.float() for part in c)).log_density(x.float())
+    close(c.log_density(x[:1]), expected[:1])
+    close(c.log_density(x.float()), in_torch(c).log_prob(x.float().double().unsqueeze(1)))  # promoted
+    single = family(*(part.float() for part in c)).log_density(x.float())
     assert single.dtype == torch.float32
     close(single, expected.float(), 1e-4)
 
 
-@every_structure
-def test_a_leading_axis_is_a_stack_of_the_same(structure):
-    c, x = random(structure, (2,)), normal(2, 50, 4, seed=3)
+@every_family
+def test_a_leading_axis_is_a_stack_of_the_same(family):
+    c, x = components(family, (2,)), points(family, 2, 50, 4)
     r, old = torch.stack([weights(seed=5), weights(seed=6)]), c
     assert c.log_density(x[0]).shape == (2, 50, 3)
     stacked = c.maximise(c.moments(x, r))
     for each in range(2):
-        one = structure(*(part[each] for part in old))
+        one = family(*(part[each] for part in old))
         close(old.log_density(x)[each], one.log_density(x[each]))
         for found, expected in zip(stacked, one.maximise(one.moments(x[each], r[each])), strict=True):
             close(found[each], expected)
 
 
-@every_structure
-def test_maximise_is_the_maximum(structure):
+@every_family
+def test_maximise_is_the_maximum(family):
     """Zero gradient of the expected log-density in every parameter, and lower everywhere near."""
-    old, x, r = random(structure), 2 * normal(50, 4, seed=3), weights()
-    new = structure(*(part.clone().requires_grad_() for part in old.maximise(old.moments(x, r))))
+    old, x, r = components(family), points(family, 50, 4), weights()
+    new = family(*(part.clone().requires_grad_() for part in old.maximise(old.moments(x, r))))
     value = (r * new.log_density(x)).sum()
     assert slope(value, new) < 1e-9
     for seed in range(5):
-        moved = structure(new.mean.detach() + 0.05 * normal(*new.mean.shape, seed=seed), new[1].detach())
+        moved = family(new[0].detach() + 0.05 * normal(*new[0].shape, seed=seed), *(part.detach() for part in new[1:]))
         assert (r * moved.log_density(x)).sum() < value
 
 
-@every_structure
-def test_maximise_with_a_prior_is_the_maximum_of_the_posterior(structure):
-    old, x, r = random(structure), 2 * normal(50, 4, seed=3), weights()
+@every_family
+def test_maximise_with_a_prior_is_the_maximum_of_the_posterior(family):
+    old, x, r = components(family), points(family, 50, 4), weights()
     prior = PseudoCounts(covariance=7.0, variance=torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64))
-    new = structure(*(part.clone().requires_grad_() for part in old.maximise(old.moments(x, r), prior)))
+    new = family(*(part.clone().requires_grad_() for part in old.maximise(old.moments(x, r), prior)))
     value = (r * new.log_density(x)).sum() + new.log_prior(prior)
     assert slope(value, new) < 1e-9
 
@@ -70,13 +101,12 @@ def test_the_prior_of_a_covariance_is_an_inverse_wishart():
     close(values[0], values[2])
 
 
-@every_structure
-def test_moments_of_parts_add_up(structure):
-    c, x, r = random(structure), normal(50, 4, seed=3), weights()
+@every_family
+def test_moments_of_parts_add_up(family):
+    c, x, r = components(family), points(family, 50, 4), weights()
     whole = c.moments(x, r)
     parts = add([c.moments(x[part], r[part]) for part in (slice(7), slice(7, 8), slice(8, None))])
-    for found, expected in zip(parts, whole, strict=True):
-        close(found, expected, 1e-12)
+    close_parts(parts, whole, 1e-12)
 
 
 @every_structure
@@ -106,50 +136,47 @@ def test_data_moved_by_a_million_move_the_means_and_nothing_else(structure):
     close(far.log_density(x + 1e6), c.log_density(x), 1e-8)  # x + 1e6 itself is rounded to 1e-10
 
 
-@every_structure
-def test_features_are_the_same_family(structure):
-    """natural . features is log_density, and sums of features are the moments."""
-    c, x, r = random(structure), normal(50, 4, seed=3), weights()
-    features = torch.empty(structure.layout(4).width, 50, dtype=torch.float64)
-    features[0], features[1:5] = 1, x.T
-    structure.layout(4).fill(features[1:5], features)
-    density, common = (c.natural() @ features).T, c.common_precision()
+@every_family
+def test_the_statistics_are_the_same_family(family):
+    """natural . statistics is log_density, and sums of statistics are the moments."""
+    c, x, r = components(family), points(family, 50, 4), weights()
+    statistics = torch.empty(family.layout(4).width, 50, dtype=torch.float64)
+    statistics[0], statistics[1:5] = 1, x.T
+    family.layout(4).fill(statistics[1:5], statistics)
+    density, common = (c.natural() @ statistics).T, c.common_precision()
     if common is not None:
         density = density - 0.5 * torch.einsum("nd,de,ne->n", x, common, x)[:, None]
     close(density, c.log_density(x))
-    found = c.maximise(structure.layout(4).collect((features @ r).T, (r.sum(1)[:, None] * x).T @ x))
-    for mine, expected in zip(found, c.maximise(c.moments(x, r)), strict=True):
-        close(mine, expected)
+    found = c.maximise(family.layout(4).collect((statistics @ r).T, (r.sum(1)[:, None] * x).T @ x))
+    close_parts(found, c.maximise(c.moments(x, r)))
 
 
-@every_structure
-def test_pack_is_the_inverse_of_collect(structure):
-    r, x = weights(), normal(50, 4, seed=3)
+@every_family
+def test_pack_is_the_inverse_of_collect(family):
+    r, x = weights(), points(family, 50, 4)
     second = torch.einsum("nk,nd,ne->kde", r, x, x)
-    c = random(structure)
-    layout = structure.layout(4)
+    c = components(family)
+    layout = family.layout(4)
     packed = layout.collect(layout.pack(r.sum(0), r.mT @ x, second), second.sum(0))
-    for found, expected in zip(c.maximise(packed), c.maximise(c.moments(x, r)), strict=True):
-        close(found, expected)
+    close_parts(c.maximise(packed), c.maximise(c.moments(x, r)))
 
 
-@every_structure
-def test_a_component_without_points_stays(structure):
-    c, x = random(structure), normal(50, 4, seed=3)
+@every_family
+def test_a_component_without_points_stays(family):
+    c, x = components(family), points(family, 50, 4)
     r = torch.cat([weights(k=2), torch.zeros(50, 1, dtype=torch.float64)], 1)
     new = c.maximise(c.moments(x, r))
     assert torch.equal(new.mean[2], c.mean[2])
-    if structure is not TiedGaussian:
-        close(new[1][2], c[1][2], 1e-12)
+    for found, before in zip(own(new), own(c), strict=True):
+        close(found[2], before[2], 1e-12)
     assert all(part.isfinite().all() for part in new)
 
 
-@every_structure
-def test_without_any_points_all_stay(structure):
-    c, x = random(structure), normal(50, 4)
+@every_family
+def test_without_any_points_all_stay(family):
+    c, x = components(family), points(family, 50, 4)
     stayed = c.maximise(c.moments(x, torch.zeros(50, 3, dtype=torch.float64)))
-    for found, expected in zip(stayed, c, strict=True):
-        close(found, expected)
+    close_parts(stayed, c)
 
 
 @every_structure
@@ -210,3 +237,67 @@ def test_a_structure_is_a_pytree_of_tensors():
     moved = torch.utils._pytree.tree_map(lambda part: part.float(), c)
     assert isinstance(moved, FullGaussian)
     assert moved.mean.dtype == torch.float32
+
+
+@every_family
+def test_gradients_flow_to_every_parameter(family):
+    c = family(*(part.requires_grad_() for part in components(family)))
+    slopes = torch.autograd.grad(c.log_density(points(family, 50, 4)).sum(), tuple(c))
+    assert all(part.isfinite().all() and part.abs().amax() > 0 for part in slopes)
+
+
+@every_family
+def test_free_coordinates_name_the_components_and_are_zero_at_the_reference(family):
+    about, other = components(family, (2,)), components(family, (2,), seed=4)
+    theta = other.free(about)
+    assert theta.shape[:-1] == (2,)
+    close_parts(about.of_free(theta), other)
+    close(about.of_free(theta).free(about), theta)
+    close(about.free(about), torch.zeros_like(theta))
+
+
+@every_structure
+def test_free_coordinates_do_not_depend_on_the_units_of_the_points(structure):
+    unit = torch.tensor([1e-3, 20.0, 1.0, 4.0]).double() if structure is not SphericalGaussian else torch.tensor(20.0).double()
+    old, x, r = random(structure), points(structure, 50, 4), weights()
+    new = old.maximise(old.moments(x, r))
+    scaled = scaled_by(old, unit)
+    again = scaled.maximise(scaled.moments(x * unit + 5, r))
+    close(again.free(scaled), new.free(old), 1e-7)
+
+
+def scaled_by(c, unit):
+    """The components of unit * x + 5."""
+    if "scale_tril" in c._fields:
+        shape = c.scale_tril * (unit.unsqueeze(-1) if unit.dim() else unit)
+    else:
+        shape = c.log_var + 2 * unit.log()
+    return type(c)(c.mean * unit + 5, shape)
+
+
+@every_family
+def test_a_stack_is_mapped_by_vmap(family):
+    c, x, r = components(family, (2,)), points(family, 2, 50, 4), torch.stack([weights(seed=5), weights(seed=6)])
+
+    def step(x, r, *parts):
+        one = family(*parts)
+        return one.log_density(x), *one.natural(), *one.moments(x, r)
+
+    each = [step(x[row], r[row], *(part[row] for part in c)) for row in range(2)]
+    for found, *expected in zip(vmap(step)(x, r, *c), *each, strict=True):
+        close(found, torch.stack(expected))
+
+
+@every_family
+def test_one_point_is_enough(family):
+    c, x = components(family), points(family, 1, 4)
+    new = c.maximise(c.moments(x, weights(1)), PseudoCounts(covariance=1.0))
+    assert all(part.isfinite().all() for part in new)
+
+
+@every_family
+def test_components_are_pickled(family):
+    c = components(family)
+    again = pickle.loads(pickle.dumps(c))
+    assert type(again) is family
+    assert all(torch.equal(mine, other) for mine, other in zip(again, c, strict=True))
