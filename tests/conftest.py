@@ -5,11 +5,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from composing import composed, read_once
+from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from jensen.run.conf import conf_folder
+
+read_once()
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +34,7 @@ def configure() -> Iterator[Callable[..., DictConfig]]:
     """`configure("data=sprites", ...)` composes `conf/train.yaml` with overrides."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        yield lambda *overrides: compose("train", list(overrides))
+        yield composed
 
 
 @pytest.fixture

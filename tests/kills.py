@@ -1,6 +1,6 @@
 """Kills small runs (SIGKILL) at random moments, starts them again, and compares them with runs that were not killed.
 
-    scripts/faults [N] [SEED] [CASE ...]      N kills or a few more, over the cases in turn
+    scripts/faults [N] [SEED] [CASE ...]      N kills, over the cases in turn
 
 A run is `jensen.train.train` in a process forked from this one, which has imported everything; or, in the case of that name,
 the whole command `python -m jensen.train`, which may die while it starts. Of two ranks one is killed, or both. Two kills in
@@ -34,7 +34,7 @@ OVERRIDES = (
     *(*TINY, "trainer.accelerator=cpu", "trainer.max_steps=40", "trainer.val_check_interval=15", "trainer.log_every_n_steps=2"),
     *(
         "callbacks=[checkpoint,diagnose]",
-        "diagnostics=[rate,samples,codes]",
+        "diagnostics=[decomposition,samples,codes]",
         "callbacks.last.seconds=0",
         "callbacks.last.share=1e9",
     ),
@@ -167,7 +167,8 @@ def main(arguments: Sequence[str]) -> int:
         while sum(counts.values()) < kills:
             case = cases[runs % len(cases)]
             folder = base / case / str(runs)
-            done, found = compare(case, folder.parent / "whole", folder, chance.randrange(2, 8), seconds[case], log, chance)
+            many = min(chance.randrange(2, 8), kills - sum(counts.values()))
+            done, found = compare(case, folder.parent / "whole", folder, many, seconds[case], log, chance)
             print(f"{case}: {done} kills, {f'{len(found)} differences: {found[:3]}' if found else 'equal'}", flush=True)
             counts[case] += done
             runs += 1

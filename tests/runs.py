@@ -9,7 +9,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny import TINY
 
 TRAINER = ("trainer.accelerator=cpu", "trainer.log_every_n_steps=5", "trainer.max_steps=30", "trainer.val_check_interval=12")
-QUICK = (*TINY, *TRAINER)
+ILLUSTRATED = (*TINY, *TRAINER)
+"""With the diagnostics of `conf/train.yaml`, whose pictures are most of such a run's work."""
+
+QUICK = (*ILLUSTRATED, "diagnostics=[decomposition]")
 
 
 def events(folder: Path) -> EventAccumulator:

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-PARALLEL = ["-n", "logical", "--maxprocesses", "8", "--dist", "loadscope"]
+PARALLEL = ["-n", "logical", "--maxprocesses", "8", "--dist", "worksteal"]
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="the entry points need bash")
 
 # Stands in for pip in an environment: notes each call, says $PIP_SAYS, and ends with $PIP_EXIT.

@@ -1,11 +1,13 @@
 """The whole program on small data: what a run leaves behind, and that nothing about it is by chance."""
 
 import json
+import shutil
 
 import pytest
 import torch
+from composing import composed
 from hydra.utils import instantiate
-from runs import QUICK, TRAINER, command, events, scalar, weights
+from runs import ILLUSTRATED, QUICK, TRAINER, command, events, scalar, weights
 
 from jensen.algorithm.gradient import TERMS
 from jensen.base.errors import InputError
@@ -14,8 +16,22 @@ from jensen.train import train
 PARTS = ("decomposition/mutual_information", "decomposition/total_correlation", "decomposition/dimension_wise_kl")
 
 
-def test_a_run_leaves_scalars_pictures_and_checkpoints(configure, tmp_path):
-    results = train(configure(*QUICK), tmp_path)
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """A finished run with every diagnostic that is on by default, and its results."""
+    folder = tmp_path_factory.mktemp("ran") / "run"
+    return folder, train(composed(*ILLUSTRATED), folder)
+
+
+@pytest.fixture
+def finished(ran, tmp_path):
+    """A copy of it, which a test may change, and its results."""
+    shutil.copytree(ran[0], tmp_path / "run")
+    return tmp_path / "run", ran[1]
+
+
+def test_a_run_leaves_scalars_pictures_and_checkpoints(ran):
+    tmp_path, results = ran
     assert results["val/elbo"] == pytest.approx(-(results["val/distortion"] + results["val/rate"]), rel=1e-5)
     assert results["val/loss"] == pytest.approx(results["val/distortion"] + 4 * results["val/rate"], rel=1e-5)
 
@@ -31,12 +47,12 @@ def test_a_run_leaves_scalars_pictures_and_checkpoints(configure, tmp_path):
     assert weights(tmp_path, "best").keys() == weights(tmp_path, "last").keys()
 
 
-def test_the_logged_bound_is_the_models(configure, tmp_path):
+def test_the_logged_bound_is_the_models(configure, ran):
     """val/elbo again from the checkpoint, by code that shares nothing with the trainer."""
-    cfg = configure(*QUICK)
-    results = train(cfg, tmp_path)
+    folder, results = ran
+    cfg = configure(*ILLUSTRATED)
     algorithm = instantiate(cfg.algorithm)
-    algorithm.load_state_dict(weights(tmp_path))
+    algorithm.load_state_dict(weights(folder))
     data = instantiate(cfg.data)
     x = data.show(60)
     with torch.no_grad():
@@ -72,37 +88,44 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(configure, t
     assert not any(torch.equal(first[key], other[key]) for key in first if "weight" in key)
 
 
+SCHEDULED = (*QUICK, "+schedule@objective.beta=linear", "objective.beta.steps=5")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    train(composed(*SCHEDULED), folder)
+    return folder
+
+
 @pytest.mark.parametrize("stop", [7, 12, 20, 24])  # amid an epoch of 20 steps, at a validation, at an epoch's end, at both
-def test_a_continued_run_equals_an_uninterrupted_one(configure, tmp_path, stop):
-    schedule = ("+schedule@objective.beta=linear", "objective.beta.steps=5")
-    train(configure(*QUICK, *schedule), tmp_path / "whole")
-    train(configure(*QUICK, *schedule, f"trainer.max_steps={stop}"), tmp_path / "parts")
-    train(configure(*QUICK, *schedule), tmp_path / "parts")
-    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+def test_a_continued_run_equals_an_uninterrupted_one(configure, tmp_path, uninterrupted, stop):
+    train(configure(*SCHEDULED, f"trainer.max_steps={stop}"), tmp_path)
+    train(configure(*SCHEDULED), tmp_path)
+    whole, parts = weights(uninterrupted), weights(tmp_path)
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
-    uninterrupted, continued = (scalar(tmp_path / name, "train/loss") for name in ("whole", "parts"))
-    assert uninterrupted == continued
+    assert scalar(uninterrupted, "train/loss") == scalar(tmp_path, "train/loss")
 
 
-def test_a_finished_run_is_not_trained_again(configure, tmp_path):
-    first = train(configure(*QUICK), tmp_path)
+def test_a_finished_run_is_not_trained_again(configure, finished):
+    tmp_path, first = finished
     before = {file: file.read_bytes() for file in tmp_path.rglob("*.*") if file.is_file()}
-    assert train(configure(*QUICK, "diagnostics=[rate]", "trainer.log_every_n_steps=1"), tmp_path) == first
+    assert train(configure(*ILLUSTRATED, "diagnostics=[rate]", "trainer.log_every_n_steps=1"), tmp_path) == first
     assert {file: file.read_bytes() for file in before} == before
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["bound"]["elbo"] == first["val/elbo"]
-    assert scores["diagnostics"].keys() == {*configure(*QUICK).diagnostics}
+    assert scores["diagnostics"].keys() == {*configure(*ILLUSTRATED).diagnostics}
     with pytest.raises(InputError, match="seed is 1 here and 0 there"):
-        train(configure(*QUICK, "seed=1"), tmp_path)
+        train(configure(*ILLUSTRATED, "seed=1"), tmp_path)
 
 
-def test_a_run_that_was_killed_after_its_last_step_is_finished_without_another(configure, tmp_path):
-    first = train(configure(*QUICK), tmp_path)
-    scores = json.loads((tmp_path / "scores.json").read_text())
+def test_a_run_that_was_killed_after_its_last_step_is_finished_without_another(configure, finished):
+    tmp_path, first = finished
+    scores = json.loads((tmp_path / "scores.json").read_text()) | {"run": str(tmp_path)}
     for name in ("finished.json", "scores.json"):
         (tmp_path / name).unlink()
     trained = weights(tmp_path)
-    assert train(configure(*QUICK), tmp_path) == first
+    assert train(configure(*ILLUSTRATED), tmp_path) == first
     assert json.loads((tmp_path / "scores.json").read_text()) == scores
     assert all(torch.equal(value, trained[key]) for key, value in weights(tmp_path).items())
     assert sorted(event.step for event in events(tmp_path).Scalars("val/elbo")) == [12, 24, 30]
@@ -110,9 +133,10 @@ def test_a_run_that_was_killed_after_its_last_step_is_finished_without_another(c
 
 def test_two_ranks_give_what_one_process_gives(tmp_path):
     # 61 held-out examples: the ranks' shares differ in size
-    overrides = [*QUICK, "data.validation=61", "trainer.max_steps=12"]
+    shown = "diagnostics=[rate,decomposition,traversals]"
+    overrides = [*QUICK, "data.validation=61", "trainer.max_steps=12", shown, "trainer=ddp"]
     for ranks in (1, 2):
-        done = command(*overrides, "trainer=ddp", f"trainer.devices={ranks}", f"hydra.run.dir={ranks}", cwd=tmp_path)
+        done = command(*overrides, f"trainer.devices={ranks}", f"hydra.run.dir={ranks}", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     one, two = weights(tmp_path / "1"), weights(tmp_path / "2")
     assert max((one[key] - two[key]).abs().max() for key in one) < 1e-6

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from composing import composed
 from omegaconf import open_dict
 from pytorch_lightning import Callback
 from runs import QUICK, scalar, weights
 
 from jensen.base import signals
 from jensen.base.signals import Stopped
-from jensen.run.conf import conf_folder
 from jensen.train import train
 
 pytestmark = pytest.mark.usefixtures("_forgotten")
@@ -57,8 +56,7 @@ def interrupted(cfg, step, validating, number):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        train(compose("train", list(QUICK)), folder)
+    train(composed(*QUICK), folder)
     return folder
 
 
@@ -80,7 +78,7 @@ def test_a_preempted_run_equals_an_uninterrupted_one(configure, tmp_path, whole,
     results = train(configure(*QUICK), tmp_path)
     expected, found = weights(whole), weights(tmp_path)
     assert all(torch.equal(expected[key], found[key]) for key in expected)
-    for tag in ("train/loss", "val/elbo", "rate/active_units"):
+    for tag in ("train/loss", "val/elbo", "decomposition/mutual_information"):
         assert scalar(whole, tag) == scalar(tmp_path, tag)
     assert (tmp_path / "checkpoints" / "best.ckpt").exists()
     assert "val/elbo" in results

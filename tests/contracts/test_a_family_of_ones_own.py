@@ -74,8 +74,6 @@ def test_squarem_reaches_the_same_maximum_in_fewer_iterations():
 def test_the_best_of_several_starts_is_kept():
     x, p = answers(), start(2)
     together = fitted(x, p, accelerate=True)
-    alone = [
-        fitted(x, Mixture(p.log_weight[[row]], Bernoulli(p.components.logit[[row]])), accelerate=True) for row in range(2)
-    ]
+    alone = [fitted(x, Mixture(p.log_weight[[row]], Bernoulli(p.components.logit[[row]])), accelerate=True) for row in range(2)]
     assert together.failure is None
     assert abs(together.objective - max(each.objective for each in alone)) < 1e-3
