@@ -53,6 +53,7 @@ from jensen.run.folder import DATA, FAILED, FINISHED
 from jensen.run.identity import LOCATION, has_effect
 from jensen.run.load import configuration, read_yaml, saved_step
 from jensen.run.record import get_json, put
+from jensen.run.targets import one_spelling, short
 from jensen.run.words import say
 from jensen.scores import udr
 from jensen.scores.inputs import Floats
@@ -124,7 +125,7 @@ def _read_run(place: Path, name: str) -> Run:
             raise _LeftOutError(
                 f"its last.ckpt holds step {saved} of {finished['step']}; the sweep's command again continues it"
             )
-    tree = cast(dict[str, Any], OmegaConf.to_container(configuration(place)))
+    tree = cast(dict[str, Any], one_spelling(OmegaConf.to_container(configuration(place))))
     settings, seed = flat(tree), tree.get("seed", 0)
     check_seed("seed", seed)
     found = get_json(place / "scores.json")
@@ -230,10 +231,10 @@ def theory(run: Path) -> list[tuple[float, float]]:
     cfg = configuration(run)
     needed = {
         "data.source._target_": "jensen.data.gaussian.gaussian",
-        "model.encoder._target_": "jensen.model.linear.LinearEncoder",
-        "model.likelihood._target_": "jensen.model.likelihood.Normal",
+        "model.encoder._target_": "jensen.model.LinearEncoder",
+        "model.likelihood._target_": "jensen.model.Normal",
     }
-    if any(OmegaConf.select(cfg, key) != value for key, value in needed.items()):
+    if any(short(str(OmegaConf.select(cfg, key))) != value for key, value in needed.items()):
         return []
     variances, noise = [*cfg.data.variances], float(cfg.model.likelihood.variance)
     constant = len(variances) / 2 * (LOG_2PI + math.log(noise))

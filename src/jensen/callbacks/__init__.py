@@ -1,0 +1,13 @@
+"""Callbacks of Lightning's trainer: checkpoints, diagnostics, and how a run ends."""
+
+from jensen.base.lazy import lazily
+
+PLACES = {
+    "Best": "best",
+    "Diagnose": "diagnose",
+    "Events": "events",
+    "HParams": "hparams",
+    "Last": "last",
+    "Preempt": "preempt",
+}
+__getattr__, __dir__ = lazily(__name__, PLACES)

@@ -1,0 +1,15 @@
+"""Data sets, one file each. One that is named as its file is found in it: `jensen.data.sprites.sprites`."""
+
+from jensen.base.lazy import lazily
+
+PLACES = {
+    "DataModule": "module",
+    "binarise": "transform",
+    "colour": "transform",
+    "emnist": "nist",
+    "fashion_mnist": "idx",
+    "mnist": "idx",
+    "noise": "transform",
+    "qmnist": "nist",
+}
+__getattr__, __dir__ = lazily(__name__, PLACES)

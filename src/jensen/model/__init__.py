@@ -1,0 +1,26 @@
+"""Models: encoders, decoders, likelihoods, priors, mixtures."""
+
+from jensen.base.lazy import lazily
+
+PLACES = {
+    "Bernoulli": "likelihood",
+    "ContinuousBernoulli": "likelihood",
+    "ConvDecoder": "conv",
+    "ConvEncoder": "conv",
+    "CrossEntropy": "likelihood",
+    "EMLayer": "em_layer",
+    "FactorisedMixturePrior": "factorised_prior",
+    "GMM": "gmm",
+    "LearnedNormal": "likelihood",
+    "LinearDecoder": "linear",
+    "LinearEncoder": "linear",
+    "MLPDecoder": "mlp",
+    "MLPEncoder": "mlp",
+    "MixturePrior": "mixture_prior",
+    "Normal": "likelihood",
+    "OptimalNormal": "likelihood",
+    "StandardNormal": "prior",
+    "VAE": "vae",
+    "VampPrior": "vamp",
+}
+__getattr__, __dir__ = lazily(__name__, PLACES)

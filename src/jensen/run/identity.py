@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from jensen.data.examples import Examples
 from jensen.data.module import DataModule
+from jensen.run.targets import one_spelling
 
 LOCATION = ("data.root", "data.path")
 """Where data are. What is there is hashed (`fingerprint`): of two places with the same data a run is one and the same."""
@@ -39,7 +40,7 @@ def has_effect(key: str) -> bool:
 
 def affecting(cfg: DictConfig) -> dict[str, Any]:
     """The resolved configuration as dotted keys, in its order, of all keys that can change a number."""
-    tree = OmegaConf.to_container(cfg, resolve=True)
+    tree = one_spelling(OmegaConf.to_container(cfg, resolve=True))
     assert isinstance(tree, dict)
     return {key: value for key, value in _flat(tree) if has_effect(key)}
 

@@ -19,6 +19,7 @@ from jensen.base.errors import InputError, check_list
 from jensen.base.memory import Fitting
 from jensen.data.downloads import downloads
 from jensen.run.conf import conf_folder
+from jensen.run.targets import long
 from jensen.run.words import explain, said
 
 T = TypeVar("T")
@@ -79,8 +80,10 @@ def _allowed(target: object, trusted: Sequence[str]) -> bool:
 
 @functools.cache
 def _parts() -> frozenset[str]:
+    """What conf/ names, in both spellings: a run may be older than the short one."""
     files = (file for group in GROUPS for file in (conf_folder() / group).rglob("*.yaml"))
-    return frozenset(name for file in files for name in _NAME.findall(file.read_text()))
+    named = {name for file in files for name in _NAME.findall(file.read_text())}
+    return frozenset({*named, *map(long, named)})
 
 
 def _is_optimizer(target: str) -> bool:
