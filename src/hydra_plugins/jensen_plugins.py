@@ -49,7 +49,7 @@ class _SweepLauncher(Launcher):
     def work(self, jobs: Sequence[Any]) -> None: ...
 
 
-class InTurn(_SweepLauncher):
+class Sequential(_SweepLauncher):
     def work(self, jobs: Sequence[Any]) -> None:
         from jensen.launch import sequential
 

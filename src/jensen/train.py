@@ -29,7 +29,7 @@ from jensen.launch import naming, settings
 from jensen.launch.console import program
 from jensen.launch.trainer import make
 from jensen.run import record
-from jensen.run.folder import attempt, stopping
+from jensen.run.folder import open_run, stopping
 from jensen.run.load import resume_from
 from jensen.run.words import quieten, say
 
@@ -42,7 +42,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     stopped before its end, nothing.
     """
     quieten()
-    with attempt(folder, cfg) as this:
+    with open_run(folder, cfg) as this:
         settings.check(cfg)
         seed_everything(cfg.seed, verbose=False)  # the initial weights; every other draw names its own key
         data = instantiate(cfg.data)

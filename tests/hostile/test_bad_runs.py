@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from jensen import encode, evaluate, report
 from jensen import train as training
-from jensen.run import folder as attempt
+from jensen.run import folder as folders
 
 RATE = "diagnostics=[rate]"
 
@@ -169,7 +169,7 @@ def test_a_folder_that_holds_another_run(capsys, run):
 
 
 def test_a_folder_where_another_process_trains(capsys, run, monkeypatch):
-    monkeypatch.setattr(attempt, "PATIENCE", 0.1)
+    monkeypatch.setattr(folders, "PATIENCE", 0.1)
     before = contents(run)
     with FileLock(run / ".lock"):
         said = refused(capsys, training.main, *QUICK, "trainer.max_steps=9", f"hydra.run.dir={run}")

@@ -21,9 +21,9 @@ from jensen.base.errors import InputError
 from jensen.launch import naming, sequential, slurm
 from jensen.launch import sweep as sweeps
 from jensen.launch.sweep import Sweep, quoted
-from jensen.run import folder as attempts
+from jensen.run import folder as folders
 from jensen.run.conf import conf_folder
-from jensen.run.folder import attempt
+from jensen.run.folder import open_run
 from jensen.run.identity import LOCATION, WITHOUT_EFFECT
 
 BLOBS = ("data=blobs", "model=linear", "latent_dim=2", "trainer.max_steps=20", "trainer.accelerator=cpu")
@@ -34,7 +34,7 @@ RESULTS = {"val/elbo": -1.5, "mig_hist20/mig_hist20": 0.25}
 def sweep(tmp_path, monkeypatch):
     """`sweep(*overrides)`: as the launcher of `jensen.train -m ... hydra.sweep.dir=sweep` sets it up."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(attempts, "PATIENCE", 0.05)
+    monkeypatch.setattr(folders, "PATIENCE", 0.05)
     naming.register()
     made = []
     GlobalHydra.instance().clear()
@@ -53,7 +53,7 @@ def sweep(tmp_path, monkeypatch):
 
 def done(job, until="finished"):
     """What training leaves of a job."""
-    with attempt(job.folder, job.cfg) as this:
+    with open_run(job.folder, job.cfg) as this:
         this.begin(instantiate(job.cfg.data))
         (job.folder / "checkpoints").mkdir(exist_ok=True)
         torch.save({"global_step": 20}, job.folder / "checkpoints" / "last.ckpt")
@@ -218,6 +218,13 @@ def test_one_sweep_at_a_time(sweep):
     with pytest.raises(InputError, match=r"another sweep works in .*sweep: expected one at a time; wait for it, or choose"):
         sweep().plan(jobs(1))
     assert again(sweep, first).plan(jobs(1))
+
+
+def test_jobs_run_one_after_the_other_unless_another_launcher_is_named(sweep):
+    launchers = [
+        sweep(*named).config.hydra.launcher for named in ((), ("hydra/launcher=in_turn",), ("hydra/launcher=sequential",))
+    ]
+    assert launchers == [{"_target_": "hydra_plugins.jensen_plugins.Sequential", "retry_failed": False}] * 3
 
 
 def test_ranks_of_its_own_are_refused_before_any_work(sweep):

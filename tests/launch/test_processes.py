@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from jensen.base.errors import InputError
 from jensen.launch import optuna, parent, processes, slurm
-from jensen.launch.parent import TETHERED
+from jensen.launch.parent import ENDS_WITH_PARENT
 from jensen.launch.sweep import Job
 
 SLOTS = {
@@ -173,7 +173,7 @@ def test_a_job_ends_with_a_sweep_that_is_killed(tmp_path):
     parent = (
         "import os, subprocess, sys\n"
         f"child = subprocess.Popen([sys.executable, '-c', {child!r}], stdin=subprocess.PIPE, process_group=0,"
-        " env=os.environ | {'JENSEN_TETHERED': '1'}, stdout=subprocess.PIPE, text=True)\n"
+        " env=os.environ | {'JENSEN_ENDS_WITH_PARENT': '1'}, stdout=subprocess.PIPE, text=True)\n"
         "print(child.stdout.readline(), flush=True); child.wait()"
     )
     with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True) as killed:
@@ -186,7 +186,7 @@ def test_a_job_ends_with_a_sweep_that_is_killed(tmp_path):
 
 def test_a_process_of_another_origin_is_not_tied_to_its_input():
     line = f"import runpy, time; runpy.run_path({str(PARENT)!r})['hold'](); time.sleep(.3); print('alive')"
-    environment = {name: value for name, value in os.environ.items() if name != "JENSEN_TETHERED"}
+    environment = {name: value for name, value in os.environ.items() if name != "JENSEN_ENDS_WITH_PARENT"}
     done = subprocess.run([sys.executable, "-c", line], input="", env=environment, capture_output=True, text=True)
     assert done.stdout == "alive\n"
 
@@ -210,7 +210,7 @@ def test_a_job_ends_with_its_sweep_amid_its_imports(tmp_path):
     (tmp_path / "hydra" / "__init__.py").write_text("import time; time.sleep(1000)")
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     line = [sys.executable, "-m", "jensen.train"]
-    environment = os.environ | {TETHERED: "1", "PYTHONPATH": path}
+    environment = os.environ | {ENDS_WITH_PARENT: "1", "PYTHONPATH": path}
     with subprocess.Popen(line, stdin=subprocess.PIPE, env=environment, process_group=0) as process:
         process.stdin.close()
         try:

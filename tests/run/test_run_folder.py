@@ -9,8 +9,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from jensen.base.errors import InputError
-from jensen.run import folder as attempts
-from jensen.run.folder import DATA, FAILED, FINISHED, RefusedError, attempt, standing
+from jensen.run import folder as folders
+from jensen.run.folder import DATA, FAILED, FINISHED, RefusedError, open_run, standing
 from jensen.run.identity import fingerprint
 
 BLOBS = ("data=blobs", "model=linear", "latent_dim=2", "trainer.max_steps=20")
@@ -19,7 +19,7 @@ RESULTS = {"val/elbo": -1.5, "rate/active_units": 2.0}
 
 @pytest.fixture(autouse=True)
 def _no_patience(monkeypatch):
-    monkeypatch.setattr(attempts, "PATIENCE", 0.05)
+    monkeypatch.setattr(folders, "PATIENCE", 0.05)
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def cfg(configure):
 
 def go(folder, cfg, until="finished"):
     """An attempt that gets as far as `until`; what `begin` returned."""
-    with attempt(folder, cfg) as this:
+    with open_run(folder, cfg) as this:
         data = instantiate(cfg.data)
         results = this.begin(data)
         if results is None and until != "begun":
@@ -124,7 +124,7 @@ def test_a_folder_without_training_belongs_to_nobody(cfg, tmp_path):
 def test_other_data_under_the_same_configuration_are_refused(cfg, tmp_path, monkeypatch):
     go(tmp_path, cfg(), until="saved")
     before = contents(tmp_path)
-    monkeypatch.setattr(attempts, "fingerprint", lambda data: "others")
+    monkeypatch.setattr(folders, "fingerprint", lambda data: "others")
     with pytest.raises(RefusedError, match="was trained on other data under the same configuration"):
         go(tmp_path, cfg())
     assert contents(tmp_path) == before
@@ -132,14 +132,14 @@ def test_other_data_under_the_same_configuration_are_refused(cfg, tmp_path, monk
 
 
 def test_the_marker_is_the_last_thing_written(cfg, tmp_path, monkeypatch):
-    put = attempts.put_json
+    put = folders.put_json
 
     def killed(path, entry):
         if path.name == FINISHED:
             raise KeyboardInterrupt
         put(path, entry)
 
-    monkeypatch.setattr(attempts, "put_json", killed)
+    monkeypatch.setattr(folders, "put_json", killed)
     with pytest.raises(KeyboardInterrupt):
         go(tmp_path, cfg())
     assert (tmp_path / "scores.json").exists()
@@ -156,7 +156,7 @@ def test_the_marker_is_the_last_thing_written(cfg, tmp_path, monkeypatch):
     ],
 )
 def test_a_failure_is_written_down_until_the_next_attempt(cfg, tmp_path, error, line):
-    with pytest.raises(type(error)), attempt(tmp_path, cfg()):
+    with pytest.raises(type(error)), open_run(tmp_path, cfg()):
         raise error
     assert json.loads((tmp_path / FAILED).read_text())["error"] == line
     assert seen(tmp_path, cfg()) == "failed"
@@ -169,17 +169,17 @@ def test_a_failure_is_written_down_until_the_next_attempt(cfg, tmp_path, error, 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
 def test_a_run_that_is_stopped_has_not_failed(cfg, tmp_path, stop):
-    with pytest.raises(stop), attempt(tmp_path, cfg()):
+    with pytest.raises(stop), open_run(tmp_path, cfg()):
         raise stop
     assert not (tmp_path / FAILED).exists()
 
 
 def test_one_process_at_a_time(cfg, tmp_path):
-    with attempt(tmp_path, cfg()):
+    with open_run(tmp_path, cfg()):
         before = contents(tmp_path)
         with (
             pytest.raises(RefusedError, match=r"another process trains in .*: expected one at a time"),
-            attempt(tmp_path, cfg()),
+            open_run(tmp_path, cfg()),
         ):
             pass
         assert contents(tmp_path) == before
@@ -218,11 +218,11 @@ def torch_says_otherwise():
 @pytest.mark.parametrize("write", [no_room, torch_says_otherwise])
 def test_a_full_disk_is_one_sentence(cfg, tmp_path, write):
     sentence = r"has no room left \(No space left on device\): expected free disk; make room and run the same command again"
-    with pytest.raises(InputError, match=sentence), attempt(tmp_path, cfg()):
+    with pytest.raises(InputError, match=sentence), open_run(tmp_path, cfg()):
         write()
     assert "has no room left" in json.loads((tmp_path / FAILED).read_text())["error"]
 
 
 def test_a_missing_file_is_no_full_disk(cfg, tmp_path):
-    with pytest.raises(FileNotFoundError), attempt(tmp_path, cfg()):
+    with pytest.raises(FileNotFoundError), open_run(tmp_path, cfg()):
         (tmp_path / "nowhere").read_text()

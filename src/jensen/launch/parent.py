@@ -9,13 +9,13 @@ import stat
 import sys
 import threading
 
-TETHERED = "JENSEN_TETHERED"
+ENDS_WITH_PARENT = "JENSEN_ENDS_WITH_PARENT"
 """Set in the environment of such a process."""
 
 
 def hold() -> None:
     """Kills this process's whole group, ranks and all, when the pipe closes; does nothing in a process of another origin."""
-    if os.environ.pop(TETHERED, None) and stat.S_ISFIFO(os.fstat(0).st_mode):
+    if os.environ.pop(ENDS_WITH_PARENT, None) and stat.S_ISFIFO(os.fstat(0).st_mode):
         threading.Thread(target=_watch, daemon=True).start()
 
 

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from jensen.base.errors import InputError, check_count
 from jensen.callbacks.durable import within
 from jensen.launch.console import quoted
-from jensen.launch.parent import TETHERED
+from jensen.launch.parent import ENDS_WITH_PARENT
 from jensen.launch.sweep import Job, Sweep
 from jensen.run.words import say
 
@@ -132,7 +132,7 @@ def log(job: Job) -> Path:
 
 def start(job: Job, slot: Slot, arguments: Sequence[str], at_once: int) -> "subprocess.Popen[bytes]":
     """`python -m jensen.train`, without -m of its own, as the leader of a group that ranks it starts belong to."""
-    environment = os.environ | {TETHERED: "1", "PYTHONUNBUFFERED": "1"}
+    environment = os.environ | {ENDS_WITH_PARENT: "1", "PYTHONUNBUFFERED": "1"}
     if slot is not None:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(slot)
     if at_once > 1:  # or each would take all cores

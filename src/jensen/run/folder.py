@@ -41,8 +41,8 @@ class RefusedError(InputError):
     """The folder belongs to another run: nothing in it was changed."""
 
 
-class Attempt:
-    """One process's go at a run. Under DDP every rank makes one, and rank zero's writes."""
+class RunFolder:
+    """A run, as the process that trains it has its folder. Under DDP every rank makes one, and rank zero's writes."""
 
     def __init__(self, folder: Path, cfg: DictConfig) -> None:
         self.folder, self.cfg = folder, cfg
@@ -131,13 +131,13 @@ class Attempt:
 
 
 @contextmanager
-def attempt(folder: Path, cfg: DictConfig) -> Iterator[Attempt]:
+def open_run(folder: Path, cfg: DictConfig) -> Iterator[RunFolder]:
     """Holds the folder for one process and writes down a failure; a run that is stopped has none.
 
     Raises:
         RefusedError: another process trains there, or another configuration did.
     """
-    this = Attempt(folder, cfg)
+    this = RunFolder(folder, cfg)
     _refuse_links(folder)
     with lock(folder, f"another process trains in {folder}") if this.leads else nullcontext():
         if _holds_training(folder) and (found := _difference(folder, cfg)):
