@@ -229,7 +229,7 @@ def test_a_checkpoint_is_never_unpickled(capsys, run, mark, old):
 def test_a_report_unpickles_no_checkpoint(capsys, run, mark):
     evil_checkpoint(run, mark)
     ended = run_here(capsys, report.main, f"sweep={run.parent}")
-    assert "neither UDR nor traversals" in ended.out
+    assert "its checkpoints/ holds no last.ckpt that can be read" in sentence(ended.err)
     assert not mark.exists()
 
 
