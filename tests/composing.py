@@ -44,3 +44,8 @@ def read_once() -> None:
         return found
 
     FileConfigSource.load_config = remembered
+
+
+def choices(group: str) -> list[str]:
+    """The names in a group of `conf/`, such as `model/prior`."""
+    return sorted(file.stem for file in (conf_folder() / group).glob("*.yaml"))

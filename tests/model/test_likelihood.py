@@ -69,26 +69,6 @@ def test_continuous_bernoulli_is_the_distribution(dtype):
     close(ContinuousBernoulli().mean(output), expected.mean)
 
 
-@pytest.mark.parametrize("likelihood", [Bernoulli(), CrossEntropy(), ContinuousBernoulli(), Normal(0.5), LearnedNormal(0.5)])
-def test_a_distortion_is_one_number_an_example_whatever_the_shape_of_the_event(likelihood):
-    output, x = event()
-    whole = likelihood.distortion(output, x)
-    assert whole.shape == (4,)
-    assert torch.allclose(likelihood.distortion(output.flatten(1), x.flatten(1)), whole)
-    by_pixel = likelihood.distortion(output.reshape(-1, 1), x.reshape(-1, 1)).reshape(4, -1).sum(1)
-    assert torch.allclose(by_pixel, whole)
-
-
-@pytest.mark.parametrize("likelihood", [Bernoulli(), ContinuousBernoulli(), Normal(0.5), OptimalNormal().eval()])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_outputs_are_widened(likelihood, dtype):
-    output, x = event()
-    output, x = output.to(dtype), x.round()
-    found = likelihood.distortion(output, x)
-    assert found.dtype == torch.float32
-    assert torch.equal(found, likelihood.distortion(output.float(), x))
-
-
 def integral(logit, power=0):
     """The integral of x^power exp(logit (x - 1/2)) over [0, 1]."""
     return integrate.quad(lambda x: x**power * math.exp(logit * (x - 0.5)), 0, 1, epsabs=0, epsrel=1e-13, limit=200)[0]
