@@ -76,7 +76,7 @@ def test_the_evaluated_bound_is_the_one_of_training(configure, tmp_path):
 
 def test_encode_writes_what_the_loaded_model_says(run, tmp_path):
     command("encode", f"run={run}", f"out={tmp_path / 'codes.npz'}", cwd=run.parent)
-    model, data = jensen.load(run), instantiate(configuration(run).data)
+    model, data = jensen.load(run).model, instantiate(configuration(run).data)
     assert not model.training
     with np.load(tmp_path / "codes.npz", allow_pickle=False) as codes, torch.no_grad():
         order = data._rows[0].sort().values

@@ -24,11 +24,12 @@ LAYERS = {
     "reports": 8,
 }
 TOP = 9
+LAYERS |= {"api": TOP + 1}
 COMMANDS = {"train", "evaluate", "encode", "report", "doctor"}
 ALLOWED = {  # where a library may appear: packages, or single files
-    "pytorch_lightning": {"algorithm", "callbacks", "run", "launch", "", "data/module.py"},
-    "hydra": {"run", "launch", ""},
-    "omegaconf": {"run", "launch", ""},
+    "pytorch_lightning": {"algorithm", "callbacks", "run", "launch", "api", "", "data/module.py"},
+    "hydra": {"run", "launch", "api", ""},
+    "omegaconf": {"run", "launch", "api", ""},
     "torchvision": {"data", "model"},
     "sklearn": {"scores"},
 }

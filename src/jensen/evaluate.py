@@ -219,8 +219,12 @@ def _no_model(*_: object) -> Any:
     raise InputError("codes=... names codes without a model, which this diagnostic needs: expected run=... instead")
 
 
-@program("evaluate")
-def main(cfg: DictConfig) -> None:
+def evaluate(cfg: DictConfig) -> dict[str, Any]:
+    """Runs the diagnostics of `cfg`, writes their numbers down, and gives what it has written.
+
+    Raises:
+        InputError: one of them failed, after the numbers of the others were written.
+    """
     if (cfg.run is None) == (cfg.codes is None):
         raise InputError(f"run is {cfg.run} and codes is {cfg.codes}: expected one of run=FOLDER and codes=FILE.npz")
     check_path("run" if cfg.codes is None else "codes", cfg.run if cfg.codes is None else cfg.codes)
@@ -251,6 +255,12 @@ def main(cfg: DictConfig) -> None:
     say(f"scores in {out}")
     if failed := {name: each.failure for name, each in recorded.items() if each.failure}:
         raise InputError("; ".join(f"{name} failed: {failure}" for name, failure in failed.items()))
+    return entry
+
+
+@program("evaluate")
+def main(cfg: DictConfig) -> None:
+    evaluate(cfg)
 
 
 if __name__ == "__main__":

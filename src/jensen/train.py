@@ -21,6 +21,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer, seed_everything
 from torch import Tensor
+from torch.nn import Module
 
 from jensen.base.errors import InputError, check_choice
 from jensen.callbacks.end import End, TimeUpError
@@ -34,12 +35,12 @@ from jensen.run.load import resume_from
 from jensen.run.words import quieten, say
 
 
-def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
+def train(cfg: DictConfig, folder: Path, model: Module | None = None) -> dict[str, float]:
     """Fits `cfg.algorithm` to `cfg.data` and leaves the run in `folder`; a run that is there already is continued.
 
     Returns `val/...` and the diagnostics' scalars of the last step and, where the data have a test split that was not
     validated on, `test/...`: of a run that is finished already, as it wrote them down; of one that `trainer.max_time` has
-    stopped before its end, nothing.
+    stopped before its end, nothing. A `model` that is given is trained in the place of the one that `cfg` would make.
     """
     quieten()
     with open_run(folder, cfg) as this:
@@ -47,6 +48,8 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
         seed_everything(cfg.seed, verbose=False)  # the initial weights; every other draw names its own key
         data = instantiate(cfg.data)
         algorithm = instantiate(cfg.algorithm)
+        if model is not None:
+            algorithm.model = model
         if (results := this.begin(data)) is not None:
             say(f"{folder} is finished: nothing to do")
             return results

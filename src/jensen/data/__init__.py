@@ -12,4 +12,4 @@ PLACES = {
     "noise": "transform",
     "qmnist": "nist",
 }
-__getattr__, __dir__ = lazily(__name__, PLACES)
+__getattr__, __dir__ = lazily(__name__, PLACES, ("sprites",))

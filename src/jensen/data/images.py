@@ -120,10 +120,10 @@ def _stored(path: Path, name: str, array: Named, layouts: list[_Layout]) -> tupl
     stored = torch.from_numpy(packed.view(kind)).reshape(-1, *shape)
     if kind == np.float32:
         return stored, identity
-    return stored, zeros_and_ones if _is_binary(stored) else pixels
+    return stored, zeros_and_ones if is_binary(stored) else pixels
 
 
-def _is_binary(stored: Tensor) -> bool:
+def is_binary(stored: Tensor) -> bool:
     return all(int(part.max()) <= 1 for part in stored.flatten().split(_CHUNK))
 
 

@@ -237,10 +237,10 @@ def _taken(found: Any, where: str) -> tuple[Tensor, Tensor]:
         if len(found) not in (1, 2):
             raise InputError(f"{where} has {len(found)} parts: expected x, (x, factors) or a mapping of x and factors")
         x, factors = (*found, ())[:2]
-    return _observation(x, where), _factors(factors, where)
+    return observation(x, where), integers(factors, where)
 
 
-def _observation(x: Any, where: str) -> Tensor:
+def observation(x: Any, where: str) -> Tensor:
     if not isinstance(x, Tensor | np.ndarray):
         raise InputError(f"x of {where} is a {type(x).__name__}: expected a tensor or an array; convert it")
     try:
@@ -252,7 +252,7 @@ def _observation(x: Any, where: str) -> Tensor:
     return tensor
 
 
-def _factors(factors: Any, where: str) -> Tensor:
+def integers(factors: Any, where: str) -> Tensor:
     try:
         labels = torch.as_tensor(factors).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:

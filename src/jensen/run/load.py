@@ -176,9 +176,13 @@ def load(run: str | Path, checkpoint: str = "last", trust: str | Sequence[str] =
     """
     algorithm: Any = restored(run, checkpoint, trust)[0]
     model: VAE = algorithm.model
+    return take_float32(model) if is_double(configuration(run)) else model
+
+
+def take_float32(model: VAE) -> VAE:
+    """Have a model of float64 take numbers of float32 too."""
     for network in filter(None, (getattr(model, name, None) for name in ("encoder", "decoder"))):
-        if is_double(configuration(run)):
-            network.register_forward_pre_hook(_as_double)
+        network.register_forward_pre_hook(_as_double)
     return model
 
 

@@ -19,6 +19,7 @@ from jensen.base.errors import InputError, check_list
 from jensen.base.memory import Fitting
 from jensen.data.downloads import downloads
 from jensen.run.conf import conf_folder
+from jensen.run.given import TARGET
 from jensen.run.targets import long
 from jensen.run.words import explain, said
 
@@ -75,7 +76,12 @@ def _leaves(tree: Any, place: str) -> Iterator[tuple[str, Any]]:
 def _allowed(target: object, trusted: Sequence[str]) -> bool:
     if not isinstance(target, str):
         return False
-    return target in _parts() or _is_optimizer(target) or (_within(target, trusted) and _is_defined_in(target, trusted))
+    return (
+        target == TARGET
+        or target in _parts()
+        or _is_optimizer(target)
+        or (_within(target, trusted) and _is_defined_in(target, trusted))
+    )
 
 
 @functools.cache

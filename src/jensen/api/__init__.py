@@ -1,0 +1,1 @@
+"""Writing Python instead of commands: the same runs, by the same code."""

@@ -1,0 +1,35 @@
+"""The configuration of a command, composed in Python."""
+
+from collections.abc import Sequence
+
+import hydra
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+
+from jensen.base.errors import InputError, check_choice
+from jensen.run.conf import conf_folder
+from jensen.run.words import said
+
+
+def compose(name: str, overrides: Sequence[str]) -> DictConfig:
+    """`conf/<name>.yaml` with overrides, within a program of Hydra's or without one.
+
+    Raises:
+        InputError: overrides that Hydra refuses.
+    """
+    before = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+            return hydra.compose(name, [*overrides])
+    except HydraException as error:
+        raise InputError(f"overrides cannot be taken ({said(error)}): expected those of python -m jensen.{name}") from error
+    finally:
+        GlobalHydra.instance().hydra = before
+
+
+def chosen(group: str, name: object, key: str) -> None:
+    """Refuse a `name` that is no choice of a group of `conf/`."""
+    check_choice(key, name, sorted(file.stem for file in (conf_folder() / group).glob("*.yaml")))
