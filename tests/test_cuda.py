@@ -133,7 +133,7 @@ def test_a_loss_that_is_not_finite_is_found(configure, tmp_path):
 )
 def test_a_run_on_the_gpu_is_evaluated_on_the_cpu(configure, tmp_path, overrides):
     train(configure(*RUN, *QUIET, *overrides), tmp_path)
-    model = jensen.load(tmp_path)
+    model = jensen.load(tmp_path).model
     x = torch.rand(3, *instantiate(configure(*RUN).data).x_shape)
     assert model.encode(x).mean.isfinite().all()
 

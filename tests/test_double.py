@@ -31,7 +31,7 @@ def test_it_is_evaluated_and_loaded_as_it_was_trained(configure, tmp_path, check
     again = on_run(tmp_path, "validation", checkpoint, {"keep": keep})
     assert again["bound"]["elbo"] == results["val/elbo"]  # the last is the best: to the last bit
     assert seen["codes"].dtype == torch.float64
-    model = jensen.load(tmp_path, checkpoint)
+    model = jensen.load(tmp_path, checkpoint).model
     saved = state(tmp_path, checkpoint)["state_dict"]
     assert all(torch.equal(value, saved[f"model.{name}"]) for name, value in model.state_dict().items())
     x = torch.rand(3, *model.decode(torch.zeros(1, 3)).shape[1:])

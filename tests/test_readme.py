@@ -90,7 +90,8 @@ def test_scripts_train_runs_in_an_environment_that_is_set_up(tmp_path):
     assert (tmp_path / "here" / "checkpoints" / "best.ckpt").exists()
 
 
-def test_the_python_of_the_readme_runs():
+def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"<!-- python -->\n```python\n(.*?)```", README, re.DOTALL)
     assert blocks
     for block in blocks:

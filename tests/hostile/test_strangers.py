@@ -173,7 +173,7 @@ def test_a_module_that_is_trusted_may_be_called(capsys, run, own):
     with pytest.raises(InputError, match=r"if you trust that of own_parts, add trust=\[own_parts\]"):
         jensen.load(run)
     assert "own_parts" not in sys.modules
-    assert type(jensen.load(run, trust=own).encoder).__name__ == "Encoder"
+    assert type(jensen.load(run, trust=own).model.encoder).__name__ == "Encoder"
     ended = run_here(capsys, evaluate.main, f"run={run}", "trust=[own_parts]", "diagnostics=[rate]")
     assert ended.status == 0, ended.err
 

@@ -115,7 +115,7 @@ def test_a_run_with_a_prior_of_ones_own_reports_its_rate(configure, tmp_path):
     shown = "rate,decomposition,estimator_audit,mixture,traversals,samples,codes,evidence,mig_exact"
     cfg = configure(*QUICK, *BANANA, f"diagnostics=[{shown}]")
     found = train(cfg, tmp_path)
-    model = jensen.load(tmp_path, trust="own_families")
+    model = jensen.load(tmp_path, trust="own_families").model
     with torch.no_grad():
         q = model.encode(instantiate(cfg.data).show(60))
     exact = banana_rate(q).mean()
@@ -247,7 +247,7 @@ def test_the_oracles_of_linear_models_are_of_diagonal_posteriors(diagnostic):
 def test_a_run_of_posteriors_with_a_covariance_shows_all_the_rest(configure, tmp_path):
     shown = "rate,mixture,traversals,samples,reconstructions,codes,embedding,evidence,factor_map,mig_exact,mig_hist20"
     found = train(configure(*QUICK, OWN, f"diagnostics=[{shown}]"), tmp_path)
-    model = jensen.load(tmp_path, trust="own_families")
+    model = jensen.load(tmp_path, trust="own_families").model
     with torch.no_grad():
         q = model.encode(instantiate(configure(*QUICK).data).show(60))
     torch_q = distributions.MultivariateNormal(q.mean, scale_tril=q.scale_tril)
