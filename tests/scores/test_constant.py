@@ -126,3 +126,9 @@ def test_a_constant_is_not_active_by_any_rule_however_high_its_rate():
     for rule in ("kl", "range", "variance"):
         found = scores.mig_sup(codes, FACTORS, 0 * codes, active=rule)
         assert found["active"].tolist() == [True] * 4 + [False]
+
+
+def test_every_score_of_the_package_is_called_by_the_tests_of_all():
+    """`dci` is called at its edges by name, and differs from dci_boost20 in the number of trees alone."""
+    tried = {name.split()[0].rstrip(",") for name in SCORES}
+    assert tried | {"dci"} == {*scores.__all__}

@@ -80,7 +80,7 @@ def components(snapshot: Snapshot, rows: int = 10, columns: int = 8) -> Mapping[
         index = torch.arange(len(shown), device=shown.device)
         noise = normal(fold(0, "component samples"), index, (columns, snapshot.z.shape[1]))
         noise[:, 0] = 0
-        draws = full.mean[shown].unsqueeze(1) + noise.double() @ full.scale_tril[shown].mT
+        draws = full.mean[shown].unsqueeze(1) + noise.to(full.mean) @ full.scale_tril[shown].mT
         images = snapshot.decode(draws.flatten(0, 1).to(snapshot.z.dtype)).unflatten(0, draws.shape[:2])
         labels = [f"{component}\n{weight[component]:.3f}" for component in shown.tolist()]
         results["samples"] = grid(images, labels)
