@@ -17,7 +17,7 @@ from jensen.train import train
 
 RUN = (
     *(*TINY, "trainer.accelerator=cpu", "trainer.max_steps=30", "trainer.val_check_interval=12", "trainer.log_every_n_steps=1"),
-    *("callbacks=[checkpoint,diagnose]", "diagnostics=[rate,samples]", "+trainer.enable_progress_bar=false"),
+    *("callbacks=[checkpoint,diagnose]", "diagnostics=[decomposition,samples]", "+trainer.enable_progress_bar=false"),
     *("callbacks.last.seconds=0", "callbacks.last.share=1e9"),  # saved at every step
     *("+schedule@algorithm.lr_scale=linear", "algorithm.lr_scale.steps=25", "algorithm.lr_scale.end=0.1"),
 )
