@@ -1,13 +1,16 @@
 """Data that a person already has: any torch Dataset, by its name, in an exact order; streams in their own, and said so."""
 
 import random
+import time
 
 import numpy as np
 import pytest
+import ranks
 import torch
 from hydra.utils import instantiate
 from pytorch_lightning import Callback
 from resume import differences
+from shell import SERVER
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from jensen.base.errors import InputError
@@ -323,3 +326,30 @@ def test_the_source_and_its_shape_must_be_said(configure):
     cfg = configure("data=torch_dataset", "model=mlp")
     with pytest.raises(Exception, match=r"_target_|x_shape"):
         instantiate(cfg.data)
+
+
+@pytest.mark.slow
+def test_two_ranks_train_what_one_does_on_items_that_draw(tmp_path):
+    words = [*RUN, "data.source._target_=test_torch_dataset.Augmented", "trainer.max_steps=12", "diagnostics=[]"]
+    ranks.together(1, ranks.fit, [(tmp_path / "one", words)])
+    both = [*words, "trainer=ddp", "trainer.devices=2", "data.workers=1"]
+    ranks.together(2, ranks.fit, [(tmp_path / "two", both)])
+    one, two = (torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("one", "two"))
+    for name, weights in one["state_dict"].items():
+        assert torch.allclose(weights, two["state_dict"][name], atol=1e-5), name
+
+
+@pytest.mark.slow
+def test_a_run_on_a_dataset_that_was_killed_equals_one_that_was_not(configure, tmp_path):
+    """By SIGKILL, at whatever step that is, with its workers."""
+    words = [*RUN, "data.source._target_=test_torch_dataset.Augmented", "data.workers=2", "trainer.max_steps=60"]
+    train(configure(*words), tmp_path / "whole")
+    process = SERVER.Process(target=ranks._live, args=(0, 0, ranks.fit, ([(tmp_path / "parts", words)],)))
+    process.start()
+    while not (tmp_path / "parts" / "checkpoints" / "last.ckpt").exists():
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    assert not (tmp_path / "parts" / "finished.json").exists()
+    train(configure(*words), tmp_path / "parts")
+    assert differences(tmp_path / "whole", tmp_path / "parts") == []

@@ -10,7 +10,7 @@ from pytorch_lightning import Callback
 from torch import nn
 
 from jensen.api.data import kind, source
-from jensen.api.run import Run, _objects
+from jensen.api.run import Run, objects_of
 from jensen.api.vae import PARTS, described
 from jensen.base.errors import InputError, check_count, check_list
 from jensen.data.torch_dataset import Stream, drawing, given
@@ -58,7 +58,7 @@ def fit(
     check_list("overrides", overrides)
     if not isinstance(model, VAE):
         raise InputError(f"model is a {type(model).__name__}: expected a jensen.VAE; a jensen.GMM has a fit of its own")
-    objects = _objects(model, None if isinstance(objective, str) else objective)
+    objects = objects_of(model, None if isinstance(objective, str) else objective)
     objects["data"] = source(data, validation)
     shape, held_out = _look(objects["data"], validation)
     words = [f"latent_dim={model.latent_dim}", f"data.x_shape=[{','.join(map(str, shape))}]", f"data.validation={held_out}"]

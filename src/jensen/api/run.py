@@ -93,7 +93,7 @@ def load(
     """
     from jensen.api.data import source
 
-    objects = _objects(model, objective)
+    objects = objects_of(model, objective)
     if data is not None:
         objects["data"] = source(data, validation)
     with giving(_copies(objects)):
@@ -101,7 +101,7 @@ def load(
     return Run(Path(run).expanduser(), found, trust, objects)
 
 
-def _objects(model: VAE | None, objective: object) -> dict[str, object]:
+def objects_of(model: VAE | None, objective: object) -> dict[str, object]:
     """What stands for the parts of a model, and for it."""
     found: dict[str, object] = {} if model is None else {name: getattr(model, name) for name in PARTS} | {"model": model}
     return found if objective is None else found | {"objective": objective}
