@@ -9,7 +9,7 @@ from composing import composed
 from hydra.utils import instantiate
 from runs import ILLUSTRATED, QUICK, TRAINER, command, events, scalar, weights
 
-from jensen.algorithm.gradient import TERMS
+from jensen.algorithm.logs import TERMS
 from jensen.base.errors import InputError
 from jensen.train import train
 

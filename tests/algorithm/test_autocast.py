@@ -9,6 +9,7 @@ from tiny import TINY
 from torch.distributions import Bernoulli, ContinuousBernoulli, Normal, kl_divergence
 
 from jensen.algorithm.gradient import Gradient
+from jensen.algorithm.step import loss_of
 from jensen.base.errors import InputError
 from jensen.family.gaussian import Gaussian
 from jensen.train import train
@@ -34,7 +35,7 @@ def step(configure, monkeypatch):
             network.register_forward_hook(lambda module, inputs, output, name=name: outputs.__setitem__(name, output))
         with torch.autocast("cpu", dtype=dtype):
             inference = algorithm.infer(batch, 3)
-            loss = algorithm._loss(inference)
+            loss = loss_of(algorithm.objective, inference, algorithm.step)
         return algorithm, batch.x, inference, loss, outputs
 
     return step

@@ -13,6 +13,7 @@ from sklearn.mixture import GaussianMixture
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from jensen.algorithm.em import EM
+from jensen.algorithm.m_step import MStep
 from jensen.base.errors import InputError
 from jensen.base.schedule import Constant
 from jensen.data.blobs import blobs
@@ -73,13 +74,13 @@ def test_it_ends_where_scikit_learn_ends_from_the_same_start(configure, tmp_path
 
 def test_without_a_tolerance_it_goes_to_its_last_step(configure, tmp_path, monkeypatch):
     """At the maximum an M-step gains a rounding error, of either sign; here it loses one each time."""
-    remember = EM._remember
+    remember = MStep.remember
 
-    def higher(self, seen, objective=None):
-        remember(self, seen, objective)
-        self._state["objective"] = self._state["objective"] + 1e-9
+    def higher(self, *given):
+        remember(self, *given)
+        self.memory["objective"] = self.memory["objective"] + 1e-9
 
-    monkeypatch.setattr(EM, "_remember", higher)
+    monkeypatch.setattr(MStep, "remember", higher)
     cfg = configure(*QUICK, *NO_PICTURES, "model.components=1", "trainer.max_steps=12", "algorithm.tolerance=0")
     train(cfg, tmp_path / "none")
     assert json.loads((tmp_path / "none" / "finished.json").read_text())["step"] == 12

@@ -182,8 +182,8 @@ def test_a_run_of_more_epochs_equals_one_that_had_them_from_the_start(configure,
 
 def test_a_continued_mixture_knows_which_components_were_seeded_anew(configure, tmp_path, stop, monkeypatch):
     """They are no more than three times each: without the count, the rest of a run would seed as often again."""
-    monkeypatch.setattr("jensen.algorithm.em._LOOK", 2)
-    monkeypatch.setattr("jensen.algorithm.em.lost", lambda *_: [(0, 0, "collapsed")])
+    monkeypatch.setattr("jensen.algorithm.fate.LOOK", 2)
+    monkeypatch.setattr("jensen.algorithm.fate.lost", lambda *_: [(0, 0, "collapsed")])
     train(configure(*EM), tmp_path / "whole")
     for step in (9, 15):
         stop("on_train_batch_end", step)

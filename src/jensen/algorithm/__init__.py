@@ -1,4 +1,4 @@
-"""Algorithms: how a model is trained."""
+"""The two ways to raise a bound, for Lightning's Trainer: `Gradient` for VAEs, `EM` for mixtures."""
 
 from jensen.base.lazy import lazily
 

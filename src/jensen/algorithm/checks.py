@@ -1,21 +1,35 @@
-"""What a model is refused for before its first step: parts that do not fit each other or the data.
+"""Refusals before the first step: parts that do not fit each other, the data or the length of the training.
 
 Sizes that differ need not fail. A single latent beside two would be broadcast: one draw, used twice, trains without a word.
 """
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from numbers import Real
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from pytorch_lightning import Trainer
 from torch import Tensor, nn
 
-from jensen.base.errors import InputError, check_choice
+from jensen.algorithm.batches import own_data
+from jensen.algorithm.finite import CHOICES
+from jensen.algorithm.step import infer, loss_of
+from jensen.base.errors import InputError, check_choice, check_count, check_number, check_seed
+from jensen.base.random import key
+from jensen.base.schedule import Schedule
 from jensen.bound.bound import Inference
 from jensen.bound.divergence import rate
+from jensen.data.module import DataModule
 from jensen.family.family import is_standard
 from jensen.family.gaussian import Gaussian
+from jensen.model.gmm import GMM
 from jensen.model.vae import VAE
 from jensen.objective.objective import Objective
+
+if TYPE_CHECKING:
+    from jensen.algorithm.em import EM
+    from jensen.algorithm.gradient import Gradient
 
 T = TypeVar("T")
 PRECISIONS = ("32-true", "64-true", "16-mixed", "bf16-mixed")
@@ -25,6 +39,139 @@ PRECISIONS = ("32-true", "64-true", "16-mixed", "bf16-mixed")
 def check_precision(precision: object) -> None:
     """Refuse parameters of half precision."""
     check_choice("trainer.precision", precision, PRECISIONS)
+
+
+def check_arguments(
+    model: object, objective: object, optimizer: object, seed: object, non_finite: object, skip_limit: object
+) -> None:
+    """Refuse arguments of `Gradient` that are of another kind."""
+    check_choice("non_finite", non_finite, CHOICES)
+    check_count("skip_limit", skip_limit)
+    check_seed("seed", seed)
+    if not isinstance(model, VAE):
+        raise InputError(f"model is a {type(model).__name__}: expected a VAE, such as model=conv; algorithm=em takes a GMM")
+    if not isinstance(objective, Objective):
+        raise InputError(f"objective is {objective!r}: expected an objective, such as objective=beta")
+    if not callable(optimizer):
+        raise InputError(f"optimizer is {optimizer!r}: expected what makes one of parameters, such as optimizer=adam")
+
+
+def check_training(algorithm: "Gradient") -> None:
+    """Refuse what could only fail, or mislead, later; of jensen's data every value is looked at."""
+    trainer = algorithm.trainer
+    model = algorithm.model
+    data = own_data(trainer)
+    dtype: Any = algorithm.dtype
+    check_precision(trainer.precision)
+    if data is not None and not data.shuffle:
+        raise InputError("data.shuffle is false: expected true, since training by gradient is continued amid an epoch")
+    schedules = {f"objective.{name}": schedule for name, schedule in algorithm.objective.schedules.items()}
+    schedules["algorithm.lr_scale"] = algorithm.lr_scale
+    check_length(schedules, model.prior.warmup, trainer.estimated_stepping_batches)
+    if data is not None:
+        data.check_values(lambda x: model.likelihood.check(x.to(algorithm.device, dtype)))
+        x = data.show(2).to(algorithm.device, dtype)
+        algorithm.posterior_family = check_fit(model, algorithm.objective, x)
+    if not algorithm.training:  # as `jensen.run.restored` gives it; parts that their owner has put in evaluation mode stay
+        algorithm.train()
+
+
+def check_em_arguments(model: object, decay: Any, tolerance: object, weights_first: object) -> None:
+    """Refuse arguments of `EM` that are of another kind."""
+    if not isinstance(model, GMM):
+        raise InputError(f"model is a {type(model).__name__}: expected a GMM, model=gmm; algorithm=gradient takes a VAE")
+    number = isinstance(decay, Real) and not isinstance(decay, bool)
+    if decay is not None and not (number and 0.5 < decay <= 1):
+        raise InputError(f"decay is {decay!r}: expected a number above 0.5 and at most 1, or null for EM on all data")
+    check_number("tolerance", tolerance, low=0)
+    check_count("weights_first", weights_first, least=0)
+
+
+def check_em_training(algorithm: "EM") -> None:
+    """Refuse what could only fail, or mislead, later; every value of the data is looked at."""
+    trainer = algorithm.trainer
+    missing = algorithm.model.recipe.missing
+    check_precision(trainer.precision)
+    trainer.datamodule.check_values(lambda x: check_points(x, missing))
+    if algorithm.decay is None:
+        check_whole_epochs(trainer, trainer.datamodule)
+    if algorithm.beta.end_step > trainer.max_steps > 0:
+        raise InputError(
+            f"algorithm.beta changes until step {algorithm.beta.end_step} but training ends at step {trainer.max_steps}:"
+            " lower algorithm.beta.steps or raise trainer.max_steps"
+        )
+
+
+def check_length(schedules: Mapping[str, Schedule], warmup: int, steps: float) -> None:
+    """Refuse schedules, by the key of the configuration, and a prior's warm-up that end after the training's `steps`."""
+    for name, schedule in schedules.items():
+        if schedule.end_step > steps:
+            raise InputError(
+                f"{name} changes until step {schedule.end_step} but training ends at step {steps}:"
+                f" lower {name}.steps or raise trainer.max_steps"
+            )
+    if warmup >= steps:
+        raise InputError(
+            f"model.prior.warmup is {warmup} but training ends at step {steps}: lower it or raise trainer.max_steps"
+        )
+
+
+def check_whole_epochs(trainer: Trainer, data: DataModule) -> None:
+    """Refuse what cuts an epoch, or looks at an example twice in one, by EM on all data."""
+    interval = trainer.val_check_interval
+    epochs = trainer.check_val_every_n_epoch
+    settings = {
+        "data.shuffle": (data.shuffle, False, not data.shuffle),
+        "trainer.check_val_every_n_epoch": (epochs, "a number", epochs is not None),
+        "trainer.val_check_interval": (interval, 1.0, interval == 1.0),
+    }
+    for name, (found, expected, fits) in settings.items():
+        if not fits:
+            raise InputError(
+                f"{name} is {found}: expected {expected}, since EM on all data counts every example once an epoch and is"
+                " validated between epochs; set trainer.check_val_every_n_epoch, of M-steps, to validate more often or less"
+            )
+
+
+def check_points(x: Tensor, missing: bool) -> None:
+    """Refuse points that no mixture is a density of: infinite ones, and NaN unless it stands for what is `missing`."""
+    bad = x.isinf() if missing else ~x.isfinite()
+    if bool(bad.any()):
+        raise InputError(
+            f"the data hold {x[bad][0]:g}: expected finite numbers; remove those examples, or set model.missing=true to"
+            " marginalise NaN"
+        )
+
+
+def check_fit(model: VAE, objective: Objective, x: Tensor) -> type:
+    """Refuse parts that do not fit each other or the examples `x` `(B, *event)`; else the family of the posterior.
+
+    Nothing is left of the trial in running statistics.
+
+    Raises:
+        InputError: sizes that differ, or an objective whose formula does not hold here.
+    """
+    parts = {f"model.{name}": part for name, part in model.named_children()} | {"objective": objective}
+    check_stated(parts, model.latent_dim, tuple(x.shape[1:]))
+    row = torch.zeros(1, dtype=torch.int64, device=x.device)
+    with _evaluating(model, objective), torch.no_grad():
+        check_shapes(model, x)
+        inference = infer(model, x[:1], row, key(0, "checks", device=x.device), objective.samples)
+        check_objective(objective, model, inference, torch.zeros_like(row[0]))
+    return type(inference.posterior)
+
+
+@contextmanager
+def _evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and afterwards that in which each module was."""
+    training = [part for module in modules for part in module.modules() if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
 
 
 def check_stated(parts: dict[str, nn.Module], latent_dim: int, x_shape: tuple[int, ...]) -> None:
@@ -76,20 +223,27 @@ def check_objective(objective: Objective, model: VAE, inference: Inference, step
     """Refuse an objective whose formula does not hold for the model's posterior or prior; nothing is kept of the trial.
 
     Raises:
-        InputError: what the objective refuses (`family.family.diagonal`), or a prior that it would take for N(0, I).
+        InputError: what the objective refuses (`family.family.diagonal`), a prior that it would take for N(0, I), or a size
+            of the data that it needs and nobody has told it.
     """
+    if objective.needs_dataset_size and not objective.dataset_size:
+        raise InputError(
+            f"objective is {type(objective).__name__} and its dataset_size is 0: expected at least 1, the number of training"
+            " examples, which is not known of a stream or of loaders of your own; set objective.dataset_size, or train on"
+            " map-style data of a jensen.data.module.DataModule, which tells it"
+        )
     prior = model.prior.distribution()
     if objective.for_standard_normal and not is_standard(prior):
         raise InputError(
             f"objective is {type(objective).__name__} and model.prior a {type(model.prior).__name__}: expected"
             " model/prior=standard_normal, which its formula is of; choose that, or another objective"
         )
-    objective(inference, step)
+    loss_of(objective, inference, step)
     objective.terms(inference, step)
 
 
 def _tried(name: str, told: str, part: Callable[[], T]) -> T:
-    """What the part makes of it; torch's own words are the reason where it makes nothing."""
+    """Call a part; torch's own words are the reason where it fails."""
     try:
         return part()
     except (RuntimeError, IndexError, TypeError) as error:

@@ -23,6 +23,11 @@ def fold(seed: int, *words: int | str) -> int:
     return int.from_bytes(digest, "little", signed=True)
 
 
+def key(seed: int, *words: int | str, device: torch.device | str = "cpu") -> Tensor:
+    """`fold` as a tensor, `()` int64: what a step is told of the host, filled in without waiting for the device."""
+    return torch.full((), fold(seed, *words), dtype=torch.int64, device=device)
+
+
 def _shift_right(word: Tensor, by: int) -> Tensor:
     """Logical shift; on int64 torch's own shift repeats the sign."""
     return (word >> by) & ((1 << (64 - by)) - 1)
@@ -34,21 +39,21 @@ def _mix(word: Tensor) -> Tensor:
     return word ^ _shift_right(word, 31)
 
 
-def bits(key: int, index: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Uniform int64 words, `(B, *shape)`, for examples `index` `(B,)`."""
+def bits(key: int | Tensor, index: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Uniform int64 words, `(B, *shape)`, for examples `index` `(B,)`; the key may be a tensor, `()` int64 (`key`)."""
     position = torch.arange(math.prod(shape), device=index.device)
     row = _mix(index.long() * _GOLDEN + key)
     word = _mix(row[:, None] + (position + 1) * _GOLDEN)
     return word.reshape(index.shape[0], *shape)
 
 
-def uniform(key: int, index: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+def uniform(key: int | Tensor, index: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
     """Draws in [0, 1), `(B, *shape)`, for examples `index` `(B,)`; 24 random bits in float32, 53 in float64."""
     digits = 53 if dtype == torch.float64 else 24
     return _shift_right(bits(key, index, shape), 64 - digits).to(dtype) * 2.0**-digits
 
 
-def normal(key: int, index: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+def normal(key: int | Tensor, index: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
     """Standard normal draws, `(B, *shape)`, for examples `index` `(B,)`, by Box & Muller (1958).
 
     In float32 no draw exceeds 5.8 in magnitude, in float64 8.6.

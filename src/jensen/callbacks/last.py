@@ -80,8 +80,8 @@ def resumable(trainer: Trainer) -> bool:
 
 def whole_step(trainer: Trainer) -> bool:
     """Whether the batch that ends is the last of its step: gradients and sums of a part of one are in no checkpoint."""
-    amid = getattr(trainer.lightning_module, "amid_step", False)
-    return not (amid or trainer.fit_loop.epoch_loop._should_accumulate())
+    mid_epoch = getattr(trainer.lightning_module, "mid_epoch", False)
+    return not (mid_epoch or trainer.fit_loop.epoch_loop._should_accumulate())
 
 
 def previous(path: Path) -> Path:

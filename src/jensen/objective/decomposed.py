@@ -35,6 +35,8 @@ class Decomposed(Objective):
         InputError: negative weights or only zeros, an unknown estimator.
     """
 
+    needs_dataset_size = True
+
     def __init__(
         self,
         mi: float | Schedule = 1.0,

@@ -23,7 +23,10 @@ class Objective(nn.Module, ABC):
     """Whether its formula holds for p(z) = N(0, I) alone; another prior is refused before training."""
 
     dataset_size: int = 0
-    """Number of training examples; the algorithm sets it before the first step."""
+    """Number of training examples; the algorithm sets it before the first step, or who trains on loaders of his own."""
+
+    needs_dataset_size: bool = False
+    """Whether it is refused without that number."""
 
     optimizer_options: dict[str, object] = {}  # noqa: RUF012 (replaced, never changed)
     """Options of the optimiser for the objective's own parameters, such as another lr."""

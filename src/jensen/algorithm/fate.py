@@ -1,0 +1,63 @@
+"""Components that are lost in the course of EM, or too narrow for its sums."""
+
+import torch
+
+from jensen.base.random import fold
+from jensen.base.tree import tree_map
+from jensen.em import local
+from jensen.em.reseed import Reseed, lost, reseed
+from jensen.em.stream import Statistics, coefficients
+from jensen.family.mixture import Mixture
+from jensen.family.moments import PseudoCounts
+from jensen.model.fate import logger
+
+LOOK = 8
+"""M-steps between two looks for components that are empty or collapsed."""
+
+
+class Fate:
+    """The looks at a mixture between M-steps.
+
+    reseeded: the components that were started anew, three times as many as there are at most.
+
+    Args:
+        seed: of the points where they start.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.reseeded: list[Reseed] = []
+        self._told_of_rounding = False
+
+    def tell_of_rounding(self, p: Mixture, step: int) -> None:
+        """Warn, once, of components so narrow or so far from the origin that sums about it lose their covariances."""
+        if step % LOOK or self._told_of_rounding or not local.needed(p, coefficients(p)):
+            return
+        self._told_of_rounding = True
+        variance = p.components.marginals().log_var.exp()
+        farthest = (p.components.mean.square() / variance).amax().sqrt().item()
+        logger.warning(
+            "components lie up to %.2g of their deviations from the origin, or their covariances are nearly singular:"
+            " algorithm=em has sums about one origin, so those covariances lose digits, or end at the floor of rounding;"
+            " jensen.GMM.fit, which takes deviations from each mean, keeps them",
+            farthest,
+        )
+
+    def reseed(self, p: Mixture, seen: Statistics, step: int, prior: PseudoCounts, look: bool) -> Mixture:
+        """`p`, or with its components anew that have no points, or lie on the covariance floor, where it is time to look."""
+        if not look and step % LOOK != LOOK - 1:
+            return p
+        one = tree_map(lambda part: part[None], p)
+        found = lost(one, tree_map(lambda part: part[None], seen), 0.5, prior)
+        gone = found[: 3 * len(p.log_weight) - len(self.reseeded)]
+        if not gone:
+            return p
+        for row, component, reason in gone:
+            self.reseeded.append(Reseed(step + 1, row, component, reason))
+            logger.warning("component %d was %s after step %d and was seeded anew", component, reason, step)
+        generator = torch.Generator().manual_seed(fold(self.seed, "reseed", step) % (1 << 63))
+        return tree_map(lambda part: part[0], reseed(one, gone, generator))
+
+    def reseeded_at(self, step: int) -> bool:
+        """Whether components were started anew after that M-step."""
+        return any(event.iteration == step + 1 for event in self.reseeded)

@@ -1,0 +1,44 @@
+"""The optimiser of a model and its objective, and its learning rate as a function of the step."""
+
+from collections.abc import Callable, Iterable
+from copy import deepcopy
+from typing import Any
+
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from jensen.base.errors import InputError
+from jensen.base.schedule import Schedule
+from jensen.objective.objective import Objective
+
+MakeOptimizer = Callable[[Iterable[dict[str, Any]]], Optimizer]
+
+
+def make(optimizer: MakeOptimizer, model: nn.Module, objective: Objective) -> Optimizer:
+    """An optimiser of the model's parameters and, as a group with options of its own, the objective's.
+
+    Raises:
+        InputError: it takes other settings.
+    """
+    groups: list[dict[str, Any]] = [{"params": [*model.parameters()]}]
+    if own := [*objective.parameters()]:
+        groups.append({"params": own, **objective.optimizer_options})
+    try:
+        return optimizer(groups)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"optimizer cannot be made ({error}): expected settings that it takes; change that one") from error
+
+
+def scaled(optimizer: Optimizer, scale: Schedule) -> OptimizerLRScheduler:
+    """The optimiser with its lr times `scale` of the step.
+
+    The lr is a Python number, as eager optimisers take it: of a tensor, torch's Adam on a GPU would go parameter by parameter.
+    """
+    if scale.bounds == (1, 1):
+        return optimizer
+    host = deepcopy(scale).cpu()  # asked for a number at every step: not from the device
+    scheduler = LambdaLR(optimizer, lambda step: host(torch.tensor(step)).item())
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

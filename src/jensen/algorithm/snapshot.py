@@ -1,0 +1,98 @@
+"""The word of a model on the held-out set, as the diagnostics read it.
+
+Each is a function of the kind of model: what is known before any example is encoded, and the snapshot.
+"""
+
+from functools import singledispatch
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from jensen.base.random import fold
+from jensen.bound.bound import Inference
+from jensen.bound.divergence import latent_rates
+from jensen.diagnostics.snapshot import Snapshot
+from jensen.family.draw import draw as draws_of
+from jensen.family.gaussian import Gaussian
+from jensen.model.gmm import GMM
+from jensen.model.vae import VAE
+
+
+@singledispatch
+def known(model: nn.Module, images: Tensor) -> dict[str, Any]:
+    """The part of a model's snapshot that is there before any example is encoded; `images` `(P, *event)`."""
+    raise TypeError(f"no snapshot of a {type(model).__name__}")
+
+
+@singledispatch
+def snapshot(model: nn.Module, inference: Inference, factors: Tensor, names: tuple[str, ...], images: Tensor) -> Snapshot:
+    """The model's word on the held-out set, whose fields `Snapshot` explains."""
+    raise TypeError(f"no snapshot of a {type(model).__name__}")
+
+
+@known.register
+def known_of_vae(model: VAE, images: Tensor) -> dict[str, Any]:
+    return {"encode": model.encode, "decode": model.decode, "infer": model, "prior": model.prior.distribution()}
+
+
+@snapshot.register
+def snapshot_of_vae(model: VAE, inference: Inference, factors: Tensor, names: tuple[str, ...], images: Tensor) -> Snapshot:
+    like = inference.z
+    latent_rate = latent_rates(inference.posterior, model.prior.distribution())
+
+    def draw(count: int) -> Tensor:
+        index = torch.arange(count, device=like.device)
+        return draws_of(model.prior.distribution(), fold(0, "samples"), index, model.latent_dim).to(like.dtype)
+
+    return Snapshot(
+        bound=inference.bound,
+        posterior=inference.posterior,
+        z=inference.z,
+        log_prior=inference.log_prior,
+        latent_rate=torch.full_like(inference.z, torch.nan) if latent_rate is None else latent_rate,
+        factors=factors,
+        names=names,
+        images=images.to(like.dtype),
+        draw=draw,
+        **known_of_vae(model, images),
+    )
+
+
+def point_inference(model: GMM, x: Tensor) -> Inference:
+    """Points `(B, *event)` as their own codes, without uncertainty, and what the mixture says of them."""
+    bound = model.bound(x.flatten(1))
+    return Inference(bound, points(x), x.flatten(1), bound.elbo)
+
+
+def points(x: Tensor) -> Gaussian:
+    """The posterior of `x` `(B, *event)` that are their own codes: of unknown variance."""
+    flat = x.flatten(1)
+    return Gaussian(flat, torch.full_like(flat, torch.nan))
+
+
+@known.register
+def known_of_mixture(model: GMM, images: Tensor) -> dict[str, Any]:
+    event = images.shape[1:]
+    return {
+        "encode": points,
+        "decode": lambda z: z.unflatten(1, event),
+        "infer": lambda x, noise: point_inference(model, x),
+        "prior": model.mixture,
+    }
+
+
+@snapshot.register
+def snapshot_of_mixture(model: GMM, inference: Inference, factors: Tensor, names: tuple[str, ...], images: Tensor) -> Snapshot:
+    return Snapshot(
+        bound=inference.bound,
+        posterior=inference.posterior,
+        z=inference.z,
+        log_prior=inference.log_prior,
+        latent_rate=(inference.z - inference.z.mean(0)).square(),  # points have no rate: pictures go by variance
+        factors=factors,
+        names=names,
+        images=images,
+        draw=model.sample,
+        **known_of_mixture(model, images),
+    )
