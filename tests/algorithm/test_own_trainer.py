@@ -15,6 +15,7 @@ from jensen.algorithm.step import infer
 from jensen.base.batch import Batch
 from jensen.base.errors import InputError
 from jensen.base.random import key
+from jensen.callbacks.diagnose import Diagnose
 from jensen.data.examples import Examples, identity
 from jensen.data.module import DataModule
 from jensen.family.gaussian import Gaussian
@@ -232,6 +233,11 @@ def test_a_loss_that_is_not_finite_ends_the_run_though_its_rows_are_unknown(tmp_
 def test_em_asks_for_our_data(tmp_path):
     with pytest.raises(InputError, match=r"algorithm=em with loaders of your own: expected a jensen\.data\.module\.DataModule"):
         trainer(tmp_path).fit(EM(GMM(2)), loader("tensor"))
+
+
+def test_diagnostics_ask_for_our_data(tmp_path):
+    with pytest.raises(InputError, match=r"the callback Diagnose has no jensen\.data\.module\.DataModule: expected one"):
+        trainer(tmp_path, callbacks=[Diagnose({})]).fit(algorithm(), loader("pair"), loader("pair"))
 
 
 def test_our_data_in_a_trainer_of_ones_own(tmp_path):

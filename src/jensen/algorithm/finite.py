@@ -177,20 +177,9 @@ class Stop:
         rows = self._record_step(step, terms=terms, module=module, parameters=parameters)
         raise InputError(
             f"training stopped at step {step}, where {' and '.join(terms)} became NaN or infinite,"
-            f"{self._where(step, module, parameters)}: {self.report} names {rows}, and the last checkpoint, which is from"
+            f"{_where(step, self.algorithm.global_step, module, parameters)}: {self.report} names {rows}, and the last checkpoint, which is from"
             " before, is kept; lower optimizer.lr, set trainer.gradient_clip_val or algorithm.non_finite=skip"
         )
-
-    def _where(self, step: int, module: str | None, parameters: list[str]) -> str:
-        """The end of a sentence about a step."""
-        if module:
-            return f" first in the output of {module}"
-        now = self.algorithm.global_step
-        if step < now:
-            return f" as was found at step {now}; trainer.log_every_n_steps=1 finds the module"
-        if parameters:
-            return f" because {parameters[0]} is, after the update before"
-        return " though the output of every module is finite"
 
     def _record_step(self, step: int, **facts: Any) -> str:
         """Write down the facts of a step, and its rows where they are known; the word for what the file names."""
@@ -290,6 +279,17 @@ class Skip(Stop):
             f"training stopped at step {step}, the last of {self.limit} in a row whose loss or gradient is NaN or infinite"
             f" (algorithm.skip_limit): {self.report} names {rows}; lower optimizer.lr or set trainer.gradient_clip_val"
         )
+
+
+def _where(step: int, now: int, module: str | None, parameters: list[str]) -> str:
+    """The end of a sentence about a step that was found `now`."""
+    if module:
+        return f" first in the output of {module}"
+    if step < now:
+        return f" as was found at step {now}; trainer.log_every_n_steps=1 finds the module"
+    if parameters:
+        return f" because {parameters[0]} is, after the update before"
+    return " though the output of every module is finite"
 
 
 def _least(algorithm: "Gradient", values: Tensor) -> Tensor:

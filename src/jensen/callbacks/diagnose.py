@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from jensen.base.batch import Batch
-from jensen.base.errors import check_list, check_text
+from jensen.base.errors import InputError, check_list, check_text
 from jensen.base.ranks import gather_rows
 from jensen.base.tree import tree_map
 from jensen.bound.bound import Inference
 from jensen.callbacks.projector import project
+from jensen.data.module import DataModule
 from jensen.diagnostics.preview import Preview, check_settings
 from jensen.diagnostics.snapshot import Diagnostic, Embedding, Results, check_family
 
@@ -62,6 +63,14 @@ class Diagnose(Callback):
         self.results: dict[str, Results] = {}
         self._start = 0.0
         self._parts: list[_Encoded] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuses data that cannot be shown: those of a user's own loaders."""
+        if not isinstance(trainer.datamodule, DataModule):
+            raise InputError(
+                "the callback Diagnose has no jensen.data.module.DataModule: expected one, since it shows examples by their"
+                " place and names their factors; pass your data as one, or leave the callback out"
+            )
 
     @rank_zero_only
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
