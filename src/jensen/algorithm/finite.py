@@ -175,10 +175,11 @@ class Stop:
             infer = partial(self.algorithm.infer, batch, step)
             module = _of_any_rank(self.algorithm, None if parameters else first_module(self.algorithm, infer))
         rows = self._record_step(step, terms=terms, module=module, parameters=parameters)
+        where = _where(step, self.algorithm.global_step, module, parameters)
         raise InputError(
-            f"training stopped at step {step}, where {' and '.join(terms)} became NaN or infinite,"
-            f"{_where(step, self.algorithm.global_step, module, parameters)}: {self.report} names {rows}, and the last checkpoint, which is from"
-            " before, is kept; lower optimizer.lr, set trainer.gradient_clip_val or algorithm.non_finite=skip"
+            f"training stopped at step {step}, where {' and '.join(terms)} became NaN or infinite,{where}: {self.report} names"
+            f" {rows}, and the last checkpoint, which is from before, is kept; lower optimizer.lr, set"
+            " trainer.gradient_clip_val or algorithm.non_finite=skip"
         )
 
     def _record_step(self, step: int, **facts: Any) -> str:
