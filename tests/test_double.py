@@ -8,7 +8,7 @@ from tiny import TINY
 
 import jensen
 from jensen.base.errors import InputError
-from jensen.evaluate import on_run
+from jensen.run.diagnose import on_run
 from jensen.run.load import state
 from jensen.train import train
 

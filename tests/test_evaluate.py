@@ -17,7 +17,8 @@ from tiny import TINY
 
 import jensen
 from jensen.base.errors import InputError
-from jensen.evaluate import on_run, read_codes
+from jensen.diagnostics.from_codes import read_codes
+from jensen.run.diagnose import on_run
 from jensen.run.load import configuration, restored
 from jensen.run.record import put_scores
 from jensen.train import train

@@ -29,7 +29,7 @@ COMMANDS = {"train", "evaluate", "encode", "report", "doctor"}
 ALLOWED = {  # where a library may appear: packages, or single files
     "pytorch_lightning": {"algorithm", "callbacks", "run", "launch", "api", "", "data/module.py"},
     "hydra": {"run", "launch", "api", ""},
-    "omegaconf": {"run", "launch", "api", ""},
+    "omegaconf": {"run", "launch", "reports", "api", ""},
     "torchvision": {"data", "model"},
     "sklearn": {"scores"},
 }

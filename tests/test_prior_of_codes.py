@@ -14,11 +14,11 @@ from jensen import evaluate, scores
 from jensen.base.errors import InputError
 from jensen.diagnostics.decomposition import decomposition
 from jensen.diagnostics.factor_map import dead_latents
+from jensen.diagnostics.from_codes import read_codes
 from jensen.diagnostics.rate import rate
 from jensen.diagnostics.score import score
-from jensen.diagnostics.snapshot import Snapshot
+from jensen.diagnostics.snapshot import Snapshot, Unknown
 from jensen.encode import write_codes
-from jensen.evaluate import read_codes
 from jensen.family.gaussian import STANDARD, Gaussian, kl
 from jensen.family.mixture import Mixture
 
@@ -142,7 +142,7 @@ def collapsed(prior) -> Snapshot:
     return snapshot._replace(latent_rate=rates, factors=factors[:, None], names=("a",))
 
 
-@pytest.mark.parametrize("prior", [None, evaluate.Unknown("")])
+@pytest.mark.parametrize("prior", [None, Unknown("")])
 def test_a_latent_that_is_its_prior_is_dead_though_it_is_far_from_a_standard_normal(prior):
     snapshot = collapsed(prior)
     assert kl(snapshot.posterior, STANDARD).mean(0)[1] > 13

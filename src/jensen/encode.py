@@ -16,9 +16,9 @@ from torch import Tensor
 from jensen.base.errors import InputError, check_path
 from jensen.callbacks.durable import target, write
 from jensen.diagnostics.snapshot import Snapshot, kind
-from jensen.evaluate import on_run
 from jensen.family.family import diagonal
 from jensen.launch.console import program
+from jensen.run.diagnose import on_run
 from jensen.run.words import say
 
 

@@ -6,7 +6,7 @@ import torch
 
 from jensen.base.errors import InputError
 from jensen.data.codes import codes
-from jensen.evaluate import read_codes
+from jensen.diagnostics.from_codes import read_codes
 
 CODES = np.arange(12, dtype=np.float32).reshape(4, 3)
 FACTORS = np.array([[0, 2], [1, 0], [1, 1], [0, 0]])

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 from markdown import markdown
 
-from jensen.report import _print, chosen, document, draw, missing, read
+from jensen.reports.criteria import chosen
+from jensen.reports.document import document, missing, show
+from jensen.reports.pictures import draw
+from jensen.reports.read import read
 from jensen.reports.table import as_csv, measured
 from jensen.run.folder import standing
 from jensen.run.record import get_json
@@ -82,7 +85,7 @@ def reported(folder, capsys, pictures=False):
     text.encode()
     table.encode()
     capsys.readouterr()
-    _print(found, values, choices, lines)
+    show(found, values, choices, lines)
     capsys.readouterr().out.encode()
     return found, text, table
 

@@ -17,7 +17,7 @@ from jensen.base.errors import InputError
 from jensen.callbacks import durable
 from jensen.data import codes, dsprites, idx, sprites
 from jensen.data.cache import cached
-from jensen.evaluate import read_codes
+from jensen.diagnostics.from_codes import read_codes
 
 MEMORY = 1 << 29
 """Bytes by which the peak of the process may grow over one test."""

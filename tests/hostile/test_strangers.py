@@ -30,7 +30,9 @@ from jensen.data import idx, module, sprites
 from jensen.data.cache import cached
 from jensen.data.codes import codes
 from jensen.data.dsprites import dsprites
-from jensen.evaluate import on_run, read_codes
+from jensen.diagnostics.from_codes import read_codes
+from jensen.reports.read import read as read_sweep
+from jensen.run.diagnose import on_run
 from jensen.run.log import RunLog
 from jensen.run.trust import build
 
@@ -401,7 +403,7 @@ def test_settings_that_would_fill_memory_are_not_counted(run, name, how):
     content, why = SETTINGS[how]
     (run / ".hydra" / "hydra.yaml").write_text("{}")
     (run / ".hydra" / name).write_text(content)
-    assert why in report.read(run.parent).left_out["run"]
+    assert why in read_sweep(run.parent).left_out["run"]
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "hydra.yaml"])
@@ -409,7 +411,7 @@ def test_a_pipe_is_no_file(run, name):
     shutil.copytree(run, run.parent / "other")
     (run / ".hydra" / name).unlink(missing_ok=True)
     os.mkfifo(run / ".hydra" / name)
-    assert "it is no file" in report.read(run.parent).left_out["run"] or name == "config.yaml"
+    assert "it is no file" in read_sweep(run.parent).left_out["run"] or name == "config.yaml"
 
 
 def victim(folder):
@@ -459,7 +461,7 @@ def test_a_report_counts_no_run_that_says_what_it_is_by_links(run, tmp_path, nam
         (run / name).write_text("hydra: {runtime: {choices: {}}}")
     (run / name).rename(tmp_path / "elsewhere")
     (run / name).symlink_to(tmp_path / "elsewhere")
-    assert "run" in report.read(run.parent).left_out
+    assert "run" in read_sweep(run.parent).left_out
 
 
 @pytest.mark.parametrize(

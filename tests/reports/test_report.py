@@ -17,9 +17,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny import TINY
 
 from jensen.base.errors import InputError
-from jensen.report import chosen, missing, read, theory, verdicts
 from jensen.reports import figures
 from jensen.reports.choice import choose
+from jensen.reports.criteria import chosen, verdicts
+from jensen.reports.document import missing
+from jensen.reports.pictures import theory
+from jensen.reports.read import read
 from jensen.reports.sweep import Group, Run, Sweep, flat, grouped, numbers, shown
 from jensen.reports.table import as_csv, cell, columns, measured, quartiles, tables
 from jensen.run.identity import LOCATION

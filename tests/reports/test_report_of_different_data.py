@@ -9,8 +9,10 @@ from hostile.commands import run_here
 from scipy.stats import spearmanr
 
 from jensen import report
-from jensen.report import _agreement, chosen, read, verdicts
 from jensen.reports.comparable import apart, families, held_out, unit
+from jensen.reports.criteria import chosen, verdicts
+from jensen.reports.models import _agreement
+from jensen.reports.read import read
 from jensen.reports.sweep import Group, Run, Sweep
 from jensen.reports.table import measured
 

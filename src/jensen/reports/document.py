@@ -1,0 +1,94 @@
+"""A report as text: Markdown, a table, and what the terminal shows."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch.utils.tensorboard import SummaryWriter
+
+from jensen.callbacks.durable import within, write
+from jensen.reports.choice import Choice
+from jensen.reports.comparable import apart
+from jensen.reports.criteria import verdicts
+from jensen.reports.sweep import Sweep
+from jensen.reports.table import Values, aligned, markdown, tables
+from jensen.reports.text import code, one_line, plain
+from jensen.run.record import put
+from jensen.run.words import say
+
+EXPLAINED = "Median [quartiles] over the seeds; distortion, rate, elbo, MI, TC and DWKL in nats per example, on held-out data."
+
+
+CAUTION = "Shares are of 10,000 bootstrap resamples of the seeds; of fewer than 5 seeds they are too sure of themselves."
+
+
+def missing(sweep: Sweep, folder: Path) -> list[str]:
+    """Diagnostics that some runs have and others lack, and the commands that would add them."""
+    have = {run.name: [name.removesuffix("_full") for name in run.scores["diagnostics"]] for run in sweep.runs}
+    every = dict.fromkeys(name for run in sweep.runs for name in have[run.name])
+    lines = []
+    for name, found in have.items():
+        if lacking := [each for each in every if each not in found]:
+            lines.append(f"python -m jensen.evaluate {shlex.quote(f'run={folder / name}')} 'diagnostics=[{','.join(lacking)}]'")
+    return lines
+
+
+def document(
+    sweep: Sweep,
+    folder: Path,
+    values: Mapping[str, Values],
+    found: Mapping[str, Choice],
+    lines: Sequence[str],
+    drawn: Sequence[str],
+) -> str:
+    """The report as Markdown; `lines` are the commands for what is missing, `drawn` the names of the pictures."""
+    text = [f"# {plain(one_line(folder.name))}", f"{len(sweep.runs)} runs in {len(sweep.groups)} settings. {EXPLAINED}"]
+    text += [markdown(table) for table in tables(sweep, values)]
+    if found:
+        text += ["## Chosen by", "\n".join(f"- {plain(sentence)}" for sentence in verdicts(sweep, found)), CAUTION]
+    if different := apart(sweep):
+        text += ["## Not compared", "\n".join(f"- {plain(sentence)}" for sentence in different)]
+    if sweep.left_out:
+        text += [
+            "## Not counted",
+            "\n".join(f"- {code(one_line(name))}: {plain(one_line(why))}" for name, why in sweep.left_out.items()),
+        ]
+    if lines:
+        text += ["## Missing", "```bash\n" + "\n".join(lines) + "\n```"]
+    return "\n\n".join([*text, *(f"![{name}](report/{name}.png)" for name in drawn)]) + "\n"
+
+
+def keep(out: Path, text: str, table: str, pictures: Mapping[str, Figure]) -> None:
+    """Writes report.md, report.csv, report/*.png and report/'s events; those of a former report are replaced."""
+    within(out, out / "report")
+    for name, figure in pictures.items():
+        write(out / "report" / f"{name}.png", partial(figure.savefig, format="png"))
+    for old in (out / "report").glob("events.out.tfevents.*"):
+        old.unlink()
+    with SummaryWriter(str(out / "report")) as writer:
+        writer.add_text("report", text.partition("\n\n![")[0])
+        for name, figure in pictures.items():
+            figure.canvas.draw()
+            pixels = np.array(figure.canvas.buffer_rgba())[..., :3]  # type: ignore[attr-defined]
+            writer.add_image(f"report/{name}", torch.from_numpy(pixels).permute(2, 0, 1))
+    put(out / "report.csv", table)
+    put(out / "report.md", text)
+
+
+def show(sweep: Sweep, values: Mapping[str, Values], found: Mapping[str, Choice], lines: Sequence[str]) -> None:
+    for table in tables(sweep, values):
+        print(aligned(table), end="\n\n")
+    print(EXPLAINED, end="\n\n")
+    if found:
+        print("chosen by", *verdicts(sweep, found), sep="\n  ")
+        print(CAUTION, end="\n\n")
+    for sentence in apart(sweep):
+        say(one_line(sentence))
+    for name, why in sweep.left_out.items():
+        say(one_line(f"not counted: {name}: {why}"))
+    if lines:
+        print("missing in some runs; to add it:", *lines, sep="\n  ", flush=True)

@@ -1,0 +1,69 @@
+"""Diagnostics on a split of a finished run's data."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Trainer
+
+from jensen.base.errors import check_choice, check_flag
+from jensen.base.memory import Fitting
+from jensen.callbacks.diagnose import Diagnose
+from jensen.data.downloads import downloads
+from jensen.data.module import DataModule
+from jensen.diagnostics.snapshot import Diagnostic
+from jensen.run.load import configuration, is_double, restored
+from jensen.run.record import get_json
+from jensen.run.trust import build
+from jensen.run.words import quieten, say
+
+SPLITS = ("validation", "test", "train")
+
+
+def on_run(
+    run: Path,
+    split: str,
+    checkpoint: str,
+    diagnostics: Mapping[str, Diagnostic],
+    trust: str | Sequence[str] = (),
+    download: bool = False,
+) -> dict[str, Any]:
+    """Encodes a split of the run's data once and runs the diagnostics on it; what they were run on.
+
+    Nothing is written but the cache of the data.
+
+    Args:
+        trust: modules of yours that the run is made of (`trust.build`).
+        download: whether data may be fetched where the run's configuration says so and they are missing.
+    """
+    check_choice("split", split, SPLITS)
+    check_flag("download", download)
+    quieten()
+    algorithm, step = restored(run, checkpoint, trust)
+    ended = get_json(run.expanduser() / "finished.json").get("step", step)
+    if checkpoint == "last" and ended != step:
+        say(f"{run}/finished.json says step {ended} and last.ckpt holds step {step}: the command that trained it mends that")
+    cfg = configuration(run)
+    data = build(cfg, "data", DataModule, trust)
+    # How data are served is this machine's, and not the folder's, to say.
+    data.workers, data.device, data.evaluated = 0, "auto", split
+    with downloads(download), Fitting("data of the run"):
+        data.prepare_data()
+        data.show(1)
+    trainer = Trainer(
+        accelerator="auto",
+        devices=1,
+        precision="64-true" if is_double(cfg) else "32-true",
+        logger=False,
+        callbacks=[
+            Diagnose(diagnostics, on_encoded=lambda count, seconds: say(f"encoded {count:,} examples in {seconds:.1f} s"))
+        ],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    trainer.validate(algorithm, data, verbose=False)
+    bound = {
+        name.removeprefix("val/"): float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")
+    }
+    return {"run": str(run), "checkpoint": checkpoint, "step": step, "split": split, "bound": bound}
