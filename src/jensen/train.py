@@ -84,7 +84,7 @@ def train(cfg: DictConfig, folder: Path, model: Module | None = None) -> dict[st
 
 
 def _validate_again(trainer: Trainer, algorithm: LightningModule, data: LightningDataModule) -> dict[str, Tensor]:
-    """What a validation gives that is logged already."""
+    """The results of a validation that are logged already."""
     loggers = trainer.loggers
     trainer.loggers = []
     trainer.validate(algorithm, data, verbose=False)

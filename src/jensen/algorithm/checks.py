@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 PRECISIONS = ("32-true", "64-true", "16-mixed", "bf16-mixed")
-"""Of networks; parameters and data are float32, or float64, and no density or divergence is less."""
+"""Precisions of networks; parameters and data are float32, or float64, and no density or divergence is less."""
 
 
 def check_precision(precision: object) -> None:

@@ -59,5 +59,5 @@ class Fate:
         return tree_map(lambda part: part[0], reseed(one, gone, generator))
 
     def reseeded_at(self, step: int) -> bool:
-        """Whether components were started anew after that M-step."""
+        """Tell whether components were started anew after that M-step."""
         return any(event.iteration == step + 1 for event in self.reseeded)

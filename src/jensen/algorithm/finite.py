@@ -266,7 +266,7 @@ class Skip(Stop):
         return [*self.algorithm.buffers(), *self.algorithm.model.prior.parameters()]
 
     def _finite(self) -> bool:
-        """Whether the losses of this step, on all ranks, and their gradient are. Half precision's scaler judges its own."""
+        """Tell whether the losses of this step, on all ranks, and their gradient are. Half precision's scaler judges its own."""
         finite = self._first.take(partial(_least, self.algorithm)) is None
         if getattr(self.algorithm.trainer.precision_plugin, "scaler", None) is None:
             gradients = [parameter.grad for parameter in self.algorithm.parameters() if parameter.grad is not None]

@@ -15,7 +15,7 @@ from jensen.family.moments import PseudoCounts
 
 
 class Rule(NamedTuple):
-    """How M-steps go.
+    """Settings of M-steps.
 
     size: of the data.
     decay: of the step size of stepwise EM; None for EM on all data.
@@ -72,7 +72,7 @@ class MStep(Optimizer):
         return following, converged and not self.fate.reseeded_at(step)
 
     def _converged(self, objective: Tensor, step: int) -> bool:
-        """Whether the last M-step gained too little; not where no tolerance is set, since rounding loses nats too."""
+        """Tell whether the last M-step gained too little; not where no tolerance is set, since rounding loses nats too."""
         if self.rule.decay is not None or self.rule.tolerance == 0 or not self.memory:
             return False
         gain = (objective - self.memory["objective"]).item()

@@ -16,7 +16,7 @@ Source = Callable[..., Any]
 
 
 def source(data: Any, validation: Any = None) -> Source:
-    """What a `DataModule` calls for a split: `data`, and `validation` as the test split where that is no number.
+    """The source that a `DataModule` calls for a split: `data`, and `validation` as the test split where that is no number.
 
     Raises:
         InputError: arrays that are no examples.
@@ -51,7 +51,7 @@ def examples(data: Any) -> Any:
 
 
 def kind(data: Any) -> str:
-    """What a record says of data: their class, and the shape of arrays."""
+    """The record of data: their class, and the shape of arrays."""
     x = data[0] if isinstance(data, tuple) and len(data) == 2 else data
     shape = f" {list(x.shape)}" if isinstance(x, Tensor | np.ndarray) else ""
     return f"{type(x).__module__}.{type(x).__qualname__}{shape}"

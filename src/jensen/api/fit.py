@@ -115,7 +115,7 @@ def _look(data: Any, validation: Any) -> tuple[tuple[int, ...], int]:
 
 
 def _model(model: VAE, shape: tuple[int, ...]) -> Any:
-    """What the configuration says of the model: the calls of its named parts, and of others that they were given."""
+    """The model as the configuration has it: the calls of its named parts, and of others that they were given."""
     if type(model) is not VAE:
         return node("model", _class(model))
     names = getattr(model, "chosen", {})

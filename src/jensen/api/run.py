@@ -33,7 +33,7 @@ class Run:
 
     @property
     def results(self) -> dict[str, float]:
-        """What the run ended with, by its tags in TensorBoard: `val/elbo` and the like; empty until it is finished."""
+        """Numbers that the run ended with, by their tags in TensorBoard: `val/elbo` and the like; empty until it is finished."""
         return dict(get_json(self.folder / "finished.json").get("results", {}))
 
     @property
@@ -102,7 +102,7 @@ def load(
 
 
 def objects_of(model: VAE | None, objective: object) -> dict[str, object]:
-    """What stands for the parts of a model, and for it."""
+    """Stand-ins for the parts of a model, and for it."""
     found: dict[str, object] = {} if model is None else {name: getattr(model, name) for name in PARTS} | {"model": model}
     return found if objective is None else found | {"objective": objective}
 

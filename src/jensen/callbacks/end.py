@@ -108,7 +108,7 @@ class End(Checkpoint):
             self.reason = why(trainer, trainer.fit_loop.epoch_progress.current.processed)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """What ended at the end of an epoch has seen neither a validation nor a checkpoint."""
+        """A run that ended at the end of an epoch has seen neither a validation nor a checkpoint."""
         if self.reason:
             return
         self.reason = why(trainer, trainer.fit_loop.epoch_progress.current.processed)
@@ -120,7 +120,7 @@ class End(Checkpoint):
             Last().save(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Of a run that had come to its end already, nothing else is called; it may be that it was not validated there."""
+        """For a run that had come to its end already, nothing else is called; it may be that it was not validated there."""
         self.reason = self.reason or why(trainer, trainer.fit_loop.epoch_progress.current.processed)
         if self.reason and trainer.global_step:
             self._now()
@@ -166,7 +166,7 @@ class End(Checkpoint):
 
 
 def why(trainer: Trainer, epochs: int) -> str:
-    """What ends the training after so many epochs; empty if nothing does."""
+    """The key that ends the training after so many epochs; empty if nothing does."""
     loop = trainer.fit_loop
     if 0 <= trainer.max_steps <= trainer.global_step:
         return STEPS

@@ -54,7 +54,7 @@ class HParams(Callback):
 
 
 def _flat(tree: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, float | str]]:
-    """Of what has a `_target_` also its class, under its own key."""
+    """Whatever has a `_target_`, with its class, under its own key."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{before}{key}.")

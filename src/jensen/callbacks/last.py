@@ -68,7 +68,7 @@ class Last(Checkpoint):
 
 
 def resumable(trainer: Trainer) -> bool:
-    """Whether a checkpoint that a callback saves at the end of this training batch continues exactly.
+    """Tell whether a checkpoint that a callback saves at the end of this training batch continues exactly.
 
     Not amid the batches of one step, and not where a validation comes next, which a continued run would leave out.
     """
@@ -79,13 +79,13 @@ def resumable(trainer: Trainer) -> bool:
 
 
 def whole_step(trainer: Trainer) -> bool:
-    """Whether the batch that ends is the last of its step: gradients and sums of a part of one are in no checkpoint."""
+    """Tell whether the batch that ends is the last of its step: gradients and sums of a part of one are in no checkpoint."""
     mid_epoch = getattr(trainer.lightning_module, "mid_epoch", False)
     return not (mid_epoch or trainer.fit_loop.epoch_loop._should_accumulate())
 
 
 def previous(path: Path) -> Path:
-    """Where the checkpoint before that of `path` is."""
+    """The place of the checkpoint before that of `path`."""
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 

@@ -16,7 +16,7 @@ from jensen.base.errors import InputError
 _BLOCK = 1 << 24
 """Bytes that are read in one go; of one row, if a row has more."""
 _RATIO = 250
-"""How many times what is stored an array may be: dSprites, which is mostly zeros, has 117."""
+"""The most times what is stored that an array may be: dSprites, which is mostly zeros, has 117."""
 _SMALL = 4096
 """Bytes that are always taken for stored: what little there is may be packed as it likes."""
 _NAMED = 10
@@ -42,7 +42,7 @@ class Named(NamedTuple):
 
 
 def arrays(path: Path) -> dict[str, Named]:
-    """What `path`, an npz or HDF5 file, told by its content, holds under each name.
+    """Contents by name of `path`, an npz or HDF5 file, told by its content.
 
     Raises:
         InputError: it cannot be read, or is neither.

@@ -12,7 +12,7 @@ from jensen.data.arrays import arrays, in_words
 from jensen.data.examples import Examples, identity
 
 ARRAYS = ("codes", "factors", "log_var", "names", "prior")
-"""What jensen.encode writes: `prior` is the kind of the prior that the codes were made under, a word."""
+"""A file as jensen.encode writes it: `prior` is the kind of the prior that the codes were made under, a word."""
 
 
 def read(path: Path) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Whether data may be fetched: a run's own command says so, the folder of a run does not."""
+"""Leave to fetch data: a run's own command says so, the folder of a run does not."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

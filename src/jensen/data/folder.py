@@ -106,7 +106,7 @@ def _stored(top: Path, found: Listing, height: int, width: int, channels: int, b
 
 
 def _bits(top: Path, paths: list[Path], bits: int | None) -> int:
-    """How many bits are in use, by all images of 16 together; says what it finds.
+    """Number of bits in use, by all images of 16 together; says what it finds.
 
     Raises:
         InputError: they are fewer than 16, and an image has several channels, of which PIL reads the upper 8 bits only.
@@ -135,7 +135,7 @@ def _refuse_shallow_colour(paths: Sequence[Path], depths: Sequence[Depth], bits:
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    """What changes when the file does."""
+    """A mark that changes when the file does."""
     try:
         status = path.stat()
     except OSError as error:

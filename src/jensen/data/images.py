@@ -22,7 +22,7 @@ _CHUNK = 1 << 24
 
 
 class _Layout(NamedTuple):
-    """How an image lies in the file: `axes` bring `(n, *shape)` to `(n, channels, height, width)`."""
+    """The place of an image in the file: `axes` bring `(n, *shape)` to `(n, channels, height, width)`."""
 
     shape: tuple[int, ...]
     axes: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Which files below a folder are images, and which are passed over and why."""
+"""The files below a folder that are images, and those passed over and why."""
 
 import os
 import stat
@@ -14,15 +14,15 @@ EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".j2k", ".jpx", ".avif"),
 )
-"""Of files that are taken for images, in any case; so are pictures whose names have no extension."""
+"""Endings of files that are taken for images, in any case; so are pictures whose names have no extension."""
 
 _LITTER = ("__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin")
-"""What systems leave beside images, in lower case; so are names that begin with a dot."""
+"""Names that systems leave beside images, in lower case; so are names that begin with a dot."""
 _NAMED = 3
 
 
 class Listing(NamedTuple):
-    """What lies below a folder, as sorted relative paths.
+    """The files below a folder, as sorted relative paths.
 
     images: files with an image's extension, and pictures without any extension.
     hidden: files and folders that begin with a dot or that a system left there; nothing in them is looked at.
@@ -41,12 +41,12 @@ class Listing(NamedTuple):
 
     @property
     def followed(self) -> str:
-        """How many images lie elsewhere, in words; empty if none do."""
+        """The number of images that lie elsewhere, in words; empty if none do."""
         where = f"{self.led:,} of them reached by {len(self.outside)} links that lead out of it"
         return f"{where} ({_some(self.outside)}; +data.links=false passes over them)" if self.led else ""
 
     def passed_over(self, links: bool = True) -> str:
-        """What is not read, in words; empty if that is nothing."""
+        """The files that are not read, in words; empty if there are none."""
         parts = []
         if self.hidden:
             parts.append(f"{len(self.hidden)} hidden ({_some(self.hidden)})")
@@ -116,7 +116,7 @@ class _Walk:
         return [*unseen.values()]
 
     def _is_entered(self, path: Path, led: bool, target: str) -> bool:
-        """Whether to go into the folder `path`; remembers those that are elsewhere."""
+        """Tell whether to go into the folder `path`; remembers those that are elsewhere."""
         out = not led and self._leads_out(path, target)
         if led or out:
             self._led.add(str(path))
@@ -164,7 +164,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def _is_device(path: Path) -> bool:
-    """Whether there is something that is no file; what cannot be looked at is for the reader to refuse."""
+    """Tell whether there is something that is no file; what cannot be looked at is for the reader to refuse."""
     try:
         return not stat.S_ISREG(path.stat().st_mode)
     except OSError:

@@ -1,4 +1,4 @@
-"""Which examples make up a batch, as a function of the seed and the step.
+"""The examples that make up a batch, as a function of the seed and the step.
 
 A run, its resumed copy and its twin on several ranks see the same batches in the same order: nothing is advanced, so
 nothing has to be saved.

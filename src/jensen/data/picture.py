@@ -32,11 +32,11 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What turns an image of an EXIF orientation upright (EXIF 2.32, 4.6.4)."""
+"""The turn that sets an image of an EXIF orientation upright (EXIF 2.32, 4.6.4)."""
 
 
 class Depth(NamedTuple):
-    """How deep the levels of an image are.
+    """The depth of an image's levels.
 
     brightest: the highest level of an image of 16 bits a channel, 0 of any other.
     colour: whether it is one of several channels, of which only the upper 8 bits can be read.
@@ -71,7 +71,7 @@ def _known(formats: Iterable[str]) -> list[str]:
 
 
 def is_picture(path: Path) -> bool:
-    """Whether the content of the regular file `path` begins as a picture does, whatever its name is."""
+    """Tell whether the content of the regular file `path` begins as a picture does, whatever its name is."""
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=_known(_MARKED)):
             return True

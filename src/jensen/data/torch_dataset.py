@@ -31,7 +31,7 @@ class Loader(DataLoader[Rows]):
 
 
 class Layout(NamedTuple):
-    """What all items have in common: the `dtype` and `shape` of x, and the number of `factors`."""
+    """The common make of all items: the `dtype` and `shape` of x, and the number of `factors`."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -42,7 +42,7 @@ class Layout(NamedTuple):
 
 
 class _Given:
-    """What map-style data sets and streams share: how an item is taken. Abstract."""
+    """The common part of map-style data sets and streams: how an item is taken. Abstract."""
 
     bytewise = False
     device = torch.device("cpu")

@@ -46,5 +46,5 @@ _POINTWISE = (colour, noise, binarise)
 
 
 def is_pointwise(transform: Transform) -> bool:
-    """Whether what a value becomes is known not to depend on the image's other values."""
+    """Tell whether what a value becomes is known not to depend on the image's other values."""
     return (transform.func if isinstance(transform, partial) else transform) in _POINTWISE

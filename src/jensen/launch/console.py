@@ -1,4 +1,4 @@
-"""How a command starts: where its configuration lies, and bad input as one sentence instead of a traceback."""
+"""The start of a command: where its configuration lies, and bad input as one sentence instead of a traceback."""
 
 import functools
 import logging

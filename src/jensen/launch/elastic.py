@@ -23,7 +23,7 @@ def join() -> None:
 
 
 def count_attempt(store: distributed.Store, rank: int, world: int) -> int:
-    """Which start of the ranks this is, from 1; the same on all of them.
+    """The number of this start of the ranks, from 1; the same on all of them.
 
     Each agent counts only the restarts that its own ranks caused, so rank 0 counts here, and answers every rank by a name
     that no rank has had before, until all have heard it: what dead ranks have left in the store leads nowhere.

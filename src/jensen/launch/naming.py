@@ -28,7 +28,7 @@ def run_name(overrides: Sequence[str], excluded: Sequence[str] = LOCATION) -> st
 
 
 def sweep_name(experiment: str | None) -> str:
-    """Of the folder: one experiment each. (Of a sweep over experiments, each job has the folder of its own.)"""
+    """Name of the folder: one experiment each. (Of a sweep over experiments, each job has the folder of its own.)"""
     return experiment if experiment and "," not in experiment else "sweep"
 
 

@@ -59,7 +59,7 @@ def _is_device(device: object) -> bool:
 
 
 def width(cfg: DictConfig) -> int:
-    """How many GPUs a job takes; 0 is all there are."""
+    """Number of GPUs that a job takes; 0 is all there are."""
     wanted = cfg.trainer.devices
     if wanted in ("auto", -1, "-1"):
         return 0
@@ -161,7 +161,7 @@ def stop(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
-    """Of ranks whose leader is gone none is left."""
+    """Leave none of the ranks whose leader is gone."""
     _signal(process, signal.SIGKILL)
     process.wait()
     assert process.stdin is not None

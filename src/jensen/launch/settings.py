@@ -70,7 +70,7 @@ def _check_intervals(trainer: DictConfig) -> None:
 
 
 def _refuse_other_loops(trainer: DictConfig) -> None:
-    """What would take the order of the data, or the checkpoints, from a run that is to be continued exactly."""
+    """Settings that would take the order of the data, or the checkpoints, from a run that is to be continued exactly."""
     check_count("trainer.num_sanity_val_steps", trainer.num_sanity_val_steps, least=-1)
     reasons = {
         "overfit_batches": "0, since it would put another order of the data in the place of the run's; for so few examples hold"
@@ -125,7 +125,7 @@ def _same(value: object, other: object) -> bool:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value of a configuration is of a type; so is any that is not known here, and whatever is yet to be made."""
+    """Tell whether a value of a configuration is of a type; so is any that is not known here, and whatever is yet to be made."""
     if isinstance(value, Mapping) and "_target_" in value:
         return True
     kind = get_origin(hint) or hint
@@ -160,7 +160,7 @@ def _all_fit(values: ListConfig, hints: tuple[Any, ...]) -> bool:
 
 
 def _words(hint: Any) -> list[str]:
-    """What a person would write for a type."""
+    """A type as a person would write it."""
     kind = get_origin(hint) or hint
     if kind in (Union, types.UnionType):
         return [*dict.fromkeys(word for each in get_args(hint) for word in _words(each))]

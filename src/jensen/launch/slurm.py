@@ -86,5 +86,5 @@ def check_ranks(trainer: Trainer) -> None:
 
 
 def _starts_ranks() -> bool:
-    """Whether Lightning takes the job's tasks for its ranks: under torchrun, and in an interactive shell, it does not."""
+    """Tell whether Lightning takes the job's tasks for its ranks: under torchrun, and in an interactive shell, it does not."""
     return "SLURM_NNODES" in os.environ and SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()

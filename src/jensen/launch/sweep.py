@@ -1,4 +1,4 @@
-"""What the launchers of a sweep share: which jobs are to do, where each belongs, and how all of them ended."""
+"""The common part of a sweep's launchers: which jobs are to do, where each belongs, and how all of them ended."""
 
 import functools
 import glob
@@ -150,7 +150,7 @@ class Sweep:
         return folder.with_name(f"{folder.name}~{own}")
 
     def _same(self, one: DictConfig, other: DictConfig) -> bool:
-        """Whether two configurations are one run: the same keys with effect, on the same data."""
+        """Tell whether two configurations are one run: the same keys with effect, on the same data."""
         if identity(one) != identity(other):
             return False
         return _source(one) == _source(other) or self._data_of(one) == self._data_of(other)
@@ -163,7 +163,7 @@ class Sweep:
             return _source(cfg)
 
     def _fingerprint(self, cfg: DictConfig) -> str:
-        """Of the data, which are read once for all jobs that share them."""
+        """The fingerprint of the data, which are read once for all jobs that share them."""
         key = _source(cfg)
         if key not in self._data:
             self._data[key] = fingerprint(instantiate(cfg.data))
@@ -197,7 +197,7 @@ class Sweep:
         return ("interrupted", "") if (job.folder / ".hydra").is_dir() else ("not started", "")
 
     def returns(self, jobs: Sequence[Job]) -> list[JobReturn]:
-        """What Hydra's sweepers expect: the result to maximise of each job, or why there is none."""
+        """The return that Hydra's sweepers expect: the result to maximise of each job, or why there is none."""
         return [self._return(job) for job in jobs]
 
     def _return(self, job: Job) -> JobReturn:

@@ -44,7 +44,7 @@ def make(cfg: DictConfig, folder: Path, end: End) -> Trainer:
 
 
 def unread(cfg: DictConfig, trainer: Trainer) -> list[str]:
-    """What is configured but nothing makes use of, and what the run will not leave for want of a part; a sentence each.
+    """Parts that are configured but nothing makes use of, and what the run will not leave for want of a part; a sentence each.
 
     Raises:
         InputError: `maximise` names what is then not there.
@@ -75,7 +75,7 @@ def unread(cfg: DictConfig, trainer: Trainer) -> list[str]:
 
 
 def check_precision(trainer: Trainer, asked: str) -> None:
-    """Where an accelerator cannot do what was asked, Lightning does something else and warns."""
+    """Refuse what the accelerator cannot do: Lightning would do something else and warn."""
     if asked == "16-mixed" != trainer.precision:
         raise InputError(
             f"trainer.precision is {asked} but the {trainer.strategy.root_device.type} would compute in {trainer.precision}:"

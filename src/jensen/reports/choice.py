@@ -1,4 +1,4 @@
-"""Which setting a criterion would choose, and how much of that is the luck of the seeds."""
+"""The setting that a criterion would choose, and how much of that is the luck of the seeds."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Which groups' numbers compare: those of one held-out set, and the elbos of them that are in one unit."""
+"""The groups whose numbers compare: those of one held-out set, and the elbos of them that are in one unit."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,7 +11,7 @@ _ORDER = ("data.batch_size", "data.shuffle", "data.seed")
 
 
 def held_out(run: Run) -> str:
-    """What the examples that the run was judged on depend on: the data, by their fingerprint, how many, and the transform.
+    """The makings of the examples that the run was judged on: the data, by their fingerprint, how many, and the transform.
 
     Of a run without a fingerprint, all settings of its data.
     """
@@ -22,7 +22,7 @@ def held_out(run: Run) -> str:
 
 
 def unit(run: Run) -> str:
-    """What the run's elbo is the logarithm of: a probability, a density, or whatever a likelihood of one's own says."""
+    """The thing that the run's elbo is the logarithm of: a probability, a density, or whatever a likelihood of one's own says."""
     likelihood = str(run.settings.get("model.likelihood._target_", _DENSITIES[0])).rsplit(".", 1)[-1]
     if likelihood in _PROBABILITIES:
         return "probability"

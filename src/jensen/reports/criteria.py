@@ -1,4 +1,4 @@
-"""Which setting each criterion would choose, and how sure that is."""
+"""The setting that each criterion would choose, and how sure that is."""
 
 from collections.abc import Mapping
 
@@ -28,7 +28,7 @@ def verdicts(sweep: Sweep, found: Mapping[str, Choice]) -> list[str]:
 
 
 def chosen(sweep: Sweep, values: Mapping[str, Values]) -> dict[str, Choice]:
-    """What each criterion, of which larger is better, would choose: the elbo, the scores, UDR.
+    """The choice of each criterion, of which larger is better: the elbo, the scores, UDR.
 
     Only among groups that compare; where these are not all, the criterion is followed by `AMONG` and what they are.
     """

@@ -55,7 +55,7 @@ def fit(figure: Figure) -> Figure:
 
 
 class Along(NamedTuple):
-    """Where the groups stand along the horizontal axis.
+    """The places of the groups along the horizontal axis.
 
     name: the swept key that it shows, or "". places: of each group. ticks: places and what to write there. log: 2 or 10, or
     0 for equal steps. series: groups, in order, that differ in nothing else; their labels name the other keys.
@@ -161,7 +161,7 @@ def rate_distortion(sweep: Sweep, values: Mapping[str, Values], theory: Sequence
 
 
 def _name_points(axes: Axes, sweep: Sweep, place: Along, x: Sequence[float], y: Sequence[float]) -> None:
-    """What was swept beside each median, and beside medians that all but coincide once; of series only the first's."""
+    """Labels of what was swept beside each median, and beside medians that all but coincide once; of series only the first's."""
     named: dict[tuple[float, float], list[str]] = {}
     wide, high = (max(np.ptp([value for value in values if np.isfinite(value)]), 1e-9) for values in (x, y))
     for group in next(iter(place.series.values())):
@@ -255,7 +255,7 @@ def _columns(axes: Axes, sweep: Sweep) -> None:
 
 
 def choices(sweep: Sweep, found: Mapping[str, Choice]) -> Figure | None:
-    """Which group each criterion would choose: a heat map of the share of resamples that it wins, the choice outlined."""
+    """The group that each criterion would choose: a heat map of the share of resamples that it wins, the choice outlined."""
     if len(sweep.groups) < 2 or not found:
         return None
     figure = _figure(max(4.5, 2.6 + 0.9 * len(sweep.groups)), 1.6 + 0.36 * len(found))
@@ -277,7 +277,7 @@ def choices(sweep: Sweep, found: Mapping[str, Choice]) -> Figure | None:
 
 
 def traversals(sweep: Sweep, strips: Mapping[int, tuple[int, Tensor]]) -> Figure | None:
-    """Of groups by their number, the seed and the grid `(3, H, W)`, side by side at their own size; of many, some."""
+    """Grids of groups by their number, the seed and the grid `(3, H, W)`, side by side at their own size; of many, some."""
     if not strips:
         return None
     some = sorted(strips)

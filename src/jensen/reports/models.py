@@ -1,4 +1,4 @@
-"""What a report asks of the models themselves: whether the runs of a setting agree, and a traversal of one."""
+"""The questions of a report to the models themselves: whether the runs of a setting agree, and a traversal of one."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -62,7 +62,7 @@ def read(folder: Path) -> Sweep:
 
 
 class _LeftOutError(Exception):
-    """Why a run is not counted."""
+    """The reason why a run is not counted."""
 
 
 def _read_run(place: Path, name: str) -> Run:
@@ -93,7 +93,7 @@ def _read_run(place: Path, name: str) -> Run:
 
 
 def _experiment(place: Path, run: Run) -> tuple[str, str]:
-    """What must be one for the whole folder: the experiment it was started as, and what its numbers are of."""
+    """Facts that must be one for the whole folder: the experiment it was started as, and what its numbers are of."""
     path = place / ".hydra" / "hydra.yaml"
     within(place, path)
     started = _started_as(path) if path.exists() else None

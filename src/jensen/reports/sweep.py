@@ -167,7 +167,7 @@ def shown(value: Any) -> str:
 
 
 def odd(scores: Mapping[str, Any]) -> str:
-    """What in a scores.json is not as jensen writes it, where that cannot be read; empty if nothing is."""
+    """The part of a scores.json that is not as jensen writes it, where that cannot be read; empty if nothing is."""
     for part in ("bound", "diagnostics"):
         if not isinstance(scores.get(part), dict):
             return f"its {part} are {type(scores.get(part)).__name__}"
@@ -191,7 +191,7 @@ def _is_list(value: Any) -> bool:
 
 
 def _is_known(settings: Any) -> bool:
-    """Whether a diagnostic's settings say what it is, or nothing."""
+    """Tell whether a diagnostic's settings say what it is, or nothing."""
     if settings is None:
         return True
     if not isinstance(settings, dict):
@@ -202,7 +202,7 @@ def _is_known(settings: Any) -> bool:
 
 
 def _is_result(value: Any) -> bool:
-    """Whether a value is a number that a float can be, NaN and infinities too."""
+    """Tell whether a value is a number that a float can be, NaN and infinities too."""
     return isinstance(value, int | float) and (isinstance(value, float) or abs(value) < 1 << 1000)
 
 

@@ -27,7 +27,7 @@ ACROSS = 7
 """Quantities that one table holds side by side."""
 
 Values = list[list[float]]
-"""Of one quantity: of each group, one number a run; NaN where it is missing."""
+"""One quantity: for each group, one number a run; NaN where it is missing."""
 
 
 class Quartiles(NamedTuple):
@@ -82,7 +82,7 @@ def title(name: str) -> str:
 
 
 def columns(sweep: Sweep, values: Mapping[str, Values]) -> list[str]:
-    """What the tables show, of `values`: the bound, the rate's parts, the active units, the scores, and UDR."""
+    """The quantities that the tables show, of `values`: the bound, the rate's parts, the active units, the scores, and UDR."""
     wanted = [*BOUND, *PARTS, ACTIVE, *scores(sweep), *UDR]
     return [name for name in wanted if name in values]
 

@@ -1,4 +1,4 @@
-"""Where the choices of a configuration lie, and what its interpolations may ask for."""
+"""The place of a configuration's choices, and what its interpolations may ask for."""
 
 from pathlib import Path
 

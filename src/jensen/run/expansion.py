@@ -1,4 +1,4 @@
-"""How much a configuration says once its interpolations are resolved, without resolving any: a few lines may fill memory.
+"""The size of a configuration once its interpolations are resolved, without resolving any: a few lines may fill memory.
 
 `b: ${a}${a}`, `c: ${b}${b}` and so on double at each line.
 """
@@ -43,7 +43,7 @@ def check(tree: Any, name: object) -> None:
 
 
 def _is_plain(text: str) -> bool:
-    """Whether the keys that the interpolations of a text lead to are known without resolving any: no name is made by one."""
+    """Tell whether the keys that the interpolations of a text lead to are known without resolving any: no name is made by one."""
     asked = (_ASKED.match(text, found.end()) for found in _ASKS.finditer(text))
     return all(_PLAIN.match(part) for part in text.split("${")[1:]) and all(asked)
 

@@ -31,7 +31,7 @@ FINISHED, FAILED, DATA = "finished.json", "failed.json", ".hydra/identity.json"
 PATIENCE = 5.0
 """Seconds to wait for a process that is just ending."""
 NOTE = "note"
-"""Of finished.json: what else is to be known."""
+"""The key of finished.json for what else is to be known."""
 _SHOWS = re.compile(r"(pytorch_)?lightning\..*(ProgressBar|Summary|Monitor)").fullmatch
 
 Standing = Literal["new", "interrupted", "finished", "failed", "other"]
@@ -190,7 +190,7 @@ def lock(folder: Path, held: str) -> Iterator[None]:
 
 
 def unvalidated(folder: Path, step: int) -> str:
-    """What a run says whose validation is turned off."""
+    """The words of a run whose validation is turned off."""
     command = f"python -m jensen.evaluate {shlex.quote(f'run={folder}')}"
     return f"{folder} ended at step {step}, which was never validated ({VALIDATION} is 0): {command} gives its numbers"
 
@@ -207,7 +207,7 @@ def marker(folder: Path) -> dict[str, Any]:
 
 
 def standing(folder: Path, cfg: DictConfig, data: Callable[[], str]) -> Standing:
-    """What a folder is to the run that `cfg` configures; `data` gives the data's fingerprint, and is asked if it matters."""
+    """The state of a folder for the run that `cfg` configures; `data` gives the data's fingerprint, and is asked if it matters."""
     mine = identity(cfg)
     failure = get_json(folder / FAILED)
     # A key without effect on the numbers may be what it failed by: changed, it is to be tried again.
@@ -227,7 +227,7 @@ def standing(folder: Path, cfg: DictConfig, data: Callable[[], str]) -> Standing
 
 
 def unfinished(folder: Path, cfg: DictConfig, finished: Mapping[str, Any]) -> str:
-    """Why a run is not what its marker `finished` says; empty if it is. Before 0.2 a marker could be wrong."""
+    """The reason why a run is not what its marker `finished` says; empty if it is. Before 0.2 a marker could be wrong."""
     step = finished.get("step")
     if (saved := saved_step(folder)) != step:
         holds = "there is no such last.ckpt" if saved is None else f"last.ckpt holds step {saved}"

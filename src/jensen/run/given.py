@@ -25,7 +25,7 @@ def given(name: str, kind: str) -> object:
 
 
 def node(name: str, kind: str) -> dict[str, str]:
-    """What a configuration says of such an object."""
+    """The words of a configuration for such an object."""
     return {"_target_": TARGET, "name": name, "kind": kind}
 
 

@@ -1,4 +1,4 @@
-"""What makes a run that run and no other: the keys that can change its numbers, and the data as they were."""
+"""The identity of a run: the keys that can change its numbers, and the data as they were."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from jensen.data.module import DataModule
 from jensen.run.targets import one_spelling
 
 LOCATION = ("data.root", "data.path")
-"""Where data are. What is there is hashed (`fingerprint`): of two places with the same data a run is one and the same."""
+"""Keys that say where data are. What is there is hashed (`fingerprint`): of two places with the same data a run is one and the same."""
 
 WITHOUT_EFFECT = (
     *("diagnostics", "callbacks", "logger", "maximise"),
@@ -29,9 +29,9 @@ WITHOUT_EFFECT = (
 """Whatever else there is in a configuration, a key that you added too, makes another run."""
 
 LENGTH = tuple(f"trainer.{key}" for key in ("max_steps", "max_epochs", "val_check_interval", "check_val_every_n_epoch"))
-"""How far a run goes and how often it is looked at: a single run may be continued with others."""
+"""Keys that say how far a run goes and how often it is looked at: a single run may be continued with others."""
 VALIDATION = "trainer.limit_val_batches"
-"""How much is validated on: a single run may turn that on or off, by 0; other values would not compare."""
+"""Keys that say how much is validated on: a single run may turn that on or off, by 0; other values would not compare."""
 
 
 def has_effect(key: str) -> bool:

@@ -60,7 +60,7 @@ def read_yaml(path: Path) -> DictConfig:
 
 
 def configuration(run: str | Path) -> DictConfig:
-    """What the run was composed of.
+    """The choices that the run was composed of.
 
     Raises:
         InputError: `run` is not the folder of a run, or its configuration is torn.
@@ -105,7 +105,7 @@ def saved_step(run: str | Path) -> int | None:
 
 
 class Resumed(NamedTuple):
-    """Where training goes on from.
+    """The place that training goes on from.
 
     checkpoint: None starts it. set_back: sets the event files that there are by now back to the checkpoint, and puts a torn
     `last.ckpt` aside as `last.torn.ckpt`; to be called once it is sure that training goes on.
@@ -116,7 +116,7 @@ class Resumed(NamedTuple):
 
 
 def resume_from(folder: Path) -> Resumed:
-    """Where training in `folder` goes on from: `last.ckpt`, or the one before it where that is torn. Nothing is changed.
+    """The place that training in `folder` goes on from: `last.ckpt`, or the one before it where that is torn. Nothing is changed.
 
     Raises:
         InputError: there are checkpoints and all are torn.
@@ -187,10 +187,10 @@ def take_float32(model: VAE) -> VAE:
 
 
 def is_double(cfg: DictConfig) -> bool:
-    """Whether the run computes in float64."""
+    """Tell whether the run computes in float64."""
     return str(OmegaConf.select(cfg, "trainer.precision")) == "64-true"
 
 
 def _as_double(network: Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """What a model of float64 is given in float32."""
+    """The rounding of a float64 model's inputs that come as float32."""
     return tuple(each.double() for each in given)

@@ -1,4 +1,4 @@
-"""What is written down about a run, as JSON: whole or not at all, and read as nothing where it is torn."""
+"""The records of a run, as JSON: whole or not at all, and read as nothing where it is torn."""
 
 import json
 import math
@@ -51,7 +51,7 @@ def numbers(results: Results) -> dict[str, Any]:
 
 
 def of_training(cfg: DictConfig, trainer: Any, folder: Path) -> dict[str, Any]:
-    """What jensen.evaluate would write of the last validation."""
+    """Results of the last validation, as jensen.evaluate would write them."""
     chosen: Any = OmegaConf.to_container(cfg.diagnostics, resolve=True)
     results = {name: found for each in trainer.callbacks if isinstance(each, Diagnose) for name, found in each.results.items()}
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}

@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import Any
 
 PACKAGES = ("algorithm", "base", "callbacks", "data", "diagnostics", "model", "objective")
-"""Of jensen, those with a table (`PLACES`) of the names that a conf file may use."""
+"""Packages of jensen, those with a table (`PLACES`) of the names that a conf file may use."""
 
 
 def short(target: str) -> str:

@@ -1,4 +1,4 @@
-"""What the folder of a run may have us call: the parts that conf/ names, optimisers, and modules that the user trusts.
+"""The targets that the folder of a run may have us call: the parts that conf/ names, optimisers, and modules that the user trusts.
 
 A configuration is a tree of calls, and one from elsewhere could name any function there is. A name alone proves nothing:
 `jensen.run.os.system` begins well too.
@@ -25,7 +25,7 @@ from jensen.run.words import explain, said
 
 T = TypeVar("T")
 GROUPS = ("algorithm", "data", "loader", "model", "objective", "schedule", "start", "transform")
-"""Of conf/: whose targets, called with any arguments, do no more than a run does."""
+"""Packages that conf/ names: their targets, called with any arguments, do no more than a run does."""
 _NAME = re.compile(r"\b_target_: *(jensen\.[\w.]+)")
 
 
@@ -86,7 +86,7 @@ def _allowed(target: object, trusted: Sequence[str]) -> bool:
 
 @functools.cache
 def _parts() -> frozenset[str]:
-    """What conf/ names, in both spellings: a run may be older than the short one."""
+    """The targets that conf/ names, in both spellings: a run may be older than the short one."""
     files = (file for group in GROUPS for file in (conf_folder() / group).rglob("*.yaml"))
     named = {name for file in files for name in _NAME.findall(file.read_text())}
     return frozenset({*named, *map(long, named)})

@@ -1,4 +1,4 @@
-"""What a run and a command say: lines for the person at the terminal, and bad input as one sentence."""
+"""The words of a run and a command: lines for the person at the terminal, and bad input as one sentence."""
 
 import errno
 import logging
@@ -13,11 +13,11 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from jensen.base.errors import InputError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-"""Of an OSError, what room on another disk would mend."""
+"""Numbers of an OSError that room on another disk would mend."""
 
 
 def leads() -> bool:
-    """Whether this process is rank zero, the one that writes; of ranks that are yet to be started, it is the first."""
+    """Tell whether this process is rank zero, the one that writes; of ranks that are yet to be started, it is the first."""
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
@@ -28,7 +28,7 @@ def say(line: str) -> None:
 
 
 def said(error: BaseException) -> str:
-    """Of what an error says; its class where it says nothing."""
+    """The first line of what an error says; its class where it says nothing."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
@@ -73,7 +73,7 @@ def _within(error: BaseException) -> str | None:
 
 
 def _of_import(error: BaseException | None) -> str:
-    """What stands below hydra's own line, such as `ModuleNotFoundError("No module named 'x'")`, without the class."""
+    """The cause below hydra's own line, such as `ModuleNotFoundError("No module named 'x'")`, without the class."""
     lines = str(error).strip().splitlines()
     found = re.search(r"[\"'](.*)[\"']\)?$", lines[1]) if len(lines) > 1 else None
     return found[1] if found else said(error or ValueError())
