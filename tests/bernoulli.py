@@ -1,4 +1,6 @@
-"""A family of components of one's own: independent Bernoulli coordinates, written against `family.Components` alone."""
+"""A family of components of one's own: independent Bernoulli coordinates, written against
+`family.Components` alone.
+"""
 
 from typing import NamedTuple, final
 
@@ -46,7 +48,9 @@ class Bernoulli(NamedTuple):
         count = m.total.unsqueeze(-1) + prior.covariance
         mean = (m.first + 0.5 * prior.covariance) / count.clamp(min=1e-280)
         logit = mean.clamp(CERTAIN, 1 - CERTAIN).logit()
-        return Bernoulli(torch.where(m.total.unsqueeze(-1) > 0, logit, self.logit.double()).to(self.logit.dtype))
+        return Bernoulli(
+            torch.where(m.total.unsqueeze(-1) > 0, logit, self.logit.double()).to(self.logit.dtype)
+        )
 
     def log_prior(self, prior: PseudoCounts) -> Tensor:
         certainty = softplus(self.logit) + softplus(-self.logit)

@@ -1,4 +1,6 @@
-"""Configurations as Hydra composes them, without its reading the same files and composing the same words again and again."""
+"""Configurations as Hydra composes them, without its reading the same files and composing the same
+words again and again.
+"""
 
 import pickle
 from functools import cache
@@ -30,7 +32,9 @@ def _composed(overrides: tuple[str, ...]) -> bytes:
 
 
 def read_once() -> None:
-    """Have Hydra read each file of `conf/` once in this process; those of a user are read anew each time."""
+    """Have Hydra read each file of `conf/` once in this process; those of a user are read anew each
+    time.
+    """
     load = FileConfigSource.load_config
     ours = str(conf_folder())
     known: dict[str, bytes] = {}

@@ -39,7 +39,9 @@ def configure() -> Iterator[Callable[..., DictConfig]]:
 
 @pytest.fixture
 def shared_data() -> Path:
-    """The folder of small real data sets beside the repository; the test is skipped where there is none."""
+    """The folder of small real data sets beside the repository; the test is skipped where there is
+    none.
+    """
     folder = Path(__file__).parents[2] / "shared" / "data"
     if not folder.is_dir():
         pytest.skip(f"{folder} is absent: this test compares with real data")

@@ -11,7 +11,9 @@ class Encoder(nn.Module):
 
     def __init__(self, x_shape: list[int], latent_dim: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Dropout(0.2), nn.BatchNorm2d(x_shape[0]), MLPEncoder(x_shape, latent_dim, [16]))
+        self.body = nn.Sequential(
+            nn.Dropout(0.2), nn.BatchNorm2d(x_shape[0]), MLPEncoder(x_shape, latent_dim, [16])
+        )
 
     def forward(self, x: Tensor) -> Gaussian:
         return self.body(x)

@@ -8,6 +8,8 @@ KILLS = Path(__file__).with_name("kills.py")
 
 
 def faults(*arguments: str) -> str:
-    done = subprocess.run([sys.executable, str(KILLS), *arguments], capture_output=True, text=True, timeout=3000)
+    done = subprocess.run(
+        [sys.executable, str(KILLS), *arguments], capture_output=True, text=True, timeout=3000
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

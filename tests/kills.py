@@ -1,10 +1,11 @@
-"""Kills small runs (SIGKILL) at random moments, starts them again, and compares them with runs that were not killed.
+"""Kills small runs (SIGKILL) at random moments, starts them again, and compares them with runs that
+were not killed.
 
     scripts/faults [N] [SEED] [CASE ...]      N kills, over the cases in turn
 
-A run is `jensen.train.train` in a process forked from this one, which has imported everything; or, in the case of that name,
-the whole command `python -m jensen.train`, which may die while it starts. Of two ranks one is killed, or both. Two kills in
-five wait until a checkpoint is being written.
+A run is `jensen.train.train` in a process forked from this one, which has imported everything; or,
+in the case of that name, the whole command `python -m jensen.train`, which may die while it starts.
+Of two ranks one is killed, or both. Two kills in five wait until a checkpoint is being written.
 """
 
 import multiprocessing
@@ -31,7 +32,13 @@ from jensen.run.conf import conf_folder
 from jensen.train import train
 
 OVERRIDES = (
-    *(*TINY, "trainer.accelerator=cpu", "trainer.max_steps=40", "trainer.val_check_interval=15", "trainer.log_every_n_steps=2"),
+    *(
+        *TINY,
+        "trainer.accelerator=cpu",
+        "trainer.max_steps=40",
+        "trainer.val_check_interval=15",
+        "trainer.log_every_n_steps=2",
+    ),
     *(
         "callbacks=[checkpoint,diagnose]",
         "diagnostics=[decomposition,samples,codes]",
@@ -39,11 +46,27 @@ OVERRIDES = (
         "callbacks.last.share=1e9",
     ),
     "+trainer.enable_progress_bar=false",
-    *("+schedule@algorithm.lr_scale=linear", "algorithm.lr_scale.steps=30", "algorithm.lr_scale.end=0.1"),
+    *(
+        "+schedule@algorithm.lr_scale=linear",
+        "algorithm.lr_scale.steps=30",
+        "algorithm.lr_scale.end=0.1",
+    ),
 )
 EM = (
-    *("algorithm=em", "data=blobs", "data.size=600", "data.validation=60", "data.batch_size=128", "model.components=4"),
-    *("trainer.accelerator=cpu", "trainer.max_steps=40", "algorithm.tolerance=0", "trainer.log_every_n_steps=1"),
+    *(
+        "algorithm=em",
+        "data=blobs",
+        "data.size=600",
+        "data.validation=60",
+        "data.batch_size=128",
+        "model.components=4",
+    ),
+    *(
+        "trainer.accelerator=cpu",
+        "trainer.max_steps=40",
+        "algorithm.tolerance=0",
+        "trainer.log_every_n_steps=1",
+    ),
     *("callbacks=[checkpoint,diagnose]", "callbacks.last.seconds=0", "callbacks.last.share=1e9"),
     "+trainer.enable_progress_bar=false",
 )
@@ -59,7 +82,11 @@ CASES = {
     "64-true": ("trainer.precision=64-true", *MIXTURE),
     "EM": ("trainer.check_val_every_n_epoch=7", "model.components=9", "model.max_iter=0"),
     "EM 64-true": ("trainer.check_val_every_n_epoch=7", "trainer.precision=64-true"),
-    "stepwise EM": ("algorithm=stepwise_em", "trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=15"),
+    "stepwise EM": (
+        "algorithm=stepwise_em",
+        "trainer.check_val_every_n_epoch=null",
+        "trainer.val_check_interval=15",
+    ),
     "two ranks": ("trainer=ddp", "trainer.devices=2", *MIXTURE),
     "the command": (),
 }
@@ -69,8 +96,11 @@ def overrides(case: str) -> tuple[str, ...]:
     return (*(EM if "EM" in case else OVERRIDES), *CASES[case])
 
 
-PATIENCE, ALONE = 120.0, 10.0
-"""Seconds that a run has to end, and a rank that lost the other, before it is killed too, as a launcher would."""
+PATIENCE = 120.0
+ALONE = 10.0
+"""Seconds that a run has to end, and a rank that lost the other, before it is killed too, as a
+launcher would.
+"""
 
 Process = multiprocessing.Process | subprocess.Popen
 
@@ -85,7 +115,10 @@ def start(case: str, folder: Path, log: TextIO) -> list[Process]:
         port = free.getsockname()[1]
     ranks = range(2 if case == "two ranks" else 1)
     fork = multiprocessing.get_context("fork")
-    processes = [fork.Process(target=_train, args=(case, folder, log, rank, len(ranks), port)) for rank in ranks]
+    processes = [
+        fork.Process(target=_train, args=(case, folder, log, rank, len(ranks), port))
+        for rank in ranks
+    ]
     for process in processes:
         process.start()
     return processes
@@ -96,7 +129,13 @@ def _train(case: str, folder: Path, log: TextIO, rank: int, world: int, port: in
     os.dup2(log.fileno(), 2)
     warnings.simplefilter("ignore")
     if world > 1:
-        rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "LOCAL_RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": world}
+        rendezvous = {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+            "LOCAL_RANK": rank,
+            "NODE_RANK": 0,
+            "WORLD_SIZE": world,
+        }
         os.environ.update({name: str(value) for name, value in rendezvous.items()})
         rank_zero_only.rank = rank
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
@@ -125,10 +164,13 @@ def finish(case: str, folder: Path, log: TextIO) -> float:
 
 
 def kill(case: str, folder: Path, log: TextIO, seconds: float, chance: random.Random) -> bool:
-    """Starts a run and kills it at a random moment of so many seconds; False if it had ended by then."""
+    """Starts a run and kills it at a random moment of so many seconds; False if it had ended by
+    then.
+    """
     processes = start(case, folder, log)
     if chance.random() < 0.4:
-        sightings, deadline = chance.randrange(1, 6), time.monotonic() + seconds
+        sightings = chance.randrange(1, 6)
+        deadline = time.monotonic() + seconds
         while sightings and time.monotonic() < deadline:
             sightings -= any((folder / "checkpoints").glob(".*.partial"))
             time.sleep(0.0003)
@@ -146,9 +188,17 @@ def kill(case: str, folder: Path, log: TextIO, seconds: float, chance: random.Ra
 
 
 def compare(
-    case: str, whole: Path, folder: Path, kills: int, seconds: float, log: TextIO, chance: random.Random
+    case: str,
+    whole: Path,
+    folder: Path,
+    kills: int,
+    seconds: float,
+    log: TextIO,
+    chance: random.Random,
 ) -> tuple[int, list[str]]:
-    """Of a run that is killed so often, or until it ends: the number of kills, and what differs from the run in `whole`."""
+    """Of a run that is killed so often, or until it ends: the number of kills, and what differs
+    from the run in `whole`.
+    """
     done = 0
     while done < kills and kill(case, folder, log, seconds, chance):
         done += 1
@@ -161,22 +211,34 @@ def main(arguments: Sequence[str]) -> int:
     cases = [*arguments[2:]] or [*CASES]
     torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
     base = Path(tempfile.mkdtemp(prefix="jensen-faults-"))
-    chance, counts, runs, failed = random.Random(seed), dict.fromkeys(cases, 0), 0, 0
+    chance = random.Random(seed)
+    counts = dict.fromkeys(cases, 0)
+    runs = 0
+    failed = 0
     with (base / "log.txt").open("a") as log:
         seconds = {case: finish(case, base / case / "whole", log) for case in cases}
         while sum(counts.values()) < kills:
             case = cases[runs % len(cases)]
             folder = base / case / str(runs)
             many = min(chance.randrange(2, 8), kills - sum(counts.values()))
-            done, found = compare(case, folder.parent / "whole", folder, many, seconds[case], log, chance)
-            print(f"{case}: {done} kills, {f'{len(found)} differences: {found[:3]}' if found else 'equal'}", flush=True)
+            done, found = compare(
+                case, folder.parent / "whole", folder, many, seconds[case], log, chance
+            )
+            print(
+                f"{case}: {done} kills,"
+                f" {f'{len(found)} differences: {found[:3]}' if found else 'equal'}",
+                flush=True,
+            )
             counts[case] += done
             runs += 1
             failed += bool(found)
             if not found:
                 shutil.rmtree(folder)
     print(", ".join(f"{case} {count}" for case, count in counts.items()))
-    print(f"{sum(counts.values())} kills, {runs} runs, {runs - failed} equal to an uninterrupted one bit for bit, {failed} not")
+    print(
+        f"{sum(counts.values())} kills, {runs} runs, {runs - failed} equal to an uninterrupted one"
+        f" bit for bit, {failed} not"
+    )
     if failed:
         print(f"what they left is in {base}")
     else:

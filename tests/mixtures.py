@@ -21,7 +21,9 @@ def random(structure, lead=(), k=3, d=4, seed=0):
     """Components with unlike covariances."""
     mean = 2 * normal(*lead, k, d, seed=seed)
     if structure in (Gaussian, SphericalGaussian):
-        return structure(mean, normal(*lead, *((k, d) if structure is Gaussian else (k,)), seed=seed + 1))
+        return structure(
+            mean, normal(*lead, *((k, d) if structure is Gaussian else (k,)), seed=seed + 1)
+        )
     shape = (*lead, k, d, d) if structure is FullGaussian else (*lead, d, d)
     a = normal(*shape, seed=seed + 1)
     return structure(mean, torch.linalg.cholesky(a @ a.mT + torch.eye(d, dtype=torch.float64)))
@@ -43,7 +45,9 @@ def weights(n=50, k=3, seed=5):
 
 
 def slope(value, leaves):
-    """The largest derivative in any of the parameters, of which Cholesky factors have a lower triangle only."""
+    """The largest derivative in any of the parameters, of which Cholesky factors have a lower
+    triangle only.
+    """
     slopes = torch.autograd.grad(value, tuple(leaves), allow_unused=True)
     triangular = [
         s.tril() if s.shape[-1:] == s.shape[-2:-1] and leaf.triu(1).eq(0).all() else s

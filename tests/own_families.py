@@ -1,4 +1,6 @@
-"""Distributions that a user might bring: a prior of which only the density is known, posteriors with a covariance."""
+"""Distributions that a user might bring: a prior of which only the density is known, posteriors
+with a covariance.
+"""
 
 import math
 from typing import NamedTuple
@@ -14,11 +16,17 @@ NOISE = 0.25
 
 
 class Banana(NamedTuple):
-    """z1 ~ N(0, 1), z2 ~ N(z1^2, NOISE), the rest N(0, 1): a flow, whose marginals have no closed form."""
+    """z1 ~ N(0, 1), z2 ~ N(z1^2, NOISE), the rest N(0, 1): a flow, whose marginals have no closed
+    form.
+    """
 
     def log_prob(self, z: Tensor) -> Tensor:
-        first, second, rest = z[..., 0], z[..., 1], z[..., 2:]
-        squares = first.square() + (second - first.square()).square() / NOISE + rest.square().sum(-1)
+        first = z[..., 0]
+        second = z[..., 1]
+        rest = z[..., 2:]
+        squares = (
+            first.square() + (second - first.square()).square() / NOISE + rest.square().sum(-1)
+        )
         return -0.5 * (squares + z.shape[-1] * LOG_2PI + math.log(NOISE))
 
     def rsample(self, noise: Tensor) -> Tensor:
@@ -31,11 +39,16 @@ class Banana(NamedTuple):
 
 def banana_rate(q: Gaussian) -> Tensor:
     """KL(q || banana), `(N,)`, by the moments of a Gaussian."""
-    mean, variance = q.mean, q.log_var.exp()
+    mean = q.mean
+    variance = q.log_var.exp()
     second = mean.square() + variance
-    fourth = mean[:, 0] ** 4 + 6 * mean[:, 0].square() * variance[:, 0] + 3 * variance[:, 0].square()
+    fourth = (
+        mean[:, 0] ** 4 + 6 * mean[:, 0].square() * variance[:, 0] + 3 * variance[:, 0].square()
+    )
     bend = (second[:, 1] - 2 * mean[:, 1] * second[:, 0] + fourth) / NOISE
-    cross = 0.5 * (second[:, 0] + bend + second[:, 2:].sum(1) + mean.shape[1] * LOG_2PI + math.log(NOISE))
+    cross = 0.5 * (
+        second[:, 0] + bend + second[:, 2:].sum(1) + mean.shape[1] * LOG_2PI + math.log(NOISE)
+    )
     return cross - 0.5 * (1 + LOG_2PI + q.log_var).sum(1)
 
 
@@ -53,7 +66,9 @@ class BananaPrior(nn.Module):
 
 
 class AsNormal(MLPEncoder):
-    """The MLP's diagonal Gaussian, told as one with a covariance matrix, whose correlations are `tilt`."""
+    """The MLP's diagonal Gaussian, told as one with a covariance matrix, whose correlations are
+    `tilt`.
+    """
 
     tilt = 0.0
 

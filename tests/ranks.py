@@ -1,4 +1,6 @@
-"""Several ranks of one run, as SLURM or torchrun would start them, forked from a process that has imported everything."""
+"""Several ranks of one run, as SLURM or torchrun would start them, forked from a process that has
+imported everything.
+"""
 
 import os
 import socket
@@ -11,12 +13,17 @@ from shell import SERVER
 from jensen.run.conf import conf_folder
 
 
-def together(world: int, function: Callable[..., None], *arguments: Any, timeout: float = 240) -> None:
+def together(
+    world: int, function: Callable[..., None], *arguments: Any, timeout: float = 240
+) -> None:
     """`function(rank, *arguments)` on as many ranks as `world`, each of which must end well."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    ranks = [SERVER.Process(target=_live, args=(rank, port, function, arguments)) for rank in range(world)]
+    ranks = [
+        SERVER.Process(target=_live, args=(rank, port, function, arguments))
+        for rank in range(world)
+    ]
     for each in ranks:
         each.start()
     for each in ranks:
@@ -31,7 +38,12 @@ def _live(rank: int, port: int, function: Callable[..., None], arguments: tuple[
     from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
     torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank), "NODE_RANK": "0"}
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "LOCAL_RANK": str(rank),
+        "NODE_RANK": "0",
+    }
     rank_zero_only.rank = rank  # what Lightning reads at its import, which was before
     function(rank, *arguments)
 

@@ -8,7 +8,12 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import TINY
 
-TRAINER = ("trainer.accelerator=cpu", "trainer.log_every_n_steps=5", "trainer.max_steps=30", "trainer.val_check_interval=12")
+TRAINER = (
+    "trainer.accelerator=cpu",
+    "trainer.log_every_n_steps=5",
+    "trainer.max_steps=30",
+    "trainer.val_check_interval=12",
+)
 ILLUSTRATED = (*TINY, *TRAINER)
 """With the diagnostics of `conf/train.yaml`, whose pictures are most of such a run's work."""
 
@@ -16,7 +21,9 @@ QUICK = (*ILLUSTRATED, "diagnostics=[decomposition]")
 
 
 def events(folder: Path) -> EventAccumulator:
-    accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0, "histograms": 0})
+    accumulator = EventAccumulator(
+        str(folder), size_guidance={"scalars": 0, "images": 0, "histograms": 0}
+    )
     accumulator.Reload()
     return accumulator
 
@@ -31,4 +38,6 @@ def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
 
 def command(*overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """`python -m jensen.train`, as a user would run it."""
-    return shell.run("jensen.train", *overrides, cwd=cwd, env={"PYTHONWARNINGS": "error::ResourceWarning"})
+    return shell.run(
+        "jensen.train", *overrides, cwd=cwd, env={"PYTHONWARNINGS": "error::ResourceWarning"}
+    )

@@ -1,7 +1,9 @@
-"""A command as a user's shell runs it, `python -m jensen.train ...`, in a process of its own, without the seconds of importing.
+"""A command as a user's shell runs it, `python -m jensen.train ...`, in a process of its own,
+without the seconds of importing.
 
-The process is forked from one that has imported the package and done nothing else. What differs from a fresh interpreter is
-what happens while it imports: a test of that, or of an environment that imports read, starts `sys.executable` itself.
+The process is forked from one that has imported the package and done nothing else. What differs
+from a fresh interpreter is what happens while it imports: a test of that, or of an environment that
+imports read, starts `sys.executable` itself.
 """
 
 import atexit
@@ -24,11 +26,18 @@ SERVER.set_forkserver_preload([f"jensen.{command}" for command in COMMANDS])
 def run(
     module: str, *words: str, cwd: Path, env: Mapping[str, str] | None = None, timeout: float = 300
 ) -> subprocess.CompletedProcess[str]:
-    """`python -m MODULE WORDS` in the folder `cwd`, to its end; `env` is added to the environment, less pytest's own."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
+    """`python -m MODULE WORDS` in the folder `cwd`, to its end; `env` is added to the environment,
+    less pytest's own.
+    """
+    own = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))
+    }
     with tempfile.TemporaryDirectory() as said:
-        out, err = Path(said, "out"), Path(said, "err")
-        process = SERVER.Process(target=_live, args=(module, words, str(cwd), own | dict(env or {}), str(out), str(err)))
+        out = Path(said, "out")
+        err = Path(said, "err")
+        process = SERVER.Process(
+            target=_live, args=(module, words, str(cwd), own | dict(env or {}), str(out), str(err))
+        )
         process.start()
         process.join(timeout)
         late = process.exitcode is None
@@ -43,7 +52,9 @@ def run(
     return subprocess.CompletedProcess([module, *words], status, *text)
 
 
-def _live(module: str, words: tuple[str, ...], cwd: str, env: dict[str, str], out: str, err: str) -> None:
+def _live(
+    module: str, words: tuple[str, ...], cwd: str, env: dict[str, str], out: str, err: str
+) -> None:
     """The process: what Python does between its start and its end."""
     for descriptor, path in ((1, out), (2, err)):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

@@ -19,8 +19,17 @@ from jensen.objective.beta import Beta
 from jensen.train import train
 
 QUIET = (
-    *("callbacks=[checkpoint,diagnose]", "callbacks.last.seconds=0", "callbacks.last.share=1e9", "diagnostics=[rate]"),
-    *("trainer.accelerator=cpu", "trainer.val_check_interval=6", "+trainer.enable_progress_bar=false"),
+    *(
+        "callbacks=[checkpoint,diagnose]",
+        "callbacks.last.seconds=0",
+        "callbacks.last.share=1e9",
+        "diagnostics=[rate]",
+    ),
+    *(
+        "trainer.accelerator=cpu",
+        "trainer.val_check_interval=6",
+        "+trainer.enable_progress_bar=false",
+    ),
     "trainer.log_every_n_steps=1",
 )
 FIT = {"max_steps": 12, "batch_size": 8, "validation": 12, "overrides": QUIET}
@@ -46,13 +55,25 @@ class Encoder(nn.Module):
 
 def own():
     torch.manual_seed(3)
-    return jensen.VAE(Encoder(), nn.Sequential(nn.Linear(2, 6), nn.Unflatten(1, (1, 2, 3))), latent_dim=2)
+    return jensen.VAE(
+        Encoder(), nn.Sequential(nn.Linear(2, 6), nn.Unflatten(1, (1, 2, 3))), latent_dim=2
+    )
 
 
 def test_a_run_by_names_is_the_run_of_the_command(configure, tmp_path, x):
-    """Bit for bit: weights, optimiser, logs. The command reads the same tensor as a Dataset of one's own."""
+    """Bit for bit: weights, optimiser, logs. The command reads the same tensor as a Dataset of
+    one's own.
+    """
     run = jensen.fit(named(seed=5), x, seed=5, folder=tmp_path / "python", **FIT)
-    words = ["data=torch_dataset", "model=mlp", "latent_dim=2", "seed=5", "trainer.max_steps=12", "data.batch_size=8", *QUIET]
+    words = [
+        "data=torch_dataset",
+        "model=mlp",
+        "latent_dim=2",
+        "seed=5",
+        "trainer.max_steps=12",
+        "data.batch_size=8",
+        *QUIET,
+    ]
     words += ["data.source._target_=test_api.stored", "data.x_shape=[1,2,3]", "data.validation=12"]
     results = train(configure(*words), tmp_path / "command")
     assert differences(tmp_path / "command", tmp_path / "python") == []
@@ -61,7 +82,9 @@ def test_a_run_by_names_is_the_run_of_the_command(configure, tmp_path, x):
 
 
 def stored():
-    return TensorDataset((torch.rand(60, 1, 2, 3, generator=torch.Generator().manual_seed(0)) < 0.5).float())
+    return TensorDataset(
+        (torch.rand(60, 1, 2, 3, generator=torch.Generator().manual_seed(0)) < 0.5).float()
+    )
 
 
 def test_what_fit_returns_is_what_load_finds(tmp_path, x):
@@ -91,19 +114,26 @@ def test_diagnostics_are_run_on_a_run_and_kept_in_its_scores(tmp_path, x):
     found = run.diagnose(["mig_hist20", "codes"], split="train")
     assert 0 <= found["mig_hist20"]["mig_hist20"] <= 1
     assert found["mig_hist20"] == run.scores["mig_hist20"]
-    again = jensen.load(tmp_path, data=(x, factors), validation=12).diagnose(["mig_hist20"], split="train")
+    again = jensen.load(tmp_path, data=(x, factors), validation=12).diagnose(
+        ["mig_hist20"], split="train"
+    )
     assert again["mig_hist20"] == found["mig_hist20"]
-    with pytest.raises(InputError, match=r"the data of this run was given in Python, numpy\.ndarray"):
+    with pytest.raises(
+        InputError, match=r"the data of this run was given in Python, numpy\.ndarray"
+    ):
         jensen.load(tmp_path).diagnose(["codes"])
     with pytest.raises(InputError, match="diagnostics is 'mig': expected one of"):
         run.diagnose(["mig"])
 
 
 def test_objects_are_trained_in_place_and_found_again_when_they_are_given(tmp_path, x):
-    model, objective = own(), Beta(2.0)
+    model = own()
+    objective = Beta(2.0)
     run = jensen.fit(model, x, objective, folder=tmp_path, **FIT)
     expected = run.encode(x).mean
-    with pytest.raises(InputError, match=r"the encoder of this run was given in Python, test_api\.Encoder"):
+    with pytest.raises(
+        InputError, match=r"the encoder of this run was given in Python, test_api\.Encoder"
+    ):
         jensen.load(tmp_path)
     fresh = own()
     found = jensen.load(tmp_path, model=fresh, objective=Beta(2.0))
@@ -113,7 +143,9 @@ def test_objects_are_trained_in_place_and_found_again_when_they_are_given(tmp_pa
     assert diagnosed["rate"]["by_latent"]
     assert model.encode(x).mean.equal(expected)
     assert "val/loss" in run.results
-    assert run.results["val/loss"] == pytest.approx(run.results["val/distortion"] + 2 * run.results["val/rate"], rel=1e-5)
+    assert run.results["val/loss"] == pytest.approx(
+        run.results["val/distortion"] + 2 * run.results["val/rate"], rel=1e-5
+    )
 
 
 class StoppedError(Exception):
@@ -136,8 +168,12 @@ def test_a_fit_that_was_stopped_goes_on_to_the_bytes_of_one_that_was_not(tmp_pat
     jensen.fit(own(), x, folder=tmp_path / "parts", callbacks=[Stop(99)], **FIT)
     assert differences(tmp_path / "whole", tmp_path / "parts") == []
     fresh = own()
-    finished = jensen.fit(fresh, x, folder=tmp_path / "parts", callbacks=[Stop(99)], **FIT)  # nothing to do, and trained
-    assert finished.encode(x).mean.equal(jensen.load(tmp_path / "parts", model=own()).encode(x).mean)
+    finished = jensen.fit(
+        fresh, x, folder=tmp_path / "parts", callbacks=[Stop(99)], **FIT
+    )  # nothing to do, and trained
+    assert finished.encode(x).mean.equal(
+        jensen.load(tmp_path / "parts", model=own()).encode(x).mean
+    )
     with pytest.raises(InputError, match="was trained on other data"):
         jensen.fit(own(), 1 - x, folder=tmp_path / "parts", callbacks=[Stop(99)], **FIT)
 
@@ -160,7 +196,9 @@ def test_every_kind_of_data_is_the_same_run(tmp_path, x, convert):
     assert found.results == jensen.fit(named(), x, folder=tmp_path / "two", **options).results
 
 
-def test_held_out_data_of_their_own_and_a_default_folder_of_a_new_name(tmp_path, x, monkeypatch, capsys):
+def test_held_out_data_of_their_own_and_a_default_folder_of_a_new_name(
+    tmp_path, x, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     options = FIT | {"max_steps": 2, "validation": x[:10]}
     runs = [jensen.fit(named(), x[10:], **options) for _ in range(2)]
@@ -173,7 +211,9 @@ def test_held_out_data_of_their_own_and_a_default_folder_of_a_new_name(tmp_path,
             return iter(x[10:])
 
     assert jensen.fit(named(), Stream(), **options).results["val/elbo"] < 0
-    with pytest.raises(InputError, match=r"validation is None and .*Stream is a stream: expected other data"):
+    with pytest.raises(
+        InputError, match=r"validation is None and .*Stream is a stream: expected other data"
+    ):
         jensen.fit(named(), Stream(), **(options | {"validation": None}))
 
 
@@ -183,12 +223,24 @@ def test_bad_input_is_one_sentence(tmp_path, x):
         "likelihood is 'normall': expected one of": lambda: named(likelihood="normall"),
         "encoder is 'mlp' and x_shape is None": lambda: jensen.VAE("mlp", nn.Identity()),
         "model is a GMM: expected a jensen.VAE": lambda: jensen.fit(jensen.GMM(2), x),
-        "objective is 'bta': expected one of": lambda: jensen.fit(named(), x, "bta", folder=tmp_path, **FIT),
-        "data hold 0.25: use cross_entropy": lambda: jensen.fit(named(), x / 4, folder=tmp_path, **FIT),
-        r"data have the shape \[60\]": lambda: jensen.fit(named(), x[:, 0, 0, 0], folder=tmp_path, **FIT),
-        "overrides cannot be taken": lambda: jensen.fit(named(), x, overrides=["nothing.like=1"], folder=tmp_path),
-        "expected grey|expected floating": lambda: jensen.fit(named(), x.long(), folder=tmp_path, **FIT),
-        r"factors have the shape \[7, 1\]": lambda: jensen.fit(named(), (x, np.zeros(7, int)), folder=tmp_path, **FIT),
+        "objective is 'bta': expected one of": lambda: jensen.fit(
+            named(), x, "bta", folder=tmp_path, **FIT
+        ),
+        "data hold 0.25: use cross_entropy": lambda: jensen.fit(
+            named(), x / 4, folder=tmp_path, **FIT
+        ),
+        r"data have the shape \[60\]": lambda: jensen.fit(
+            named(), x[:, 0, 0, 0], folder=tmp_path, **FIT
+        ),
+        "overrides cannot be taken": lambda: jensen.fit(
+            named(), x, overrides=["nothing.like=1"], folder=tmp_path
+        ),
+        "expected grey|expected floating": lambda: jensen.fit(
+            named(), x.long(), folder=tmp_path, **FIT
+        ),
+        r"factors have the shape \[7, 1\]": lambda: jensen.fit(
+            named(), (x, np.zeros(7, int)), folder=tmp_path, **FIT
+        ),
     }
     for sentence, call in refused.items():
         with pytest.raises(InputError, match=sentence):
@@ -196,7 +248,9 @@ def test_bad_input_is_one_sentence(tmp_path, x):
 
 
 def test_a_part_may_be_named_beside_an_object(x):
-    model = jensen.VAE(Encoder(), "mlp", likelihood=Bernoulli(), prior="mixture", latent_dim=2, x_shape=[1, 2, 3])
+    model = jensen.VAE(
+        Encoder(), "mlp", likelihood=Bernoulli(), prior="mixture", latent_dim=2, x_shape=[1, 2, 3]
+    )
     assert model.decode(model.encode(x).mean).shape == x.shape
 
 
@@ -223,5 +277,7 @@ def test_the_public_names_are_there_and_importing_jensen_loads_no_torch():
         "for name in jensen.PLACES: assert getattr(jensen, name).__doc__, name\n"
         "assert not hasattr(jensen, 'nothing') and not hasattr(jensen.data, 'nothing')\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr

@@ -55,7 +55,10 @@ def test_every_choice_composes_and_instantiates(configure, group, choice, tmp_pa
     cfg = configure(*model, override, *extra)
     instantiate(cfg.data)
     instantiate(cfg.algorithm)
-    for key, kind in (("data", DataModule), ("algorithm", LightningModule)):  # what we ship, a stranger may send
+    for key, kind in (
+        ("data", DataModule),
+        ("algorithm", LightningModule),
+    ):  # what we ship, a stranger may send
         build(cfg, key, kind)
     instantiate(cfg.trainer, accelerator="cpu", logger=instantiate(cfg.logger, save_dir=tmp_path))
     assert all(callable(diagnostic) for diagnostic in instantiate(cfg.diagnostics).values())

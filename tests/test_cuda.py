@@ -1,4 +1,6 @@
-"""On a GPU: the numbers of the CPU, a run that continues bit for bit, half precision, a loss that is not finite."""
+"""On a GPU: the numbers of the CPU, a run that continues bit for bit, half precision, a loss that
+is not finite.
+"""
 
 import json
 import math
@@ -20,15 +22,27 @@ from jensen.train import train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch sees")
 
-RUN = (*TINY, "trainer.accelerator=gpu", "trainer.log_every_n_steps=5", "trainer.max_steps=24", "trainer.val_check_interval=8")
-QUIET = ("callbacks=[checkpoint,diagnose]", "diagnostics=[rate,decomposition]", "+trainer.enable_progress_bar=false")
+RUN = (
+    *TINY,
+    "trainer.accelerator=gpu",
+    "trainer.log_every_n_steps=5",
+    "trainer.max_steps=24",
+    "trainer.val_check_interval=8",
+)
+QUIET = (
+    "callbacks=[checkpoint,diagnose]",
+    "diagnostics=[rate,decomposition]",
+    "+trainer.enable_progress_bar=false",
+)
 
 
 def blobs(n=6000, d=3, k=4, apart=4.0, seed=0):
     rng = np.random.default_rng(seed)
     factors = np.eye(d) + 0.4 * rng.normal(size=(k, d, d))
     label = rng.integers(k, size=n)
-    return apart * rng.normal(size=(k, d))[label] + np.einsum("nde,ne->nd", factors[label], rng.normal(size=(n, d)))
+    return apart * rng.normal(size=(k, d))[label] + np.einsum(
+        "nde,ne->nd", factors[label], rng.normal(size=(n, d))
+    )
 
 
 @pytest.mark.parametrize("covariance", ["full", "tied", "diag", "spherical"])
@@ -38,17 +52,27 @@ def test_a_mixture_is_that_of_the_cpu(covariance, dtype):
     settings = {"init": x[:4].double(), "tolerance": 1e-10}
     here, there = (GMM(4, covariance, **settings).fit(points) for points in (x, x.cuda()))
     assert there.mean.device.type == "cuda"
-    assert abs(here.log_likelihood - there.log_likelihood) / len(x) < (1e-9 if dtype == torch.float64 else 1e-6)
+    assert abs(here.log_likelihood - there.log_likelihood) / len(x) < (
+        1e-9 if dtype == torch.float64 else 1e-6
+    )
     if dtype == torch.float64:
         torch.testing.assert_close(there.mean.cpu(), here.mean, rtol=0, atol=1e-4)
-    torch.testing.assert_close(GMM.of(there.mixture).log_prob(x.cuda()).cpu(), there.cpu().log_prob(x), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        GMM.of(there.mixture).log_prob(x.cuda()).cpu(),
+        there.cpu().log_prob(x),
+        rtol=1e-9,
+        atol=1e-9,
+    )
 
 
 @pytest.mark.parametrize("covariance", ["full", "diag"])
 @pytest.mark.parametrize("far", [1e4, 4000.0])
 def test_float32_is_float64_far_from_zero_and_far_apart(covariance, far):
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(5000, 2)) + np.where(rng.random(5000) < 0.4, 0, 3 if far == 1e4 else far)[:, None]
+    x = (
+        rng.normal(size=(5000, 2))
+        + np.where(rng.random(5000) < 0.4, 0, 3 if far == 1e4 else far)[:, None]
+    )
     x = (x + (far if far == 1e4 else 0)).astype(np.float32)
     init = torch.as_tensor(np.quantile(x, [0.2, 0.8], 0)).double()
     narrow = GMM(2, covariance, init=init, tolerance=1e-9).fit(torch.as_tensor(x).cuda())
@@ -63,17 +87,30 @@ def test_restarts_missing_values_and_loaders():
     assert many.failure is None
     holes = x.copy()
     holes[::5, 1] = np.nan
-    missing = [GMM(4, init=x[:4], missing=True, tolerance=1e-9).to(device).fit(holes) for device in ("cpu", "cuda")]
+    missing = [
+        GMM(4, init=x[:4], missing=True, tolerance=1e-9).to(device).fit(holes)
+        for device in ("cpu", "cuda")
+    ]
     assert abs(missing[0].log_likelihood - missing[1].log_likelihood) / len(x) < 1e-8
-    batches = GMM(4, init=x[:4], tolerance=1e-9).cuda().fit([torch.as_tensor(x[:900]), torch.as_tensor(x[900:])])
-    assert abs(batches.log_likelihood - GMM(4, init=x[:4], tolerance=1e-9).fit(x).log_likelihood) / len(x) < 1e-9
+    batches = (
+        GMM(4, init=x[:4], tolerance=1e-9)
+        .cuda()
+        .fit([torch.as_tensor(x[:900]), torch.as_tensor(x[900:])])
+    )
+    assert (
+        abs(batches.log_likelihood - GMM(4, init=x[:4], tolerance=1e-9).fit(x).log_likelihood)
+        / len(x)
+        < 1e-9
+    )
 
 
 @pytest.mark.parametrize("gradient", ["unroll", "implicit", "one_step"])
 def test_the_layer_and_its_gradient(gradient):
     sets = torch.as_tensor(blobs(240)).view(4, 60, 3)
     torch.manual_seed(0)
-    layer = EMLayer(3, dim=3, covariance="full", gradient=gradient, steps=100 if gradient == "implicit" else 5).double()
+    layer = EMLayer(
+        3, dim=3, covariance="full", gradient=gradient, steps=100 if gradient == "implicit" else 5
+    ).double()
     found = []
     for device in ("cpu", "cuda"):
         x = sets.to(device).clone().requires_grad_()
@@ -97,7 +134,9 @@ def test_a_stopped_run_continues_bit_for_bit(configure, tmp_path):
     train(configure(*RUN, *QUIET, "trainer.max_steps=11"), tmp_path / "stopped")
     train(configure(*RUN, *QUIET), tmp_path / "stopped")
     whole, stopped = (
-        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)
+        torch.load(
+            tmp_path / name / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True
+        )
         for name in ("whole", "stopped")
     )
     for key in ("state_dict", "optimizer_states"):
@@ -106,7 +145,10 @@ def test_a_stopped_run_continues_bit_for_bit(configure, tmp_path):
 
 def test_training_is_that_of_the_cpu(configure, tmp_path):
     for accelerator in ("cpu", "gpu"):
-        train(configure(*RUN, *QUIET, f"trainer.accelerator={accelerator}", "trainer.max_steps=6"), tmp_path / accelerator)
+        train(
+            configure(*RUN, *QUIET, f"trainer.accelerator={accelerator}", "trainer.max_steps=6"),
+            tmp_path / accelerator,
+        )
     here, there = (losses(tmp_path / accelerator) for accelerator in ("cpu", "gpu"))
     assert here.keys() == there.keys()
     for step, loss in here.items():
@@ -129,7 +171,16 @@ def test_a_loss_that_is_not_finite_is_found(configure, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "overrides", [(), ("model/prior=mixture", "model.prior.components=3", "model.prior.warmup=2", "model.prior.fit=both")]
+    "overrides",
+    [
+        (),
+        (
+            "model/prior=mixture",
+            "model.prior.components=3",
+            "model.prior.warmup=2",
+            "model.prior.fit=both",
+        ),
+    ],
 )
 def test_a_run_on_the_gpu_is_evaluated_on_the_cpu(configure, tmp_path, overrides):
     train(configure(*RUN, *QUIET, *overrides), tmp_path)

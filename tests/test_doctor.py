@@ -58,7 +58,9 @@ def diagnosis(monkeypatch, capsys, *checks):
 
 
 def test_all_is_well_here(monkeypatch, capsys):
-    status, lines = diagnosis(monkeypatch, capsys, doctor.densities, doctor.rendering, doctor.extremes)
+    status, lines = diagnosis(
+        monkeypatch, capsys, doctor.densities, doctor.rendering, doctor.extremes
+    )
     assert status == 0
     assert "all passed" in lines[-1]
     assert not [line for line in lines if line.endswith("NO")]
@@ -71,7 +73,10 @@ OTHER = {
     "render": (doctor.rendering, lambda real: lambda latents: 1 - real(latents)),
     "shared_out": (doctor.linear_gaussian, lambda real: lambda *given: real(*given) + 0.1),
     "aggregate_log_density": (doctor.extremes, lambda real: lambda *given: real(*given) - 1),
-    "decompose": (doctor.two_points, lambda real: lambda *given, **named: real(*given, **named, dataset_size=3)),
+    "decompose": (
+        doctor.two_points,
+        lambda real: lambda *given, **named: real(*given, **named, dataset_size=3),
+    ),
 }
 
 

@@ -13,15 +13,27 @@ from jensen.run.load import state
 from jensen.train import train
 
 RUN = (
-    *(*TINY, "trainer.accelerator=cpu", "trainer.max_steps=6", "trainer.precision=64-true", "diagnostics=[samples,rate]"),
-    *("callbacks=[checkpoint,diagnose]", "objective.beta=0.1", "+trainer.enable_progress_bar=false"),
+    *(
+        *TINY,
+        "trainer.accelerator=cpu",
+        "trainer.max_steps=6",
+        "trainer.precision=64-true",
+        "diagnostics=[samples,rate]",
+    ),
+    *(
+        "callbacks=[checkpoint,diagnose]",
+        "objective.beta=0.1",
+        "+trainer.enable_progress_bar=false",
+    ),
 )
 
 
 @pytest.mark.parametrize("checkpoint", ["last", "best"])
 def test_it_is_evaluated_and_loaded_as_it_was_trained(configure, tmp_path, checkpoint):
     results = train(configure(*RUN), tmp_path)
-    assert (results["val/loss"] - results["val/distortion"]) / results["val/rate"] == pytest.approx(0.1, rel=1e-10)
+    assert (results["val/loss"] - results["val/distortion"]) / results["val/rate"] == pytest.approx(
+        0.1, rel=1e-10
+    )
     seen = {}
 
     def keep(snapshot):
@@ -33,15 +45,22 @@ def test_it_is_evaluated_and_loaded_as_it_was_trained(configure, tmp_path, check
     assert seen["codes"].dtype == torch.float64
     model = jensen.load(tmp_path, checkpoint).model
     saved = state(tmp_path, checkpoint)["state_dict"]
-    assert all(torch.equal(value, saved[f"model.{name}"]) for name, value in model.state_dict().items())
+    assert all(
+        torch.equal(value, saved[f"model.{name}"]) for name, value in model.state_dict().items()
+    )
     x = torch.rand(3, *model.decode(torch.zeros(1, 3)).shape[1:])
     with torch.no_grad():
         assert torch.equal(model.encode(x).mean, model.encode(x.double()).mean)
 
 
 @pytest.mark.parametrize("precision", ["16-true", "bf16-true"])
-@pytest.mark.parametrize("overrides", [RUN, ("algorithm=em", "data=blobs", "data.validation=60", "trainer.accelerator=cpu")])
+@pytest.mark.parametrize(
+    "overrides",
+    [RUN, ("algorithm=em", "data=blobs", "data.validation=60", "trainer.accelerator=cpu")],
+)
 def test_half_precision_of_parameters_is_refused(configure, tmp_path, overrides, precision):
-    with pytest.raises(InputError, match=f"trainer.precision is '{precision}': expected one of 32-true"):
+    with pytest.raises(
+        InputError, match=f"trainer.precision is '{precision}': expected one of 32-true"
+    ):
         train(configure(*overrides, f"trainer.precision={precision}"), tmp_path)
     assert "error" in json.loads((tmp_path / "failed.json").read_text())

@@ -39,7 +39,9 @@ def run(finished, tmp_path):
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
-def command(program: str, *overrides: str, cwd: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
+def command(
+    program: str, *overrides: str, cwd: Path, status: int = 0
+) -> subprocess.CompletedProcess[str]:
     done = shell.run(f"jensen.{program}", *overrides, cwd=cwd)
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
@@ -52,7 +54,10 @@ def test_evaluate_writes_scores_and_appends_to_tensorboard(run):
     entry = json.loads((run / "scores.json").read_text())
     assert {"run", "checkpoint", "step", "split", "bound", "version", "diagnostics"} <= entry.keys()
     assert entry["step"] == 30
-    assert entry["diagnostics"]["mig_hist20"]["settings"]["function"]["path"] == "jensen.scores.mig_hist20"
+    assert (
+        entry["diagnostics"]["mig_hist20"]["settings"]["function"]["path"]
+        == "jensen.scores.mig_hist20"
+    )
     events = EventAccumulator(str(run))
     events.Reload()
     (event,) = events.Scalars("mig_hist20/mig_hist20")
@@ -77,7 +82,8 @@ def test_the_evaluated_bound_is_the_one_of_training(configure, tmp_path):
 
 def test_encode_writes_what_the_loaded_model_says(run, tmp_path):
     command("encode", f"run={run}", f"out={tmp_path / 'codes.npz'}", cwd=run.parent)
-    model, data = jensen.load(run).model, instantiate(configuration(run).data)
+    model = jensen.load(run).model
+    data = instantiate(configuration(run).data)
     assert not model.training
     with np.load(tmp_path / "codes.npz", allow_pickle=False) as codes, torch.no_grad():
         order = data._rows[0].sort().values
@@ -99,18 +105,29 @@ def test_any_split_is_encoded(run, split, count):
 def test_codes_from_elsewhere_are_scored(tmp_path):
     rng = np.random.default_rng(0)
     factors = rng.integers(0, 4, (500, 2))
-    np.savez(tmp_path / "codes.npz", codes=factors + 0.01 * rng.standard_normal((500, 2)), factors=factors)
+    np.savez(
+        tmp_path / "codes.npz",
+        codes=factors + 0.01 * rng.standard_normal((500, 2)),
+        factors=factors,
+    )
     command("evaluate", "codes=codes.npz", "diagnostics=[mig_hist20]", cwd=tmp_path)
-    found = json.loads((tmp_path / "codes.scores.json").read_text())["diagnostics"]["mig_hist20"]["mig_hist20"]
+    found = json.loads((tmp_path / "codes.scores.json").read_text())["diagnostics"]["mig_hist20"][
+        "mig_hist20"
+    ]
     entropy = [mutual_info_score(column, column) for column in factors.T]
     leak = mutual_info_score(*factors.T)
     assert found == pytest.approx(np.mean([1 - leak / each for each in entropy]), abs=1e-6)
 
 
-def test_codes_with_variances_are_drawn_from_so_that_pictures_of_dead_latents_are_not_of_their_means(tmp_path):
-    codes, log_var = np.zeros((4000, 2)), np.log([0.25, 4.0]) * np.ones((4000, 1))
+def test_codes_with_variances_are_drawn_from_so_that_pictures_of_dead_latents_are_not_of_their_means(
+    tmp_path,
+):
+    codes = np.zeros((4000, 2))
+    log_var = np.log([0.25, 4.0]) * np.ones((4000, 1))
     np.savez(tmp_path / "codes.npz", codes=codes, log_var=log_var, factors=np.zeros((4000, 1), int))
-    assert read_codes(tmp_path / "codes.npz").z.std(0).tolist() == pytest.approx([0.5, 2.0], rel=0.05)
+    assert read_codes(tmp_path / "codes.npz").z.std(0).tolist() == pytest.approx(
+        [0.5, 2.0], rel=0.05
+    )
     assert torch.equal(read_codes(tmp_path / "codes.npz").z, read_codes(tmp_path / "codes.npz").z)
     np.savez(tmp_path / "means.npz", codes=codes, factors=np.zeros((4000, 1), int))
     assert not read_codes(tmp_path / "means.npz").z.any()
@@ -118,12 +135,18 @@ def test_codes_with_variances_are_drawn_from_so_that_pictures_of_dead_latents_ar
 
 def test_what_can_be_scored_is_and_what_failed_is_named(tmp_path):
     rng = np.random.default_rng(0)
-    np.savez(tmp_path / "codes.npz", codes=rng.standard_normal((300, 2)), factors=rng.integers(0, 3, (300, 2)))
+    np.savez(
+        tmp_path / "codes.npz",
+        codes=rng.standard_normal((300, 2)),
+        factors=rng.integers(0, 3, (300, 2)),
+    )
     chosen = "diagnostics=[mig_exact,sap_r2,samples]"
     done = command("evaluate", "codes=codes.npz", chosen, cwd=tmp_path, status=1)
     assert "mig_exact failed: log_var is missing" in done.stderr
     assert "samples failed" in done.stderr
-    assert set(json.loads((tmp_path / "codes.scores.json").read_text())["diagnostics"]) == {"sap_r2"}
+    assert set(json.loads((tmp_path / "codes.scores.json").read_text())["diagnostics"]) == {
+        "sap_r2"
+    }
 
 
 def arrays(**changes):

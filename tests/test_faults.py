@@ -27,7 +27,12 @@ def pair(tmp_path):
     for name in ("whole", "killed"):
         folder = tmp_path / name / "checkpoints"
         folder.mkdir(parents=True)
-        saved = {"state_dict": {"w": torch.ones(3)}, "optimizer_states": [{"step": 1}], "lr_schedulers": [], "callbacks": {}}
+        saved = {
+            "state_dict": {"w": torch.ones(3)},
+            "optimizer_states": [{"step": 1}],
+            "lr_schedulers": [],
+            "callbacks": {},
+        }
         for checkpoint in ("last", "best"):
             torch.save(saved | {"global_step": 2, "epoch": 0}, folder / f"{checkpoint}.ckpt")
         log(tmp_path / name, 0, 1)

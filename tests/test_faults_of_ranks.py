@@ -1,4 +1,6 @@
-"""A real kill of one of two ranks; in a file of its own, so that a second worker runs it beside `test_faults.py`."""
+"""A real kill of one of two ranks; in a file of its own, so that a second worker runs it beside
+`test_faults.py`.
+"""
 
 from killed import faults
 

@@ -39,8 +39,15 @@ MATHEMATICS_MAY_IMPORT = {"torch", "jensen"}
 
 def imported(file: Path) -> set[str]:
     tree = ast.parse(file.read_text())
-    plain = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    return plain | {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    plain = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
+    return plain | {
+        node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module
+    }
 
 
 def package(parts: tuple[str, ...]) -> str:
@@ -75,7 +82,9 @@ def test_libraries_stay_where_they_belong(file):
 
 
 def test_every_package_has_a_layer():
-    packages = {folder.name for folder in SOURCE.iterdir() if folder.is_dir() and list(folder.glob("*.py"))}
+    packages = {
+        folder.name for folder in SOURCE.iterdir() if folder.is_dir() and list(folder.glob("*.py"))
+    }
     assert packages <= LAYERS.keys()
 
 

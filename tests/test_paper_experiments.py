@@ -1,4 +1,6 @@
-"""The experiments that stand for papers: the numbers of the paper, and the sweeps that their files give."""
+"""The experiments that stand for papers: the numbers of the paper, and the sweeps that their files
+give.
+"""
 
 import re
 import shlex
@@ -23,7 +25,13 @@ FULL = {  # from the papers and their authors' code: objective, strength, lr, st
         64,
     ),
     "beta_tcvae": ("Decomposed", {"mi": 1.0, "tc": 6.0, "dwkl": 1.0}, 1e-3, 18_000, 2048),
-    "factor_vae": ("Factor", {"gamma": 35.0, "lr": 1e-4, "betas": [0.5, 0.9], "hidden": [1000] * 6}, 1e-4, 300_000, 64),
+    "factor_vae": (
+        "Factor",
+        {"gamma": 35.0, "lr": 1e-4, "betas": [0.5, 0.9], "hidden": [1000] * 6},
+        1e-4,
+        300_000,
+        64,
+    ),
     "dip": ("DIP", {"variant": "I", "off_diagonal": 10.0, "diagonal": 100.0}, 1e-4, 300_000, 64),
     "dip_ii": ("DIP", {"variant": "II", "off_diagonal": 10.0, "diagonal": 10.0}, 1e-4, 300_000, 64),
     "locatello2019": ("Beta", {"beta": 4.0}, 1e-4, 300_000, 64),
@@ -44,7 +52,12 @@ def test_the_numbers_are_the_papers(configure, name):
     assert cfg.objective._target_.endswith(f".{objective}")
     for key, value in strengths.items():
         assert OmegaConf.select(cfg.objective, key) == value, key
-    assert (cfg.optimizer.lr, cfg.trainer.max_steps, cfg.data.batch_size, cfg.latent_dim) == (lr, steps, batch, 10)
+    assert (cfg.optimizer.lr, cfg.trainer.max_steps, cfg.data.batch_size, cfg.latent_dim) == (
+        lr,
+        steps,
+        batch,
+        10,
+    )
     assert cfg.data.factors is None  # all 737,280 images
     assert cfg.model.likelihood._target_.endswith(".Bernoulli")
     assert isinstance(instantiate(cfg.algorithm), Gradient)
@@ -62,11 +75,18 @@ def parameters(module: torch.nn.Module) -> list[tuple[int, ...]]:
 
 
 def test_the_networks_are_the_papers(configure):
-    fully_connected = [(1200, 4096), (1200, 1200), (20, 1200)], [(1200, 10), (1200, 1200), (1200, 1200), (4096, 1200)]
+    fully_connected = (
+        [(1200, 4096), (1200, 1200), (20, 1200)],
+        [(1200, 10), (1200, 1200), (1200, 1200), (4096, 1200)],
+    )
     for name in ("beta_vae", "beta_tcvae"):
         model = instantiate(configure(f"experiment={name}").model)
         assert (parameters(model.encoder), parameters(model.decoder)) == fully_connected
-        kinds = [type(layer).__name__ for network in (model.encoder, model.decoder) for layer in network.modules()]
+        kinds = [
+            type(layer).__name__
+            for network in (model.encoder, model.decoder)
+            for layer in network.modules()
+        ]
         assert (kinds.count("ReLU"), kinds.count("Tanh")) == (2, 3)
     factor = instantiate(configure("experiment=factor_vae").model)
     assert parameters(factor.encoder) == [
@@ -90,7 +110,10 @@ def test_the_optimiser_of_the_beta_vae_is_adagrad(configure):
 def sweeps(name: str) -> list[list[str]]:
     """The overrides of each sweep that an experiment's file gives."""
     text = (conf_folder() / "experiment" / f"{name}.yaml").read_text()
-    return [shlex.split(line) for line in re.findall(r"^#   python -m jensen\.train -m (.*)$", text, re.MULTILINE)]
+    return [
+        shlex.split(line)
+        for line in re.findall(r"^#   python -m jensen\.train -m (.*)$", text, re.MULTILINE)
+    ]
 
 
 def points(overrides: list[str]) -> tuple[list[str], str, list[float]]:
@@ -133,11 +156,14 @@ def test_the_weights_of_dip_keep_their_ratio(configure, strength):
 
 @pytest.mark.parametrize("name", FULL)
 def test_fast_is_the_same_objective_and_model_on_less(configure, name):
-    full, fast = configure(f"experiment={name}"), configure(f"experiment={name}", "fast=true")
+    full = configure(f"experiment={name}")
+    fast = configure(f"experiment={name}", "fast=true")
     assert fast.trainer.max_steps <= 2000
     assert list(fast.data.factors) == ["shape", "scale", "posX", "posY"]
     assert fast.model == full.model
-    assert configure(f"experiment={name}", "fast=true", "trainer.max_steps=7").trainer.max_steps == 7
+    assert (
+        configure(f"experiment={name}", "fast=true", "trainer.max_steps=7").trainer.max_steps == 7
+    )
     for key, value in full.objective.items():
         if key != "capacity":
             assert fast.objective[key] == value
@@ -146,8 +172,16 @@ def test_fast_is_the_same_objective_and_model_on_less(configure, name):
 @pytest.mark.parametrize("name", FULL)
 def test_fast_trains(configure, tmp_path, name):
     small = [word for word in TINY if word.startswith("data.")]
-    quick = ("trainer.max_steps=2", "trainer.val_check_interval=2", "trainer.accelerator=cpu", "diagnostics=[rate]")
-    results = train(configure(f"experiment={name}", "fast=true", *small, *quick, "callbacks=[diagnose]"), tmp_path)
+    quick = (
+        "trainer.max_steps=2",
+        "trainer.val_check_interval=2",
+        "trainer.accelerator=cpu",
+        "diagnostics=[rate]",
+    )
+    results = train(
+        configure(f"experiment={name}", "fast=true", *small, *quick, "callbacks=[diagnose]"),
+        tmp_path,
+    )
     assert results["val/elbo"] < 0
 
 

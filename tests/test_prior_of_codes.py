@@ -1,4 +1,6 @@
-"""Codes of a file, which may have been made under any prior: measured against N(0, I) only where the file says it was that."""
+"""Codes of a file, which may have been made under any prior: measured against N(0, I) only where
+the file says it was that.
+"""
 
 import json
 from pathlib import Path
@@ -22,7 +24,8 @@ from jensen.encode import write_codes
 from jensen.family.gaussian import STANDARD, Gaussian, kl
 from jensen.family.mixture import Mixture
 
-MEAN, LOG_VAR = torch.tensor([[4.0, -1.0], [5.0, 0.5], [6.5, 2.0]]), torch.tensor([[-1.0, -0.5]]).expand(3, -1)
+MEAN = torch.tensor([[4.0, -1.0], [5.0, 0.5], [6.5, 2.0]])
+LOG_VAR = torch.tensor([[-1.0, -0.5]]).expand(3, -1)
 NEED_THE_PRIOR = {"rate", "marginal_kl", "dimension_wise_kl", "prior_dependence"}
 FREE = {"mutual_information", "mutual_information_se", "total_correlation", "total_correlation_se"}
 
@@ -36,7 +39,11 @@ def made_under(prior) -> Snapshot:
     """Three posteriors about 5, that a learned prior would follow there."""
     snapshot = vector_snapshot(latents=2, count=3)
     return snapshot._replace(
-        posterior=Gaussian(MEAN, LOG_VAR), z=MEAN, factors=torch.arange(3)[:, None], names=("a",), prior=prior
+        posterior=Gaussian(MEAN, LOG_VAR),
+        z=MEAN,
+        factors=torch.arange(3)[:, None],
+        names=("a",),
+        prior=prior,
     )
 
 
@@ -66,11 +73,17 @@ def test_what_is_of_codes_under_a_standard_normal_is_right(tmp_path):
         return stats.norm.pdf(z, MEAN[:, latent].double().numpy(), std[:, latent]).mean()
 
     each = [
-        integrate.quad(lambda z, d=d: density(z, d) * (np.log(density(z, d)) - stats.norm.logpdf(z)), -8, 12, limit=400)[0]
+        integrate.quad(
+            lambda z, d=d: density(z, d) * (np.log(density(z, d)) - stats.norm.logpdf(z)),
+            -8,
+            12,
+            limit=400,
+        )[0]
         for d in range(2)
     ]
     assert found["dimension_wise_kl"].item() == pytest.approx(sum(each), abs=1e-6)
-    q, p = torch.distributions.Normal(MEAN.double(), torch.from_numpy(std)), torch.distributions.Normal(0.0, 1.0)
+    q = torch.distributions.Normal(MEAN.double(), torch.from_numpy(std))
+    p = torch.distributions.Normal(0.0, 1.0)
     rates = torch.distributions.kl_divergence(q, p).mean(0)
     assert rate(snapshot)["by_latent"].tolist() == pytest.approx(rates.tolist(), rel=1e-6)
     assert found["rate"].item() == pytest.approx(rates.sum().item(), rel=1e-6)
@@ -87,7 +100,9 @@ def test_under_another_prior_what_needs_it_is_absent_and_the_rest_is_the_same(tm
     found = decomposition(snapshot)
     assert not {name.removesuffix("_se") for name in found} & NEED_THE_PRIOR
     known = decomposition(made_under(STANDARD))
-    assert {name: found[name].item() for name in FREE} == {name: known[name].item() for name in FREE}
+    assert {name: found[name].item() for name in FREE} == {
+        name: known[name].item() for name in FREE
+    }
     assert set(rate(snapshot)) == {"active_units"}
     with pytest.raises(InputError, match="which are left out"):
         snapshot.prior.log_prob(MEAN)
@@ -96,8 +111,16 @@ def test_under_another_prior_what_needs_it_is_absent_and_the_rest_is_the_same(tm
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        (None, "does not say which prior its codes were made under: expected standard_normal for rates, dimension_wise_kl"),
-        ("mixture", "made under the prior 'mixture': expected standard_normal for rates, dimension_wise_kl and marginal_kl"),
+        (
+            None,
+            "does not say which prior its codes were made under: expected standard_normal for"
+            " rates, dimension_wise_kl",
+        ),
+        (
+            "mixture",
+            "made under the prior 'mixture': expected standard_normal for rates, dimension_wise_kl"
+            " and marginal_kl",
+        ),
         ("standard_normal", None),
     ],
 )
@@ -123,7 +146,9 @@ def test_a_file_without_variances_has_nothing_that_is_left_out(capsys, tmp_path)
     assert "left out" not in ended.out
 
 
-@pytest.mark.parametrize("said", [np.array(1.0), np.array(["standard_normal"]), np.array(b"standard_normal")])
+@pytest.mark.parametrize(
+    "said", [np.array(1.0), np.array(["standard_normal"]), np.array(b"standard_normal")]
+)
 def test_a_prior_that_is_no_word_is_refused(tmp_path, said):
     np.savez(tmp_path / "codes.npz", codes=MEAN.numpy(), factors=np.arange(3)[:, None], prior=said)
     with pytest.raises(InputError, match="expected a word"):
@@ -137,7 +162,9 @@ def collapsed(prior) -> Snapshot:
     posterior = Gaussian(mean, torch.tensor([-4.0, -4.0]).expand(600, 2))
     z = posterior.rsample(randn(600, 2, seed=1))
     own = Gaussian(torch.tensor([2.0, 5.0]), torch.tensor([1.0, -4.0]))
-    snapshot = vector_snapshot(latents=2, count=3)._replace(posterior=posterior, z=z, prior=prior or own)
+    snapshot = vector_snapshot(latents=2, count=3)._replace(
+        posterior=posterior, z=z, prior=prior or own
+    )
     rates = kl(posterior, own) if prior is None else torch.full_like(mean, torch.nan)
     return snapshot._replace(latent_rate=rates, factors=factors[:, None], names=("a",))
 
@@ -149,16 +176,30 @@ def test_a_latent_that_is_its_prior_is_dead_though_it_is_far_from_a_standard_nor
     assert dead_latents(snapshot).tolist() == [False, True]
     for function in (scores.infomec, scores.mig_sup, scores.modularity, scores.irs):
         assert score(snapshot, function)["active"].tolist() == [True, False], function
-    assert score(snapshot, scores.mig_sup, active="kl")["active"].tolist() == [True, True]  # asked for
+    assert score(snapshot, scores.mig_sup, active="kl")["active"].tolist() == [
+        True,
+        True,
+    ]  # asked for
 
 
-def test_a_home_is_the_same_home_for_what_is_read_and_what_is_written(capsys, tmp_path, monkeypatch):
+def test_a_home_is_the_same_home_for_what_is_read_and_what_is_written(
+    capsys, tmp_path, monkeypatch
+):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     write_codes(made_under(STANDARD), tmp_path / "codes.npz")
     assert run_here(capsys, evaluate.main, "codes='~/codes.npz'", "diagnostics=[rate]").status == 0
-    assert run_here(capsys, evaluate.main, "codes='~/codes.npz'", "diagnostics=[rate]", "out='~/mine.json'").status == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["codes.npz", "codes.scores.json", "mine.json"]
+    assert (
+        run_here(
+            capsys, evaluate.main, "codes='~/codes.npz'", "diagnostics=[rate]", "out='~/mine.json'"
+        ).status
+        == 0
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "codes.npz",
+        "codes.scores.json",
+        "mine.json",
+    ]
 
 
 def test_the_codes_are_data_whatever_they_say_of_their_prior(tmp_path: Path):

@@ -1,4 +1,6 @@
-"""The shell entry points, with a pip that is a stub: nothing is fetched and nothing is installed."""
+"""The shell entry points, with a pip that is a stub: nothing is fetched and nothing is
+installed.
+"""
 
 import os
 import shutil
@@ -62,9 +64,25 @@ class Machine:
         for name in PYTHONS:
             self.stub(name, MAKER.format(python=sys.executable, pip=pip))
         self.disk(free_gb=100)
-        dropped = ("VIRTUAL_ENV", "CONDA_PREFIX", "JENSEN_VENV", "JENSEN_PYTHON", "PYTHONPATH", "PYTHONHOME", "TMPDIR")
-        kept = {name: value for name, value in os.environ.items() if name not in dropped and not name.startswith("PIP_")}
-        self.variables = {**kept, "PATH": f"{self.bin}{os.pathsep}{kept['PATH']}", "CALLS": str(self.calls)}
+        dropped = (
+            "VIRTUAL_ENV",
+            "CONDA_PREFIX",
+            "JENSEN_VENV",
+            "JENSEN_PYTHON",
+            "PYTHONPATH",
+            "PYTHONHOME",
+            "TMPDIR",
+        )
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in dropped and not name.startswith("PIP_")
+        }
+        self.variables = {
+            **kept,
+            "PATH": f"{self.bin}{os.pathsep}{kept['PATH']}",
+            "CALLS": str(self.calls),
+        }
 
     def stub(self, name: str, text: str) -> None:
         path = self.bin / name
@@ -72,9 +90,14 @@ class Machine:
         path.chmod(0o755)
 
     def disk(self, free_gb: int) -> None:
-        self.stub("df", f"#!/bin/sh\necho header\necho /dev/a 999999999 1 {free_gb * 1024**2} 50% /a disk\n")
+        self.stub(
+            "df",
+            f"#!/bin/sh\necho header\necho /dev/a 999999999 1 {free_gb * 1024**2} 50% /a disk\n",
+        )
 
-    def run(self, script: str = "setup", *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, script: str = "setup", *arguments: str, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["bash", str(self.repo / "scripts" / script), *arguments],
             env={**self.variables, **variables},
@@ -99,7 +122,9 @@ def machine(tmp_path: Path) -> Machine:
 
 
 def last(result: subprocess.CompletedProcess[str]) -> str:
-    """The one sentence of a failure: the last line, with nothing of bash's own or of Python's around it."""
+    """The one sentence of a failure: the last line, with nothing of bash's own or of Python's
+    around it.
+    """
     lines = result.stderr.splitlines()
     assert result.returncode != 0
     assert all(line.startswith("jensen: ") for line in lines), result.stderr
@@ -127,7 +152,10 @@ def test_a_python_that_does_not_run_is_passed_over(machine: Machine) -> None:
 
 def test_venv_module_missing(machine: Machine) -> None:
     for name in PYTHONS:
-        machine.stub(name, f'#!/bin/sh\ncase "$*" in *ensurepip*) exit 1 ;; esac\nexec "{sys.executable}" "$@"\n')
+        machine.stub(
+            name,
+            f'#!/bin/sh\ncase "$*" in *ensurepip*) exit 1 ;; esac\nexec "{sys.executable}" "$@"\n',
+        )
     assert "apt install python3-venv" in last(machine.run())
 
 
@@ -140,7 +168,9 @@ def test_active_environment_too_old(machine: Machine) -> None:
     active = machine.home / "active"
     (active / "bin").mkdir(parents=True)
     machine.stub("../active/bin/python", OLD.format(python=sys.executable))
-    assert f"the active environment {active} has 3.9.2" in last(machine.run(CONDA_PREFIX=str(active)))
+    assert f"the active environment {active} has 3.9.2" in last(
+        machine.run(CONDA_PREFIX=str(active))
+    )
 
 
 def test_second_run_makes_no_pip_call(machine: Machine) -> None:
@@ -184,8 +214,14 @@ def test_a_folder_that_is_no_environment_is_left_alone(machine: Machine) -> None
 @pytest.mark.parametrize(
     ("says", "sentence"),
     [
-        ("[Errno -3] Temporary failure in name resolution", "The package index cannot be reached (Temporary failure in name"),
-        ("ERROR: No matching distribution found for torch>=2.11", "cannot be reached, or has no torch>=2.11 for Python 3."),
+        (
+            "[Errno -3] Temporary failure in name resolution",
+            "The package index cannot be reached (Temporary failure in name",
+        ),
+        (
+            "ERROR: No matching distribution found for torch>=2.11",
+            "cannot be reached, or has no torch>=2.11 for Python 3.",
+        ),
         ("ERROR: [Errno 28] No space left on device", "ran out of disk space"),
         ("ERROR: [Errno 13] Permission denied", "was not allowed to write"),
     ],
@@ -202,8 +238,11 @@ def test_another_pip_failure_names_its_log_and_the_next_run_repairs(machine: Mac
     assert result.returncode != 0
     assert str(prefix / "jensen-setup.log") in result.stderr
     assert result.stderr.rstrip().endswith("a surprise")
-    # What a killed pip leaves: a package whose record looks whole but lacks the last file that pip writes.
-    whole, torn = (machine.site_packages(prefix) / f"{name}-1.dist-info" for name in ("whole", "torn"))
+    # What a killed pip leaves: a package whose record looks whole but lacks the last file that pip
+    # writes.
+    whole, torn = (
+        machine.site_packages(prefix) / f"{name}-1.dist-info" for name in ("whole", "torn")
+    )
     whole.mkdir()
     (whole / "INSTALLER").touch()
     torn.mkdir()
@@ -251,14 +290,18 @@ def test_train_runs_where_the_caller_stands(machine: Machine) -> None:
     with_modules(machine)
     package = machine.site_packages(machine.repo / ".venv") / "jensen"
     package.mkdir()
-    (package / "train.py").write_text("import os, sys; print(os.getcwd(), sys.argv[1:]); sys.exit(3)")
+    (package / "train.py").write_text(
+        "import os, sys; print(os.getcwd(), sys.argv[1:]); sys.exit(3)"
+    )
     result = machine.run("train", "model=b c", "x=1")
     assert result.stdout == f"{machine.home.resolve()} ['model=b c', 'x=1']\n"
     assert result.returncode == 3
 
 
 @pytest.mark.parametrize(("lint", "tests", "status"), [(0, 0, 0), (1, 0, 1), (0, 5, 5), (1, 2, 2)])
-def test_tests_run_last_and_whatever_lint_says(machine: Machine, lint: int, tests: int, status: int) -> None:
+def test_tests_run_last_and_whatever_lint_says(
+    machine: Machine, lint: int, tests: int, status: int
+) -> None:
     with_modules(
         machine,
         ruff=f"import sys; sys.exit({lint})",
@@ -277,7 +320,9 @@ def test_slow_option(machine: Machine) -> None:
 
 
 def test_what_is_committed_runs_and_names_no_host() -> None:
-    files = [ROOT / "scripts" / name for name in ("setup", "train", "test")] + [ROOT / ".ci" / "run"]
+    files = [ROOT / "scripts" / name for name in ("setup", "train", "test")] + [
+        ROOT / ".ci" / "run"
+    ]
     for path in files:
         if path.parent.name == ".ci" and not path.exists():
             continue  # a source distribution has no .ci

@@ -1,4 +1,6 @@
-"""The whole program on small data: what a run leaves behind, and that nothing about it is by chance."""
+"""The whole program on small data: what a run leaves behind, and that nothing about it is by
+chance.
+"""
 
 import json
 import shutil
@@ -13,7 +15,11 @@ from jensen.algorithm.logs import TERMS
 from jensen.base.errors import InputError
 from jensen.train import train
 
-PARTS = ("decomposition/mutual_information", "decomposition/total_correlation", "decomposition/dimension_wise_kl")
+PARTS = (
+    "decomposition/mutual_information",
+    "decomposition/total_correlation",
+    "decomposition/dimension_wise_kl",
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,18 +38,32 @@ def finished(ran, tmp_path):
 
 def test_a_run_leaves_scalars_pictures_and_checkpoints(ran):
     tmp_path, results = ran
-    assert results["val/elbo"] == pytest.approx(-(results["val/distortion"] + results["val/rate"]), rel=1e-5)
-    assert results["val/loss"] == pytest.approx(results["val/distortion"] + 4 * results["val/rate"], rel=1e-5)
+    assert results["val/elbo"] == pytest.approx(
+        -(results["val/distortion"] + results["val/rate"]), rel=1e-5
+    )
+    assert results["val/loss"] == pytest.approx(
+        results["val/distortion"] + 4 * results["val/rate"], rel=1e-5
+    )
 
     tags = events(tmp_path).Tags()
-    assert {f"{split}/{name}" for split in ("train", "val") for name in TERMS} < set(tags["scalars"])
+    assert {f"{split}/{name}" for split in ("train", "val") for name in TERMS} < set(
+        tags["scalars"]
+    )
     assert {"train/beta", "rate/active_units", "rate/active_rates"} <= set(tags["scalars"])
     assert {"rate/by_latent", "codes/mean", "codes/std", "codes/z0"} <= set(tags["histograms"])
-    assert {"rate/sorted", "reconstructions/images", "samples/images", "traversals/image_0"} <= set(tags["images"])
+    assert {"rate/sorted", "reconstructions/images", "samples/images", "traversals/image_0"} <= set(
+        tags["images"]
+    )
     assert sorted(scalar(tmp_path, "train/elbo")) == [0, 5, 10, 15, 20, 25]
-    assert sorted(scalar(tmp_path, "rate/active_units")) == [12, 24, 30]  # each interval, and the last step
+    assert sorted(scalar(tmp_path, "rate/active_units")) == [
+        12,
+        24,
+        30,
+    ]  # each interval, and the last step
     assert sorted(scalar(tmp_path, "val/elbo")) == [12, 24, 30]
-    assert scalar(tmp_path, "val/elbo")[max(scalar(tmp_path, "val/elbo"))] == pytest.approx(results["val/elbo"])
+    assert scalar(tmp_path, "val/elbo")[max(scalar(tmp_path, "val/elbo"))] == pytest.approx(
+        results["val/elbo"]
+    )
     assert weights(tmp_path, "best").keys() == weights(tmp_path, "last").keys()
 
 
@@ -67,10 +87,15 @@ def test_the_logged_bound_is_the_models(configure, ran):
     assert abs(results["val/distortion"] - distortion.mean().item()) < 5 * one_sample.std().item()
 
 
-def test_the_last_checkpoint_is_of_the_last_step_even_if_an_earlier_one_was_best(configure, tmp_path):
-    train(configure(*QUICK, "callbacks.best.mode=min"), tmp_path)  # the bound rises, so by the least the first one is best
+def test_the_last_checkpoint_is_of_the_last_step_even_if_an_earlier_one_was_best(
+    configure, tmp_path
+):
+    train(
+        configure(*QUICK, "callbacks.best.mode=min"), tmp_path
+    )  # the bound rises, so by the least the first one is best
     steps = [
-        torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True)["global_step"] for name in ("best", "last")
+        torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True)["global_step"]
+        for name in ("best", "last")
     ]
     assert steps == [12, 30]
     assert sorted(file.name for file in (tmp_path / "checkpoints").iterdir()) == [
@@ -98,11 +123,14 @@ def uninterrupted(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("stop", [7, 12, 20, 24])  # amid an epoch of 20 steps, at a validation, at an epoch's end, at both
+@pytest.mark.parametrize(
+    "stop", [7, 12, 20, 24]
+)  # amid an epoch of 20 steps, at a validation, at an epoch's end, at both
 def test_a_continued_run_equals_an_uninterrupted_one(configure, tmp_path, uninterrupted, stop):
     train(configure(*SCHEDULED, f"trainer.max_steps={stop}"), tmp_path)
     train(configure(*SCHEDULED), tmp_path)
-    whole, parts = weights(uninterrupted), weights(tmp_path)
+    whole = weights(uninterrupted)
+    parts = weights(tmp_path)
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
     assert scalar(uninterrupted, "train/loss") == scalar(tmp_path, "train/loss")
 
@@ -110,7 +138,12 @@ def test_a_continued_run_equals_an_uninterrupted_one(configure, tmp_path, uninte
 def test_a_finished_run_is_not_trained_again(configure, finished):
     tmp_path, first = finished
     before = {file: file.read_bytes() for file in tmp_path.rglob("*.*") if file.is_file()}
-    assert train(configure(*ILLUSTRATED, "diagnostics=[rate]", "trainer.log_every_n_steps=1"), tmp_path) == first
+    assert (
+        train(
+            configure(*ILLUSTRATED, "diagnostics=[rate]", "trainer.log_every_n_steps=1"), tmp_path
+        )
+        == first
+    )
     assert {file: file.read_bytes() for file in before} == before
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["bound"]["elbo"] == first["val/elbo"]
@@ -136,12 +169,16 @@ def test_two_ranks_give_what_one_process_gives(tmp_path):
     shown = "diagnostics=[rate,decomposition,traversals]"
     overrides = [*QUICK, "data.validation=61", "trainer.max_steps=12", shown, "trainer=ddp"]
     for ranks in (1, 2):
-        done = command(*overrides, f"trainer.devices={ranks}", f"hydra.run.dir={ranks}", cwd=tmp_path)
+        done = command(
+            *overrides, f"trainer.devices={ranks}", f"hydra.run.dir={ranks}", cwd=tmp_path
+        )
         assert done.returncode == 0, done.stderr
-    one, two = weights(tmp_path / "1"), weights(tmp_path / "2")
+    one = weights(tmp_path / "1")
+    two = weights(tmp_path / "2")
     assert max((one[key] - two[key]).abs().max() for key in one) < 1e-6
     for tag in ("val/elbo", "val/loss", "val/rate", "rate/active_units", "train/elbo", *PARTS):
-        alone, shared = scalar(tmp_path / "1", tag), scalar(tmp_path / "2", tag)
+        alone = scalar(tmp_path / "1", tag)
+        shared = scalar(tmp_path / "2", tag)
         assert alone.keys() == shared.keys()
         assert list(shared.values()) == pytest.approx(list(alone.values()), rel=2e-6)
     pictures = [events(tmp_path / name).Images("traversals/image_0")[-1] for name in ("1", "2")]
@@ -151,7 +188,13 @@ def test_two_ranks_give_what_one_process_gives(tmp_path):
 def test_the_command_says_where_the_run_is_and_how_it_ended(tmp_path):
     done = command(*QUICK, "hydra.run.dir=here", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for words in ("val/elbo", "val/distortion", "val/rate", "nats per example", f"tensorboard --logdir {tmp_path / 'here'}"):
+    for words in (
+        "val/elbo",
+        "val/distortion",
+        "val/rate",
+        "nats per example",
+        f"tensorboard --logdir {tmp_path / 'here'}",
+    ):
         assert words in done.stdout
     assert "Warning" not in done.stderr
 
@@ -165,9 +208,13 @@ def test_bad_input_ends_the_command_with_a_sentence(tmp_path):
 
 def test_a_sweep_runs_in_order_and_outlives_a_failing_job(tmp_path):
     folders = ("hydra.sweep.dir=sweep", "hydra.sweep.subdir=${hydra.job.num}")
-    done = command("-m", *QUICK, "trainer.max_steps=2", "objective.beta=1,-1,2", *folders, cwd=tmp_path)
+    done = command(
+        "-m", *QUICK, "trainer.max_steps=2", "objective.beta=1,-1,2", *folders, cwd=tmp_path
+    )
     assert done.returncode == 1
-    assert [(tmp_path / "sweep" / str(job) / "checkpoints" / "last.ckpt").exists() for job in range(3)] == [True, False, True]
+    assert [
+        (tmp_path / "sweep" / str(job) / "checkpoints" / "last.ckpt").exists() for job in range(3)
+    ] == [True, False, True]
 
 
 def test_ranks_inside_a_sweep_are_refused(tmp_path):
@@ -177,13 +224,26 @@ def test_ranks_inside_a_sweep_are_refused(tmp_path):
 
 
 def test_the_test_split_is_reported_where_there_is_one(configure, tmp_path, shared_data):
-    cfg = configure("experiment=mnist_mlp", f"data.root={shared_data}", "data.validation=500", *TRAINER, "trainer.max_steps=3")
+    cfg = configure(
+        "experiment=mnist_mlp",
+        f"data.root={shared_data}",
+        "data.validation=500",
+        *TRAINER,
+        "trainer.max_steps=3",
+    )
     assert {"val/elbo", "test/elbo", "test/distortion", "test/rate"} <= train(cfg, tmp_path).keys()
 
 
 @pytest.mark.parametrize("data", ["blobs", "gaussian"])
 def test_vectors_train_too(configure, tmp_path, data):
     results = train(
-        configure(f"data={data}", "model=linear", "latent_dim=2", "trainer.max_steps=5", "trainer.accelerator=cpu"), tmp_path
+        configure(
+            f"data={data}",
+            "model=linear",
+            "latent_dim=2",
+            "trainer.max_steps=5",
+            "trainer.accelerator=cpu",
+        ),
+        tmp_path,
     )
     assert results["val/elbo"] < 0

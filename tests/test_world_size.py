@@ -1,7 +1,9 @@
-"""One, two and four processes with the same global batch give the same numbers: losses, bound, decomposition, scores, weights.
+"""One, two and four processes with the same global batch give the same numbers: losses, bound,
+decomposition, scores, weights.
 
-At one draw an example, numbers that agree in 10 digits are of the same draws: each rank has those of its examples, none has
-another's. The 61 held-out examples are shared out unevenly, so a rank that repeated one to fill up would show.
+At one draw an example, numbers that agree in 10 digits are of the same draws: each rank has those
+of its examples, none has another's. The 61 held-out examples are shared out unevenly, so a rank
+that repeated one to fill up would show.
 """
 
 import json
@@ -27,7 +29,8 @@ RUN = (
 )  # fmt: skip
 
 
-# Another minibatch, with scores of all kinds, and objectives whose terms compare examples or divide by small numbers.
+# Another minibatch, with scores of all kinds, and objectives whose terms compare examples or divide
+# by small numbers.
 WIDE = (
     *TINY, "data.validation=61", "data.batch_size=66", "trainer.accelerator=cpu", "trainer.log_every_n_steps=1",
     "trainer.max_steps=4", "trainer.val_check_interval=4",
@@ -45,20 +48,30 @@ WIDE_RUNS = {
 }
 HOLDS = {
     "beta_effective": (0.03, 1e-9),  # a quotient of small differences of large numbers
-    "effective_samples": (1e-4, 1e-12),  # of weights exp(log w), whose log w is of order 100 and rounded
+    "effective_samples": (
+        1e-4,
+        1e-12,
+    ),  # of weights exp(log w), whose log w is of order 100 and rounded
     "mmd": (1e-5, 1e-12),
-    "mig_, infomec, factor_vae, sap_r2, modularity, explicitness, dci, jemmig, irs": (1e-2, 1e-10),  # they count: in steps
+    "mig_, infomec, factor_vae, sap_r2, modularity, explicitness, dci, jemmig, irs": (
+        1e-2,
+        1e-10,
+    ),  # they count: in steps
     "log_p_se, evidence/gap": (1e-5, 1e-12),  # spreads and differences of numbers of order 1,000
     "the rest": (1e-6, 1e-10),
 }
-"""What holds on several ranks: the largest difference in float32 and in float64, by words in a tag."""
+"""What holds on several ranks: the largest difference in float32 and in float64, by words in a
+tag.
+"""
 
 
 def process(rank, world, folder, runs):
     """One rank's runs, and what they logged."""
     logged = {}
     # In event files they would be float32.
-    SummaryWriter.add_scalar = lambda _, tag, value, step, *__, **___: logged.update({f"{tag} {step}": float(value)})
+    SummaryWriter.add_scalar = lambda _, tag, value, step, *__, **___: logged.update(
+        {f"{tag} {step}": float(value)}
+    )
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         for name, overrides in runs.items():
             for precision in BOUND:
@@ -95,38 +108,67 @@ def test_more_ranks_change_no_number(folder, world, precision):
     alone, shared = (folder / f"{count} {precision}" for count in (1, world))
     one, other = (json.loads((run / "logged.json").read_text()) for run in (alone, shared))
     assert one.keys() == other.keys()
-    assert {"train/loss 0", "train/elbo 6", "val/loss 8", "decomposition/total_correlation 8", "sap_r2/sap_r2 8"} <= one.keys()
-    # beta_effective is a quotient of small differences of large numbers, which are compared themselves.
-    worst = {key: difference(value, other[key]) for key, value in one.items() if "beta_effective" not in key}
-    before, after = weights(alone), weights(shared)
-    worst |= {f"weights {key}": ((before[key] - after[key]).abs().max() / before[key].abs().max()).item() for key in before}
+    assert {
+        "train/loss 0",
+        "train/elbo 6",
+        "val/loss 8",
+        "decomposition/total_correlation 8",
+        "sap_r2/sap_r2 8",
+    } <= one.keys()
+    # beta_effective is a quotient of small differences of large numbers, which are compared
+    # themselves.
+    worst = {
+        key: difference(value, other[key])
+        for key, value in one.items()
+        if "beta_effective" not in key
+    }
+    before = weights(alone)
+    after = weights(shared)
+    worst |= {
+        f"weights {key}": ((before[key] - after[key]).abs().max() / before[key].abs().max()).item()
+        for key in before
+    }
     largest = max(worst, key=worst.get)
-    print(f"{world} ranks, {precision}: {len(worst)} numbers, the largest difference {worst[largest]:.1e} in {largest}")
+    print(
+        f"{world} ranks, {precision}: {len(worst)} numbers, the largest difference"
+        f" {worst[largest]:.1e} in {largest}"
+    )
     assert worst[largest] < BOUND[precision]
 
 
 @pytest.mark.slow
 def test_what_holds_of_each_quantity_on_two_ranks(tmp_path):
-    """The README's table, printed: a difference in the last bit of a code is one in a score, more or less of one."""
+    """The README's table, printed: a difference in the last bit of a code is one in a score, more
+    or less of one.
+    """
     for world in (1, 2):
         together(world, process, world, tmp_path, WIDE_RUNS)
     worst = {kind: [0.0] * len(BOUND) for kind in HOLDS}
     where = {}
     for place, precision in enumerate(BOUND):
         for name in WIDE_RUNS:
-            one, other = (json.loads((tmp_path / f"{world} {precision}{name}" / "logged.json").read_text()) for world in (1, 2))
+            one, other = (
+                json.loads((tmp_path / f"{world} {precision}{name}" / "logged.json").read_text())
+                for world in (1, 2)
+            )
             assert one.keys() == other.keys()
             for key, value in one.items():
-                found, kind = difference(value, other[key]), kind_of(key)
+                found = difference(value, other[key])
+                kind = kind_of(key)
                 if found >= worst[kind][place]:
-                    worst[kind][place], where[kind, place] = found, f"{key}{name}"
+                    worst[kind][place] = found
+                    where[kind, place] = f"{key}{name}"
     print("\n| tags | float32 | float64 |\n|---|---|---|")
     for kind, found in worst.items():
         print(f"| `{kind}` | {found[0]:.0e} | {found[1]:.0e} |")
     print(where)
-    assert all(found[place] <= HOLDS[kind][place] for kind, found in worst.items() for place in range(2)), worst
+    assert all(
+        found[place] <= HOLDS[kind][place] for kind, found in worst.items() for place in range(2)
+    ), worst
 
 
 def kind_of(key):
     """The row of the table that a tag is in."""
-    return next((kind for kind in HOLDS if any(word in key for word in kind.split(", "))), "the rest")
+    return next(
+        (kind for kind in HOLDS if any(word in key for word in kind.split(", "))), "the rest"
+    )

@@ -1,11 +1,14 @@
-"""How far minibatch estimates of MI, TC and DWKL are from the exact ones, by estimator and batch size.
+"""How far minibatch estimates of MI, TC and DWKL are from the exact ones, by estimator and batch
+size.
 
-    python scripts/bench/estimators.py [--sizes 64 256 1024] [--batches 40] [--samples 10000] [--seed 0]
+    python scripts/bench/estimators.py [--sizes 64 256 1024] [--batches 40] [--samples 10000]
+    [--seed 0]
 
-The encoder is a toy of 10 latents on N = 10,000 examples: five factors, uniform with variance 1, are coded with a standard
-deviation of 0.1, the last two of them after a rotation by 45 degrees; the other five latents are N(0, 1) whatever x is.
-Besides the estimators of `jensen.bound.minibatch` there are two mistakes found in public code: stratified weights of which
-column 0, not the diagonal, gets the own posterior's 1/N; and sums without their constants.
+The encoder is a toy of 10 latents on N = 10,000 examples: five factors, uniform with variance 1,
+are coded with a standard deviation of 0.1, the last two of them after a rotation by 45 degrees; the
+other five latents are N(0, 1) whatever x is. Besides the estimators of `jensen.bound.minibatch`
+there are two mistakes found in public code: stratified weights of which column 0, not the diagonal,
+gets the own posterior's 1/N; and sums without their constants.
 """
 
 import argparse
@@ -19,9 +22,13 @@ from jensen.bound.minibatch import log_weight, minibatch_parts
 from jensen.family import gaussian
 from jensen.family.gaussian import STANDARD, Gaussian
 
-EXAMPLES, LATENTS, ACTIVE, STD = 10_000, 10, 5, 0.1
+EXAMPLES = 10_000
+LATENTS = 10
+ACTIVE = 5
+STD = 0.1
 
-# The same table by an independent implementation: MI / TC / DWKL for M = 64, 256, 1024; its exact values 8.97 / 2.11 / 0.45.
+# The same table by an independent implementation: MI / TC / DWKL for M = 64, 256, 1024; its exact
+# values 8.97 / 2.11 / 0.45.
 REFERENCE = {
     "stratified": ((9.20, 2.47, -0.12), (9.18, 2.04, 0.34), (9.14, 1.96, 0.42)),
     "mws": ((13.37, 89.4, -91.2), (14.75, 88.4, -91.6), (16.12, 87.0, -91.6)),
@@ -33,9 +40,13 @@ REFERENCE = {
 
 def toy(generator: torch.Generator) -> Gaussian:
     """q(z|x) of every example, `(N, D)`."""
-    factors = (2 * torch.rand(EXAMPLES, ACTIVE, generator=generator, dtype=torch.float64) - 1) * math.sqrt(3)
-    first, second = factors[:, -2].clone(), factors[:, -1].clone()
-    factors[:, -2], factors[:, -1] = (first - second) / math.sqrt(2), (first + second) / math.sqrt(2)
+    factors = (
+        2 * torch.rand(EXAMPLES, ACTIVE, generator=generator, dtype=torch.float64) - 1
+    ) * math.sqrt(3)
+    first = factors[:, -2].clone()
+    second = factors[:, -1].clone()
+    factors[:, -2] = (first - second) / math.sqrt(2)
+    factors[:, -1] = (first + second) / math.sqrt(2)
     mean = torch.cat([factors, torch.zeros(EXAMPLES, LATENTS - ACTIVE, dtype=torch.float64)], 1)
     log_var = torch.zeros_like(mean)
     log_var[:, :ACTIVE] = 2 * math.log(STD)
@@ -57,7 +68,9 @@ def weights(row: str, batch: int, like: Tensor) -> Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 256, 1024])
-    parser.add_argument("--batches", type=int, default=40, help="of each size; a quarter of it from M = 1024 on")
+    parser.add_argument(
+        "--batches", type=int, default=40, help="of each size; a quarter of it from M = 1024 on"
+    )
     parser.add_argument("--samples", type=int, default=10_000, help="draws for the exact values")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -66,8 +79,16 @@ def main() -> None:
     posterior = toy(generator)
     exact = decompose(posterior, samples=options.samples, generator=generator)
     terms = [exact.mutual_information, exact.total_correlation, exact.dimension_wise_kl]
-    print(f"exact over N = {EXAMPLES}, nats: MI {terms[0]:.2f} (SE {exact.mutual_information_se:.3f})", end=", ")
-    print(f"TC {terms[1]:.2f} (SE {exact.total_correlation_se:.3f}), DWKL {terms[2]:.2f}, sum {exact.rate:.2f}", end=", ")
+    print(
+        f"exact over N = {EXAMPLES}, nats: MI {terms[0]:.2f} (SE"
+        f" {exact.mutual_information_se:.3f})",
+        end=", ",
+    )
+    print(
+        f"TC {terms[1]:.2f} (SE {exact.total_correlation_se:.3f}), DWKL {terms[2]:.2f}, sum"
+        f" {exact.rate:.2f}",
+        end=", ",
+    )
     print(f"log N {exact.log_n:.2f}\n")
 
     sums: dict[tuple[str, int], Tensor] = {}
@@ -81,7 +102,9 @@ def main() -> None:
                 q = Gaussian(posterior.mean[some], posterior.log_var[some])
                 z = gaussian.sample(q, noise)
                 found = minibatch_parts(z, q, weights(row, size, z), STANDARD.log_prob(z))
-                sums[row, size] = sums.get((row, size), torch.zeros(3, dtype=torch.float64)) + found / count
+                sums[row, size] = (
+                    sums.get((row, size), torch.zeros(3, dtype=torch.float64)) + found / count
+                )
 
     def cell(values: Tensor | tuple[float, ...]) -> str:
         return " / ".join(f"{value:.2f}" for value in values)
@@ -90,7 +113,10 @@ def main() -> None:
     for row in rows:
         print(f"{row:28}" + "".join(f"{cell(sums[row, size]):>24}" for size in options.sizes))
         if row in REFERENCE and options.sizes == [64, 256, 1024]:
-            print(f"{'  (independent)':28}" + "".join(f"{cell(values):>24}" for values in REFERENCE[row]))
+            print(
+                f"{'  (independent)':28}"
+                + "".join(f"{cell(values):>24}" for values in REFERENCE[row])
+            )
     print("\nEvery row sums to the rate of its batches, the wrong ones too.")
 
 

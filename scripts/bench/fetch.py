@@ -1,10 +1,12 @@
-"""How many sprites a second reach the model: batches gathered in bulk against items fetched one by one.
+"""How many sprites a second reach the model: batches gathered in bulk against items fetched one by
+one.
 
     python scripts/bench/fetch.py [--batch 64] [--seconds 2] [--rounds 5] [--device cpu]
 
-The peers' way is a Dataset whose item is one image, decoded by torchvision's ToTensor, and a DataLoader that stacks them.
-Each contender's images are drawn at random from the same 100,000, and end as float32 on the device. The rounds are
-interleaved; the table gives medians, and ratios to the peers' way without workers.
+The peers' way is a Dataset whose item is one image, decoded by torchvision's ToTensor, and a
+DataLoader that stacks them. Each contender's images are drawn at random from the same 100,000, and
+end as float32 on the device. The rounds are interleaved; the table gives medians, and ratios to the
+peers' way without workers.
 """
 
 import argparse
@@ -29,7 +31,9 @@ class PerItem(Dataset[torch.Tensor]):
     """The images unpacked to a byte a pixel, one decoded at a time."""
 
     def __init__(self, examples: Examples) -> None:
-        self.images = examples.decode(examples.stored).mul(255).byte().reshape(-1, SIDE, SIDE, 1).numpy()
+        self.images = (
+            examples.decode(examples.stored).mul(255).byte().reshape(-1, SIDE, SIDE, 1).numpy()
+        )
         self.decode = ToTensor()
 
     def __len__(self) -> int:
@@ -40,13 +44,22 @@ class PerItem(Dataset[torch.Tensor]):
 
 
 def per_item(dataset: PerItem, batch: int, workers: int, device: str) -> Iterator[torch.Tensor]:
-    loader = DataLoader(dataset, batch, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0)
+    loader = DataLoader(
+        dataset,
+        batch,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+    )
     while True:
         yield from (x.to(device) for x in loader)
 
 
 def in_bulk(examples: Examples, batch: int, device: str) -> Iterator[torch.Tensor]:
-    order = Shuffled(torch.arange(len(examples)), batch, seed=0, rank=0, world=1, position=lambda: 0)
+    order = Shuffled(
+        torch.arange(len(examples)), batch, seed=0, rank=0, world=1, position=lambda: 0
+    )
     loader = DataLoader(examples, sampler=order, batch_size=None)
     while True:
         yield from (examples.decode(found.x.to(device)) for found in loader)
@@ -56,7 +69,8 @@ def rate(batches: Iterator[torch.Tensor], seconds: float, wait: Callable[[], Non
     """Images a second."""
     next(batches)
     wait()
-    start, count = time.perf_counter(), 0
+    start = time.perf_counter()
+    count = 0
     for x in batches:
         count += len(x)
         if time.perf_counter() - start > seconds:
@@ -83,13 +97,18 @@ def main() -> None:
         "jensen, packed in memory": in_bulk(examples, options.batch, options.device),
     }
     if options.device != "cpu":
-        contenders[f"jensen, packed on {options.device}"] = in_bulk(examples.to(options.device), options.batch, options.device)
+        contenders[f"jensen, packed on {options.device}"] = in_bulk(
+            examples.to(options.device), options.batch, options.device
+        )
     measured: dict[str, list[float]] = {name: [] for name in contenders}
     for _, (name, batches) in itertools.product(range(options.rounds), contenders.items()):
         measured[name].append(rate(batches, options.seconds, wait))
 
     base = measured["per item, 0 workers"]
-    print(f"batch {options.batch}, {options.device}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    print(
+        f"batch {options.batch}, {options.device}, torch {torch.__version__},"
+        f" {torch.get_num_threads()} threads"
+    )
     print(f"{'':28} {'images/s':>10} {'ratio':>7}")
     for name, rates in measured.items():
         ratio = statistics.median(mine / theirs for mine, theirs in zip(rates, base, strict=True))

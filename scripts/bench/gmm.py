@@ -1,14 +1,17 @@
-"""How long an EM iteration takes: jensen against scikit-learn, pomegranate and torchgmm (the last two where importable).
+"""How long an EM iteration takes: jensen against scikit-learn, pomegranate and torchgmm (the last
+two where importable).
 
-    python scripts/bench/gmm.py [--workloads ABCDEF] [--dtypes float32 float64] [--rounds 3] [--threads 1] [--device cpu]
+    python scripts/bench/gmm.py [--workloads ABCDEF] [--dtypes float32 float64] [--rounds 3]
+    [--threads 1] [--device cpu]
                                 [--peers sklearn pomegranate torchgmm] [--memory] [--target]
 
-Every contender starts at the same K data points with the data's variance and equal weights, and takes the same number of
-iterations. Rounds are interleaved; a table cell is the median of CPU seconds an iteration (wall-clock on a GPU), everything
-that `fit` does divided by the iterations. "floor" is the two bare matrix products of an iteration, and "of peak" what the
-rate of those in jensen's time is of the rate of a large square product. "ll" is the mean log-likelihood of the parameters
-found, by one float64 evaluation, less jensen's float64 one.
---memory: peak memory of a fit beyond the data, MiB (Linux). --target: time to scikit-learn's own final log-likelihood at its
+Every contender starts at the same K data points with the data's variance and equal weights, and
+takes the same number of iterations. Rounds are interleaved; a table cell is the median of CPU
+seconds an iteration (wall-clock on a GPU), everything that `fit` does divided by the iterations.
+"floor" is the two bare matrix products of an iteration, and "of peak" what the rate of those in
+jensen's time is of the rate of a large square product. "ll" is the mean log-likelihood of the
+parameters found, by one float64 evaluation, less jensen's float64 one. --memory: peak memory of a
+fit beyond the data, MiB (Linux). --target: time to scikit-learn's own final log-likelihood at its
 tolerance, jensen with its acceleration.
 """
 
@@ -58,9 +61,13 @@ TARGET = Workload(100_000, 8, 16, "diag", 1000)
 def data(name: str, w: Workload) -> np.ndarray:
     rng = np.random.default_rng(0)
     if name == "D":
-        return np.where(rng.random(w.points) < 0.7, rng.normal(0, 1, w.points), rng.normal(5, 1, w.points))[:, None]
+        return np.where(
+            rng.random(w.points) < 0.7, rng.normal(0, 1, w.points), rng.normal(5, 1, w.points)
+        )[:, None]
     means = 2 * rng.normal(size=(w.components, w.dim))
-    factors = 0.7 * rng.normal(size=(w.components, w.dim, w.dim)) / np.sqrt(w.dim) + 0.5 * np.eye(w.dim)
+    factors = 0.7 * rng.normal(size=(w.components, w.dim, w.dim)) / np.sqrt(w.dim) + 0.5 * np.eye(
+        w.dim
+    )
     label = rng.choice(w.components, w.points, p=rng.dirichlet([5] * w.components))
     x = rng.normal(size=(w.points, w.dim))
     for k in range(w.components):
@@ -69,7 +76,11 @@ def data(name: str, w: Workload) -> np.ndarray:
 
 
 def start(name: str, w: Workload, x: np.ndarray) -> np.ndarray:
-    return np.array([[-1.0], [3.0]]) if name == "D" else x[np.random.default_rng(1).choice(len(x), w.components, replace=False)]
+    return (
+        np.array([[-1.0], [3.0]])
+        if name == "D"
+        else x[np.random.default_rng(1).choice(len(x), w.components, replace=False)]
+    )
 
 
 def covariances(w: Workload, x: np.ndarray) -> np.ndarray:
@@ -92,7 +103,12 @@ def timed(fit: Callable[[], Any], device: str) -> tuple[float, Any]:
 
 
 def jensen_run(w: Workload, x: np.ndarray, means: np.ndarray, device: str, **options: Any) -> Run:
-    settings = {"init": torch.as_tensor(means), "tolerance": 0.0, "max_iter": w.iterations, "accelerate": False} | options
+    settings = {
+        "init": torch.as_tensor(means),
+        "tolerance": 0.0,
+        "max_iter": w.iterations,
+        "accelerate": False,
+    } | options
     points = torch.as_tensor(x, device=device)
     return lambda: timed(lambda: GMM(w.components, w.covariance, **settings).fit(points), device)
 
@@ -104,13 +120,18 @@ def sklearn_run(w: Workload, x: np.ndarray, means: np.ndarray, device: str, **op
     settings = {
         "weights_init": np.full(w.components, 1 / w.components, x.dtype),
         "means_init": means.astype(x.dtype),
-        "precisions_init": (np.linalg.inv(cov) if w.covariance == "full" else 1 / cov).astype(x.dtype),
+        "precisions_init": (np.linalg.inv(cov) if w.covariance == "full" else 1 / cov).astype(
+            x.dtype
+        ),
         "tol": 0.0,
         "reg_covar": 1e-10 if x.dtype == np.float64 else 1e-6,
         "max_iter": w.iterations,
     }
     return lambda: timed(
-        lambda: GaussianMixture(w.components, covariance_type=w.covariance, **settings | options).fit(x), device
+        lambda: GaussianMixture(
+            w.components, covariance_type=w.covariance, **settings | options
+        ).fit(x),
+        device,
     )
 
 
@@ -118,14 +139,22 @@ def pomegranate_run(w: Workload, x: np.ndarray, means: np.ndarray, device: str) 
     from pomegranate.distributions import Normal
     from pomegranate.gmm import GeneralMixtureModel
 
-    points, dtype = torch.as_tensor(x, device=device), torch.as_tensor(x).dtype
+    points = torch.as_tensor(x, device=device)
+    dtype = torch.as_tensor(x).dtype
     cov = torch.as_tensor(covariances(w, x)).to(points)
 
     def fit() -> Any:
         mean = torch.as_tensor(means).to(points)
-        parts = [Normal(m.clone(), c.clone(), covariance_type=w.covariance) for m, c in zip(mean, cov, strict=True)]
+        parts = [
+            Normal(m.clone(), c.clone(), covariance_type=w.covariance)
+            for m, c in zip(mean, cov, strict=True)
+        ]
         weights = torch.full((w.components,), 1 / w.components, dtype=dtype)
-        return GeneralMixtureModel(parts, priors=weights, tol=-1e30, max_iter=w.iterations).to(device).fit(points)
+        return (
+            GeneralMixtureModel(parts, priors=weights, tol=-1e30, max_iter=w.iterations)
+            .to(device)
+            .fit(points)
+        )
 
     return lambda: timed(fit, device)
 
@@ -138,7 +167,11 @@ def torchgmm_run(w: Workload, x: np.ndarray, means: np.ndarray, device: str) -> 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     points = torch.as_tensor(x)
-    trainer = {"max_epochs": w.iterations, "accelerator": "gpu" if device != "cpu" else "cpu", "devices": 1}
+    trainer = {
+        "max_epochs": w.iterations,
+        "accelerator": "gpu" if device != "cpu" else "cpu",
+        "devices": 1,
+    }
 
     def fit() -> Any:
         model = GaussianMixture(
@@ -147,14 +180,20 @@ def torchgmm_run(w: Workload, x: np.ndarray, means: np.ndarray, device: str) -> 
             init_means=torch.as_tensor(means).to(points),
             convergence_tolerance=0.0,
             covariance_regularization=1e-6,
-            trainer_params=trainer | {"enable_progress_bar": False, "logger": False, "enable_checkpointing": False},
+            trainer_params=trainer
+            | {"enable_progress_bar": False, "logger": False, "enable_checkpointing": False},
         )
         return model.fit(points)
 
     return lambda: timed(fit, device)
 
 
-CONTENDERS = {"jensen": jensen_run, "sklearn": sklearn_run, "pomegranate": pomegranate_run, "torchgmm": torchgmm_run}
+CONTENDERS = {
+    "jensen": jensen_run,
+    "sklearn": sklearn_run,
+    "pomegranate": pomegranate_run,
+    "torchgmm": torchgmm_run,
+}
 
 
 def judge(fitted: Any, w: Workload, x: np.ndarray) -> float:
@@ -164,14 +203,19 @@ def judge(fitted: Any, w: Workload, x: np.ndarray) -> float:
     else:
         library = type(fitted).__module__.split(".")[0]
         if library == "sklearn":
-            weights, means, cov = fitted.weights_, fitted.means_, fitted.covariances_
+            weights = fitted.weights_
+            means = fitted.means_
+            cov = fitted.covariances_
         elif library == "pomegranate":
             weights = fitted.priors.cpu().numpy()
             means = np.stack([each.means.cpu().numpy() for each in fitted.distributions])
             cov = np.stack([each.covs.cpu().numpy() for each in fitted.distributions])
         else:
             model = fitted.model_
-            weights, means, cov = (part.cpu().numpy() for part in (model.component_probs, model.means, model.covariances))
+            weights, means, cov = (
+                part.cpu().numpy()
+                for part in (model.component_probs, model.means, model.covariances)
+            )
         weights, means, cov = (torch.as_tensor(part).double() for part in (weights, means, cov))
         shape = torch.linalg.cholesky(cov) if w.covariance == "full" else cov.log()
         p = Mixture(weights.log(), STRUCTURES[w.covariance](means, shape))
@@ -182,9 +226,14 @@ def judge(fitted: Any, w: Workload, x: np.ndarray) -> float:
 def products(w: Workload, dtype: torch.dtype, device: str) -> Callable[[], float]:
     """Seconds of an iteration's two matrix products alone, on chunks that stay in the cache."""
     width = STRUCTURES[w.covariance].layout(w.dim).width
-    chunk = min(w.points, max(256, 2**21 // ((width + w.components) * dtype.itemsize))) if device == "cpu" else 1 << 16
+    chunk = (
+        min(w.points, max(256, 2**21 // ((width + w.components) * dtype.itemsize)))
+        if device == "cpu"
+        else 1 << 16
+    )
     features = torch.randn(width, chunk, dtype=dtype, device=device)
-    coefficient, r = features.new_ones(w.components, width), features.new_empty(w.components, chunk)
+    coefficient = features.new_ones(w.components, width)
+    r = features.new_empty(w.components, chunk)
     sums = features.new_empty(width, w.components)
 
     def once() -> float:
@@ -216,7 +265,9 @@ def high_water(fit: Callable[[], Any]) -> float:
     status = Path("/proc/self/status")
 
     def read(key: str) -> int:
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(key))
+        return next(
+            int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(key)
+        )
 
     before = read("VmRSS")
     fit()
@@ -224,8 +275,10 @@ def high_water(fit: Callable[[], Any]) -> float:
 
 
 def compare(name: str, dtype: str, options: argparse.Namespace) -> None:
-    w, whole = WORKLOADS[name], data(name, WORKLOADS[name])
-    means, x = start(name, w, whole), whole.astype(dtype)
+    w = WORKLOADS[name]
+    whole = data(name, WORKLOADS[name])
+    means = start(name, w, whole)
+    x = whole.astype(dtype)
     runs: dict[str, Run] = {}
     for contender in ("jensen", *options.peers):
         try:
@@ -233,7 +286,8 @@ def compare(name: str, dtype: str, options: argparse.Namespace) -> None:
         except ImportError:
             continue
     times: dict[str, list[float]] = {contender: [] for contender in runs}
-    floor, bare = products(w, getattr(torch, dtype), options.device), []
+    floor = products(w, getattr(torch, dtype), options.device)
+    bare = []
     fitted: dict[str, Any] = {}
     reference = judge(jensen_run(w, whole, means, options.device)()[1], w, whole)  # warms up too
     for _ in range(options.rounds):
@@ -252,17 +306,21 @@ def compare(name: str, dtype: str, options: argparse.Namespace) -> None:
     print(f"\n{name} {dtype}: {shape}, {w.iterations} iterations; log-likelihood {reference:.8f}")
     least = statistics.median(bare)
     print(
-        f"  {'floor':12} {least * 1e3:10.3f} ms/it {least / ours:6.2f}x   {work / least / 1e9:,.0f} GFLOP/s, jensen"
+        f"  {'floor':12} {least * 1e3:10.3f} ms/it {least / ours:6.2f}x  "
+        f" {work / least / 1e9:,.0f} GFLOP/s, jensen"
         f" {work / ours / 1e9:,.0f}, {100 * work / ours / best:.0f} % of peak"
     )
     for contender, seconds in times.items():
         if isinstance(fitted.get(contender), str) or not seconds:
             print(f"  {contender:12} {fitted.get(contender)}")
             continue
-        ratio, ll = statistics.median(seconds) / ours, judge(fitted[contender], w, whole) - reference
+        ratio = statistics.median(seconds) / ours
+        ll = judge(fitted[contender], w, whole) - reference
         memory = f"   {high_water(runs[contender]):6.1f} MiB" if options.memory else ""
         print(
-            f"  {contender:12} {statistics.median(seconds) * 1e3:10.3f} ms/it {ratio:6.2f}x   ll {ll:+.2e}{memory}", flush=True
+            f"  {contender:12} {statistics.median(seconds) * 1e3:10.3f} ms/it {ratio:6.2f}x   ll"
+            f" {ll:+.2e}{memory}",
+            flush=True,
         )
 
 
@@ -275,8 +333,14 @@ def target(options: argparse.Namespace) -> None:
     for tolerance in (1e-3, 1e-5):
         seconds, fitted = sklearn_run(w, x, means, options.device, tol=tolerance)()
         goal = judge(fitted, w, x)
-        print(f"\ntarget: {w.points:,} x {w.dim}, K={w.components}, {w.covariance}; scikit-learn at tol {tolerance:g}:")
-        print(f"  sklearn          {seconds:8.2f} s {fitted.n_iter_:5d} iterations   log-likelihood {goal:.8f}")
+        print(
+            f"\ntarget: {w.points:,} x {w.dim}, K={w.components}, {w.covariance}; scikit-learn at"
+            f" tol {tolerance:g}:"
+        )
+        print(
+            f"  sklearn          {seconds:8.2f} s {fitted.n_iter_:5d} iterations   log-likelihood"
+            f" {goal:.8f}"
+        )
         for dtype in options.dtypes:
             points = x.astype(dtype)
             run = jensen_run(w, points, means, options.device, accelerate=True, tolerance=1e-9)
@@ -287,14 +351,26 @@ def target(options: argparse.Namespace) -> None:
                 continue
             # A step that was thrown away has no entry: allow for it until the goal is met.
             for allowed in range(steps, 3 * steps):
-                ours, found = jensen_run(w, points, means, options.device, accelerate=True, tolerance=0.0, max_iter=allowed)()
+                ours, found = jensen_run(
+                    w,
+                    points,
+                    means,
+                    options.device,
+                    accelerate=True,
+                    tolerance=0.0,
+                    max_iter=allowed,
+                )()
                 if judge(found, w, x) >= goal:
                     break
-            print(f"  jensen {dtype}   {ours:8.2f} s {allowed:5d} iterations   {seconds / ours:.1f}x")
+            print(
+                f"  jensen {dtype}   {ours:8.2f} s {allowed:5d} iterations   {seconds / ours:.1f}x"
+            )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--workloads", default="ABCDEF")
     parser.add_argument("--dtypes", nargs="+", default=["float32", "float64"])
     parser.add_argument("--peers", nargs="*", default=["sklearn", "pomegranate", "torchgmm"])
@@ -307,7 +383,9 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore")
     name = torch.cuda.get_device_name(options.device) if options.device != "cpu" else "cpu"
-    print(f"torch {torch.__version__}, {options.threads} thread(s), {name}, {options.rounds} rounds")
+    print(
+        f"torch {torch.__version__}, {options.threads} thread(s), {name}, {options.rounds} rounds"
+    )
     for name in options.workloads:
         for dtype in options.dtypes:
             compare(name, dtype, options)

@@ -2,9 +2,10 @@
 
     python scripts/bench/scores.py [--full] [--agreement] [--code "+ 0.1 noise"] [--jobs N]
 
-Codes are synthetic (15,000 points, factors of dSprites' sizes, 113 values), so nothing is trained and encoding is not
-counted. The core set is what a run computes at validation; `--full` times all scores at their full sizes, of which dci
-takes minutes. Beside it stand the seconds that disent's fast settings took on one thread, quoted, not measured here.
+Codes are synthetic (15,000 points, factors of dSprites' sizes, 113 values), so nothing is trained
+and encoding is not counted. The core set is what a run computes at validation; `--full` times all
+scores at their full sizes, of which dci takes minutes. Beside it stand the seconds that disent's
+fast settings took on one thread, quoted, not measured here.
 """
 
 import argparse
@@ -67,7 +68,11 @@ def full(jobs: int | None) -> dict[str, Score]:
 
 
 def headline(found: dict[str, Any]) -> str:
-    keys = [key for key in ("completeness", "informativeness", "infoc", "infoe", "standard_error") if key in found]
+    keys = [
+        key
+        for key in ("completeness", "informativeness", "infoc", "infoe", "standard_error")
+        if key in found
+    ]
     return "  ".join(f"{key} {found[key]:.3f}" for key in [next(iter(found)), *keys])
 
 
@@ -86,11 +91,14 @@ def clock(title: str, contenders: dict[str, Score], codes: np.ndarray, factors: 
 
 
 def agree(factors: np.ndarray, train: int, jobs: int | None) -> None:
-    title, keys = f"dci, dci_boost20 at {train}", ("disentanglement", "completeness", "informativeness")
+    title = f"dci, dci_boost20 at {train}"
+    keys = ("disentanglement", "completeness", "informativeness")
     print(f"\n{title:28} " + "".join(f"{key:>16}" for key in keys) + f"{'seconds':>13}")
     differences = []
     for name in CODES:
-        codes, found, spent = synthetic_codes(name, factors), [], []
+        codes = synthetic_codes(name, factors)
+        found = []
+        spent = []
         for score in (scores.dci, scores.dci_boost20):
             begin = time.perf_counter()
             found.append(score(codes, factors, train=train, test=train // 2, jobs=jobs))
@@ -99,14 +107,22 @@ def agree(factors: np.ndarray, train: int, jobs: int | None) -> None:
         differences.append([abs(slow - fast) for slow, fast in pairs])
         shown = "".join(f"{slow:10.3f} {fast:.3f}" for slow, fast in pairs)
         print(f"{name:28} {shown} {spent[0]:10.1f} {spent[1]:.1f}", flush=True)
-    print(f"{'mean |difference|':28} " + "".join(f"{value:16.3f}" for value in np.mean(differences, 0)))
-    print(f"{'largest |difference|':28} " + "".join(f"{value:16.3f}" for value in np.max(differences, 0)))
+    print(
+        f"{'mean |difference|':28} "
+        + "".join(f"{value:16.3f}" for value in np.mean(differences, 0))
+    )
+    print(
+        f"{'largest |difference|':28} "
+        + "".join(f"{value:16.3f}" for value in np.max(differences, 0))
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--full", action="store_true", help="full sizes too: minutes")
-    parser.add_argument("--agreement", action="store_true", help="dci_boost20 against dci at 1,000 points: minutes")
+    parser.add_argument(
+        "--agreement", action="store_true", help="dci_boost20 against dci at 1,000 points: minutes"
+    )
     parser.add_argument("--code", choices=CODES, default="+ 0.1 noise")
     parser.add_argument("--jobs", type=int, help="processes of dci; by default all cores")
     options = parser.parse_args()

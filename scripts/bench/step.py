@@ -2,9 +2,10 @@
 
     python scripts/bench/step.py [OTHER/src] [--steps 200] [--rounds 15] [--override model=mlp ...]
 
-Each checkout trains in a process of its own, as `jensen.train` does but for its callbacks, and stands still while the other
-takes its `steps`; the one that goes first changes with each round. The table gives medians over the rounds, and the ratio to
-the other checkout. Seconds are those of the process's CPU time on a CPU, so that a busy machine does not matter.
+Each checkout trains in a process of its own, as `jensen.train` does but for its callbacks, and
+stands still while the other takes its `steps`; the one that goes first changes with each round. The
+table gives medians over the rounds, and the ratio to the other checkout. Seconds are those of the
+process's CPU time on a CPU, so that a busy machine does not matter.
 """
 
 import argparse
@@ -16,7 +17,13 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parents[2] / "src"
-CONFIG = ["data=sprites", "model=mlp", "trainer.max_steps=-1", "trainer.max_epochs=-1", "diagnostics=[]"]
+CONFIG = [
+    "data=sprites",
+    "model=mlp",
+    "trainer.max_steps=-1",
+    "trainer.max_epochs=-1",
+    "diagnostics=[]",
+]
 
 
 def train(steps: int, overrides: list[str]) -> None:
@@ -49,7 +56,11 @@ def train(steps: int, overrides: list[str]) -> None:
     with initialize_config_dir(str(folder), version_base="1.3"):
         cfg = compose("train", [*CONFIG, *overrides])
     seed_everything(0, verbose=False)
-    quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    quiet = {
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     with tempfile.TemporaryDirectory() as run:
         trainer = Trainer(
             accelerator="cpu",
@@ -79,10 +90,23 @@ def main() -> None:
     processes = {}
     for name, source in sources.items():
         more = [f"--override={each}" for each in options.override]
-        command = [sys.executable, "-W", "ignore", __file__, "--train", f"--steps={options.steps}", *more]
+        command = [
+            sys.executable,
+            "-W",
+            "ignore",
+            __file__,
+            "--train",
+            f"--steps={options.steps}",
+            *more,
+        ]
         own = os.environ | {"PYTHONPATH": str(source)}
         processes[name] = subprocess.Popen(
-            command, env=own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            command,
+            env=own,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
         )
     seconds: dict[str, list[float]] = {name: [] for name in sources}
     for turn in range(options.rounds + 1):
@@ -97,7 +121,9 @@ def main() -> None:
         process.stdin.close()
         process.wait()
     for name, each in seconds.items():
-        ratio = statistics.median(mine / base for mine, base in zip(each, seconds[[*sources][-1]], strict=True))
+        ratio = statistics.median(
+            mine / base for mine, base in zip(each, seconds[[*sources][-1]], strict=True)
+        )
         print(f"{name:6} {1e3 * statistics.median(each):8.3f} ms a step {ratio:8.3f}")
 
 

@@ -1,4 +1,5 @@
-"""What Hydra finds by itself: jensen's launchers, and its Optuna sweeper. All it does is in jensen/launch.
+"""What Hydra finds by itself: jensen's launchers, and its Optuna sweeper. All it does is in
+jensen/launch.
 
 Every command of jensen imports this file: it imports nothing that takes time.
 """
@@ -20,11 +21,15 @@ class _SweepLauncher(Launcher):
     def __init__(self, retry_failed: bool = False, **settings: Any) -> None:
         self.retry_failed = retry_failed
         self.settings: dict[str, Any] = {
-            key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+            key: OmegaConf.to_container(value, resolve=True)
+            if OmegaConf.is_config(value)
+            else value
             for key, value in settings.items()
         }
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
         from jensen.base.errors import check_flag
         from jensen.launch.console import one_sentence
         from jensen.launch.sweep import Sweep
@@ -34,7 +39,9 @@ class _SweepLauncher(Launcher):
             check_flag("hydra.launcher.retry_failed", self.retry_failed)
             self.sweep = Sweep(hydra_context, config, self.retry_failed)
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
         from jensen.launch.console import one_sentence
 
         with one_sentence():
@@ -76,7 +83,9 @@ class Optuna(Sweeper):
     def __init__(self, **settings: Any) -> None:
         self.settings = settings
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
         from jensen.launch import optuna
         from jensen.launch.console import one_sentence
 

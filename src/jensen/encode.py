@@ -23,7 +23,8 @@ from jensen.run.words import say
 
 
 def write_codes(snapshot: Snapshot, out: Path) -> Mapping[str, Tensor]:
-    """codes and log_var `(N, D)`, factors `(N, F)`, their names and the prior's kind, in an npz file, whole or not at all.
+    """codes and log_var `(N, D)`, factors `(N, F)`, their names and the prior's kind, in an npz
+    file, whole or not at all.
 
     Raises:
         InputError: the file cannot be written.

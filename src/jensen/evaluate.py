@@ -1,6 +1,7 @@
 """Any diagnostics on a finished run, or on codes from elsewhere.
 
-python -m jensen.evaluate run=RUN 'diagnostics=[mig_hist20,dci]'        python -m jensen.evaluate codes=codes.npz
+python -m jensen.evaluate run=RUN 'diagnostics=[mig_hist20,dci]'        python -m jensen.evaluate
+codes=codes.npz
 """
 
 if __name__ == "__main__":
@@ -35,7 +36,8 @@ class Recorded:
     """A diagnostic that keeps what it returned, and goes on where one refuses its input."""
 
     def __init__(self, name: str, diagnostic: Diagnostic) -> None:
-        self.name, self.diagnostic = name, diagnostic
+        self.name = name
+        self.diagnostic = diagnostic
         self.results: Results = {}
         self.failure = ""
 
@@ -48,14 +50,20 @@ class Recorded:
             say(f"{self.name}: failed: {self.failure}")
             return {}
         scalars = [
-            f"{key} {value.item():.4f}" for key, value in self.results.items() if isinstance(value, Tensor) and not value.dim()
+            f"{key} {value.item():.4f}"
+            for key, value in self.results.items()
+            if isinstance(value, Tensor) and not value.dim()
         ]
-        say(f"{self.name}: {', '.join(scalars) or 'no numbers'} ({time.perf_counter() - start:.1f} s)")
+        say(
+            f"{self.name}: {', '.join(scalars) or 'no numbers'} ({time.perf_counter() - start:.1f}"
+            " s)"
+        )
         return self.results
 
 
 def on_codes(path: Path, diagnostics: Mapping[str, Diagnostic]) -> dict[str, Any]:
-    """Runs the diagnostics on `codes` `(N, D)`, `factors` `(N, F)` and, if there, `log_var` `(N, D)` of an npz file.
+    """Runs the diagnostics on `codes` `(N, D)`, `factors` `(N, F)` and, if there, `log_var` `(N,
+    D)` of an npz file.
 
     What needs the prior is left out, with a sentence, unless the file says that it was N(0, I).
     """
@@ -75,10 +83,15 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         InputError: one of them failed, after the numbers of the others were written.
     """
     if (cfg.run is None) == (cfg.codes is None):
-        raise InputError(f"run is {cfg.run} and codes is {cfg.codes}: expected one of run=FOLDER and codes=FILE.npz")
+        raise InputError(
+            f"run is {cfg.run} and codes is {cfg.codes}: expected one of run=FOLDER and"
+            " codes=FILE.npz"
+        )
     check_path("run" if cfg.codes is None else "codes", cfg.run if cfg.codes is None else cfg.codes)
     chosen = None if cfg.out is None else target("out", cfg.out, ".json")
-    diagnostics = {name: each for name, each in instantiate(cfg.diagnostics).items() if each is not None}
+    diagnostics = {
+        name: each for name, each in instantiate(cfg.diagnostics).items() if each is not None
+    }
     recorded = {name: Recorded(name, diagnostic) for name, diagnostic in diagnostics.items()}
     if cfg.run is not None:
         subject = Path(str(cfg.run)).expanduser()
@@ -98,7 +111,9 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     settings: Any = OmegaConf.to_container(cfg.diagnostics, resolve=True)
     entry["version"] = version("jensen")
     entry["diagnostics"] = {
-        name: {"settings": settings[name]} | numbers(each.results) for name, each in recorded.items() if not each.failure
+        name: {"settings": settings[name]} | numbers(each.results)
+        for name, each in recorded.items()
+        if not each.failure
     }
     put_scores(out, entry)
     say(f"scores in {out}")

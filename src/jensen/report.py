@@ -30,7 +30,9 @@ from jensen.run.words import say
 @program("report")
 def main(cfg: DictConfig) -> None:
     if cfg.sweep is None:
-        raise InputError("sweep is not given: expected sweep=FOLDER, the folder of a sweep of jensen.train -m")
+        raise InputError(
+            "sweep is not given: expected sweep=FOLDER, the folder of a sweep of jensen.train -m"
+        )
     check_path("sweep", cfg.sweep)
     check_flag("models", cfg.models)
     folder = Path(cfg.sweep).expanduser()
@@ -39,7 +41,10 @@ def main(cfg: DictConfig) -> None:
     values = measured(sweep)
     strips: dict[int, tuple[int, Tensor]] = {}
     if cfg.models:
-        say(f"encoding the held-out set with {len(sweep.runs)} models (models=false leaves UDR and traversals out)")
+        say(
+            f"encoding the held-out set with {len(sweep.runs)} models (models=false leaves UDR and"
+            " traversals out)"
+        )
         agreement, strips, failed = look(sweep, folder, cfg.trust, cfg.download)
         values |= agreement
         for why, names in same_reason(failed).items():
@@ -47,7 +52,12 @@ def main(cfg: DictConfig) -> None:
     found = chosen(sweep, values)
     lines = missing(sweep, folder)
     pictures = draw(sweep, folder, values, found, strips)
-    keep(out, document(sweep, folder, values, found, lines, [*pictures]), as_csv(sweep, values), pictures)
+    keep(
+        out,
+        document(sweep, folder, values, found, lines, [*pictures]),
+        as_csv(sweep, values),
+        pictures,
+    )
     show(sweep, values, found, lines)
     say(f"{out / 'report.md'}, {out / 'report.csv'}, {len(pictures)} pictures in {out / 'report'}")
     say(f"tensorboard --logdir {shlex.quote(str(out))}")

@@ -36,16 +36,20 @@ from jensen.run.words import quieten, say
 
 
 def train(cfg: DictConfig, folder: Path, model: Module | None = None) -> dict[str, float]:
-    """Fits `cfg.algorithm` to `cfg.data` and leaves the run in `folder`; a run that is there already is continued.
+    """Fits `cfg.algorithm` to `cfg.data` and leaves the run in `folder`; a run that is there
+    already is continued.
 
-    Returns `val/...` and the diagnostics' scalars of the last step and, where the data have a test split that was not
-    validated on, `test/...`: of a run that is finished already, as it wrote them down; of one that `trainer.max_time` has
-    stopped before its end, nothing. A `model` that is given is trained in the place of the one that `cfg` would make.
+    Returns `val/...` and the diagnostics' scalars of the last step and, where the data have a test
+    split that was not validated on, `test/...`: of a run that is finished already, as it wrote them
+    down; of one that `trainer.max_time` has stopped before its end, nothing. A `model` that is
+    given is trained in the place of the one that `cfg` would make.
     """
     quieten()
     with open_run(folder, cfg) as this:
         settings.check(cfg)
-        seed_everything(cfg.seed, verbose=False)  # the initial weights; every other draw names its own key
+        seed_everything(
+            cfg.seed, verbose=False
+        )  # the initial weights; every other draw names its own key
         data = instantiate(cfg.data)
         algorithm = instantiate(cfg.algorithm)
         if model is not None:
@@ -78,12 +82,16 @@ def train(cfg: DictConfig, folder: Path, model: Module | None = None) -> dict[st
         if data.validation and "test" in data.splits:
             trainer.test(algorithm, data, verbose=False, weights_only=True)
             metrics |= trainer.callback_metrics
-        results = {name: float(value) for name, value in metrics.items() if not name.startswith("train/")}
+        results = {
+            name: float(value) for name, value in metrics.items() if not name.startswith("train/")
+        }
         this.finish(step, end.reason, results, scores, end.epochs, validated)
     return results
 
 
-def _validate_again(trainer: Trainer, algorithm: LightningModule, data: LightningDataModule) -> dict[str, Tensor]:
+def _validate_again(
+    trainer: Trainer, algorithm: LightningModule, data: LightningDataModule
+) -> dict[str, Tensor]:
     """The results of a validation that are logged already."""
     loggers = trainer.loggers
     trainer.loggers = []
@@ -99,7 +107,8 @@ def _check_end(trainer: Trainer, end: End) -> None:
     ends = ("max_steps", "max_epochs", "limit_train_batches")
     found = ", ".join(f"trainer.{name} {getattr(trainer, name)}" for name in ends)
     raise InputError(
-        f"training ended at step {trainer.global_step} ({found}): expected at least one step, and the end that is configured;"
+        f"training ended at step {trainer.global_step} ({found}): expected at least one step, and"
+        " the end that is configured;"
         " raise what ends it"
     )
 

@@ -27,7 +27,8 @@ class Breaks(nn.Module):
 class BreakingEncoder(nn.Module):
     def __init__(self, x_shape: list[int], latent_dim: int) -> None:
         super().__init__()
-        self.breaks, self.body = Breaks(), MLPEncoder(x_shape, latent_dim, [16])
+        self.breaks = Breaks()
+        self.body = MLPEncoder(x_shape, latent_dim, [16])
 
     def forward(self, x: Tensor) -> Gaussian:
         return self.body(self.breaks(x))
@@ -38,7 +39,9 @@ class BreakingBeta(Beta):
 
     def __init__(self, at: int, rank: int, always: bool = False) -> None:
         super().__init__(4.0)
-        self.at, self.rank, self.always = at, rank, always
+        self.at = at
+        self.rank = rank
+        self.always = always
 
     def forward(self, inference: Inference, step: Tensor) -> Tensor:
         here = (distributed.get_rank() if distributed.is_initialized() else 0) == self.rank
@@ -52,7 +55,8 @@ class BreakingHeldOut(Beta):
 
     def __init__(self, at: int, rank: int) -> None:
         super().__init__(4.0)
-        self.at, self.rank = at, rank
+        self.at = at
+        self.rank = rank
 
     def forward(self, inference: Inference, step: Tensor) -> Tensor:
         loss = super().forward(inference, step)

@@ -1,4 +1,6 @@
-"""Parts whose sizes differ: each is refused before the first step, where it would be broadcast, or fail amid a run."""
+"""Parts whose sizes differ: each is refused before the first step, where it would be broadcast, or
+fail amid a run.
+"""
 
 from copy import deepcopy
 
@@ -20,7 +22,11 @@ from jensen.train import train
 SHAPES = {"mlp": [1, 4, 4], "conv": [1, 16, 16], "linear": [5]}
 SMALL = {
     "mlp": ["model.encoder.hidden=[4]"],
-    "conv": [f"model.{part}.{sizes}" for part in ("encoder", "decoder") for sizes in ("channels=[2,2,2,2]", "hidden=[3]")],
+    "conv": [
+        f"model.{part}.{sizes}"
+        for part in ("encoder", "decoder")
+        for sizes in ("channels=[2,2,2,2]", "hidden=[3]")
+    ],
     "linear": [],
 }
 OTHERS = {"mlp": [1, 2, 8], "conv": [1, 32, 32], "linear": [3]}
@@ -30,7 +36,13 @@ PRIORS = {"mixture": "latent_dim", "factorised": "latent_dim", "vamp": "x_shape"
 def composed(configure, model, *overrides):
     shape = f"data.x_shape={SHAPES[model]}"
     return configure(
-        f"model={model}", shape, "latent_dim=2", *SMALL[model], "objective=factor", "objective.hidden=[4]", *overrides
+        f"model={model}",
+        shape,
+        "latent_dim=2",
+        *SMALL[model],
+        "objective=factor",
+        "objective.hidden=[4]",
+        *overrides,
     )
 
 
@@ -38,8 +50,11 @@ def refused(cfg, key, size):
     """The sentence about the parts of `cfg` with another size at `key`."""
     cfg = deepcopy(cfg)
     OmegaConf.update(cfg, key, size)
-    vae, objective = instantiate(cfg.model), instantiate(cfg.objective)
-    parts = {f"model.{name}": part for name, part in vae.named_children()} | {"objective": objective}
+    vae = instantiate(cfg.model)
+    objective = instantiate(cfg.objective)
+    parts = {f"model.{name}": part for name, part in vae.named_children()} | {
+        "objective": objective
+    }
     with pytest.raises(InputError) as caught:
         check_stated(parts, vae.latent_dim, tuple(cfg.data.x_shape))
     return str(caught.value)
@@ -107,8 +122,14 @@ UNFIT = {
         {"decoder": Raw(lambda z: torch.zeros(len(z), 1))},
         r"^model.decoder gives shape \[2, 1\] for 2 codes of 2 latents: expected \[2, 5\]",
     ),
-    "a decoder of three": ({"decoder": nn.Linear(3, 5)}, r"^model.decoder cannot take 2 codes of 2 latents \(mat1 and mat2"),
-    "a distortion of each pixel": ({"likelihood": PerPixel()}, r"^model.likelihood.distortion gives shape \[2, 5\]"),
+    "a decoder of three": (
+        {"decoder": nn.Linear(3, 5)},
+        r"^model.decoder cannot take 2 codes of 2 latents \(mat1 and mat2",
+    ),
+    "a distortion of each pixel": (
+        {"likelihood": PerPixel()},
+        r"^model.likelihood.distortion gives shape \[2, 5\]",
+    ),
 }
 
 
@@ -124,8 +145,22 @@ def test_a_users_parts_are_tried_before_they_are_trained(name):
 
 
 def test_a_constant_lr_scale_scales_the_lr(configure, tmp_path):
-    quick = ("data.size=48", "data.validation=12", "data.batch_size=12", "latent_dim=2", "callbacks=[checkpoint]")
-    quiet = ("diagnostics=[]", "trainer.accelerator=cpu", "trainer.max_steps=2", "+trainer.enable_progress_bar=false")
-    train(configure("data=gaussian", "model=linear", *quick, *quiet, "algorithm.lr_scale=0.1"), tmp_path)
+    quick = (
+        "data.size=48",
+        "data.validation=12",
+        "data.batch_size=12",
+        "latent_dim=2",
+        "callbacks=[checkpoint]",
+    )
+    quiet = (
+        "diagnostics=[]",
+        "trainer.accelerator=cpu",
+        "trainer.max_steps=2",
+        "+trainer.enable_progress_bar=false",
+    )
+    train(
+        configure("data=gaussian", "model=linear", *quick, *quiet, "algorithm.lr_scale=0.1"),
+        tmp_path,
+    )
     (optimizer,) = state(tmp_path)["optimizer_states"]
     assert optimizer["param_groups"][0]["lr"] == pytest.approx(1e-4)

@@ -28,22 +28,42 @@ from jensen.objective.beta import Beta
 from jensen.objective.decomposed import Decomposed
 from jensen.objective.importance import Importance
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's, of loaders that shuffle, have no workers or do not validate
+pytestmark = pytest.mark.filterwarnings(
+    "ignore"
+)  # Lightning's, of loaders that shuffle, have no workers or do not validate
 
-COUNT, DIM, LATENTS, SIZE = 22, 4, 2, 6
+COUNT = 22
+DIM = 4
+LATENTS = 2
+SIZE = 6
 X = torch.randn(COUNT, DIM, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(COUNT) % 3
 
 
 def algorithm(objective=None, likelihood=None, **options):
     torch.manual_seed(0)
-    model = VAE(LinearEncoder([DIM], LATENTS), LinearDecoder([DIM], LATENTS), likelihood or Normal(), StandardNormal(), LATENTS)
+    model = VAE(
+        LinearEncoder([DIM], LATENTS),
+        LinearDecoder([DIM], LATENTS),
+        likelihood or Normal(),
+        StandardNormal(),
+        LATENTS,
+    )
     return Gradient(model, objective or Beta(4.0), **options)
 
 
 def trainer(folder, **options):
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    return Trainer(accelerator="cpu", default_root_dir=folder, **quiet | {"max_steps": 3, "log_every_n_steps": 1} | options)
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    return Trainer(
+        accelerator="cpu",
+        default_root_dir=folder,
+        **quiet | {"max_steps": 3, "log_every_n_steps": 1} | options,
+    )
 
 
 class Dicts(Dataset):
@@ -61,7 +81,12 @@ class Tensors(Dicts):
         return X[row]
 
 
-KINDS = {"tensor": Tensors(), "x alone": TensorDataset(X), "pair": TensorDataset(X, LABELS), "dict": Dicts()}
+KINDS = {
+    "tensor": Tensors(),
+    "x alone": TensorDataset(X),
+    "pair": TensorDataset(X, LABELS),
+    "dict": Dicts(),
+}
 
 
 def loader(kind, **options):
@@ -102,7 +127,9 @@ def test_held_out_numbers_do_not_depend_on_the_size_of_a_batch(tmp_path):
 
 
 def test_the_noise_follows_an_example_that_says_its_row(tmp_path):
-    """A step on the examples in another order is the same step, where the batch says which they are."""
+    """A step on the examples in another order is the same step, where the batch says which they
+    are.
+    """
     order = torch.randperm(COUNT, generator=torch.Generator().manual_seed(1))
     weights = {}
     for kind in ("dict", "tensor"):
@@ -110,14 +137,24 @@ def test_the_noise_follows_an_example_that_says_its_row(tmp_path):
             own = algorithm()
             batches = DataLoader(torch.utils.data.Subset(KINDS[kind], rows.tolist()), COUNT)
             trainer(tmp_path, max_steps=1).fit(own, batches)
-            weights[kind, name] = torch.cat([parameter.detach().flatten() for parameter in own.parameters()])
+            weights[kind, name] = torch.cat(
+                [parameter.detach().flatten() for parameter in own.parameters()]
+            )
     torch.testing.assert_close(weights["dict", "here"], weights["dict", "there"], rtol=0, atol=1e-5)
-    torch.testing.assert_close(weights["dict", "here"], weights["tensor", "here"], rtol=0, atol=1e-5)
-    assert not torch.allclose(weights["tensor", "here"], weights["tensor", "there"], rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        weights["dict", "here"], weights["tensor", "here"], rtol=0, atol=1e-5
+    )
+    assert not torch.allclose(
+        weights["tensor", "here"], weights["tensor", "there"], rtol=0, atol=1e-5
+    )
 
 
 def test_no_two_examples_of_a_step_share_their_noise():
-    batches = [observed(X[:size], number << 32, rank, 2) for number, size in ((0, 6), (1, 4)) for rank in (0, 1)]
+    batches = [
+        observed(X[:size], number << 32, rank, 2)
+        for number, size in ((0, 6), (1, 4))
+        for rank in (0, 1)
+    ]
     rows = torch.cat([batch.row for batch in batches])
     assert len(rows.unique()) == len(rows) == 20
     assert sorted(rows[:12].tolist()) == list(range(12))  # as a DistributedSampler deals them out
@@ -149,13 +186,22 @@ def test_it_counts_validations_in_batches_as_its_trainer_does(tmp_path):
     validated = []
     own = algorithm()
     own.on_validation_end = lambda: validated.append(own.global_step)
-    options = {"accumulate_grad_batches": 2, "val_check_interval": 4, "check_val_every_n_epoch": None}
-    trainer(tmp_path, max_steps=4, num_sanity_val_steps=0, **options).fit(own, loader("pair"), loader("pair"))
+    options = {
+        "accumulate_grad_batches": 2,
+        "val_check_interval": 4,
+        "check_val_every_n_epoch": None,
+    }
+    trainer(tmp_path, max_steps=4, num_sanity_val_steps=0, **options).fit(
+        own, loader("pair"), loader("pair")
+    )
     assert validated == [2, 4]
 
 
 def test_the_objective_that_needs_the_number_of_examples_asks_for_it(tmp_path):
-    with pytest.raises(InputError, match=r"objective is Decomposed and its dataset_size is 0: .*set objective\.dataset_size"):
+    with pytest.raises(
+        InputError,
+        match=r"objective is Decomposed and its dataset_size is 0: .*set objective\.dataset_size",
+    ):
         trainer(tmp_path).fit(algorithm(Decomposed(tc=4.0)), loader("pair"))
     objective = Decomposed(tc=4.0)
     objective.dataset_size = COUNT
@@ -167,13 +213,23 @@ def test_the_objective_that_needs_the_number_of_examples_asks_for_it(tmp_path):
 @pytest.mark.parametrize(
     ("batch", "sentence"),
     [
-        ((X, LABELS, LABELS), "a batch is a tuple of Tensor, Tensor, Tensor: expected a tensor x, a pair"),
+        (
+            (X, LABELS, LABELS),
+            "a batch is a tuple of Tensor, Tensor, Tensor: expected a tensor x, a pair",
+        ),
         ({"image": X}, "a batch is a dict with image: expected a tensor x"),
         ("text", "a batch is a str: expected a tensor x"),
-        ((X, X), r"factors of a batch of 22 examples is torch.float32 of shape \[22, 4\]: expected integers \(B,\) or"),
+        (
+            (X, X),
+            r"factors of a batch of 22 examples is torch.float32 of shape \[22, 4\]: expected"
+            r" integers \(B,\) or",
+        ),
         ((X, LABELS[:3]), r"factors of a batch of 22 examples is torch.int64 of shape \[3\]"),
         ((X, ["a"]), "factors of a batch of 22 examples is a list: expected integers"),
-        ({"x": X, "row": LABELS[:, None]}, r"row of a batch of 22 examples is torch.int64 of shape \[22, 1\]: expected int"),
+        (
+            {"x": X, "row": LABELS[:, None]},
+            r"row of a batch of 22 examples is torch.int64 of shape \[22, 1\]: expected int",
+        ),
     ],
 )
 def test_a_batch_that_could_be_misread_is_refused(batch, sentence):
@@ -190,12 +246,18 @@ def test_a_batch_of_ours_is_left_as_it_is():
 @pytest.mark.parametrize(
     ("given", "batch", "sentence"),
     [
-        ({"likelihood": Bernoulli()}, X, "model/likelihood=bernoulli takes x that is 0 or 1 but the data hold"),
+        (
+            {"likelihood": Bernoulli()},
+            X,
+            "model/likelihood=bernoulli takes x that is 0 or 1 but the data hold",
+        ),
         ({}, X[:, :3], r"model\.encoder\.x_shape is \[4\] but examples have shape \[3\]"),
     ],
 )
 @pytest.mark.parametrize("call", ["fit", "validate"])
-def test_data_that_do_not_fit_are_refused_at_their_first_batch(tmp_path, given, batch, sentence, call):
+def test_data_that_do_not_fit_are_refused_at_their_first_batch(
+    tmp_path, given, batch, sentence, call
+):
     with pytest.raises(InputError, match=sentence):
         getattr(trainer(tmp_path), call)(algorithm(**given), DataLoader(TensorDataset(batch), SIZE))
 
@@ -211,32 +273,45 @@ def test_a_part_that_its_owner_keeps_in_evaluation_mode_stays_there(tmp_path):
     own = algorithm()
     own.model.encoder.eval()
     modes = []
-    own.on_train_batch_end = lambda *_: modes.append((own.model.encoder.training, own.model.decoder.training))
+    own.on_train_batch_end = lambda *_: modes.append(
+        (own.model.encoder.training, own.model.decoder.training)
+    )
     trainer(tmp_path).fit(own, loader("tensor"))
     assert modes == [(False, True)] * 3
 
 
 class Breaking(nn.Module):
     def forward(self, x):
-        return Gaussian(torch.full((len(x), LATENTS), torch.nan) * x[:, :1], torch.zeros(len(x), LATENTS))
+        return Gaussian(
+            torch.full((len(x), LATENTS), torch.nan) * x[:, :1], torch.zeros(len(x), LATENTS)
+        )
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_though_its_rows_are_unknown(tmp_path):
     own = algorithm()
     own.model.encoder = Breaking()
     folder = tmp_path / "new"
-    with pytest.raises(InputError, match=r"training stopped at step 0, where loss .* names its step, and the last checkpoint"):
+    with pytest.raises(
+        InputError,
+        match=r"training stopped at step 0, where loss .* names its step, and the last checkpoint",
+    ):
         trainer(folder).fit(own, loader("pair"))
     assert '"rows": null' in (folder / "non_finite.json").read_text()
 
 
 def test_em_asks_for_our_data(tmp_path):
-    with pytest.raises(InputError, match=r"algorithm=em with loaders of your own: expected a jensen\.data\.module\.DataModule"):
+    with pytest.raises(
+        InputError,
+        match=r"algorithm=em with loaders of your own: expected a jensen\.data\.module\.DataModule",
+    ):
         trainer(tmp_path).fit(EM(GMM(2)), loader("tensor"))
 
 
 def test_diagnostics_ask_for_our_data(tmp_path):
-    with pytest.raises(InputError, match=r"the callback Diagnose has no jensen\.data\.module\.DataModule: expected one"):
+    with pytest.raises(
+        InputError,
+        match=r"the callback Diagnose has no jensen\.data\.module\.DataModule: expected one",
+    ):
         trainer(tmp_path, callbacks=[Diagnose({})]).fit(algorithm(), loader("pair"), loader("pair"))
 
 

@@ -1,4 +1,6 @@
-"""The training step is a function of tensors: traced at one step, the program is right at every other."""
+"""The training step is a function of tensors: traced at one step, the program is right at every
+other.
+"""
 
 import pytest
 import torch
@@ -25,7 +27,10 @@ from jensen.objective.free_bits import FreeBits
 from jensen.objective.importance import Importance
 from jensen.objective.mmd import MMD
 
-B, D, LATENTS, SEED = 8, 5, 2, 3
+B = 8
+D = 5
+LATENTS = 2
+SEED = 3
 X = torch.randn(B, D, generator=torch.Generator().manual_seed(0))
 ROW = torch.arange(100, 100 + B)
 OBJECTIVES = {
@@ -48,19 +53,24 @@ PRIORS = {
 
 def parts(objective="beta", prior="standard"):
     torch.manual_seed(0)
-    model = VAE(LinearEncoder([D], LATENTS), LinearDecoder([D], LATENTS), Normal(), PRIORS[prior](), LATENTS)
+    model = VAE(
+        LinearEncoder([D], LATENTS), LinearDecoder([D], LATENTS), Normal(), PRIORS[prior](), LATENTS
+    )
     made = OBJECTIVES[objective]()
     made.dataset_size = 50
     return model, made
 
 
 def step_of(model, objective):
-    """A whole step but for the gradient, as a function of tensors alone: state in, loss and state out."""
+    """A whole step but for the gradient, as a function of tensors alone: state in, loss and state
+    out.
+    """
 
     class Both(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.model, self.objective = model, objective
+            self.model = model
+            self.objective = objective
 
         def forward(self, x, row, noise, step):
             loss, inference = forward(self.model, self.objective, x, row, noise, step)
@@ -74,14 +84,18 @@ def step_of(model, objective):
         loss = functional_call(both, own, (x, row, noise, count))
         return loss, own
 
-    return step, {name: value.detach() for name, value in [*both.named_parameters(), *both.named_buffers()]}
+    return step, {
+        name: value.detach() for name, value in [*both.named_parameters(), *both.named_buffers()]
+    }
 
 
 def given(count):
     return X + count, ROW + 7 * count, key(SEED, "noise", count), torch.tensor(count)
 
 
-CASES = [(name, "standard") for name in OBJECTIVES] + [("beta", name) for name in PRIORS if name != "standard"]
+CASES = [(name, "standard") for name in OBJECTIVES] + [
+    ("beta", name) for name in PRIORS if name != "standard"
+]
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's, of its own tracing
@@ -118,7 +132,8 @@ def test_the_noise_of_a_key_is_that_of_its_number():
 
 def test_several_draws_are_those_of_the_same_examples():
     model, _ = parts()
-    several, one = infer(model, X, ROW, key(SEED, "noise", 0), samples=3), model.encode(X)
+    several = infer(model, X, ROW, key(SEED, "noise", 0), samples=3)
+    one = model.encode(X)
     assert several.z.shape == (3 * B, LATENTS)
     for draw in several.z.split(B):
         spread = (draw - one.mean) * (-0.5 * one.log_var).exp()

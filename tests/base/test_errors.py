@@ -24,14 +24,29 @@ def test_an_input_error_is_a_value_error():
     assert issubclass(InputError, ValueError)
 
 
-@pytest.mark.parametrize(("value", "least"), [(1, 1), (2, 1), (10**30, 1), (0, 0), (-3, -3), (5, 5)])
+@pytest.mark.parametrize(
+    ("value", "least"), [(1, 1), (2, 1), (10**30, 1), (0, 0), (-3, -3), (5, 5)]
+)
 def test_counts_that_pass(value, least):
     check_count("n", value, least)
 
 
 @pytest.mark.parametrize(
     ("value", "least"),
-    [(0, 1), (-1, 1), (-1, 0), (4, 5), (1.0, 1), (1.5, 1), (math.nan, 1), (True, 1), (False, 0), ("1", 1), (None, 1), ([1], 1)],
+    [
+        (0, 1),
+        (-1, 1),
+        (-1, 0),
+        (4, 5),
+        (1.0, 1),
+        (1.5, 1),
+        (math.nan, 1),
+        (True, 1),
+        (False, 0),
+        ("1", 1),
+        (None, 1),
+        ([1], 1),
+    ],
 )
 def test_counts_that_do_not(value, least):
     with pytest.raises(InputError) as caught:
@@ -59,17 +74,35 @@ def test_seeds_that_every_generator_takes(value):
 
 @pytest.mark.parametrize("value", [-1, 1 << 32, 10**30, 1.0, math.nan, True, "1", None, [1]])
 def test_seeds_that_one_of_them_does_not(value):
-    with pytest.raises(InputError, match=r"^seed is .*: expected an integer (of at least 0|below 2\^32)$"):
+    with pytest.raises(
+        InputError, match=r"^seed is .*: expected an integer (of at least 0|below 2\^32)$"
+    ):
         check_seed("seed", value)
 
 
-@pytest.mark.parametrize("value", [0, 1, -1, 0.0, -0.0, 1e308, -1e308, 5e-324, np.float64(2), np.float32(2), Fraction(1, 3)])
+@pytest.mark.parametrize(
+    "value",
+    [0, 1, -1, 0.0, -0.0, 1e308, -1e308, 5e-324, np.float64(2), np.float32(2), Fraction(1, 3)],
+)
 def test_any_finite_number_passes_without_bounds(value):
     check_number("x", value)
 
 
 @pytest.mark.parametrize(
-    "value", [math.nan, math.inf, -math.inf, np.float32("nan"), True, False, "1", None, 1j, Decimal(1), [1.0]]
+    "value",
+    [
+        math.nan,
+        math.inf,
+        -math.inf,
+        np.float32("nan"),
+        True,
+        False,
+        "1",
+        None,
+        1j,
+        Decimal(1),
+        [1.0],
+    ],
 )
 def test_what_is_no_finite_number_does_not(value):
     for bounds in ({}, {"low": 0}, {"low": -2, "high": 2}):
@@ -104,7 +137,9 @@ def test_an_integer_too_large_for_a_float_is_refused_like_any_other():
         check_number("x", 10**400)
 
 
-@pytest.mark.parametrize(("value", "choices"), [("relu", ("relu", "tanh")), (2, (2, 4)), (None, (None, "a"))])
+@pytest.mark.parametrize(
+    ("value", "choices"), [("relu", ("relu", "tanh")), (2, (2, 4)), (None, (None, "a"))]
+)
 def test_a_choice_that_passes(value, choices):
     check_choice("activation", value, choices)
 
@@ -137,4 +172,6 @@ def test_lists_that_pass(value):
 def test_lists_that_do_not(value):
     with pytest.raises(InputError) as caught:
         check_list("variances", value)
-    assert str(caught.value) == f"variances is {value!r}: expected a list, such as variances=[{value}]"
+    assert (
+        str(caught.value) == f"variances is {value!r}: expected a list, such as variances=[{value}]"
+    )

@@ -28,7 +28,12 @@ def test_a_tensor_is_refused_from_its_first_byte_too_many(monkeypatch, how):
     with Fitting("it"):
         make()
     monkeypatch.setattr(memory, "memory", lambda: 2 * size - 2)
-    with Fitting("it"), pytest.raises(InputError, match=r"it takes 0\.0\d+ GB: expected at most half of the .* GB of memory"):
+    with (
+        Fitting("it"),
+        pytest.raises(
+            InputError, match=r"it takes 0\.0\d+ GB: expected at most half of the .* GB of memory"
+        ),
+    ):
         make()
 
 

@@ -1,4 +1,6 @@
-"""Counter-based draws: functions of their key, example and position, with the distribution they claim."""
+"""Counter-based draws: functions of their key, example and position, with the distribution they
+claim.
+"""
 
 import math
 from collections import Counter
@@ -31,7 +33,11 @@ def finalise(word):
 
 
 def test_the_oracle_is_splitmix64():
-    assert list(splitmix(1234567, 3)) == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+    assert list(splitmix(1234567, 3)) == [
+        6457827717110365317,
+        3203168211198807973,
+        9817491932198370423,
+    ]
 
 
 @given(st.integers(-(2**63), 2**63 - 1), st.lists(st.integers(0, 2**40), min_size=1, max_size=4))
@@ -56,7 +62,8 @@ def test_shapes(draw, shape):
 def test_dtypes(draw):
     index = torch.arange(3)
     assert draw(0, index, (2,)).dtype == torch.float32
-    single, double = draw(0, index, (200,)), draw(0, index, (200,), torch.float64)
+    single = draw(0, index, (200,))
+    double = draw(0, index, (200,), torch.float64)
     assert double.dtype == torch.float64
     torch.testing.assert_close(single, double.float(), rtol=1e-4, atol=1e-4)
     assert (double.float().double() != double).any()
@@ -66,7 +73,9 @@ def test_uniforms_are_the_leading_bits():
     index = torch.arange(50)
     words = [word % WORD for word in bits(9, index, (4,)).flatten().tolist()]
     assert uniform(9, index, (4,)).flatten().tolist() == [(word >> 40) / 2**24 for word in words]
-    assert uniform(9, index, (4,), torch.float64).flatten().tolist() == [(word >> 11) / 2**53 for word in words]
+    assert uniform(9, index, (4,), torch.float64).flatten().tolist() == [
+        (word >> 11) / 2**53 for word in words
+    ]
 
 
 @pytest.mark.parametrize("draw", [bits, uniform, normal])
@@ -94,12 +103,19 @@ def test_draws_do_not_read_or_advance_the_global_generator():
 
 
 def layouts(draw, key):
-    """A million draws over both examples and positions; with the last of KEYS also over one of them, and over keys."""
+    """A million draws over both examples and positions; with the last of KEYS also over one of
+    them, and over keys.
+    """
     yield "both", draw(key, torch.arange(1000), (1000,)).flatten()
     if key == KEYS[-1]:
         yield "positions", draw(key, torch.tensor([3]), (1_000_000,))[0]
         yield "examples", draw(key, torch.arange(1_000_000), ())
-        yield "keys", torch.cat([draw(key + step, torch.arange(1000), (10,)).flatten() for step in range(100)])
+        yield (
+            "keys",
+            torch.cat(
+                [draw(key + step, torch.arange(1000), (10,)).flatten() for step in range(100)]
+            ),
+        )
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -125,7 +141,8 @@ def test_normals_are_standard_normal(key):
 
 
 def test_the_tails_of_normals_in_float64_are_those_of_the_normal():
-    counts, size = Counter(), 2_000_000
+    counts = Counter()
+    size = 2_000_000
     for start in range(0, size, 500_000):
         draws = normal(2, torch.arange(start, start + 500_000), (), torch.float64)
         for limit in (3.0, 4.0, 4.5):
@@ -150,10 +167,16 @@ def check_bits(words):
         assert abs(ones - len(words) / 2) < 4 * math.sqrt(len(words) / 4), place
 
 
-@pytest.mark.parametrize(("dtype", "digits", "limit"), [(torch.float32, 24, 5.8), (torch.float64, 53, 8.6)])
-def test_normals_are_finite_at_the_least_and_the_greatest_uniforms(monkeypatch, dtype, digits, limit):
+@pytest.mark.parametrize(
+    ("dtype", "digits", "limit"), [(torch.float32, 24, 5.8), (torch.float64, 53, 8.6)]
+)
+def test_normals_are_finite_at_the_least_and_the_greatest_uniforms(
+    monkeypatch, dtype, digits, limit
+):
     ends = torch.tensor([0.0, 0.5, 1 - 2.0**-digits], dtype=dtype)
-    monkeypatch.setattr(module, "uniform", lambda key, index, shape, dtype: torch.cartesian_prod(ends, ends).T[None])
+    monkeypatch.setattr(
+        module, "uniform", lambda key, index, shape, dtype: torch.cartesian_prod(ends, ends).T[None]
+    )
     draws = normal(0, torch.arange(1), (9,), dtype)
     assert draws.isfinite().all()
     assert limit - 0.1 < draws.abs().max() <= limit
@@ -164,17 +187,22 @@ def test_each_of_the_64_bits_is_fair():
 
 
 def correlation(left, right):
-    return torch.corrcoef(torch.stack([left.flatten(), right.flatten()]))[0, 1].abs().item() * math.sqrt(left.numel())
+    return torch.corrcoef(torch.stack([left.flatten(), right.flatten()]))[
+        0, 1
+    ].abs().item() * math.sqrt(left.numel())
 
 
 @pytest.mark.parametrize("draw", [uniform, normal])
 def test_neighbours_are_uncorrelated(draw):
-    shape, index = (1000,), torch.arange(1000)
+    shape = (1000,)
+    index = torch.arange(1000)
     draws = draw(11, index, shape, torch.float64)
     for lag in (1, 2, 32, 500):
         assert correlation(draws[:, lag:], draws[:, :-lag]) < 4, f"positions {lag} apart"
         assert correlation(draws[lag:], draws[:-lag]) < 4, f"examples {lag} apart"
-        assert correlation(draws, draw(11 + lag, index, shape, torch.float64)) < 4, f"keys {lag} apart"
+        assert correlation(draws, draw(11 + lag, index, shape, torch.float64)) < 4, (
+            f"keys {lag} apart"
+        )
     assert correlation(draws, draw(fold(0, "noise", 1), index, shape, torch.float64)) < 4
 
 
@@ -196,7 +224,9 @@ def test_no_word_comes_twice_in_a_million():
 
 
 def test_a_key_is_the_same_in_every_process():
-    assert fold(0, "noise", 7) == 6771629725129447101  # `b2sum -l 64` of "(0, 'noise', 7)", read as a little-endian word
+    assert (
+        fold(0, "noise", 7) == 6771629725129447101
+    )  # `b2sum -l 64` of "(0, 'noise', 7)", read as a little-endian word
 
 
 def test_every_word_of_a_key_counts_and_so_does_their_order():

@@ -12,7 +12,12 @@ from jensen.diagnostics.decomposition import shared_out
 from jensen.family.gaussian import Gaussian
 
 WORLD = 2
-SPLITS = {"equal": (4, 4), "unequal": (5, 2), "none on the first": (0, 3), "none on the second": (3, 0)}
+SPLITS = {
+    "equal": (4, 4),
+    "unequal": (5, 2),
+    "none on the first": (0, 3),
+    "none on the second": (3, 0),
+}
 KINDS = {
     "float64": torch.arange(8, dtype=torch.float64),
     "float32 rows": torch.arange(24, dtype=torch.float32).reshape(8, 3),
@@ -25,7 +30,9 @@ KINDS = {
 
 
 def posterior(count=37, dim=3):
-    parts = torch.randn(2, count, dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    parts = torch.randn(
+        2, count, dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     return Gaussian(parts[0], parts[1] - 2)
 
 
@@ -44,13 +51,17 @@ def rows_with_gradient():
 
 
 def loss_of(own, whole, weight):
-    """Every row of `own` against all of `whole`, `weight` times: each rank makes another use of the gathered rows."""
+    """Every row of `own` against all of `whole`, `weight` times: each rank makes another use of the
+    gathered rows.
+    """
     return weight * (own @ whole.T).logsumexp(1).sum() + weight**2 * whole.sin().prod(1).sum()
 
 
 def process(rank, folder):
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD
+    )
     found = {"world": torch.tensor(world())}
     for split, counts in SPLITS.items():
         start = sum(counts[:rank])
@@ -59,7 +70,8 @@ def process(rank, folder):
     own = rows_with_gradient()[4 * rank : 4 * rank + 4].clone().requires_grad_()
     whole = gather_batch(own)
     loss_of(own, whole, rank + 1).backward()
-    found["gathered"], found["gradient"] = whole.detach(), own.grad
+    found["gathered"] = whole.detach()
+    found["gradient"] = own.grad
     turned = gather_batch(own.detach().T.contiguous().T)  # not contiguous
     found["gathered, not contiguous"] = turned
     found["log density"] = shared_out(draws(), posterior(), 37)
@@ -84,7 +96,9 @@ def test_a_single_process_is_all_there_is():
     assert world() == (0, 1)
     assert gather_rows(rows) is rows
     assert gather_batch(rows) is rows
-    assert torch.equal(shared_out(draws(), posterior(), 37), aggregate_log_density(draws(), posterior(), 37))
+    assert torch.equal(
+        shared_out(draws(), posterior(), 37), aggregate_log_density(draws(), posterior(), 37)
+    )
 
 
 def test_each_rank_knows_its_number(ranks):
@@ -107,7 +121,9 @@ def test_a_gathered_batch_is_all_of_it_and_its_gradient_that_of_one_process(rank
     for rank, found in enumerate(ranks):
         assert torch.equal(found["gathered"], rows)
         assert torch.equal(found["gathered, not contiguous"], rows)
-        torch.testing.assert_close(found["gradient"], rows.grad[4 * rank : 4 * rank + 4], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            found["gradient"], rows.grad[4 * rank : 4 * rank + 4], rtol=1e-12, atol=1e-12
+        )
 
 
 @pytest.mark.parametrize(("name", "size"), [("log density", 37), ("log density of a subset", 1000)])

@@ -53,7 +53,9 @@ def test_a_line_goes_from_start_to_end_and_stays(start, end):
         (Cyclic(0.1, 0.7, 30, 3, 0.9), 3, Fraction(1, 10) + Fraction(6, 10) * Fraction(3, 9)),
     ],
 )
-@pytest.mark.parametrize("convert", ["double", "by way of float32", "of a deep copy", "within a module"])
+@pytest.mark.parametrize(
+    "convert", ["double", "by way of float32", "of a deep copy", "within a module"]
+)
 def test_a_schedule_of_float64_has_the_numbers_that_were_given(schedule, step, expected, convert):
     schedule = deepcopy(schedule)  # a parameter is shared
     assert abs(Fraction(at(schedule, step)) - expected) > Fraction(1, 10**10)  # in float32, before
@@ -78,12 +80,21 @@ def test_a_line_of_one_step_is_done_after_it():
 
 @pytest.mark.parametrize(
     ("start", "end", "steps", "cycles", "ramp"),
-    [(0, 1, 80, 4, 0.5), (0, 1, 81, 4, 0.5), (1, 0, 60, 3, 1), (0.5, 4, 100, 7, 0.25), (0, 1, 64, 1, 0.75), (0, 2, 3, 4, 0.5)],
+    [
+        (0, 1, 80, 4, 0.5),
+        (0, 1, 81, 4, 0.5),
+        (1, 0, 60, 3, 1),
+        (0.5, 4, 100, 7, 0.25),
+        (0, 1, 64, 1, 0.75),
+        (0, 2, 3, 4, 0.5),
+    ],
 )
 def test_cycles_are_those_of_fu_et_al(start, end, steps, cycles, ramp):
     schedule = Cyclic(start, end, steps, cycles, ramp)
     for step in range(steps + 20):
-        assert at(schedule, step) == pytest.approx(fu(step, start, end, steps, cycles, ramp), abs=1e-5), step
+        assert at(schedule, step) == pytest.approx(
+            fu(step, start, end, steps, cycles, ramp), abs=1e-5
+        ), step
     assert schedule.end_step == steps
     assert schedule.bounds == (min(start, end), max(start, end))
 
@@ -97,10 +108,13 @@ def test_every_cycle_begins_again_at_start():
 
 
 def test_cycles_stay_precise_over_ten_million_steps():
-    steps, cycles = 10_000_000, 8
+    steps = 10_000_000
+    cycles = 8
     schedule = Cyclic(0.0, 1.0, steps, cycles, ramp=1.0)
     for step in (steps - 1, steps // 2 - 1, steps // 2, 7 * steps // 8, 9_999_000, 6_543_210):
-        assert at(schedule, step) == pytest.approx(fu(step, 0.0, 1.0, steps, cycles, 1.0), abs=1e-5), step
+        assert at(schedule, step) == pytest.approx(
+            fu(step, 0.0, 1.0, steps, cycles, 1.0), abs=1e-5
+        ), step
 
 
 @pytest.mark.parametrize("schedule", [Constant(2.0), Linear(0.0, 1.0, 50), Cyclic(0.0, 1.0, 50)])
@@ -132,9 +146,13 @@ def test_the_numbers_are_buffers_that_stay_out_of_checkpoints(schedule):
 def test_schedules_can_be_stacked(stack):
     parameters, buffers = stack_module_state(stack)
     assert parameters == {}
-    together = vmap(lambda state, step: functional_call(stack[0], state, (step,)), in_dims=(0, None))
+    together = vmap(
+        lambda state, step: functional_call(stack[0], state, (step,)), in_dims=(0, None)
+    )
     for step in (0, 7, 20, 35, 100):
-        assert together(buffers, torch.tensor(step)).tolist() == [at(member, step) for member in stack]
+        assert together(buffers, torch.tensor(step)).tolist() == [
+            at(member, step) for member in stack
+        ]
 
 
 BAD_NUMBERS = [math.nan, math.inf, -math.inf, True, "1", None, 1j]
@@ -182,7 +200,15 @@ def test_a_schedule_is_kept_as_it_is():
 
 
 @pytest.mark.parametrize(
-    "value", [-1e-9, -3, Constant(-1.0), Linear(-0.1, 1.0, 10), Linear(1.0, -0.1, 10), Cyclic(-0.1, 1.0, 10)]
+    "value",
+    [
+        -1e-9,
+        -3,
+        Constant(-1.0),
+        Linear(-0.1, 1.0, 10),
+        Linear(1.0, -0.1, 10),
+        Cyclic(-0.1, 1.0, 10),
+    ],
 )
 def test_what_falls_below_the_least_is_refused_by_name(value):
     with pytest.raises(InputError, match=r"beta (is|falls to) -.* at least 0"):

@@ -20,7 +20,11 @@ def test_elbo_is_minus_the_sum_of_its_parts():
 def test_tree_map_keeps_the_types():
     inference = infer(torch.ones(4, 3))
     mapped = pytree.tree_map(torch.Tensor.double, inference)
-    assert (type(mapped), type(mapped.bound), type(mapped.posterior)) == (Inference, Bound, Gaussian)
+    assert (type(mapped), type(mapped.bound), type(mapped.posterior)) == (
+        Inference,
+        Bound,
+        Gaussian,
+    )
     leaves = pytree.tree_leaves(mapped)
     assert len(leaves) == 6
     assert {leaf.dtype for leaf in leaves} == {torch.float64}
@@ -29,11 +33,17 @@ def test_tree_map_keeps_the_types():
 def test_a_function_that_returns_an_inference_can_be_vmapped():
     x = torch.arange(24.0).reshape(2, 4, 3)
     stacked = vmap(infer)(x)
-    assert (type(stacked), type(stacked.bound), type(stacked.posterior)) == (Inference, Bound, Gaussian)
+    assert (type(stacked), type(stacked.bound), type(stacked.posterior)) == (
+        Inference,
+        Bound,
+        Gaussian,
+    )
     assert stacked.bound.elbo.shape == (2, 4)
     for member in range(2):
         alone = infer(x[member])
         assert all(
             torch.equal(left[member], right)
-            for left, right in zip(pytree.tree_leaves(stacked), pytree.tree_leaves(alone), strict=True)
+            for left, right in zip(
+                pytree.tree_leaves(stacked), pytree.tree_leaves(alone), strict=True
+            )
         )

@@ -40,7 +40,9 @@ def pairwise(draws: Draws, q: Gaussian) -> np.ndarray:
 
 
 def linear_gaussian(count: int, std: tuple[float, ...] = (0.5, 0.7, 0.9, 1.0)):
-    """G1: posteriors of a linear encoder on N points of exact covariance I, and MI, TC, DWKL of an infinite sample."""
+    """G1: posteriors of a linear encoder on N points of exact covariance I, and MI, TC, DWKL of an
+    infinite sample.
+    """
     dim = len(std)
     x = torch.randn(count, dim, generator=generator(1), dtype=torch.float64)
     x = x - x.mean(0)
@@ -49,7 +51,8 @@ def linear_gaussian(count: int, std: tuple[float, ...] = (0.5, 0.7, 0.9, 1.0)):
     shift = torch.tensor([0.5, 0.0, -1.0, 0.2], dtype=torch.float64)
     variance = torch.tensor(std, dtype=torch.float64).square()
     c = matrix @ matrix.T + variance.diag()
-    diagonal, log_det = c.diagonal(), torch.logdet(c)
+    diagonal = c.diagonal()
+    log_det = torch.logdet(c)
     truth = {
         "mutual_information": 0.5 * (log_det - variance.log().sum()),
         "total_correlation": 0.5 * (diagonal.log().sum() - log_det),
@@ -67,14 +70,21 @@ def test_a_linear_encoder_on_gaussian_data_approaches_its_closed_form(count, tol
         assert found[name] == pytest.approx(value.item(), abs=tolerance), name
 
 
-@pytest.mark.parametrize(("std", "expected"), [(0.1, 0.693147), (0.5, 0.632720), (1.0, 0.336831), (2.0, 0.111421)])
+@pytest.mark.parametrize(
+    ("std", "expected"), [(0.1, 0.693147), (0.5, 0.632720), (1.0, 0.336831), (2.0, 0.111421)]
+)
 def test_two_points(std, expected):
     """G4: the constants are log 2 - E softplus(-2 a^2/s^2 - 2 a e/s), here by quadrature too."""
     integrand = lambda e: stats.norm.pdf(e) * np.logaddexp(0, -2 / std**2 - 2 * e / std)  # noqa: E731
     by_quadrature = math.log(2) - integrate.quad(integrand, -12, 12, epsabs=1e-12)[0]
     assert by_quadrature == pytest.approx(expected, abs=1e-6)
-    found = parts(Gaussian(torch.tensor([[-1.0], [1.0]]), torch.full((2, 1), 2 * math.log(std))), samples=200_000)
-    assert found["mutual_information"] == pytest.approx(by_quadrature, abs=max(5 * found["mutual_information_se"], 1e-9))
+    found = parts(
+        Gaussian(torch.tensor([[-1.0], [1.0]]), torch.full((2, 1), 2 * math.log(std))),
+        samples=200_000,
+    )
+    assert found["mutual_information"] == pytest.approx(
+        by_quadrature, abs=max(5 * found["mutual_information_se"], 1e-9)
+    )
     assert found["mutual_information"] == pytest.approx(expected, abs=1e-3)
 
 
@@ -90,28 +100,43 @@ def test_a_product_structure_has_no_total_correlation():
     mean = torch.cartesian_prod(axis, axis, axis)
     found = parts(Gaussian(mean, torch.full_like(mean, -2.0)), samples=20_000)
     assert abs(found["total_correlation"]) < 4 * found["total_correlation_se"] + 1e-9
-    alone = parts(Gaussian(axis[:, None], torch.full((4, 1), -2.0, dtype=torch.float64)), samples=20_000)
+    alone = parts(
+        Gaussian(axis[:, None], torch.full((4, 1), -2.0, dtype=torch.float64)), samples=20_000
+    )
     slack = 5 * (found["mutual_information_se"] + 3 * alone["mutual_information_se"])
     assert found["mutual_information"] == pytest.approx(3 * alone["mutual_information"], abs=slack)
 
 
 def test_a_duplicated_latent_adds_its_mutual_information_to_the_total_correlation():
-    """G7, for z2 = the mean of z1 plus noise of its own: TC = I(z1; z2), by quadrature over the plane."""
+    """G7, for z2 = the mean of z1 plus noise of its own: TC = I(z1; z2), by quadrature over the
+    plane.
+    """
     mean = torch.tensor([[-1.0], [0.2], [1.1]], dtype=torch.float64).expand(-1, 2)
     posterior = Gaussian(mean, torch.full((3, 2), -1.0, dtype=torch.float64))
     grid = np.linspace(-6, 6, 601)
     each = stats.norm.pdf(grid[:, None], mean[:, 0].numpy(), math.exp(-0.5))
-    joint, single = np.einsum("an,bn->ab", each, each) / 3, each.mean(1)
-    expected = integrate.simpson(integrate.simpson(joint * np.log(joint / np.outer(single, single)), x=grid), x=grid)
+    joint = np.einsum("an,bn->ab", each, each) / 3
+    single = each.mean(1)
+    expected = integrate.simpson(
+        integrate.simpson(joint * np.log(joint / np.outer(single, single)), x=grid), x=grid
+    )
     found = parts(posterior, samples=50_000)
-    assert found["total_correlation"] == pytest.approx(expected, abs=5 * found["total_correlation_se"])
+    assert found["total_correlation"] == pytest.approx(
+        expected, abs=5 * found["total_correlation_se"]
+    )
     alone = parts(Gaussian(mean[:, :1], posterior.log_var[:, :1]))
     assert found["dimension_wise_kl"] == pytest.approx(2 * alone["dimension_wise_kl"], rel=1e-9)
 
 
 def test_a_collapsed_encoder_has_nothing():
     found = parts(Gaussian(torch.zeros(200, 3), torch.zeros(200, 3)))
-    for name in ("rate", "mutual_information", "total_correlation", "dimension_wise_kl", "marginal_kl"):
+    for name in (
+        "rate",
+        "mutual_information",
+        "total_correlation",
+        "dimension_wise_kl",
+        "marginal_kl",
+    ):
         assert found[name] == pytest.approx(0, abs=1e-9), name
 
 
@@ -119,7 +144,12 @@ def test_the_displayed_parts_add_up_to_the_displayed_closed_form_rate():
     posterior = random_posterior(300, 4)
     found = parts(posterior, samples=50)
     reference = torch.distributions.Normal(posterior.mean, (0.5 * posterior.log_var).exp())
-    rate = torch.distributions.kl_divergence(reference, torch.distributions.Normal(0.0, 1.0)).sum(1).mean().item()
+    rate = (
+        torch.distributions.kl_divergence(reference, torch.distributions.Normal(0.0, 1.0))
+        .sum(1)
+        .mean()
+        .item()
+    )
     assert found["rate"] == pytest.approx(rate, rel=1e-12)
     added = found["mutual_information"] + found["total_correlation"] + found["dimension_wise_kl"]
     assert added == pytest.approx(rate, rel=1e-12)
@@ -135,9 +165,18 @@ def test_the_aggregate_density_is_the_direct_sum_over_all_pairs(log_var):
 
 
 def test_a_posterior_that_dwarfs_the_draws_own_is_summed_again():
-    """One posterior e^900 times as dense as the wide one that a draw came from: exp of the ratio overflows."""
-    q = Gaussian(torch.zeros(2, 100, dtype=torch.float64), torch.stack([torch.zeros(100), torch.full((100,), -18.4)]).double())
-    draws = Draws(torch.zeros(1, 100, dtype=torch.float64), torch.zeros(1, dtype=torch.long), torch.zeros(1, 100).double())
+    """One posterior e^900 times as dense as the wide one that a draw came from: exp of the ratio
+    overflows.
+    """
+    q = Gaussian(
+        torch.zeros(2, 100, dtype=torch.float64),
+        torch.stack([torch.zeros(100), torch.full((100,), -18.4)]).double(),
+    )
+    draws = Draws(
+        torch.zeros(1, 100, dtype=torch.float64),
+        torch.zeros(1, dtype=torch.long),
+        torch.zeros(1, 100).double(),
+    )
     direct = logsumexp(pairwise(draws, q), axis=1) - math.log(2)
     assert aggregate_log_density(draws, q, 2).numpy() == pytest.approx(direct, rel=1e-12)
 
@@ -172,17 +211,29 @@ def test_the_standard_error_is_that_of_repetitions():
 
 
 def corners(dim: int, reach: float) -> tuple[Gaussian, float]:
-    """Posteriors of deviation 1 at the 2^dim corners of a cube, and the MI, by quadrature of one latent (G4, G6)."""
-    corner = torch.cartesian_prod(*[torch.tensor([-reach, reach], dtype=torch.float64)] * dim).reshape(-1, dim)
+    """Posteriors of deviation 1 at the 2^dim corners of a cube, and the MI, by quadrature of one
+    latent (G4, G6).
+    """
+    corner = torch.cartesian_prod(
+        *[torch.tensor([-reach, reach], dtype=torch.float64)] * dim
+    ).reshape(-1, dim)
     lost = integrate.quad(
-        lambda e: stats.norm.pdf(e) * np.logaddexp(0, -2 * reach**2 - 2 * reach * e), -12, 12, points=[-reach], epsabs=1e-14
+        lambda e: stats.norm.pdf(e) * np.logaddexp(0, -2 * reach**2 - 2 * reach * e),
+        -12,
+        12,
+        points=[-reach],
+        epsabs=1e-14,
     )[0]
     return Gaussian(corner, torch.zeros_like(corner)), dim * (math.log(2) - lost)
 
 
-@pytest.mark.parametrize(("dim", "reach", "samples"), [(6, 2.6, 128), (6, 3.4, 128), (6, 4.0, 1000), (3, 3.3, 64)])
+@pytest.mark.parametrize(
+    ("dim", "reach", "samples"), [(6, 2.6, 128), (6, 3.4, 128), (6, 4.0, 1000), (3, 3.3, 64)]
+)
 def test_the_standard_error_holds_where_hardly_any_draw_overlaps(dim, reach, samples):
-    """MI is .06 to .0002 nats below log N, by a few draws of a set, or none: their spread alone is up to 9 times too small."""
+    """MI is .06 to .0002 nats below log N, by a few draws of a set, or none: their spread alone is
+    up to 9 times too small.
+    """
     posterior, exact = corners(dim, reach)
     runs = [decompose(posterior, samples=samples, generator=generator(seed)) for seed in range(60)]
     for name, truth in (("mutual_information", exact), ("total_correlation", 0.0)):
@@ -193,12 +244,14 @@ def test_the_standard_error_holds_where_hardly_any_draw_overlaps(dim, reach, sam
 
 
 def test_the_standard_error_of_a_marginal_that_is_taken_at_the_draws_holds_as_well():
-    """Posteriors on a line, 7 deviations apart, so many that a grid would be too long: H(z) is that of one, and log N, less
-    what two neighbours share."""
+    """Posteriors on a line, 7 deviations apart, so many that a grid would be too long: H(z) is that
+    of one, and log N, less what two neighbours share."""
     mean = torch.arange(600, dtype=torch.float64)[:, None] * 7
     posterior = Gaussian(mean, torch.zeros_like(mean))
     runs = [decompose(posterior, samples=600, generator=generator(seed)) for seed in range(40)]
-    share = integrate.quad(lambda e: stats.norm.pdf(e) * np.logaddexp(0, -24.5 - 7 * e), -12, 12, points=[-3.5])[0]
+    share = integrate.quad(
+        lambda e: stats.norm.pdf(e) * np.logaddexp(0, -24.5 - 7 * e), -12, 12, points=[-3.5]
+    )[0]
     exact = math.log(600) - 2 * share * 599 / 600
     error = torch.stack([run.dimension_wise_kl - run.rate for run in runs]) + exact
     claimed = torch.stack([run.dimension_wise_kl_se for run in runs])
@@ -208,10 +261,16 @@ def test_the_standard_error_of_a_marginal_that_is_taken_at_the_draws_holds_as_we
 @pytest.mark.parametrize("distance", [1.0, 2.0, 10.0, 50.0])
 def test_the_excess_over_a_rival_is_the_integral(distance):
     """Two posteriors, of one deviation: log r is N(-a, 2 a) with a half of the squared distance."""
-    q = Gaussian(torch.tensor([[0.0, 1.0], [math.sqrt(2 * distance), 1.0]]).double(), torch.zeros(2, 2).double())
+    q = Gaussian(
+        torch.tensor([[0.0, 1.0], [math.sqrt(2 * distance), 1.0]]).double(),
+        torch.zeros(2, 2).double(),
+    )
     for power, found in enumerate(excess(q), 1):
         expected = integrate.quad(
-            lambda e, power=power: stats.norm.pdf(e) * np.logaddexp(0, -distance + math.sqrt(2 * distance) * e) ** power,
+            lambda e, power=power: (
+                stats.norm.pdf(e)
+                * np.logaddexp(0, -distance + math.sqrt(2 * distance) * e) ** power
+            ),
             -14,
             14,
             points=[math.sqrt(distance / 2)],
@@ -224,7 +283,9 @@ def test_the_excess_of_many_posteriors_is_that_of_some(monkeypatch):
     q = random_posterior(300, 3, log_var=-5.0)
     whole = excess(q)
     monkeypatch.setattr(overlap, "WORK", 300 * 3 * 100)
-    assert [part.item() for part in excess(q)] == pytest.approx([part.item() for part in whole], rel=0.3)
+    assert [part.item() for part in excess(q)] == pytest.approx(
+        [part.item() for part in whole], rel=0.3
+    )
     alone = excess(Gaussian(*(part[:1] for part in q)))
     assert [part.item() for part in alone] == [0, 0]
 
@@ -235,7 +296,9 @@ def test_the_control_variates_do_not_bias():
     std = np.array([0.3, 0.6, 0.2, 0.9])
     posterior = Gaussian(mean, torch.from_numpy(2 * np.log(std))[:, None])
     density = lambda z: stats.norm.pdf(z, mean[:, 0].numpy(), std).mean()  # noqa: E731
-    entropy = -integrate.quad(lambda z: density(z) * np.log(density(z)), -8, 10, epsabs=1e-11, limit=400)[0]
+    entropy = -integrate.quad(
+        lambda z: density(z) * np.log(density(z)), -8, 10, epsabs=1e-11, limit=400
+    )[0]
     exact = entropy - (0.5 * np.log(2 * np.pi * np.e * std**2)).mean()
     runs = [decompose(posterior, samples=1000, generator=generator(seed)) for seed in range(40)]
     values = torch.stack([run.mutual_information for run in runs])
@@ -246,7 +309,8 @@ def test_the_control_variates_do_not_bias():
 def test_permuting_latents_or_examples_changes_nothing():
     posterior = random_posterior(300, 4)
     found = parts(posterior, samples=3000)
-    latents, rows = torch.tensor([2, 0, 3, 1]), torch.randperm(300, generator=generator(5))
+    latents = torch.tensor([2, 0, 3, 1])
+    rows = torch.randperm(300, generator=generator(5))
     for order in (lambda part: part[:, latents], lambda part: part[rows]):
         again = parts(Gaussian(*(order(part) for part in posterior)), samples=3000)
         assert again["dimension_wise_kl"] == pytest.approx(found["dimension_wise_kl"], rel=1e-9)
@@ -272,7 +336,11 @@ def test_narrow_posteriors_fall_back_from_the_grid_to_the_draws():
     std = np.exp(0.5 * posterior.log_var.numpy())
     for latent in range(2):
         log_q = logsumexp(
-            stats.norm.logpdf(draws.z[:2000, latent].numpy()[:, None], posterior.mean[:, latent].numpy(), std[:, latent]),
+            stats.norm.logpdf(
+                draws.z[:2000, latent].numpy()[:, None],
+                posterior.mean[:, latent].numpy(),
+                std[:, latent],
+            ),
             axis=1,
         ) - math.log(50)
         assert np.isfinite(log_q).all()
@@ -289,13 +357,25 @@ def test_a_mixture_of_one_standard_normal_is_the_standard_normal():
         components = Gaussian(torch.zeros(count, 3).double(), torch.zeros(count, 3).double())
         prior = Mixture(torch.full((count,), -math.log(count), dtype=torch.float64), components)
         found = parts(posterior, prior=prior)
-        for name in ("rate", "mutual_information", "total_correlation", "dimension_wise_kl", "marginal_kl", "prior_dependence"):
+        for name in (
+            "rate",
+            "mutual_information",
+            "total_correlation",
+            "dimension_wise_kl",
+            "marginal_kl",
+            "prior_dependence",
+        ):
             assert found[name] == pytest.approx(plain[name], abs=1e-8), name
 
 
 def test_a_mixture_prior_has_a_fourth_term():
-    """KL(q || p) = TC + DWKL - E log [p / prod p_d], each by quadrature on the plane for two posteriors."""
-    posterior = Gaussian(torch.tensor([[-1.0, -0.5], [1.0, 0.7]]).double(), torch.tensor([[-1.0, -0.4], [-0.2, -1.5]]).double())
+    """KL(q || p) = TC + DWKL - E log [p / prod p_d], each by quadrature on the plane for two
+    posteriors.
+    """
+    posterior = Gaussian(
+        torch.tensor([[-1.0, -0.5], [1.0, 0.7]]).double(),
+        torch.tensor([[-1.0, -0.4], [-0.2, -1.5]]).double(),
+    )
     means = torch.tensor([[-1.2, -1.0], [0.9, 1.0]]).double()
     scale = torch.tensor([[[0.8, 0.0], [0.3, 0.6]], [[0.5, 0.0], [-0.2, 0.9]]]).double()
     prior = Mixture(torch.tensor([0.3, 0.7]).double().log(), FullGaussian(means, scale))
@@ -303,10 +383,13 @@ def test_a_mixture_prior_has_a_fourth_term():
     plane = np.stack(np.meshgrid(grid, grid, indexing="ij"), -1)
     std = np.exp(0.5 * posterior.log_var.numpy())
     each = stats.norm.pdf(grid[:, None, None], posterior.mean.numpy(), std)  # (G, N, D)
-    q, q0, q1 = np.einsum("an,bn->ab", each[..., 0], each[..., 1]) / 2, each[..., 0].mean(1), each[..., 1].mean(1)
+    q = np.einsum("an,bn->ab", each[..., 0], each[..., 1]) / 2
+    q0 = each[..., 0].mean(1)
+    q1 = each[..., 1].mean(1)
     covariance = (scale @ scale.mT).numpy()
     p = sum(
-        w * stats.multivariate_normal(m, c).pdf(plane) for w, m, c in zip((0.3, 0.7), means.numpy(), covariance, strict=True)
+        w * stats.multivariate_normal(m, c).pdf(plane)
+        for w, m, c in zip((0.3, 0.7), means.numpy(), covariance, strict=True)
     )
     p0, p1 = (
         sum(
@@ -346,7 +429,9 @@ def test_any_posteriors_give_finite_parts_within_their_bounds(count, dim, sample
     found = parts(Gaussian(mean, torch.full_like(mean, log_var)), samples=samples)
     assert all(math.isfinite(value) for value in found.values())
     scale = 1e-9 * max(1, abs(found["rate"]))
-    assert found["mutual_information"] <= math.log(count) + 1e-6 + (6 * found["mutual_information_se"] if samples >= 20 else 0)
+    assert found["mutual_information"] <= math.log(count) + 1e-6 + (
+        6 * found["mutual_information_se"] if samples >= 20 else 0
+    )
     if samples >= 30:  # a standard error of fewer draws is itself a guess
         slack = 6 * found["mutual_information_se"] + 1e-6 + scale
         assert found["mutual_information"] >= -slack
@@ -371,7 +456,11 @@ def test_any_posteriors_give_finite_parts_within_their_bounds(count, dim, sample
             {"dataset_size": 4},
             "dataset_size is 4: expected an integer of at least 5",
         ),
-        (Gaussian(torch.zeros(5, 2), torch.zeros(5, 2)), {"samples": 1}, "samples is 1: expected an integer of at least 2"),
+        (
+            Gaussian(torch.zeros(5, 2), torch.zeros(5, 2)),
+            {"samples": 1},
+            "samples is 1: expected an integer of at least 2",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence(posterior, options, message):

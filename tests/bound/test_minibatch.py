@@ -1,4 +1,6 @@
-"""Minibatch estimates of log q(z): enumerated over all batches of a tiny data set, against sums written out with scipy."""
+"""Minibatch estimates of log q(z): enumerated over all batches of a tiny data set, against sums
+written out with scipy.
+"""
 
 import itertools
 import math
@@ -10,10 +12,17 @@ from scipy import stats
 from scipy.special import logsumexp
 
 from jensen.base.errors import InputError
-from jensen.bound.minibatch import ESTIMATORS, gather_minibatch, log_weight, minibatch_log_density, minibatch_row
+from jensen.bound.minibatch import (
+    ESTIMATORS,
+    gather_minibatch,
+    log_weight,
+    minibatch_log_density,
+    minibatch_row,
+)
 from jensen.family.gaussian import Gaussian
 
-N, D = 6, 3
+N = 6
+D = 3
 
 
 def posteriors(count=N, seed=0):
@@ -37,15 +46,22 @@ def estimate(estimator, q, z, size=N):
 def test_the_mean_over_all_batches_is_the_aggregate_density(estimator, batch):
     """T8: over every ordered batch that holds the point, exp(log q_hat) averages to q."""
     q, z = posteriors()
-    joint, marginals = [], []
+    joint = []
+    marginals = []
     for rest in itertools.permutations(range(1, N), batch - 1):
         rows = torch.tensor([0, *rest])
-        log_joint, log_marginals = estimate(estimator, Gaussian(q.mean[rows], q.log_var[rows]), z[rows])
+        log_joint, log_marginals = estimate(
+            estimator, Gaussian(q.mean[rows], q.log_var[rows]), z[rows]
+        )
         joint.append(log_joint[0].exp().item())
         marginals.append(log_marginals[0].exp().numpy())
     density = scipy_log_density(z[:1], q)[0]
-    assert math.log(np.mean(joint)) == pytest.approx(logsumexp(density.sum(1)) - math.log(N), abs=1e-10)
-    assert np.log(np.mean(marginals, 0)) == pytest.approx(logsumexp(density, 0) - math.log(N), abs=1e-10)
+    assert math.log(np.mean(joint)) == pytest.approx(
+        logsumexp(density.sum(1)) - math.log(N), abs=1e-10
+    )
+    assert np.log(np.mean(marginals, 0)) == pytest.approx(
+        logsumexp(density, 0) - math.log(N), abs=1e-10
+    )
 
 
 @pytest.mark.parametrize("estimator", ["stratified", "mws", "plain"])
@@ -61,9 +77,11 @@ def test_the_whole_data_set_as_a_batch_is_exact(estimator):
 
 @pytest.mark.parametrize("batch", [1, 2, 5, 64])
 def test_the_weights_are_those_of_the_papers(batch):
-    size, others = 1000, max(batch - 1, 1)
+    size = 1000
+    others = max(batch - 1, 1)
     stratified, mss, mws, plain = (
-        log_weight(name, batch, size, like=torch.zeros((), dtype=torch.float64)) for name in ESTIMATORS
+        log_weight(name, batch, size, like=torch.zeros((), dtype=torch.float64))
+        for name in ESTIMATORS
     )
     same = torch.eye(batch, dtype=torch.bool)
     after = torch.roll(same, 1, 1) & ~same
@@ -73,17 +91,28 @@ def test_the_weights_are_those_of_the_papers(batch):
         assert weight[same].exp().tolist() == pytest.approx([1 / size] * batch)
         if batch > 1:
             assert weight.exp().sum(1).tolist() == pytest.approx([1] * batch)
-    assert stratified[~same].exp().tolist() == pytest.approx([(size - 1) / (size * others)] * (batch * (batch - 1)))
-    assert mss[after].exp().tolist() == pytest.approx([(size - batch + 1) / (size * others)] * int(after.sum()))
-    assert mss[~same & ~after].exp().tolist() == pytest.approx([1 / others] * int((~same & ~after).sum()))
+    assert stratified[~same].exp().tolist() == pytest.approx(
+        [(size - 1) / (size * others)] * (batch * (batch - 1))
+    )
+    assert mss[after].exp().tolist() == pytest.approx(
+        [(size - batch + 1) / (size * others)] * int(after.sum())
+    )
+    assert mss[~same & ~after].exp().tolist() == pytest.approx(
+        [1 / others] * int((~same & ~after).sum())
+    )
 
 
 @pytest.mark.parametrize("scale", [1e-4, 0.1, 1.0, 100.0])
 @pytest.mark.parametrize("estimator", ["stratified", "mss"])
 def test_no_point_is_more_than_log_n_nats_above_the_aggregate(estimator, scale):
-    """I2, also where posteriors are so narrow that all else underflows; a plain estimate stops at log M."""
+    """I2, also where posteriors are so narrow that all else underflows; a plain estimate stops at
+    log M.
+    """
     q, z = posteriors(32, seed=1)
-    q, z = Gaussian(q.mean, torch.full_like(q.mean, 2 * math.log(scale))), q.mean + scale * (z - q.mean)
+    q, z = (
+        Gaussian(q.mean, torch.full_like(q.mean, 2 * math.log(scale))),
+        q.mean + scale * (z - q.mean),
+    )
     own = torch.distributions.Normal(q.mean, scale).log_prob(z)
     joint, marginals = estimate(estimator, q, z, 5000)
     assert (own.sum(1) - joint).max() <= math.log(5000) + 1e-9
@@ -116,12 +145,15 @@ def test_collapsed_posteriors_have_their_density():
 def test_gradients_are_finite_differences(estimator):
     q, z = posteriors(4)
     leaves = [part.clone().requires_grad_() for part in (z, *q)]
-    assert torch.autograd.gradcheck(lambda z, mean, log_var: estimate(estimator, Gaussian(mean, log_var), z, 50), leaves)
+    assert torch.autograd.gradcheck(
+        lambda z, mean, log_var: estimate(estimator, Gaussian(mean, log_var), z, 50), leaves
+    )
 
 
 def test_gradients_of_narrow_posteriors_are_finite():
     q, z = posteriors(8)
-    mean, log_var = q.mean.float().requires_grad_(), torch.full((8, D), -20.0, requires_grad=True)
+    mean = q.mean.float().requires_grad_()
+    log_var = torch.full((8, D), -20.0, requires_grad=True)
     z = mean + (log_var / 2).exp() * torch.randn(8, D, generator=torch.Generator().manual_seed(0))
     joint, marginals = estimate("stratified", Gaussian(mean, log_var), z, 50)
     grads = torch.autograd.grad(joint.sum() + marginals.sum(), [mean, log_var])
@@ -131,7 +163,8 @@ def test_gradients_of_narrow_posteriors_are_finite():
 @pytest.mark.parametrize(("batch", "world"), [(8, 2), (9, 3), (7, 2), (5, 4)])
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_the_shares_of_the_ranks_are_the_rows_of_one_process(estimator, batch, world):
-    whole, columns = log_weight(estimator, batch, 100), minibatch_row(batch, world)
+    whole = log_weight(estimator, batch, 100)
+    columns = minibatch_row(batch, world)
     assert sorted(columns.tolist()) == list(range(batch))
     for rank in range(world):
         share = log_weight(estimator, batch, 100, rank=rank, world=world)
@@ -147,7 +180,11 @@ def test_one_process_is_the_whole_minibatch():
 
 
 def test_bad_input_is_one_sentence():
-    with pytest.raises(InputError, match="dataset_size is 7: expected at least 8, the examples of a minibatch"):
+    with pytest.raises(
+        InputError, match="dataset_size is 7: expected at least 8, the examples of a minibatch"
+    ):
         log_weight("stratified", 8, 7)
-    with pytest.raises(InputError, match="estimator is 'exact': expected one of stratified, mss, mws, plain"):
+    with pytest.raises(
+        InputError, match="estimator is 'exact': expected one of stratified, mss, mws, plain"
+    ):
         log_weight("exact", 8, 100)

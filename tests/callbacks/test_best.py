@@ -41,7 +41,8 @@ def test_a_better_validation_is_saved_and_no_other(tmp_path, mode, values, expec
 
 
 def test_what_was_best_is_remembered_across_runs(tmp_path):
-    first, again = Best("val/elbo"), Best("val/elbo")
+    first = Best("val/elbo")
+    again = Best("val/elbo")
     assert saved(first, [-3.0], tmp_path) == [0]
     again.load_state_dict(first.state_dict())
     assert saved(again, [-4.0, -2.0], tmp_path / "moved") == [1]
@@ -52,5 +53,7 @@ def test_evaluation_saves_nothing(tmp_path):
 
 
 def test_an_unknown_number_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"callbacks.best.monitor is mig: expected one of .*val/elbo"):
+    with pytest.raises(
+        InputError, match=r"callbacks.best.monitor is mig: expected one of .*val/elbo"
+    ):
         saved(Best("mig"), [1.0], tmp_path)

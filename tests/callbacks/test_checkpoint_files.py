@@ -14,7 +14,11 @@ import torch
 from jensen.base.errors import InputError
 from jensen.callbacks.durable import Durable, read, write
 
-SAVED = {"state_dict": {"weight": torch.arange(300.0), "bias": torch.ones(3)}, "global_step": 7, "names": ["a", "b"]}
+SAVED = {
+    "state_dict": {"weight": torch.arange(300.0), "bias": torch.ones(3)},
+    "global_step": 7,
+    "names": ["a", "b"],
+}
 
 
 def content(saved) -> bytes:
@@ -24,7 +28,10 @@ def content(saved) -> bytes:
 
 
 def same(found) -> bool:
-    tensors = all(torch.equal(found["state_dict"][name], SAVED["state_dict"][name]) for name in SAVED["state_dict"])
+    tensors = all(
+        torch.equal(found["state_dict"][name], SAVED["state_dict"][name])
+        for name in SAVED["state_dict"]
+    )
     return tensors and found["global_step"] == 7 and found["names"] == ["a", "b"]
 
 
@@ -46,7 +53,8 @@ def test_what_is_stopped_amid_a_file_leaves_none(tmp_path, stop):
 
 
 def test_a_file_that_is_cut_anywhere_is_refused(tmp_path):
-    whole, path = content(SAVED), tmp_path / "last.ckpt"
+    whole = content(SAVED)
+    path = tmp_path / "last.ckpt"
     for length in range(0, len(whole), 5):
         path.write_bytes(whole[:length])
         with pytest.raises(InputError, match=r"last.ckpt cannot be read \("):
@@ -56,7 +64,9 @@ def test_a_file_that_is_cut_anywhere_is_refused(tmp_path):
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # torch, of a flipped one
 def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path):
     """torch.load alone takes most of these files and gives other weights."""
-    whole, path, chance = content(SAVED), tmp_path / "last.ckpt", random.Random(0)
+    whole = content(SAVED)
+    path = tmp_path / "last.ckpt"
+    chance = random.Random(0)
     silent = 0
     for place in range(0, len(whole), 5):
         changed = bytearray(whole)
@@ -84,7 +94,9 @@ class Malicious:
         return os.mkdir, ("was-run",)
 
 
-@pytest.mark.parametrize("saved", [Malicious(), {"state_dict": {}, "global_step": Malicious()}, [1], {"state_dict": {}}])
+@pytest.mark.parametrize(
+    "saved", [Malicious(), {"state_dict": {}, "global_step": Malicious()}, [1], {"state_dict": {}}]
+)
 def test_anything_else_is_refused_and_not_run(tmp_path, monkeypatch, saved):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "last.ckpt"
@@ -103,7 +115,9 @@ def test_a_full_disk_leaves_what_was_there(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
-        with pytest.raises(InputError, match=r"last.ckpt cannot be written \(.*what was there is kept"):
+        with pytest.raises(
+            InputError, match=r"last.ckpt cannot be written \(.*what was there is kept"
+        ):
             Durable().save_checkpoint(SAVED | {"global_step": 8}, path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -112,15 +126,22 @@ def test_a_full_disk_leaves_what_was_there(tmp_path):
 
 
 def test_a_process_that_is_killed_while_it_writes_leaves_one_or_the_other(tmp_path):
-    path, chance, seen = tmp_path / "last.ckpt", random.Random(0), set()
-    whole = [content(SAVED | {"global_step": step}) * 200 for step in range(2)]  # some 1 MB, in parts
+    path = tmp_path / "last.ckpt"
+    chance = random.Random(0)
+    seen = set()
+    whole = [
+        content(SAVED | {"global_step": step}) * 200 for step in range(2)
+    ]  # some 1 MB, in parts
     write(path, lambda file: file.write(whole[0]))
     for _ in range(20):
         if not (child := os.fork()):
             for step in range(10_000):
                 write(
                     path,
-                    lambda file, step=step: [file.write(whole[step % 2][part : part + 4096]) for part in range(0, 10**6, 4096)],
+                    lambda file, step=step: [
+                        file.write(whole[step % 2][part : part + 4096])
+                        for part in range(0, 10**6, 4096)
+                    ],
                 )
         time.sleep(chance.uniform(0.01, 0.03))
         os.kill(child, signal.SIGKILL)

@@ -1,4 +1,6 @@
-"""The callback that makes a snapshot of a validation, and writes to TensorBoard what diagnostics say of it."""
+"""The callback that makes a snapshot of a validation, and writes to TensorBoard what diagnostics
+say of it.
+"""
 
 from types import SimpleNamespace
 
@@ -22,10 +24,24 @@ from jensen.model.vae import VAE
 from jensen.objective.beta import Beta
 from jensen.train import train
 
-COUNT, DIM, LATENTS = 23, 4, 2
+COUNT = 23
+DIM = 4
+LATENTS = 2
 SMALL = (
-    *("data=gaussian", "model=linear", "latent_dim=3", "data.size=200", "data.validation=61", "data.batch_size=12"),
-    *("trainer.accelerator=cpu", "trainer.max_steps=8", "trainer.val_check_interval=4", "callbacks=[checkpoint,diagnose]"),
+    *(
+        "data=gaussian",
+        "model=linear",
+        "latent_dim=3",
+        "data.size=200",
+        "data.validation=61",
+        "data.batch_size=12",
+    ),
+    *(
+        "trainer.accelerator=cpu",
+        "trainer.max_steps=8",
+        "trainer.val_check_interval=4",
+        "callbacks=[checkpoint,diagnose]",
+    ),
     "+trainer.enable_progress_bar=false",
 )
 
@@ -35,7 +51,9 @@ def generator(seed=0):
 
 
 def events(folder) -> EventAccumulator:
-    accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0, "histograms": 0, "tensors": 0})
+    accumulator = EventAccumulator(
+        str(folder), size_guidance={"scalars": 0, "images": 0, "histograms": 0, "tensors": 0}
+    )
     accumulator.Reload()
     return accumulator
 
@@ -45,7 +63,13 @@ class Validation:
 
     def __init__(self, logger=None):
         torch.manual_seed(0)
-        self.model = VAE(LinearEncoder([DIM], LATENTS), LinearDecoder([DIM], LATENTS), Normal(), StandardNormal(), LATENTS)
+        self.model = VAE(
+            LinearEncoder([DIM], LATENTS),
+            LinearDecoder([DIM], LATENTS),
+            Normal(),
+            StandardNormal(),
+            LATENTS,
+        )
         self.model.requires_grad_(False)
         self.x = torch.randn(COUNT, DIM, generator=generator())
         self.factors = torch.stack([torch.arange(COUNT), torch.arange(COUNT) % 3], 1)
@@ -57,7 +81,9 @@ class Validation:
             is_global_zero=True,
             loggers=[logger] if logger else [],
             global_step=7,
-            datamodule=SimpleNamespace(examples=lambda split: examples, show=lambda count: self.x[:count]),
+            datamodule=SimpleNamespace(
+                examples=lambda split: examples, show=lambda count: self.x[:count]
+            ),
         )
         self.module = Gradient(self.model, Beta(4.0), torch.optim.Adam, seed=0)
         self.module.log_dict = lambda scalars, logger: self.logged.update(scalars)
@@ -68,7 +94,11 @@ class Validation:
         for number, some in enumerate(rows.split(batch)):
             outputs = self.model(self.x[some], self.noise[some])
             callback.on_validation_batch_end(
-                self.trainer, self.module, outputs, Batch(self.x[some], self.factors[some], some), number
+                self.trainer,
+                self.module,
+                outputs,
+                Batch(self.x[some], self.factors[some], some),
+                number,
             )
         callback.on_validation_epoch_end(self.trainer, self.module)
 
@@ -110,18 +140,23 @@ def test_a_subset_of_the_rows_is_in_their_order():
     validation = Validation()
     validation.run(Diagnose({"keep": keep}), torch.tensor([17, 3, 22, 4]), batch=3)
     assert KEPT[0].factors[:, 0].tolist() == [3, 4, 17, 22]
-    torch.testing.assert_close(KEPT[0].posterior.mean, validation.model.encode(validation.x[[3, 4, 17, 22]]).mean)
+    torch.testing.assert_close(
+        KEPT[0].posterior.mean, validation.model.encode(validation.x[[3, 4, 17, 22]]).mean
+    )
 
 
 def test_the_snapshots_functions_are_the_models():
     validation = Validation()
     validation.run(Diagnose({"keep": keep}), torch.arange(COUNT))
-    snapshot, model = KEPT[0], validation.model
+    snapshot = KEPT[0]
+    model = validation.model
     assert torch.equal(snapshot.images, validation.x[:PICTURED])
     assert torch.equal(snapshot.encode(validation.x).mean, model.encode(validation.x).mean)
     z = torch.randn(3, LATENTS, generator=generator(3))
     assert torch.equal(snapshot.decode(z), model.decode(z))
-    assert torch.equal(snapshot.infer(validation.x, validation.noise).z, model(validation.x, validation.noise).z)
+    assert torch.equal(
+        snapshot.infer(validation.x, validation.noise).z, model(validation.x, validation.noise).z
+    )
     draws = snapshot.draw(4000)
     assert torch.equal(draws[:5], snapshot.draw(5))
     assert draws.mean(0).abs().max() < 0.08
@@ -129,7 +164,8 @@ def test_the_snapshots_functions_are_the_models():
 
 
 def test_each_validation_starts_anew_and_the_sanity_check_leaves_nothing():
-    validation, callback = Validation(), Diagnose({"keep": keep})
+    validation = Validation()
+    callback = Diagnose({"keep": keep})
     validation.trainer.sanity_checking = True
     validation.run(callback, torch.arange(8))
     assert not KEPT
@@ -140,20 +176,30 @@ def test_each_validation_starts_anew_and_the_sanity_check_leaves_nothing():
 
 
 def test_without_diagnostics_nothing_is_kept():
-    validation, callback = Validation(), Diagnose({})
+    validation = Validation()
+    callback = Diagnose({})
     validation.run(callback, torch.arange(COUNT))
     assert validation.logged == {}
 
 
 def test_scalars_are_logged_for_other_callbacks_and_the_rest_is_not():
-    results = {"number": torch.tensor(2.5), "many": torch.ones(3), "words": "text", "detail": np.ones((2, 2))}
+    results = {
+        "number": torch.tensor(2.5),
+        "many": torch.ones(3),
+        "words": "text",
+        "detail": np.ones((2, 2)),
+    }
     validation = Validation()
-    validation.run(Diagnose({"one": lambda snapshot: results, "two": lambda snapshot: results}), torch.arange(COUNT))
+    validation.run(
+        Diagnose({"one": lambda snapshot: results, "two": lambda snapshot: results}),
+        torch.arange(COUNT),
+    )
     assert validation.logged == {"one/number": 2.5, "two/number": 2.5}
 
 
 def test_diagnostics_run_without_gradients():
-    validation, grad = Validation(), []
+    validation = Validation()
+    grad = []
     validation.model.requires_grad_(True)
     diagnostic = lambda snapshot: grad.append(snapshot.decode(snapshot.z).requires_grad) or {}  # noqa: E731
     validation.run(Diagnose({"one": diagnostic}), torch.arange(COUNT))
@@ -195,7 +241,9 @@ def test_what_a_value_is_says_where_it_goes(tmp_path):
         (event,) = found.Images(f"some/{name}")
         (tmp_path / "one.png").write_bytes(event.encoded_image_string)
         with Image.open(tmp_path / "one.png") as image:
-            assert np.abs(np.array(image).astype(int) - picture.permute(1, 2, 0).numpy()).max() <= (name == "unit")
+            assert np.abs(np.array(image).astype(int) - picture.permute(1, 2, 0).numpy()).max() <= (
+                name == "unit"
+            )
     (event,) = found.Tensors("some/text/text_summary")
     assert event.tensor_proto.string_val == [b"| a | b |\n|---|---|"]
 
@@ -203,7 +251,12 @@ def test_what_a_value_is_says_where_it_goes(tmp_path):
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.bfloat16, torch.float64])
 def test_any_type_of_number_is_a_histogram_and_a_scalar(tmp_path, dtype):
     writer = SummaryWriter(tmp_path)
-    write(writer, "some", {"many": torch.tensor([0, 1, 1]).to(dtype), "one": torch.tensor(1).to(dtype)}, 0)
+    write(
+        writer,
+        "some",
+        {"many": torch.tensor([0, 1, 1]).to(dtype), "one": torch.tensor(1).to(dtype)},
+        0,
+    )
     writer.close()
     assert events(tmp_path).Histograms("some/many")[0].histogram_value.sum == 2
     assert events(tmp_path).Scalars("some/one")[0].value == 1
@@ -212,7 +265,10 @@ def test_any_type_of_number_is_a_histogram_and_a_scalar(tmp_path, dtype):
 @pytest.mark.parametrize("shape", [(2, 3), (1, 8, 8), (4, 8, 8), (8, 8, 3), (2, 3, 8, 8)])
 def test_other_shapes_are_refused_by_name(tmp_path, shape):
     writer = SummaryWriter(tmp_path)
-    with pytest.raises(TypeError, match=rf"diagnostic some/odd returned shape \[{', '.join(map(str, shape))}\]: expected"):
+    with pytest.raises(
+        TypeError,
+        match=rf"diagnostic some/odd returned shape \[{', '.join(map(str, shape))}\]: expected",
+    ):
         write(writer, "some", {"odd": torch.zeros(shape)}, 0)
     writer.close()
 
@@ -221,7 +277,9 @@ def test_results_go_to_every_tensorboard_logger_under_their_tags(tmp_path):
     logger = TensorBoardLogger(tmp_path, name="", version="")
     validation = Validation(logger)
     validation.trainer.loggers.append(SimpleNamespace())  # of another kind
-    validation.run(Diagnose({"one": lambda snapshot: {"mean": snapshot.z.mean()}}), torch.arange(COUNT))
+    validation.run(
+        Diagnose({"one": lambda snapshot: {"mean": snapshot.z.mean()}}), torch.arange(COUNT)
+    )
     logger.finalize("success")
     (event,) = events(logger.log_dir).Scalars("one/mean")
     assert event.step == 7
@@ -232,7 +290,9 @@ def test_only_rank_zero_writes(tmp_path):
     logger = TensorBoardLogger(tmp_path, name="", version="")
     validation = Validation(logger)
     validation.trainer.is_global_zero = False
-    validation.run(Diagnose({"one": lambda snapshot: {"mean": snapshot.z.mean()}}), torch.arange(COUNT))
+    validation.run(
+        Diagnose({"one": lambda snapshot: {"mean": snapshot.z.mean()}}), torch.arange(COUNT)
+    )
     assert "one/mean" in validation.logged
     assert not [*tmp_path.rglob("*tfevents*")]
 
@@ -242,7 +302,10 @@ def layout(folder):
     (event,) = events(folder).Tensors("custom_scalars__config__")
     found = layout_pb2.Layout()
     found.ParseFromString(event.tensor_proto.string_val[0])
-    return {category.title: {chart.title: [*chart.multiline.tag] for chart in category.chart} for category in found.category}
+    return {
+        category.title: {chart.title: [*chart.multiline.tag] for chart in category.chart}
+        for category in found.category
+    }
 
 
 def test_the_custom_scalars_are_laid_out(tmp_path):
@@ -258,7 +321,11 @@ def test_the_custom_scalars_are_laid_out(tmp_path):
 
 
 def test_a_diagnostics_scalar_can_choose_the_checkpoint(configure, tmp_path):
-    monitor = ("callbacks.best.monitor=rate/active_units", "callbacks.best.mode=min", "diagnostics=[rate]")
+    monitor = (
+        "callbacks.best.monitor=rate/active_units",
+        "callbacks.best.mode=min",
+        "diagnostics=[rate]",
+    )
     results = train(configure(*SMALL, *monitor), tmp_path)
     values = [event.value for event in events(tmp_path).Scalars("rate/active_units")]
     assert len(values) == 2
@@ -271,15 +338,27 @@ def test_a_diagnostics_scalar_can_choose_the_checkpoint(configure, tmp_path):
 
 
 @pytest.mark.parametrize("objective", ["beta", "importance"])
-def test_row_for_row_the_snapshot_is_the_models_word_on_the_held_out_set(configure, tmp_path, objective):
-    """Also with several draws an example; from the checkpoint, by code that shares nothing with the trainer."""
-    kept = ("diagnostics=[]", f"+diagnostics.keep._target_={__name__}.keep", "+diagnostics.keep._partial_=true")
+def test_row_for_row_the_snapshot_is_the_models_word_on_the_held_out_set(
+    configure, tmp_path, objective
+):
+    """Also with several draws an example; from the checkpoint, by code that shares nothing with the
+    trainer.
+    """
+    kept = (
+        "diagnostics=[]",
+        f"+diagnostics.keep._target_={__name__}.keep",
+        "+diagnostics.keep._partial_=true",
+    )
     cfg = configure(*SMALL, f"objective={objective}", *kept)
     train(cfg, tmp_path)
     snapshot = KEPT[-1]
     algorithm = instantiate(cfg.algorithm)
-    algorithm.load_state_dict(torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"])
-    held_out = instantiate(cfg.data).show(61)  # in random order: sorted by a coordinate on both sides
+    algorithm.load_state_dict(
+        torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    )
+    held_out = instantiate(cfg.data).show(
+        61
+    )  # in random order: sorted by a coordinate on both sides
     with torch.no_grad():
         mean, log_var = algorithm.model.encode(held_out)
         decoded = algorithm.model.decoder(snapshot.z)
@@ -289,8 +368,13 @@ def test_row_for_row_the_snapshot_is_the_models_word_on_the_held_out_set(configu
     q = torch.distributions.Normal(snapshot.posterior.mean, (log_var / 2).exp())
     rate = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0))
     torch.testing.assert_close(snapshot.latent_rate, rate, rtol=1e-4, atol=1e-6)
-    # z and the distortion belong to the same example: the x at which this decoder has that distortion is there
+    # z and the distortion belong to the same example: the x at which this decoder has that
+    # distortion is there
     x = held_out[mean[:, 0].argsort()][snapshot.posterior.mean[:, 0].argsort().argsort()]
-    distortion = -torch.distributions.Normal(decoded, (algorithm.model.likelihood.log_var / 2).exp()).log_prob(x).sum(1)
+    distortion = (
+        -torch.distributions.Normal(decoded, (algorithm.model.likelihood.log_var / 2).exp())
+        .log_prob(x)
+        .sum(1)
+    )
     torch.testing.assert_close(snapshot.bound.distortion, distortion.detach(), rtol=1e-4, atol=1e-4)
     assert ((snapshot.z - snapshot.posterior.mean) / q.scale).abs().max() < 5

@@ -1,4 +1,6 @@
-"""Finished is what came to the end that its configuration asks for, was validated there and saved."""
+"""Finished is what came to the end that its configuration asks for, was validated there and
+saved.
+"""
 
 import json
 import shutil
@@ -19,14 +21,36 @@ from jensen.run.words import explain
 from jensen.train import train
 
 RUN = (
-    *(*TINY, "data.batch_size=24", "trainer.accelerator=cpu", "trainer.max_steps=14", "trainer.val_check_interval=4"),
-    *("diagnostics=[]", "callbacks=[checkpoint]", "trainer.log_every_n_steps=1", "+trainer.enable_progress_bar=false"),
+    *(
+        *TINY,
+        "data.batch_size=24",
+        "trainer.accelerator=cpu",
+        "trainer.max_steps=14",
+        "trainer.val_check_interval=4",
+    ),
+    *(
+        "diagnostics=[]",
+        "callbacks=[checkpoint]",
+        "trainer.log_every_n_steps=1",
+        "+trainer.enable_progress_bar=false",
+    ),
 )  # 10 steps an epoch
 BY_EPOCHS = ("trainer.val_check_interval=1.0", "trainer.check_val_every_n_epoch=5")
 EPOCHS = ("trainer.max_steps=-1", "trainer.max_epochs=2")
 MIXTURE = (
-    *("algorithm=em", "data=blobs", "model.components=3", "diagnostics=[]", "callbacks=[checkpoint]"),
-    *("trainer.accelerator=cpu", "data.batch_size=128", "+trainer.enable_progress_bar=false", "trainer.log_every_n_steps=1"),
+    *(
+        "algorithm=em",
+        "data=blobs",
+        "model.components=3",
+        "diagnostics=[]",
+        "callbacks=[checkpoint]",
+    ),
+    *(
+        "trainer.accelerator=cpu",
+        "data.batch_size=128",
+        "+trainer.enable_progress_bar=false",
+        "trainer.log_every_n_steps=1",
+    ),
 )
 
 
@@ -64,7 +88,8 @@ EARLY = (
     "min_delta:1e9,check_on_train_epoch_end:null}"
 )
 TIMED = ("+trainer.max_time=01:00:00:00", f"+callbacks.up={{_target_:{__name__}.TimeIsUp}}")
-STEPPED, AT_WILL = "trainer.max_steps", "a callback"
+STEPPED = "trainer.max_steps"
+AT_WILL = "a callback"
 STOPPED_EARLY = "EarlyStopping: Monitored metric val/elbo did not improve in the last 1 records."
 
 
@@ -77,9 +102,17 @@ STOPPED_EARLY = "EarlyStopping: Monitored metric val/elbo did not improve in the
         (("+trainer.min_epochs=5",), 14, STEPPED),
         (("+trainer.min_steps=20", *BY_EPOCHS), 14, STEPPED),
         ((*EPOCHS, *BY_EPOCHS), 20, "trainer.max_epochs"),
-        ((*EPOCHS, "+trainer.limit_val_batches=0", "trainer.accumulate_grad_batches=3"), 6, "trainer.max_epochs"),
+        (
+            (*EPOCHS, "+trainer.limit_val_batches=0", "trainer.accumulate_grad_batches=3"),
+            6,
+            "trainer.max_epochs",
+        ),
         ((EARLY,), 8, STOPPED_EARLY),
-        ((EARLY, "trainer.val_check_interval=1.0", "trainer.check_val_every_n_epoch=1", *EPOCHS), 20, "trainer.max_epochs"),
+        (
+            (EARLY, "trainer.val_check_interval=1.0", "trainer.check_val_every_n_epoch=1", *EPOCHS),
+            20,
+            "trainer.max_epochs",
+        ),
         ((halt("on_train_batch_end", 7),), 7, AT_WILL),
         ((halt("on_train_batch_end", 7), *BY_EPOCHS), 7, AT_WILL),
         ((halt("on_train_batch_end", 7), "+trainer.limit_val_batches=0"), 7, AT_WILL),
@@ -90,7 +123,9 @@ STOPPED_EARLY = "EarlyStopping: Monitored metric val/elbo did not improve in the
         ((*TIMED, "trainer.max_steps=-1"), 9, "trainer.max_time"),
     ],
 )
-def test_a_finished_run_has_its_last_weights_and_says_why_it_ended(configure, tmp_path, capsys, overrides, step, why):
+def test_a_finished_run_has_its_last_weights_and_says_why_it_ended(
+    configure, tmp_path, capsys, overrides, step, why
+):
     TimeIsUp.steps = [8]
     cfg = configure(*RUN, *overrides)
     results = train(cfg, tmp_path)
@@ -107,8 +142,12 @@ def test_a_finished_run_has_its_last_weights_and_says_why_it_ended(configure, tm
     assert "is finished: nothing to do" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("overrides", "step"), [((EARLY,), 8), ((halt("on_train_epoch_end", 10),), 10)])
-def test_a_run_that_was_killed_after_it_had_stopped_early_does_not_go_on(configure, tmp_path, overrides, step):
+@pytest.mark.parametrize(
+    ("overrides", "step"), [((EARLY,), 8), ((halt("on_train_epoch_end", 10),), 10)]
+)
+def test_a_run_that_was_killed_after_it_had_stopped_early_does_not_go_on(
+    configure, tmp_path, overrides, step
+):
     cfg = configure(*RUN, *overrides)
     results = train(cfg, tmp_path)
     marker = json.loads((tmp_path / FINISHED).read_text())
@@ -121,7 +160,8 @@ def test_a_run_that_was_killed_after_it_had_stopped_early_does_not_go_on(configu
     assert records(tmp_path) == before
 
 
-# amid an epoch, where a validation is due, at an epoch's end, amid the batches of one step; EM amid an epoch, which is a step
+# amid an epoch, where a validation is due, at an epoch's end, amid the batches of one step; EM amid
+# an epoch, which is a step
 @pytest.mark.parametrize(
     ("overrides", "batch", "step"),
     [
@@ -129,17 +169,31 @@ def test_a_run_that_was_killed_after_it_had_stopped_early_does_not_go_on(configu
         (RUN, 7, 8),
         (RUN, 9, 10),
         ((*RUN, "trainer.accumulate_grad_batches=3"), 3, 4),
-        ((*MIXTURE, "trainer.max_steps=9", "algorithm.tolerance=0", "trainer.check_val_every_n_epoch=4"), 5, 6),
+        (
+            (
+                *MIXTURE,
+                "trainer.max_steps=9",
+                "algorithm.tolerance=0",
+                "trainer.check_val_every_n_epoch=4",
+            ),
+            5,
+            6,
+        ),
     ],
 )
-def test_max_time_beside_another_end_is_of_one_attempt_and_leaves_no_trace(configure, tmp_path, capsys, overrides, batch, step):
+def test_max_time_beside_another_end_is_of_one_attempt_and_leaves_no_trace(
+    configure, tmp_path, capsys, overrides, batch, step
+):
     whole = tmp_path / "whole"
     parts = tmp_path / "parts"
     TimeIsUp.steps = []
     results = train(configure(*overrides, *TIMED), whole)
     TimeIsUp.steps = [batch]
     assert train(configure(*overrides, *TIMED), parts) == {}
-    assert f"stopped by trainer.max_time at step {step}, before trainer.max_steps=" in capsys.readouterr().out
+    assert (
+        f"stopped by trainer.max_time at step {step}, before trainer.max_steps="
+        in capsys.readouterr().out
+    )
     assert saved_step(parts) == step
     assert not [*parts.glob("f*ed.json")]
     assert train(configure(*overrides, *TIMED), parts) == results
@@ -151,7 +205,11 @@ def test_max_time_beside_another_end_is_of_one_attempt_and_leaves_no_trace(confi
 def checkpoint(run: Path):
     """last.ckpt without what a timer counted."""
     saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-    return saved | {"callbacks": {name: value for name, value in saved["callbacks"].items() if "Timer" not in name}}
+    return saved | {
+        "callbacks": {
+            name: value for name, value in saved["callbacks"].items() if "Timer" not in name
+        }
+    }
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +235,9 @@ def test_a_marker_of_before_is_believed_where_its_weights_are_there(configure, o
 
 
 @pytest.mark.parametrize("left", [12, None])
-def test_a_marker_without_its_weights_is_mended_by_the_same_command(configure, finished, old, capsys, left):
+def test_a_marker_without_its_weights_is_mended_by_the_same_command(
+    configure, finished, old, capsys, left
+):
     previous = old / "checkpoints" / "last.previous.ckpt"
     if left:
         previous.replace(old / "checkpoints" / "last.ckpt")
@@ -209,11 +269,23 @@ STOPPING = (
 )
 
 
-def test_a_run_that_stopped_early_goes_on_where_that_is_asked_for_no_more(configure, tmp_path, capsys):
-    train(configure(*RUN, "trainer.val_check_interval=3", *STOPPING, "+callbacks.stopping.patience=1"), tmp_path)
+def test_a_run_that_stopped_early_goes_on_where_that_is_asked_for_no_more(
+    configure, tmp_path, capsys
+):
+    train(
+        configure(
+            *RUN, "trainer.val_check_interval=3", *STOPPING, "+callbacks.stopping.patience=1"
+        ),
+        tmp_path,
+    )
     first = json.loads((tmp_path / FINISHED).read_text())
     assert first["why"].startswith("EarlyStopping")
-    train(configure(*RUN, "trainer.val_check_interval=3", *STOPPING, "+callbacks.stopping.patience=2"), tmp_path)
+    train(
+        configure(
+            *RUN, "trainer.val_check_interval=3", *STOPPING, "+callbacks.stopping.patience=2"
+        ),
+        tmp_path,
+    )
     second = json.loads((tmp_path / FINISHED).read_text())
     assert second["step"] == first["step"] + 3
     assert "and what did so is set otherwise now: this goes on" in capsys.readouterr().out
@@ -230,7 +302,9 @@ class Kill(Callback):
         raise KilledError
 
 
-def test_a_run_that_is_killed_before_its_first_save_still_goes_on_under_another_early_stopping(configure, tmp_path):
+def test_a_run_that_is_killed_before_its_first_save_still_goes_on_under_another_early_stopping(
+    configure, tmp_path
+):
     stopping = ("trainer.val_check_interval=3", *STOPPING)
     train(configure(*RUN, *stopping, "+callbacks.stopping.patience=1"), tmp_path)
     step = saved_step(tmp_path)
@@ -242,7 +316,9 @@ def test_a_run_that_is_killed_before_its_first_save_still_goes_on_under_another_
     assert json.loads((tmp_path / FINISHED).read_text())["step"] == step + 3
 
 
-def test_what_only_shows_the_training_does_not_make_a_run_go_on_that_stopped_early(configure, tmp_path, capsys):
+def test_what_only_shows_the_training_does_not_make_a_run_go_on_that_stopped_early(
+    configure, tmp_path, capsys
+):
     stopping = ("trainer.val_check_interval=3", *STOPPING, "+callbacks.stopping.patience=1")
     train(configure(*RUN, *stopping), tmp_path)
     train(configure(*RUN[:-2], "callbacks=[checkpoint,progress]", *stopping), tmp_path)
@@ -260,7 +336,8 @@ REFUSED = (
     "trainer.max_steps=20 trainer.precision=16-mixed",
     "trainer.max_steps=20 trainer.num_sanity_val_steps=-2",
     f"trainer.max_steps=20 +callbacks.swa._target_={SWA} +callbacks.swa.swa_lrs=1",
-    "diagnostics=[codes] callbacks=[checkpoint,diagnose] trainer.max_steps=20 diagnostics.codes.latents=0",
+    "diagnostics=[codes] callbacks=[checkpoint,diagnose] trainer.max_steps=20"
+    " diagnostics.codes.latents=0",
 )
 
 
@@ -281,7 +358,9 @@ def contents(folder):
 
 
 @pytest.mark.parametrize("words", REFUSED)
-def test_a_finished_run_that_is_refused_to_go_on_remains_finished(configure, finished, tmp_path, words):
+def test_a_finished_run_that_is_refused_to_go_on_remains_finished(
+    configure, finished, tmp_path, words
+):
     if not finished.exists():
         train(configure(*RUN), finished)
     run = shutil.copytree(finished, tmp_path / "run")
@@ -291,14 +370,19 @@ def test_a_finished_run_that_is_refused_to_go_on_remains_finished(configure, fin
     assert explain(refused.value), refused.value
     after = contents(run)
     assert {path: after.get(path) for path in before} == before
-    assert [path.name for path in after if path not in before and not path.name.startswith("events.")] == []
+    assert [
+        path.name for path in after if path not in before and not path.name.startswith("events.")
+    ] == []
     assert train(configure(*RUN), run) == json.loads((run / FINISHED).read_text())["results"]
 
 
-def test_a_finished_run_goes_on_after_a_refusal_as_if_there_had_been_none(configure, finished, tmp_path):
+def test_a_finished_run_goes_on_after_a_refusal_as_if_there_had_been_none(
+    configure, finished, tmp_path
+):
     if not finished.exists():
         train(configure(*RUN), finished)
-    run, whole = shutil.copytree(finished, tmp_path / "run"), tmp_path / "whole"
+    run = shutil.copytree(finished, tmp_path / "run")
+    whole = tmp_path / "whole"
     with pytest.raises(InputError, match="there: expected none"):
         train(configure(*RUN, *REFUSED[4].replace("NAME", __name__).split()), run)
     train(configure(*RUN, "trainer.max_steps=16"), run)
@@ -322,15 +406,14 @@ def test_a_run_that_was_never_validated_says_so_and_is_validated_once_that_is_tu
     configure, tmp_path, capsys, run, ended
 ):
     off = configure(*run, "+trainer.limit_val_batches=0")
-    whole, late = tmp_path / "whole", tmp_path / "it's late"
+    whole = tmp_path / "whole"
+    late = tmp_path / "it's late"
     expected = train(configure(*run), whole)
     for _ in range(2):  # the same command says it again
         assert train(off, late) == {}
         marker = json.loads((late / FINISHED).read_text())
         command = f"python -m jensen.evaluate 'run={tmp_path}/it'\"'\"'s late' gives its numbers"
-        sentence = (
-            f"{late} ended at step {marker['step']}, which was never validated (trainer.limit_val_batches is 0): {command}"
-        )
+        sentence = f"{late} ended at step {marker['step']}, which was never validated (trainer.limit_val_batches is 0): {command}"
         assert (marker["why"], marker["note"]) == (ended, sentence)
         assert sentence in capsys.readouterr().out
     results = train(configure(*run), late)
@@ -338,10 +421,20 @@ def test_a_run_that_was_never_validated_says_so_and_is_validated_once_that_is_tu
     marker = json.loads((late / FINISHED).read_text())
     assert (marker["why"], "note" in marker) == (ended, False)
     assert results == expected == marker["results"]
-    last, best = (torch.load(late / "checkpoints" / f"{name}.ckpt", weights_only=True) for name in ("last", "best"))
-    assert equal(last["state_dict"], torch.load(whole / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"])
+    last, best = (
+        torch.load(late / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        for name in ("last", "best")
+    )
+    assert equal(
+        last["state_dict"],
+        torch.load(whole / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"],
+    )
     assert equal(last["state_dict"], best["state_dict"])
-    logged = [record for record in records(whole) if record[0].startswith("train/") or record[1] == marker["step"]]
+    logged = [
+        record
+        for record in records(whole)
+        if record[0].startswith("train/") or record[1] == marker["step"]
+    ]
     assert records(late) == logged
     assert train(configure(*run), late) == expected
     assert "nothing to do" in capsys.readouterr().out
@@ -356,7 +449,10 @@ def test_a_run_is_not_validated_on_more_or_fewer_examples_half_way(configure, tm
 def test_a_run_is_not_labelled_as_a_shorter_one(configure, tmp_path):
     train(configure(*RUN, "trainer.max_steps=8"), tmp_path)
     (tmp_path / FINISHED).unlink()  # as if it had been stopped there
-    with pytest.raises(InputError, match=r"trainer.max_steps is 5 but .* has finished step 8: expected at least that"):
+    with pytest.raises(
+        InputError,
+        match=r"trainer.max_steps is 5 but .* has finished step 8: expected at least that",
+    ):
         train(configure(*RUN, "trainer.max_steps=5"), tmp_path)
 
 
@@ -364,7 +460,10 @@ def test_a_run_is_not_labelled_as_a_shorter_one(configure, tmp_path):
     ("override", "sentence"),
     [
         ("+trainer.limit_train_batches=0", "trainer.limit_train_batches is 0: expected more"),
-        ("+trainer.max_time=00:00:00:00", "training ended at step 0 .*: expected at least one step"),
+        (
+            "+trainer.max_time=00:00:00:00",
+            "training ended at step 0 .*: expected at least one step",
+        ),
     ],
 )
 def test_no_step_is_no_end(configure, tmp_path, override, sentence):

@@ -15,14 +15,18 @@ from jensen.callbacks.events import Events, files, go_after, rewind
 
 @pytest.fixture
 def logger(tmp_path):
-    logger = TensorBoardLogger(tmp_path, name="", version="", default_hp_metric=False, filename_suffix=".train")
+    logger = TensorBoardLogger(
+        tmp_path, name="", version="", default_hp_metric=False, filename_suffix=".train"
+    )
     yield logger
     logger.finalize("success")
 
 
 def checkpoint(logger, rank=0):
     saved = {}
-    Events().on_save_checkpoint(SimpleNamespace(loggers=[logger], is_global_zero=rank == 0), None, saved)
+    Events().on_save_checkpoint(
+        SimpleNamespace(loggers=[logger], is_global_zero=rank == 0), None, saved
+    )
     return saved["events"]
 
 
@@ -47,14 +51,25 @@ def test_what_was_logged_before_the_checkpoint_stays_and_the_rest_goes(logger, t
 def test_files_that_the_checkpoint_does_not_know_go_and_those_of_others_stay(logger, tmp_path):
     logger.log_metrics({"loss": 0.0}, 0)
     sizes = checkpoint(logger)
-    with SummaryWriter(str(tmp_path), filename_suffix=".train") as later, SummaryWriter(str(tmp_path)) as evaluation:
+    with (
+        SummaryWriter(str(tmp_path), filename_suffix=".train") as later,
+        SummaryWriter(str(tmp_path)) as evaluation,
+    ):
         later.add_scalar("loss", 1.0, 1)
         evaluation.add_scalar("score", 1.0, 1)
-    before = {file.name: file.read_bytes() for file in tmp_path.iterdir() if not file.name.endswith(".train")}
+    before = {
+        file.name: file.read_bytes()
+        for file in tmp_path.iterdir()
+        if not file.name.endswith(".train")
+    }
     assert len(before) == 1
     rewind(files(tmp_path), sizes)
     assert logged(tmp_path) == [("loss", 0)]
-    assert {file.name: file.read_bytes() for file in tmp_path.iterdir() if not file.name.endswith(".train")} == before
+    assert {
+        file.name: file.read_bytes()
+        for file in tmp_path.iterdir()
+        if not file.name.endswith(".train")
+    } == before
     rewind(files(tmp_path), {})
     assert {file.name for file in tmp_path.iterdir()} == before.keys()
 

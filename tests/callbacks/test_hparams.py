@@ -1,4 +1,6 @@
-"""TensorBoard's HPARAMS: one entry a run. The same run shows that the PROJECTOR's files belong together."""
+"""TensorBoard's HPARAMS: one entry a run. The same run shows that the PROJECTOR's files belong
+together.
+"""
 
 import math
 from pathlib import Path
@@ -15,7 +17,13 @@ from tiny import TINY
 from jensen.callbacks.hparams import HParams, entry_of, started_with
 from jensen.train import train
 
-QUICK = (*TINY, "trainer.accelerator=cpu", "trainer.max_steps=8", "trainer.val_check_interval=4", "seed=3")
+QUICK = (
+    *TINY,
+    "trainer.accelerator=cpu",
+    "trainer.max_steps=8",
+    "trainer.val_check_interval=4",
+    "seed=3",
+)
 DIAGNOSED = "diagnostics=[rate,decomposition,mig_hist20,embedding]"
 
 
@@ -40,17 +48,34 @@ def scalar(folder: Path, name: str) -> dict[int, float]:
 def commanded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that a command started."""
     folder = tmp_path_factory.mktemp("commanded")
-    done = shell.run("jensen.train", *QUICK, DIAGNOSED, "objective.beta=2", "hydra.run.dir=here", cwd=folder)
+    done = shell.run(
+        "jensen.train", *QUICK, DIAGNOSED, "objective.beta=2", "hydra.run.dir=here", cwd=folder
+    )
     assert done.returncode == 0, done.stderr
     return folder / "here"
 
 
 def test_the_entry_has_settings_choices_and_overrides(commanded):
     found = entry(commanded)
-    expected = {"objective.beta": 2.0, "seed": 3.0, "latent_dim": 3.0, "optimizer.lr": 1e-3, "data.batch_size": 12.0}
+    expected = {
+        "objective.beta": 2.0,
+        "seed": 3.0,
+        "latent_dim": 3.0,
+        "optimizer.lr": 1e-3,
+        "data.batch_size": 12.0,
+    }
     assert expected.items() <= found.items()
-    assert {"data": "sprites", "model": "mlp", "objective": "beta", "model/likelihood": "bernoulli"}.items() <= found.items()
-    assert {"trainer.max_steps": 8.0, "data.size": 300.0, "model.encoder.hidden": "[16]"}.items() <= found.items()
+    assert {
+        "data": "sprites",
+        "model": "mlp",
+        "objective": "beta",
+        "model/likelihood": "bernoulli",
+    }.items() <= found.items()
+    assert {
+        "trainer.max_steps": 8.0,
+        "data.size": 300.0,
+        "model.encoder.hidden": "[16]",
+    }.items() <= found.items()
     assert "diagnostics" not in found
 
 
@@ -58,7 +83,15 @@ def test_what_was_asked_for_comes_first(commanded):
     content = events(commanded).PluginTagToContent("hparams")[metadata.EXPERIMENT_TAG]
     infos = metadata.parse_experiment_plugin_data(content).hparam_infos
     assert {info.name for info in infos if info.differs} == {
-        *("seed", "latent_dim", "objective.beta", "data.size", "data.validation", "data.batch_size", "model.encoder.hidden"),
+        *(
+            "seed",
+            "latent_dim",
+            "objective.beta",
+            "data.size",
+            "data.validation",
+            "data.batch_size",
+            "model.encoder.hidden",
+        ),
         *("trainer.accelerator", "trainer.max_steps", "trainer.val_check_interval"),
     }
 
@@ -68,7 +101,9 @@ def test_the_metrics_are_those_of_the_diagnostics_and_their_last_value_counts(co
     names = {"hp/distortion", "hp/rate", "hp/elbo", "hp/mi", "hp/tc", "hp/mig_hist20"}
     assert {tag for tag in tags if tag.startswith("hp/")} == names
     content = events(commanded).PluginTagToContent("hparams")[metadata.EXPERIMENT_TAG]
-    assert {info.name.tag for info in metadata.parse_experiment_plugin_data(content).metric_infos} == names
+    assert {
+        info.name.tag for info in metadata.parse_experiment_plugin_data(content).metric_infos
+    } == names
     for name, tag in (("hp/elbo", "val/elbo"), ("hp/mi", "decomposition/mutual_information")):
         values = scalar(commanded, name)
         assert sorted(values) == [0, 4, 8]
@@ -101,19 +136,32 @@ def test_a_schedule_is_numbers_and_the_name_of_its_class(configure):
     (callback,) = instantiate(cfg.callbacks).values()
     assert isinstance(callback, HParams)
     assert callback.settings["objective.beta"]["end"] == 1.0
-    assert callback.metrics == {"distortion": "val/distortion", "rate": "val/rate", "elbo": "val/elbo"}
+    assert callback.metrics == {
+        "distortion": "val/distortion",
+        "rate": "val/rate",
+        "elbo": "val/elbo",
+    }
 
 
 def test_values_are_numbers_where_they_can_be(tmp_path):
-    assert [entry_of(value) for value in ("1e-3", 4, "[1,2]", "conv")] == [1e-3, 4.0, "[1,2]", "conv"]
+    assert [entry_of(value) for value in ("1e-3", 4, "[1,2]", "conv")] == [
+        1e-3,
+        4.0,
+        "[1,2]",
+        "conv",
+    ]
     assert started_with(tmp_path) == ({}, {})
 
 
 def test_the_projector_reads_what_a_run_leaves(commanded):
-    config = text_format.Parse((commanded / "projector_config.pbtxt").read_text(), ProjectorConfig())
+    config = text_format.Parse(
+        (commanded / "projector_config.pbtxt").read_text(), ProjectorConfig()
+    )
     (found,) = config.embeddings  # one, after two validations
     codes = [line.split("\t") for line in (commanded / found.tensor_path).read_text().splitlines()]
-    labels = [line.split("\t") for line in (commanded / found.metadata_path).read_text().splitlines()]
+    labels = [
+        line.split("\t") for line in (commanded / found.metadata_path).read_text().splitlines()
+    ]
     assert {len(row) for row in codes} == {3}
     assert labels[0] == ["shape", "scale", "orientation", "posX", "posY", "distortion", "rate"]
     assert len(codes) == len(labels) - 1 == 60

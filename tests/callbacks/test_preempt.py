@@ -1,4 +1,6 @@
-"""A run that is asked to end ends at a step, and the same command continues as if nothing had been."""
+"""A run that is asked to end ends at a step, and the same command continues as if nothing had
+been.
+"""
 
 import json
 import os
@@ -34,7 +36,9 @@ class Interrupt(Callback):
     """Sends the process a signal in step `step` (from 1), or in the validation after it."""
 
     def __init__(self, step, validating, number):
-        self.step, self.validating, self.number = step, validating, number
+        self.step = step
+        self.validating = validating
+        self.number = number
 
     def on_train_batch_start(self, trainer, *_):
         if not self.validating and trainer.global_step + 1 == self.step:
@@ -60,7 +64,8 @@ def whole(tmp_path_factory):
     return folder
 
 
-# amid an epoch of 20 steps, at an epoch's end, where that is and a validation is due, in a validation
+# amid an epoch of 20 steps, at an epoch's end, where that is and a validation is due, in a
+# validation
 @pytest.mark.parametrize(
     ("place", "number"),
     [
@@ -76,7 +81,8 @@ def test_a_preempted_run_equals_an_uninterrupted_one(configure, tmp_path, whole,
     assert stopped.value.code == 128 + number
     assert f"stopped by {number.name} at step {place[0]};" in stopped.value.sentence
     results = train(configure(*QUICK), tmp_path)
-    expected, found = weights(whole), weights(tmp_path)
+    expected = weights(whole)
+    found = weights(tmp_path)
     assert all(torch.equal(expected[key], found[key]) for key in expected)
     for tag in ("train/loss", "val/elbo", "decomposition/mutual_information"):
         assert scalar(whole, tag) == scalar(tmp_path, tag)
@@ -87,7 +93,9 @@ def test_a_preempted_run_equals_an_uninterrupted_one(configure, tmp_path, whole,
 
 def test_a_run_at_its_last_step_is_let_finish(configure, tmp_path):
     try:
-        assert "val/elbo" in train(interrupted(configure(*QUICK), 30, False, signal.SIGTERM), tmp_path)
+        assert "val/elbo" in train(
+            interrupted(configure(*QUICK), 30, False, signal.SIGTERM), tmp_path
+        )
     finally:
         signals.forget()
     assert max(scalar(tmp_path, "val/elbo")) == 30
@@ -110,21 +118,36 @@ HERE = "from jensen.base import signals; import os, signal; "
 @pytest.mark.parametrize(
     ("program", "status", "said"),
     [
-        ("signals.listen(); os.kill(os.getpid(), 2); print(signals.asked())", 0, "once more ends it at once"),
-        ("signals.listen(); os.kill(os.getpid(), 2); os.kill(os.getpid(), 2); print('on')", 130, "once more ends it at once"),
-        # A second that comes after the first was acted on, while the process ends; and one that comes amid the first.
         (
-            "signals.listen(); os.kill(os.getpid(), 2); signals.forget(); os.kill(os.getpid(), 2); print('on')",
+            "signals.listen(); os.kill(os.getpid(), 2); print(signals.asked())",
+            0,
+            "once more ends it at once",
+        ),
+        (
+            "signals.listen(); os.kill(os.getpid(), 2); os.kill(os.getpid(), 2); print('on')",
+            130,
+            "once more ends it at once",
+        ),
+        # A second that comes after the first was acted on, while the process ends; and one that
+        # comes amid the first.
+        (
+            "signals.listen(); os.kill(os.getpid(), 2); signals.forget(); os.kill(os.getpid(), 2);"
+            " print('on')",
             130,
             "once more ends it at once",
         ),
         (
-            "signals.listen(); write = os.write; os.write = lambda *_: (write(*_), os.kill(os.getpid(), 2)); "
+            "signals.listen(); write = os.write; os.write = lambda *_: (write(*_),"
+            " os.kill(os.getpid(), 2)); "
             "os.kill(os.getpid(), 2); print('on')",
             130,
             "once more ends it at once",
         ),
-        ("signals.end_at_interrupt(); os.kill(os.getpid(), 2); print('on')", 130, "jensen: stopped by SIGINT"),
+        (
+            "signals.end_at_interrupt(); os.kill(os.getpid(), 2); print('on')",
+            130,
+            "jensen: stopped by SIGINT",
+        ),
         (
             "signals.end_at_interrupt(); signals.unwind_at_interrupt()\n"
             "try: os.kill(os.getpid(), 2)\nfinally: os.write(1, b'2\\n')",
@@ -135,7 +158,10 @@ HERE = "from jensen.base import signals; import os, signal; "
 )
 def test_the_first_ctrl_c_is_told_and_the_second_ends_at_once(program, status, said):
     done = subprocess.run([sys.executable, "-c", HERE + program], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (status, "2\n" if "2\\n" in program or not status else "")
+    assert (done.returncode, done.stdout) == (
+        status,
+        "2\n" if "2\\n" in program or not status else "",
+    )
     assert said in done.stderr
     assert len(done.stderr.split("\n")) == 3  # a line break after ^C, the line, the end
 
@@ -143,7 +169,9 @@ def test_the_first_ctrl_c_is_told_and_the_second_ends_at_once(program, status, s
 @pytest.mark.parametrize("command", ["evaluate", "encode", "report", "doctor", "train"])
 def test_ctrl_c_amid_the_imports_is_one_line(tmp_path, command):
     line = [sys.executable, "-m", f"jensen.{command}", *(["-m"] if command == "train" else [])]
-    with subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         handled = 1 << (signal.SIGINT - 1)
         while not int(caught(process.pid), 16) & handled or not loads_torch(process.pid):
             time.sleep(0.01)
@@ -156,7 +184,11 @@ def test_ctrl_c_amid_the_imports_is_one_line(tmp_path, command):
 
 def caught(process):
     """The mask of signals that it handles."""
-    (line,) = [line for line in Path(f"/proc/{process}/status").read_text().splitlines() if line.startswith("SigCgt")]
+    (line,) = [
+        line
+        for line in Path(f"/proc/{process}/status").read_text().splitlines()
+        if line.startswith("SigCgt")
+    ]
     return line.split()[1]
 
 
@@ -168,7 +200,9 @@ def loads_torch(process):
 def test_a_signal_before_the_first_step_is_not_lost(tmp_path):
     """Sent while the imports are under way: the note is taken in the first line."""
     line = [sys.executable, "-m", "jensen.train", *QUICK, "hydra.run.dir=here"]
-    process = subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     time.sleep(0.5)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=120)
@@ -191,7 +225,13 @@ late = Late()  # is deleted when the interpreter has taken its handlers back
 
 @pytest.mark.parametrize("ignored", [False, True])
 def test_a_signal_after_the_end_does_not_fail_a_run_that_is_finished(ignored):
-    """Seen on a busy SLURM machine: all was written, and the job failed while the interpreter ended."""
+    """Seen on a busy SLURM machine: all was written, and the job failed while the interpreter
+    ended.
+    """
     listen = "import atexit; from jensen.base import signals; signals.listen(); "
-    line = [sys.executable, "-c", listen + ("atexit.register(signals.ignore)" if ignored else "") + LATE]
+    line = [
+        sys.executable,
+        "-c",
+        listen + ("atexit.register(signals.ignore)" if ignored else "") + LATE,
+    ]
     assert subprocess.run(line).returncode == (0 if ignored else -signal.SIGUSR1)

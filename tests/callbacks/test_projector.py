@@ -24,9 +24,14 @@ def config(folder) -> ProjectorConfig:
 def test_the_files_hold_the_embedding(tmp_path, found):
     project(tmp_path, "embedding/codes", found)
     (named,) = config(tmp_path).embeddings
-    rows = [[float(value) for value in line.split("\t")] for line in (tmp_path / named.tensor_path).read_text().splitlines()]
+    rows = [
+        [float(value) for value in line.split("\t")]
+        for line in (tmp_path / named.tensor_path).read_text().splitlines()
+    ]
     assert torch.allclose(torch.tensor(rows), found.codes, rtol=1e-5)
-    labels = [line.split("\t") for line in (tmp_path / named.metadata_path).read_text().splitlines()]
+    labels = [
+        line.split("\t") for line in (tmp_path / named.metadata_path).read_text().splitlines()
+    ]
     assert labels == [["a", "b"], *found.labels]
     assert [*named.sprite.single_image_dim] == [6, 4]  # width, height
     with Image.open(tmp_path / named.sprite.image_path) as picture:
@@ -50,7 +55,10 @@ def test_writing_again_does_not_grow(tmp_path, found):
         project(tmp_path, "embedding/codes", found)
     assert {path: path.stat().st_size for path in tmp_path.rglob("*")} == before
     project(tmp_path, "other/codes", found)
-    assert [each.tensor_name for each in config(tmp_path).embeddings] == ["embedding_codes", "other_codes"]
+    assert [each.tensor_name for each in config(tmp_path).embeddings] == [
+        "embedding_codes",
+        "other_codes",
+    ]
 
 
 def test_thumbnails_stand_in_a_square_by_rows(found):

@@ -1,4 +1,6 @@
-"""A family that the package does not know is fitted by the package's own EM, with nothing but `family.Components` to go by."""
+"""A family that the package does not know is fitted by the package's own EM, with nothing but
+`family.Components` to go by.
+"""
 
 import numpy as np
 import torch
@@ -21,13 +23,19 @@ def answers():
 
 def start(rows):
     """Several starts of three components."""
-    logit = torch.randn(rows, 3, DIM, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    logit = torch.randn(
+        rows, 3, DIM, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
     return Mixture(torch.full((rows, 3), -np.log(3), dtype=torch.float64), Bernoulli(logit))
 
 
 def fitted(x, p, accelerate, max_iter=2000):
     points = torch.tensor(x)
-    stream = Stream(lambda size: ((part, None) for part in points.split(size)), len(x), torch.zeros(DIM).double())
+    stream = Stream(
+        lambda size: ((part, None) for part in points.split(size)),
+        len(x),
+        torch.zeros(DIM).double(),
+    )
     return fit_em(
         lambda p, coefficient, exact: stream(p, coefficient=coefficient),
         p,
@@ -54,15 +62,18 @@ def by_hand(x, logit, steps):
 
 
 def test_em_climbs_as_in_numpy():
-    x, p = answers(), start(1)
+    x = answers()
+    p = start(1)
     expected = by_hand(x, p.components.logit[0].numpy(), 20)
     found = [step.log_likelihood for step in fitted(x, p, accelerate=False, max_iter=19).history]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-11)
 
 
 def test_squarem_reaches_the_same_maximum_in_fewer_iterations():
-    x, p = answers(), start(1)
-    plain, fast = fitted(x, p, accelerate=False), fitted(x, p, accelerate=True)
+    x = answers()
+    p = start(1)
+    plain = fitted(x, p, accelerate=False)
+    fast = fitted(x, p, accelerate=True)
     assert plain.converged
     assert fast.converged
     assert fast.iterations < 0.6 * plain.iterations
@@ -72,8 +83,14 @@ def test_squarem_reaches_the_same_maximum_in_fewer_iterations():
 
 
 def test_the_best_of_several_starts_is_kept():
-    x, p = answers(), start(2)
+    x = answers()
+    p = start(2)
     together = fitted(x, p, accelerate=True)
-    alone = [fitted(x, Mixture(p.log_weight[[row]], Bernoulli(p.components.logit[[row]])), accelerate=True) for row in range(2)]
+    alone = [
+        fitted(
+            x, Mixture(p.log_weight[[row]], Bernoulli(p.components.logit[[row]])), accelerate=True
+        )
+        for row in range(2)
+    ]
     assert together.failure is None
     assert abs(together.objective - max(each.objective for each in alone)) < 1e-3

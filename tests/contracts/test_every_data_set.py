@@ -1,5 +1,5 @@
-"""The contract of a data set, for every choice of `conf/data`: another one is covered by its conf file, and by what makes its
-files here if it reads any."""
+"""The contract of a data set, for every choice of `conf/data`: another one is covered by its conf
+file, and by what makes its files here if it reads any."""
 
 import pickle
 import struct
@@ -18,9 +18,14 @@ GENERATOR = np.random.default_rng(0)
 
 def mnist_files(folder):
     for split, count in (("train", 60), ("t10k", 20)):
-        pixels, labels = GENERATOR.integers(0, 256, (count, 28, 28), np.uint8), GENERATOR.integers(0, 10, count, np.uint8)
-        (folder / f"{split}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 2051, count, 28, 28) + pixels.tobytes())
-        (folder / f"{split}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, count) + labels.tobytes())
+        pixels = GENERATOR.integers(0, 256, (count, 28, 28), np.uint8)
+        labels = GENERATOR.integers(0, 10, count, np.uint8)
+        (folder / f"{split}-images-idx3-ubyte").write_bytes(
+            struct.pack(">IIII", 2051, count, 28, 28) + pixels.tobytes()
+        )
+        (folder / f"{split}-labels-idx1-ubyte").write_bytes(
+            struct.pack(">II", 2049, count) + labels.tobytes()
+        )
     return f"data.root={folder}", "data.validation=12"
 
 
@@ -53,13 +58,20 @@ class Points(TensorDataset):
 SIZED = ("data.size=60", "data.validation=12")
 ARGUMENTS = {
     **dict.fromkeys(("blobs", "gaussian"), lambda folder: SIZED),
-    **dict.fromkeys(("sprites", "sprites_colour", "sprites_noise"), lambda folder: (*SIZED, "data.factors=[shape,posX]")),
+    **dict.fromkeys(
+        ("sprites", "sprites_colour", "sprites_noise"),
+        lambda folder: (*SIZED, "data.factors=[shape,posX]"),
+    ),
     **dict.fromkeys(("mnist", "mnist_32", "mnist_binary", "fashion_mnist"), mnist_files),
     "normals": lambda folder: ("data.size=60",),
     "images": images_file,
     "codes": codes_file,
     "folder": image_files,
-    "torch_dataset": lambda folder: (f"data.source._target_={__name__}.Points", "data.x_shape=[5]", "data.validation=12"),
+    "torch_dataset": lambda folder: (
+        f"data.source._target_={__name__}.Points",
+        "data.x_shape=[5]",
+        "data.validation=12",
+    ),
 }
 ELSEWHERE = {"dsprites", "emnist", "qmnist"}
 """Whose files are large or of several kinds: `test_dsprites.py`, `test_nist.py`."""
@@ -139,6 +151,9 @@ def test_ranks_share_a_minibatch_without_rest(data, world):
 
 
 def test_the_order_is_that_of_the_seed(data):
-    first, again, other = ([batch.row.tolist() for batch in trained(data, seed=seed).train_dataloader()] for seed in (1, 1, 2))
+    first, again, other = (
+        [batch.row.tolist() for batch in trained(data, seed=seed).train_dataloader()]
+        for seed in (1, 1, 2)
+    )
     assert first == again
     assert first != other

@@ -1,5 +1,5 @@
-"""The contract of a diagnostic, for every choice of `conf/diagnostics`, scores among them: another one is covered by its conf
-file."""
+"""The contract of a diagnostic, for every choice of `conf/diagnostics`, scores among them: another
+one is covered by its conf file."""
 
 import pickle
 from functools import cache
@@ -28,12 +28,20 @@ ELSEWHERE = {"em_slides"}
 """Of an experiment of its own, whose model is no VAE: `test_em_slides.py`."""
 LINEAR = {"water_filling", "probabilistic_pca"}
 
-every_diagnostic = pytest.mark.parametrize("choice", [each for each in choices("diagnostics") if each not in ELSEWHERE])
+every_diagnostic = pytest.mark.parametrize(
+    "choice", [each for each in choices("diagnostics") if each not in ELSEWHERE]
+)
 
 
 def build(choice):
-    around = {"data": {"variances": [4.0, 2.0, 1.0]}, "objective": {"beta": 1.0}, "model": {"likelihood": {"variance": 0.5}}}
-    cfg = OmegaConf.create(around | {"own": OmegaConf.load(conf_folder() / "diagnostics" / f"{choice}.yaml")})
+    around = {
+        "data": {"variances": [4.0, 2.0, 1.0]},
+        "objective": {"beta": 1.0},
+        "model": {"likelihood": {"variance": 0.5}},
+    }
+    cfg = OmegaConf.create(
+        around | {"own": OmegaConf.load(conf_folder() / "diagnostics" / f"{choice}.yaml")}
+    )
     ((_, node),) = cfg.own.items()
     node.update(SMALL.get(choice, {}))
     return instantiate(node)
@@ -90,13 +98,18 @@ def as_bytes(value):
 def test_it_says_the_same_again_and_touches_neither_the_snapshot_nor_the_generators(choice):
     before = found(choice)
     snapshot = snapshot_for(choice)
-    kept = [part.clone() for part in (*snapshot.posterior, snapshot.z, snapshot.factors, snapshot.images)]
+    kept = [
+        part.clone()
+        for part in (*snapshot.posterior, snapshot.z, snapshot.factors, snapshot.images)
+    ]
     torch.manual_seed(7)
     np.random.seed(7)  # noqa: NPY002
     state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     again = pickle.loads(pickle.dumps(build(choice)))(snapshot)
     assert again.keys() == before.keys()
-    assert [as_bytes(value) for value in again.values()] == [as_bytes(value) for value in before.values()]
+    assert [as_bytes(value) for value in again.values()] == [
+        as_bytes(value) for value in before.values()
+    ]
     after = (*snapshot.posterior, snapshot.z, snapshot.factors, snapshot.images)
     assert all(torch.equal(one, other) for one, other in zip(kept, after, strict=True))
     assert torch.equal(state[0], torch.get_rng_state())

@@ -1,5 +1,6 @@
-"""The contract of `family.Components`: every covariance structure, and a family of one's own, against torch.distributions,
-autograd and direct sums. A structure that is added to `family.structures` is covered."""
+"""The contract of `family.Components`: every covariance structure, and a family of one's own,
+against torch.distributions, autograd and direct sums. A structure that is added to
+`family.structures` is covered."""
 
 import pickle
 
@@ -22,7 +23,11 @@ every_family = pytest.mark.parametrize("family", [*STRUCTURES, Bernoulli], ids=l
 
 
 def components(family, lead=(), k=3, d=4, seed=0):
-    return Bernoulli(normal(*lead, k, d, seed=seed)) if family is Bernoulli else random(family, lead, k, d, seed)
+    return (
+        Bernoulli(normal(*lead, k, d, seed=seed))
+        if family is Bernoulli
+        else random(family, lead, k, d, seed)
+    )
 
 
 def points(family, *shape, seed=3):
@@ -44,11 +49,14 @@ def close_parts(found, expected, tolerance=1e-10):
 
 @every_family
 def test_log_density_is_that_of_torch_distributions(family):
-    c, x = components(family), points(family, 50, 4)
+    c = components(family)
+    x = points(family, 50, 4)
     expected = in_torch(c).log_prob(x.unsqueeze(1))
     close(c.log_density(x), expected)
     close(c.log_density(x[:1]), expected[:1])
-    close(c.log_density(x.float()), in_torch(c).log_prob(x.float().double().unsqueeze(1)))  # promoted
+    close(
+        c.log_density(x.float()), in_torch(c).log_prob(x.float().double().unsqueeze(1))
+    )  # promoted
     single = family(*(part.float() for part in c)).log_density(x.float())
     assert single.dtype == torch.float32
     close(single, expected.float(), 1e-4)
@@ -56,34 +64,49 @@ def test_log_density_is_that_of_torch_distributions(family):
 
 @every_family
 def test_a_leading_axis_is_a_stack_of_the_same(family):
-    c, x = components(family, (2,)), points(family, 2, 50, 4)
-    r, old = torch.stack([weights(seed=5), weights(seed=6)]), c
+    c = components(family, (2,))
+    x = points(family, 2, 50, 4)
+    r = torch.stack([weights(seed=5), weights(seed=6)])
+    old = c
     assert c.log_density(x[0]).shape == (2, 50, 3)
     stacked = c.maximise(c.moments(x, r))
     for each in range(2):
         one = family(*(part[each] for part in old))
         close(old.log_density(x)[each], one.log_density(x[each]))
-        for found, expected in zip(stacked, one.maximise(one.moments(x[each], r[each])), strict=True):
+        for found, expected in zip(
+            stacked, one.maximise(one.moments(x[each], r[each])), strict=True
+        ):
             close(found[each], expected)
 
 
 @every_family
 def test_maximise_is_the_maximum(family):
     """Zero gradient of the expected log-density in every parameter, and lower everywhere near."""
-    old, x, r = components(family), points(family, 50, 4), weights()
+    old = components(family)
+    x = points(family, 50, 4)
+    r = weights()
     new = family(*(part.clone().requires_grad_() for part in old.maximise(old.moments(x, r))))
     value = (r * new.log_density(x)).sum()
     assert slope(value, new) < 1e-9
     for seed in range(5):
-        moved = family(new[0].detach() + 0.05 * normal(*new[0].shape, seed=seed), *(part.detach() for part in new[1:]))
+        moved = family(
+            new[0].detach() + 0.05 * normal(*new[0].shape, seed=seed),
+            *(part.detach() for part in new[1:]),
+        )
         assert (r * moved.log_density(x)).sum() < value
 
 
 @every_family
 def test_maximise_with_a_prior_is_the_maximum_of_the_posterior(family):
-    old, x, r = components(family), points(family, 50, 4), weights()
-    prior = PseudoCounts(covariance=7.0, variance=torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64))
-    new = family(*(part.clone().requires_grad_() for part in old.maximise(old.moments(x, r), prior)))
+    old = components(family)
+    x = points(family, 50, 4)
+    r = weights()
+    prior = PseudoCounts(
+        covariance=7.0, variance=torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
+    )
+    new = family(
+        *(part.clone().requires_grad_() for part in old.maximise(old.moments(x, r), prior))
+    )
     value = (r * new.log_density(x)).sum() + new.log_prior(prior)
     assert slope(value, new) < 1e-9
 
@@ -94,8 +117,11 @@ def test_the_prior_of_a_covariance_is_an_inverse_wishart():
     values = []
     for seed in range(3):
         c = random(FullGaussian, k=1, seed=seed)
-        cov, dof = covariance(c)[0], 9.0 - 4 - 1
-        density = -0.5 * (dof + 4 + 1) * torch.logdet(cov) - 0.5 * torch.trace(9.0 * 2.0 * torch.linalg.inv(cov))
+        cov = covariance(c)[0]
+        dof = 9.0 - 4 - 1
+        density = -0.5 * (dof + 4 + 1) * torch.logdet(cov) - 0.5 * torch.trace(
+            9.0 * 2.0 * torch.linalg.inv(cov)
+        )
         values.append(c.log_prior(prior) - density)
     close(values[0], values[1])
     close(values[0], values[2])
@@ -103,7 +129,9 @@ def test_the_prior_of_a_covariance_is_an_inverse_wishart():
 
 @every_family
 def test_moments_of_parts_add_up(family):
-    c, x, r = components(family), points(family, 50, 4), weights()
+    c = components(family)
+    x = points(family, 50, 4)
+    r = weights()
     whole = c.moments(x, r)
     parts = add([c.moments(x[part], r[part]) for part in (slice(7), slice(7, 8), slice(8, None))])
     close_parts(parts, whole, 1e-12)
@@ -111,7 +139,9 @@ def test_moments_of_parts_add_up(family):
 
 @every_structure
 def test_moments_are_weighted_sums_about_their_origin(structure):
-    c, x, r = random(structure), normal(50, 4, seed=3), weights()
+    c = random(structure)
+    x = normal(50, 4, seed=3)
+    r = weights()
     m = c.moments(x, r)
     deviations = x[:, None] - m.origin
     close(m.total, r.sum(0))
@@ -128,9 +158,12 @@ def test_moments_are_weighted_sums_about_their_origin(structure):
 
 @every_structure
 def test_data_moved_by_a_million_move_the_means_and_nothing_else(structure):
-    c, x, r = random(structure), 2 * normal(500, 4, seed=3), weights(500)
+    c = random(structure)
+    x = 2 * normal(500, 4, seed=3)
+    r = weights(500)
     far = structure(c.mean + 1e6, c[1])
-    here, there = c.maximise(c.moments(x, r)), far.maximise(far.moments(x + 1e6, r))
+    here = c.maximise(c.moments(x, r))
+    there = far.maximise(far.moments(x + 1e6, r))
     close(there.mean - 1e6, here.mean, 1e-9)
     close(there[1], here[1], 1e-9)
     close(far.log_density(x + 1e6), c.log_density(x), 1e-8)  # x + 1e6 itself is rounded to 1e-10
@@ -139,11 +172,15 @@ def test_data_moved_by_a_million_move_the_means_and_nothing_else(structure):
 @every_family
 def test_the_statistics_are_the_same_family(family):
     """natural . statistics is log_density, and sums of statistics are the moments."""
-    c, x, r = components(family), points(family, 50, 4), weights()
+    c = components(family)
+    x = points(family, 50, 4)
+    r = weights()
     statistics = torch.empty(family.layout(4).width, 50, dtype=torch.float64)
-    statistics[0], statistics[1:5] = 1, x.T
+    statistics[0] = 1
+    statistics[1:5] = x.T
     family.layout(4).fill(statistics[1:5], statistics)
-    density, common = (c.natural() @ statistics).T, c.common_precision()
+    density = (c.natural() @ statistics).T
+    common = c.common_precision()
     if common is not None:
         density = density - 0.5 * torch.einsum("nd,de,ne->n", x, common, x)[:, None]
     close(density, c.log_density(x))
@@ -153,7 +190,8 @@ def test_the_statistics_are_the_same_family(family):
 
 @every_family
 def test_pack_is_the_inverse_of_collect(family):
-    r, x = weights(), points(family, 50, 4)
+    r = weights()
+    x = points(family, 50, 4)
     second = torch.einsum("nk,nd,ne->kde", r, x, x)
     c = components(family)
     layout = family.layout(4)
@@ -163,7 +201,8 @@ def test_pack_is_the_inverse_of_collect(family):
 
 @every_family
 def test_a_component_without_points_stays(family):
-    c, x = components(family), points(family, 50, 4)
+    c = components(family)
+    x = points(family, 50, 4)
     r = torch.cat([weights(k=2), torch.zeros(50, 1, dtype=torch.float64)], 1)
     new = c.maximise(c.moments(x, r))
     assert torch.equal(new.mean[2], c.mean[2])
@@ -174,18 +213,22 @@ def test_a_component_without_points_stays(family):
 
 @every_family
 def test_without_any_points_all_stay(family):
-    c, x = components(family), points(family, 50, 4)
+    c = components(family)
+    x = points(family, 50, 4)
     stayed = c.maximise(c.moments(x, torch.zeros(50, 3, dtype=torch.float64)))
     close_parts(stayed, c)
 
 
 @every_structure
 def test_a_floor_is_the_exact_constrained_maximum(structure):
-    """Points in a plane: where the floor holds, no covariance above it has a greater expected log-density."""
+    """Points in a plane: where the floor holds, no covariance above it has a greater expected
+    log-density.
+    """
     x = normal(50, 4, seed=3)
     x[:, 3] = x[:, 0] + 1e-9 * x[:, 3]
     floor = torch.tensor([0.1, 0.2, 0.1, 0.3], dtype=torch.float64)
-    c, r = random(structure), weights()
+    c = random(structure)
+    r = weights()
     new = c.maximise(c.moments(x, r), PseudoCounts(floor=floor))
     cov = covariance(new)
     assert torch.linalg.eigvalsh(cov - floor.diag()).min() > -1e-9
@@ -197,7 +240,9 @@ def test_a_floor_is_the_exact_constrained_maximum(structure):
             log_var = other.diagonal(dim1=-2, dim2=-1).log()
             near = structure(new.mean, log_var if structure is Gaussian else log_var.amax(-1))
         else:
-            near = structure(new.mean, torch.linalg.cholesky(other if structure is FullGaussian else other[0]))
+            near = structure(
+                new.mean, torch.linalg.cholesky(other if structure is FullGaussian else other[0])
+            )
         assert (r * near.log_density(x)).sum() <= value + 1e-9
 
 
@@ -210,13 +255,19 @@ def test_marginals_and_full_are_the_same_gaussians(structure):
     close(covariance(full(c)), covariance(c))
     variance = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
     start = covariance(structure.at(c.mean, variance))
-    expected = variance.mean() * torch.eye(4, dtype=torch.float64) if structure is SphericalGaussian else variance.diag()
+    expected = (
+        variance.mean() * torch.eye(4, dtype=torch.float64)
+        if structure is SphericalGaussian
+        else variance.diag()
+    )
     close(start, expected.expand(3, 4, 4))
 
 
 @every_structure
 def test_gradients_are_those_of_finite_differences(structure):
-    c, x, r = random(structure, k=2, d=2), normal(6, 2, seed=3), weights(6, 2)
+    c = random(structure, k=2, d=2)
+    x = normal(6, 2, seed=3)
+    r = weights(6, 2)
 
     def value(mean, shape, x, r):
         old = structure(mean, shape.tril() if structure in (TiedGaussian, FullGaussian) else shape)
@@ -248,7 +299,8 @@ def test_gradients_flow_to_every_parameter(family):
 
 @every_family
 def test_free_coordinates_name_the_components_and_are_zero_at_the_reference(family):
-    about, other = components(family, (2,)), components(family, (2,), seed=4)
+    about = components(family, (2,))
+    other = components(family, (2,), seed=4)
     theta = other.free(about)
     assert theta.shape[:-1] == (2,)
     close_parts(about.of_free(theta), other)
@@ -258,8 +310,14 @@ def test_free_coordinates_name_the_components_and_are_zero_at_the_reference(fami
 
 @every_structure
 def test_free_coordinates_do_not_depend_on_the_units_of_the_points(structure):
-    unit = torch.tensor([1e-3, 20.0, 1.0, 4.0]).double() if structure is not SphericalGaussian else torch.tensor(20.0).double()
-    old, x, r = random(structure), points(structure, 50, 4), weights()
+    unit = (
+        torch.tensor([1e-3, 20.0, 1.0, 4.0]).double()
+        if structure is not SphericalGaussian
+        else torch.tensor(20.0).double()
+    )
+    old = random(structure)
+    x = points(structure, 50, 4)
+    r = weights()
     new = old.maximise(old.moments(x, r))
     scaled = scaled_by(old, unit)
     again = scaled.maximise(scaled.moments(x * unit + 5, r))
@@ -277,7 +335,9 @@ def scaled_by(c, unit):
 
 @every_family
 def test_a_stack_is_mapped_by_vmap(family):
-    c, x, r = components(family, (2,)), points(family, 2, 50, 4), torch.stack([weights(seed=5), weights(seed=6)])
+    c = components(family, (2,))
+    x = points(family, 2, 50, 4)
+    r = torch.stack([weights(seed=5), weights(seed=6)])
 
     def step(x, r, *parts):
         one = family(*parts)
@@ -290,7 +350,8 @@ def test_a_stack_is_mapped_by_vmap(family):
 
 @every_family
 def test_one_point_is_enough(family):
-    c, x = components(family), points(family, 1, 4)
+    c = components(family)
+    x = points(family, 1, 4)
     new = c.maximise(c.moments(x, weights(1)), PseudoCounts(covariance=1.0))
     assert all(part.isfinite().all() for part in new)
 

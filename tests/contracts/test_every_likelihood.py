@@ -1,5 +1,5 @@
-"""The contract of `model.likelihood.Likelihood`, for every choice of `conf/model/likelihood`: another one is covered by its
-conf file."""
+"""The contract of `model.likelihood.Likelihood`, for every choice of `conf/model/likelihood`:
+another one is covered by its conf file."""
 
 import io
 import pickle
@@ -38,7 +38,8 @@ def event(choice, rows=6, seed=0, dtype=torch.float32):
 
 @every_likelihood
 def test_a_distortion_is_one_number_an_example_whatever_the_shape_of_the_event(choice):
-    likelihood, (output, x) = trained(choice), event(choice)
+    likelihood = trained(choice)
+    (output, x) = event(choice)
     whole = likelihood.distortion(output, x)
     assert whole.shape == (6,)
     assert whole.dtype == torch.float32
@@ -51,7 +52,8 @@ def test_a_distortion_is_one_number_an_example_whatever_the_shape_of_the_event(c
 
 @every_likelihood
 def test_the_mean_has_the_shape_of_the_output_and_lies_among_the_observations(choice):
-    likelihood, (output, x) = trained(choice), event(choice)
+    likelihood = trained(choice)
+    (output, x) = event(choice)
     mean = likelihood.mean(output)
     assert mean.shape == output.shape
     assert mean.isfinite().all()
@@ -64,7 +66,8 @@ def test_the_mean_has_the_shape_of_the_output_and_lies_among_the_observations(ch
 @every_likelihood
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_outputs_are_widened(choice, dtype):
-    likelihood, (output, x) = trained(choice), event(choice)
+    likelihood = trained(choice)
+    (output, x) = event(choice)
     half = output.to(dtype)
     found = likelihood.distortion(half, x)
     assert found.dtype == torch.float32
@@ -75,17 +78,22 @@ def test_half_precision_outputs_are_widened(choice, dtype):
 @pytest.mark.parametrize("rows", [1, 6])
 def test_gradients_are_those_of_finite_differences(choice, rows):
     """In some direction: computed in float32, so by steps that are seen there."""
-    likelihood, (output, x) = trained(choice), event(choice, rows)
+    likelihood = trained(choice)
+    (output, x) = event(choice, rows)
     way = torch.randn(output.shape, generator=torch.Generator().manual_seed(1))
     (slope,) = torch.autograd.grad(likelihood.distortion(output.requires_grad_(), x).sum(), output)
     above, below = (likelihood.distortion(output + step * way, x) for step in (0.01, -0.01))
-    torch.testing.assert_close((slope * way).sum((1, 2, 3)), (above - below) / 0.02, rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(
+        (slope * way).sum((1, 2, 3)), (above - below) / 0.02, rtol=1e-3, atol=1e-2
+    )
 
 
 @every_likelihood
 def test_a_stack_is_mapped_by_vmap(choice):
     likelihood = trained(choice)
-    output, x = (torch.stack(pair) for pair in zip(event(choice), event(choice, seed=1), strict=True))
+    output, x = (
+        torch.stack(pair) for pair in zip(event(choice), event(choice, seed=1), strict=True)
+    )
     found = vmap(likelihood.distortion)(output, x)
     expected = torch.stack([likelihood.distortion(*each) for each in zip(output, x, strict=True)])
     torch.testing.assert_close(found, expected)
@@ -103,4 +111,6 @@ def test_a_copy_goes_on_alike(choice, copied):
         file.seek(0)
         other = build(choice).eval()
         other.load_state_dict(torch.load(file, weights_only=True))
-    assert torch.equal(other.distortion(*event(choice, seed=5)), likelihood.distortion(*event(choice, seed=5)))
+    assert torch.equal(
+        other.distortion(*event(choice, seed=5)), likelihood.distortion(*event(choice, seed=5))
+    )

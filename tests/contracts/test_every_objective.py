@@ -1,4 +1,6 @@
-"""The contract of `objective.Objective`, for every choice of `conf/objective`: another one is covered by its conf file."""
+"""The contract of `objective.Objective`, for every choice of `conf/objective`: another one is
+covered by its conf file.
+"""
 
 import io
 import pickle
@@ -26,7 +28,9 @@ STEP = torch.tensor(3)
 
 def build(choice, seed=0):
     torch.manual_seed(seed)
-    objective = instantiate(composed(*TINY, f"objective={choice}", *SMALL.get(choice, ())).objective)
+    objective = instantiate(
+        composed(*TINY, f"objective={choice}", *SMALL.get(choice, ())).objective
+    )
     objective.dataset_size = 300
     return objective
 
@@ -35,7 +39,9 @@ def inference(objective, rows=8, seed=0, dtype=torch.float32):
     """A minibatch whose `mean`, `log_var` and distortion are leaves."""
     generator = torch.Generator().manual_seed(seed)
     mean, log_var = torch.randn(2, rows, 3, generator=generator, dtype=torch.float64).to(dtype)
-    noise = torch.randn(rows * objective.samples, 3, generator=generator, dtype=torch.float64).to(dtype)
+    noise = torch.randn(rows * objective.samples, 3, generator=generator, dtype=torch.float64).to(
+        dtype
+    )
     leaves = Gaussian(mean.requires_grad_(), log_var.requires_grad_())
     q = tree_map(lambda part: part.repeat(objective.samples, 1), leaves)
     z = q.rsample(noise)
@@ -69,14 +75,20 @@ def test_the_distortion_counts_once_and_gradients_reach_the_posterior(choice, ro
     assert all(slope.isfinite().all() and slope.abs().sum() > 0 for slope in slopes)
 
 
-@pytest.mark.parametrize("choice", [choice for choice in choices("objective") if choice not in ORDERED])
+@pytest.mark.parametrize(
+    "choice", [choice for choice in choices("objective") if choice not in ORDERED]
+)
 def test_the_order_of_the_examples_does_not_matter(choice):
     objective = build(choice).double().eval()
     found, _ = inference(objective, dtype=torch.float64)
-    other = torch.cat([torch.randperm(8, generator=torch.Generator().manual_seed(5))] * objective.samples)
+    other = torch.cat(
+        [torch.randperm(8, generator=torch.Generator().manual_seed(5))] * objective.samples
+    )
     other = other + 8 * torch.arange(objective.samples).repeat_interleave(8)
     moved = tree_map(lambda part: part[other], found)
-    torch.testing.assert_close(objective(moved, STEP), objective(found, STEP), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        objective(moved, STEP), objective(found, STEP), rtol=1e-12, atol=1e-12
+    )
 
 
 @every_objective

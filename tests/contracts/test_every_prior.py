@@ -1,4 +1,6 @@
-"""The contract of `model.prior.Prior`, for every choice of `conf/model/prior`: another one is covered by its conf file."""
+"""The contract of `model.prior.Prior`, for every choice of `conf/model/prior`: another one is
+covered by its conf file.
+"""
 
 import io
 import pickle
@@ -58,7 +60,9 @@ def test_the_bound_is_a_number_an_example_and_the_same_alone(choice):
 def test_what_it_is_has_the_density_that_the_bound_is_of(choice):
     model = learned(choice)
     found = model(images(8), noise(8))
-    torch.testing.assert_close(found.log_prior.double(), model.prior.distribution().log_prob(found.z).double())
+    torch.testing.assert_close(
+        found.log_prior.double(), model.prior.distribution().log_prob(found.z).double()
+    )
 
 
 @every_prior

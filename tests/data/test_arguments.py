@@ -34,7 +34,9 @@ SEEDED = [
 ]
 
 
-@pytest.mark.parametrize("value", ["false", "no", "", 0, 1, 0.0, math.nan, None, [], [False]], ids=repr)
+@pytest.mark.parametrize(
+    "value", ["false", "no", "", 0, 1, 0.0, math.nan, None, [], [False]], ids=repr
+)
 @pytest.mark.parametrize(("source", "flag"), FLAGS)
 def test_a_flag_is_true_or_false(source, flag, value):
     with pytest.raises(InputError, match=f"^{flag} is .*: expected true or false"):
@@ -48,7 +50,9 @@ def test_a_seed_is_an_integer_that_every_generator_takes(source, value):
         source(seed=value)
 
 
-@pytest.mark.parametrize("means", [5.0, [0.0], [0.0, 1.0, 2.0], [0.0, math.nan], [0.0, "1"], "01", None], ids=repr)
+@pytest.mark.parametrize(
+    "means", [5.0, [0.0], [0.0, 1.0, 2.0], [0.0, math.nan], [0.0, "1"], "01", None], ids=repr
+)
 def test_two_normals_have_two_means(means):
     with pytest.raises(InputError, match=r"^means is .*: expected"):
         normals(10, means=means)

@@ -67,7 +67,9 @@ def test_the_file_is_a_plain_npy_that_others_can_read(place):
 
 
 def test_blocks_need_not_be_contiguous():
-    assert np.array_equal(cached("a", SHAPE, lambda: iter([ROWS[:, ::-1][:30], ROWS[30:, ::-1]])), ROWS[:, ::-1])
+    assert np.array_equal(
+        cached("a", SHAPE, lambda: iter([ROWS[:, ::-1][:30], ROWS[30:, ::-1]])), ROWS[:, ::-1]
+    )
 
 
 def test_names_are_kept_apart(place):
@@ -89,7 +91,9 @@ def test_a_build_that_fails_midway_leaves_no_file(place, error):
     assert np.array_equal(cached("a", SHAPE, blocks), ROWS)
 
 
-def test_a_build_that_cannot_read_its_source_is_not_run_twice_and_blamed_on_the_folder(place, caplog):
+def test_a_build_that_cannot_read_its_source_is_not_run_twice_and_blamed_on_the_folder(
+    place, caplog
+):
     runs = []
 
     def failing():
@@ -135,7 +139,9 @@ def test_a_file_of_another_shape_is_built_again(place, shape):
     assert np.array_equal(cached("a", SHAPE, never), ROWS)
 
 
-@pytest.mark.parametrize("wrong", [ROWS[:-1], ROWS[:-20], np.concatenate([ROWS, ROWS])], ids=["short", "shorter", "long"])
+@pytest.mark.parametrize(
+    "wrong", [ROWS[:-1], ROWS[:-20], np.concatenate([ROWS, ROWS])], ids=["short", "shorter", "long"]
+)
 def test_a_build_of_another_size_is_refused_and_never_served(wrong):
     with pytest.raises(InputError, match="does not read back as it was written"):
         cached("a", SHAPE, lambda: iter([wrong]))
@@ -161,7 +167,9 @@ def test_writing_to_the_array_does_not_change_the_file(place):
 
 
 @pytest.mark.parametrize("at", [".", "below", "below/cache"])
-def test_where_the_folder_cannot_be_written_the_array_is_built_in_memory_with_a_warning(tmp_path, monkeypatch, caplog, at):
+def test_where_the_folder_cannot_be_written_the_array_is_built_in_memory_with_a_warning(
+    tmp_path, monkeypatch, caplog, at
+):
     """A file stands in the folder's way, since nothing is unwritable to root."""
     way = tmp_path / "in_the_way" if at == "." else tmp_path / at
     way.parent.mkdir(exist_ok=True)
@@ -188,7 +196,8 @@ def test_a_full_disk_is_one_sentence_with_a_remedy(place, monkeypatch, code):
 
     monkeypatch.setattr(cache.os, "fsync", full)
     with pytest.raises(
-        InputError, match=rf"a\.npy could not be written \({os.strerror(code)}\): .* free some, or set JENSEN_CACHE"
+        InputError,
+        match=rf"a\.npy could not be written \({os.strerror(code)}\): .* free some, or set JENSEN_CACHE",
     ):
         cached("a", SHAPE, blocks)
     monkeypatch.undo()

@@ -13,7 +13,13 @@ FACTORS = np.array([[0, 2], [1, 0], [1, 1], [0, 0]])
 
 
 def test_what_is_read_is_what_was_written(tmp_path):
-    np.savez(tmp_path / "codes.npz", codes=CODES, log_var=CODES, factors=FACTORS, names=np.array(["shape", "scale"]))
+    np.savez(
+        tmp_path / "codes.npz",
+        codes=CODES,
+        log_var=CODES,
+        factors=FACTORS,
+        names=np.array(["shape", "scale"]),
+    )
     found = codes(str(tmp_path / "codes.npz"))
     batch = found[torch.tensor([2, 0])]
     assert batch.x.tolist() == CODES[[2, 0]].tolist()
@@ -33,7 +39,10 @@ def test_factors_are_not_needed(tmp_path):
         ({"codes": CODES[0]}, "expected floating-point codes"),
         ({"codes": CODES.astype(int)}, "expected floating-point codes"),
         ({"codes": np.array([["a"]], dtype=object)}, "cannot be read"),
-        ({"codes": CODES, "factors": FACTORS[:3], "names": np.array(["a", "b"])}, "expected factors"),
+        (
+            {"codes": CODES, "factors": FACTORS[:3], "names": np.array(["a", "b"])},
+            "expected factors",
+        ),
         ({"codes": CODES, "factors": FACTORS, "names": np.array(["a"])}, "expected factors"),
         ({"codes": CODES, "factors": -FACTORS, "names": np.array(["a", "b"])}, "expected factors"),
     ],

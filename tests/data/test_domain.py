@@ -1,4 +1,6 @@
-"""The likelihood's check sees every value that is stored: of every split, behind any transform, wherever it lies."""
+"""The likelihood's check sees every value that is stored: of every split, behind any transform,
+wherever it lies.
+"""
 
 import math
 from functools import partial
@@ -39,7 +41,12 @@ def data(train, test=None, decode=pixels, bytewise=True, transform=None):
 
 
 def binary(count=1000, shape=(1, 4, 4)):
-    return torch.randint(0, 2, (count, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.uint8) * 255
+    return (
+        torch.randint(
+            0, 2, (count, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
+        )
+        * 255
+    )
 
 
 def with_one(level, row, stored):
@@ -117,13 +124,22 @@ def test_sprites_are_not_even_read(monkeypatch):
 
 def test_the_rows_that_tell_are_the_first_of_each_byte(monkeypatch):
     monkeypatch.setattr(domain, "_CHUNK", 64)
-    stored = torch.randint(0, 256, (500, 8), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
-    expected = sorted({min(row for row in range(500) if byte in stored[row].tolist()) for byte in stored.unique().tolist()})
+    stored = torch.randint(
+        0, 256, (500, 8), generator=torch.Generator().manual_seed(1), dtype=torch.uint8
+    )
+    expected = sorted(
+        {
+            min(row for row in range(500) if byte in stored[row].tolist())
+            for byte in stored.unique().tolist()
+        }
+    )
     assert domain._telling_rows(stored).tolist() == expected
 
 
 def test_packed_bits_of_any_byte_are_zeros_and_ones():
-    packed = torch.randint(0, 256, (50, 512), generator=torch.Generator().manual_seed(2), dtype=torch.uint8)
+    packed = torch.randint(
+        0, 256, (50, 512), generator=torch.Generator().manual_seed(2), dtype=torch.uint8
+    )
     assert set(unpack(packed).unique().tolist()) == {0.0, 1.0}
 
 

@@ -44,9 +44,15 @@ def draw():
 
 
 def put(path, save=np.savez_compressed, **arrays):
-    """An npz file with the members of the original, `arrays` in place of its own; None leaves one out."""
+    """An npz file with the members of the original, `arrays` in place of its own; None leaves one
+    out.
+    """
     payload = np.array(Payload(path.parent / "unpickled"), dtype=object)
-    members = {"metadata": payload, "imgs": draw(), "latents_classes": sprites.grid().astype(np.int64)} | arrays
+    members = {
+        "metadata": payload,
+        "imgs": draw(),
+        "latents_classes": sprites.grid().astype(np.int64),
+    } | arrays
     save(path, **{name: array for name, array in members.items() if array is not None})
     return path
 
@@ -55,8 +61,14 @@ def put(path, save=np.savez_compressed, **arrays):
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_rows_and_factors_are_those_of_the_sprites(tmp_path, save):
     path = put(tmp_path / "file.npz", save)
-    for options in ({}, {"factors": ["posX", "shape"]}, {"size": 20, "seed": 3}, {"factors": ["scale", "posY"], "size": 3}):
-        found, expected = dsprites(str(path), **options), sprites.sprites(**options)
+    for options in (
+        {},
+        {"factors": ["posX", "shape"]},
+        {"size": 20, "seed": 3},
+        {"factors": ["scale", "posY"], "size": 3},
+    ):
+        found = dsprites(str(path), **options)
+        expected = sprites.sprites(**options)
         assert torch.equal(found.stored, expected.stored)
         assert torch.equal(found.factors, expected.factors)
         assert (found.names, found.sizes) == (expected.names, expected.sizes)
@@ -116,7 +128,10 @@ def test_an_altered_file_is_another_set(tmp_path):
     ("imgs", "message"),
     [
         (None, "holds metadata.npy, latents_classes.npy: expected imgs.npy"),
-        (np.zeros((143, 64, 64), np.uint8), r"imgs of uint8 \(143, 64, 64\): expected uint8 \(144, 64, 64\)"),
+        (
+            np.zeros((143, 64, 64), np.uint8),
+            r"imgs of uint8 \(143, 64, 64\): expected uint8 \(144, 64, 64\)",
+        ),
         (np.zeros((144, 4096), np.uint8), r"imgs of uint8 \(144, 4096\)"),
         (np.zeros((144, 64, 64), bool), "imgs of bool"),
         (np.zeros((144, 64, 64), np.uint8, order="F"), "in Fortran order"),
@@ -178,7 +193,13 @@ def test_what_is_no_npz_file_is_refused(tmp_path):
 
 
 def test_other_options_are_refused_before_the_file_is_read(tmp_path):
-    for options in ({"factors": ["colour"]}, {"factors": []}, {"size": 0}, {"size": 737281}, {"factors": ["shape"], "size": 4}):
+    for options in (
+        {"factors": ["colour"]},
+        {"factors": []},
+        {"size": 0},
+        {"size": 737281},
+        {"factors": ["shape"], "size": 4},
+    ):
         with pytest.raises(InputError, match=f"^{list(options)[-1]} is "):
             dsprites(tmp_path / "absent.npz", **options)
 
@@ -190,9 +211,12 @@ def test_a_file_of_full_size(tmp_path):
         zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
         archive.open("imgs.npy", "w", force_zip64=True) as member,
     ):
-        np.lib.format.write_array_header_1_0(member, {"descr": "|u1", "fortran_order": False, "shape": (737280, 64, 64)})
+        np.lib.format.write_array_header_1_0(
+            member, {"descr": "|u1", "fortran_order": False, "shape": (737280, 64, 64)}
+        )
         for block in np.split(sprites.grid(), 90):
             member.write(sprites.render(block).data)
-    found, expected = dsprites(path), sprites.sprites()
+    found = dsprites(path)
+    expected = sprites.sprites()
     assert torch.equal(found.stored, expected.stored)
     assert torch.equal(found.factors, expected.factors)

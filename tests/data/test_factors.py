@@ -35,7 +35,11 @@ def read(top, text):
     return folder(top, 8, 8, 1, factors=path)
 
 
-@pytest.mark.parametrize("text", [CELEBA, KAGGLE, "\ufeff" + KAGGLE.replace("\n", "\r\n")], ids=["celeba", "csv", "windows"])
+@pytest.mark.parametrize(
+    "text",
+    [CELEBA, KAGGLE, "\ufeff" + KAGGLE.replace("\n", "\r\n")],
+    ids=["celeba", "csv", "windows"],
+)
 @pytest.mark.parametrize("prefix", ["", "img_align_celeba/"])
 def test_attributes_belong_to_their_images(top, text, prefix):
     examples = read(top, text.replace("0000", f"{prefix}0000"))
@@ -48,12 +52,18 @@ def test_attributes_belong_to_their_images(top, text, prefix):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (CELEBA.replace("000002.jpg", "000009.jpg"), r"lacks 1 of the 3 images, img_align_celeba/000002.jpg first"),
+        (
+            CELEBA.replace("000002.jpg", "000009.jpg"),
+            r"lacks 1 of the 3 images, img_align_celeba/000002.jpg first",
+        ),
         (
             CELEBA.replace(" -1  1  1\n", " -1  1\n", 1).replace("4\n", "", 1),
             r"has 3 values in line 3: expected 2, one for each",
         ),
-        (CELEBA.replace("1 -1  1\n", "1 -1\n", 1), r"has 2 values in line 5: expected 3, one for each name"),
+        (
+            CELEBA.replace("1 -1  1\n", "1 -1\n", 1),
+            r"has 2 values in line 5: expected 3, one for each name",
+        ),
         (CELEBA.replace("000004", "000001"), "has 000001.jpg in line 6 and before it"),
         (CELEBA.replace(" 1 -1 ", " x -1 "), r"has a value that is no number \(could not convert"),
         (CELEBA.replace(" 1 -1 ", " nan -1 "), "has a factor Bald of 2 values, -1.0 to nan"),

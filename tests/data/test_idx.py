@@ -19,14 +19,20 @@ from jensen.base.errors import InputError
 from jensen.data import idx
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
-needs_shared = pytest.mark.skipif(not (SHARED / "t10k-images-idx3-ubyte.gz").exists(), reason="needs shared/data")
+needs_shared = pytest.mark.skipif(
+    not (SHARED / "t10k-images-idx3-ubyte.gz").exists(), reason="needs shared/data"
+)
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 28, 28), np.uint8)
 LABELS = (np.arange(12) % 10).astype(np.uint8)
 
 
 def encode(array):
-    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+    return (
+        bytes([0, 0, 8, array.ndim])
+        + struct.pack(f">{array.ndim}I", *array.shape)
+        + array.tobytes()
+    )
 
 
 def put(folder, images=IMAGES, labels=LABELS, name="train", end=""):
@@ -61,7 +67,9 @@ def test_read_refuses_a_file_cut_anywhere(tmp_path, name):
 def test_read_refuses_a_gzip_file_with_a_flipped_byte(tmp_path):
     path = tmp_path / "file.gz"
     content = gzip.compress(encode(IMAGES))
-    for place in random.Random(0).sample(range(10, len(content)), 60):  # the first 10 bytes hold times and such
+    for place in random.Random(0).sample(
+        range(10, len(content)), 60
+    ):  # the first 10 bytes hold times and such
         path.write_bytes(content[:place] + bytes([content[place] ^ 0x55]) + content[place + 1 :])
         with pytest.raises(InputError):
             idx.read(path)
@@ -89,7 +97,9 @@ def test_read_refuses_other_content(tmp_path, name, content, message):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"no gzip file", gzip.compress(encode(LABELS), mtime=0) + b"more"], ids=["empty", "text", "more"]
+    "content",
+    [b"", b"no gzip file", gzip.compress(encode(LABELS), mtime=0) + b"more"],
+    ids=["empty", "text", "more"],
 )
 def test_read_refuses_what_is_not_gzip(tmp_path, content):
     path = tmp_path / "file.gz"
@@ -122,7 +132,11 @@ def test_read_allocates_nothing_that_a_header_only_claims(tmp_path, name, shape)
 @pytest.mark.parametrize("source", [idx.mnist, idx.fashion_mnist])
 @pytest.mark.parametrize("below", [False, True])
 def test_a_source_reads_the_files_of_its_split_only(tmp_path, source, below):
-    folder = tmp_path / ("MNIST" if source is idx.mnist else "FashionMNIST") / "raw" if below else tmp_path
+    folder = (
+        tmp_path / ("MNIST" if source is idx.mnist else "FashionMNIST") / "raw"
+        if below
+        else tmp_path
+    )
     put(folder)
     examples = source(tmp_path)
     assert examples.stored.shape == (12, 1, 28, 28)
@@ -160,7 +174,14 @@ def test_unknown_options_are_refused(tmp_path, option):
 def test_a_source_is_a_partial_target_of_hydra(tmp_path):
     put(tmp_path)
     for name in ("mnist", "fashion_mnist"):
-        source = instantiate({"_target_": f"jensen.data.idx.{name}", "_partial_": True, "root": str(tmp_path), "pad": 2})
+        source = instantiate(
+            {
+                "_target_": f"jensen.data.idx.{name}",
+                "_partial_": True,
+                "root": str(tmp_path),
+                "pad": 2,
+            }
+        )
         assert source(split="train").stored.shape == (12, 1, 32, 32)
 
 
@@ -168,7 +189,12 @@ def test_missing_files_are_named_with_two_remedies(tmp_path):
     for root in (tmp_path, tmp_path / "absent"):
         with pytest.raises(InputError) as caught:
             idx.fashion_mnist(root)
-        for part in (root, root / "FashionMNIST" / "raw", "train-images-idx3-ubyte", "train-labels-idx1-ubyte"):
+        for part in (
+            root,
+            root / "FashionMNIST" / "raw",
+            "train-images-idx3-ubyte",
+            "train-labels-idx1-ubyte",
+        ):
             assert str(part) in str(caught.value)
         assert "data.download=true" in str(caught.value)
         assert "data=sprites" in str(caught.value)
@@ -177,7 +203,9 @@ def test_missing_files_are_named_with_two_remedies(tmp_path):
 def test_images_and_labels_come_from_one_folder(tmp_path):
     put(tmp_path)
     (tmp_path / "MNIST" / "raw").mkdir(parents=True)
-    (tmp_path / "train-labels-idx1-ubyte").rename(tmp_path / "MNIST" / "raw" / "train-labels-idx1-ubyte")
+    (tmp_path / "train-labels-idx1-ubyte").rename(
+        tmp_path / "MNIST" / "raw" / "train-labels-idx1-ubyte"
+    )
     put(tmp_path, name="train9")  # and no other set stands in where only labels are missing
     with pytest.raises(InputError, match="expected both in one folder"):
         idx.mnist(tmp_path)
@@ -202,7 +230,8 @@ def test_files_that_do_not_fit_are_refused(tmp_path, images, labels, message):
 def test_a_gzipped_file_of_a_published_name_must_be_the_published_one(tmp_path):
     put(tmp_path, end=".gz")
     with pytest.raises(
-        InputError, match=r"train-images-idx3-ubyte.gz has the md5 .* for MNIST: it is damaged, .* or gunzip it"
+        InputError,
+        match=r"train-images-idx3-ubyte.gz has the md5 .* for MNIST: it is damaged, .* or gunzip it",
     ):
         idx.mnist(tmp_path)
     put(tmp_path)  # a raw file beside it changes nothing: the one that can be verified goes first
@@ -215,7 +244,18 @@ def test_the_published_test_split():
     examples = idx.mnist(SHARED, split="test")
     assert examples.stored.shape == (10000, 1, 28, 28)
     assert examples.factors[:5, 0].tolist() == [7, 2, 1, 0, 4]
-    assert torch.bincount(examples.factors[:, 0]).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert torch.bincount(examples.factors[:, 0]).tolist() == [
+        980,
+        1135,
+        1032,
+        1010,
+        982,
+        892,
+        958,
+        1028,
+        974,
+        1009,
+    ]
 
 
 @needs_shared
@@ -254,7 +294,10 @@ def test_nothing_is_said_of_the_published_name(tmp_path, caplog):
 def test_several_other_files_are_refused(tmp_path):
     put(tmp_path, name="train5k")
     put(tmp_path / "MNIST" / "raw", name="train6k", end=".gz")
-    with pytest.raises(InputError, match=r"train5k-images-idx3-ubyte, MNIST/raw/train6k-images-idx3-ubyte.gz: expected one"):
+    with pytest.raises(
+        InputError,
+        match=r"train5k-images-idx3-ubyte, MNIST/raw/train6k-images-idx3-ubyte.gz: expected one",
+    ):
         idx.mnist(tmp_path)
 
 
@@ -284,9 +327,14 @@ def test_download_fetches_the_split_from_the_first_mirror_that_answers(tmp_path,
 def test_a_failed_download_is_one_sentence_and_leaves_no_file(tmp_path, monkeypatch):
     monkeypatch.setattr(MNIST, "mirrors", ["https://down/", "https://wrong/"])
     monkeypatch.setattr(idx, "download_url", fetch)
-    with pytest.raises(InputError, match=r"train-images-idx3-ubyte.gz could not be downloaded \(.*down.*wrong.*data=sprites"):
+    with pytest.raises(
+        InputError,
+        match=r"train-images-idx3-ubyte.gz could not be downloaded \(.*down.*wrong.*data=sprites",
+    ):
         idx.mnist(tmp_path, download=True)
-    assert [path.name for path in (tmp_path / "MNIST" / "raw").iterdir() if path.name != ".lock"] == []
+    assert [
+        path.name for path in (tmp_path / "MNIST" / "raw").iterdir() if path.name != ".lock"
+    ] == []
 
 
 def test_a_download_into_what_is_no_folder_is_refused(tmp_path):
@@ -310,7 +358,9 @@ def test_the_names_that_archivers_give_are_read_without_a_word(tmp_path, caplog,
         for split in ("train", "t10k"):
             path = tmp_path / name.format(split)
             path.parent.mkdir(exist_ok=True)
-            path.write_bytes(gzip.compress(encode(array)) if zipped else encode(array))  # gzipped under a plain name
+            path.write_bytes(
+                gzip.compress(encode(array)) if zipped else encode(array)
+            )  # gzipped under a plain name
     for split in ("train", "test"):
         examples = idx.mnist(tmp_path, split)
         assert np.array_equal(examples.stored[:, 0].numpy(), IMAGES)
@@ -331,7 +381,11 @@ def test_an_archive_that_was_packed_again_is_known_by_what_is_inside(tmp_path, s
         content = gzip.decompress((SHARED / f"t10k-{kind}.gz").read_bytes())
         path = tmp_path / f"t10k-{kind.replace('-idx', f'{separator}idx')}.gz"
         path.write_bytes(gzip.compress(content, 1, mtime=1))
-    assert torch.bincount(idx.mnist(tmp_path, "test").factors[:, 0]).tolist()[:3] == [980, 1135, 1032]
+    assert torch.bincount(idx.mnist(tmp_path, "test").factors[:, 0]).tolist()[:3] == [
+        980,
+        1135,
+        1032,
+    ]
     with pytest.raises(InputError, match="for FashionMNIST: it is damaged, or of another data set"):
         idx.fashion_mnist(tmp_path, "test")
     path.write_bytes(gzip.compress(content[:-1] + b"\0"))
@@ -346,20 +400,23 @@ def test_images_without_labels_are_data_without_factors_and_it_is_said(tmp_path)
     assert np.array_equal(examples.stored[:, 0].numpy(), IMAGES)
     assert examples.names == examples.sizes == ()
     assert examples.factors.shape == (12, 0)
-    assert examples.note == f"12 images in {tmp_path / 'train-images-idx3-ubyte'}, without labels: none are beside it"
+    assert (
+        examples.note
+        == f"12 images in {tmp_path / 'train-images-idx3-ubyte'}, without labels: none are beside it"
+    )
 
 
 @pytest.mark.parametrize("kind", ["emnist-letters", "qmnist"])
 def test_files_of_another_set_are_named_with_the_choice_that_reads_them(tmp_path, kind):
     put(tmp_path, name=f"{kind}-train")
-    expected = (
-        rf"lacks train-images-idx3-ubyte .*; {kind}-train-images-idx3-ubyte is there, which data={kind.split('-')[0]} reads"
-    )
+    expected = rf"lacks train-images-idx3-ubyte .*; {kind}-train-images-idx3-ubyte is there, which data={kind.split('-')[0]} reads"
     with pytest.raises(InputError, match=expected):
         idx.mnist(tmp_path)
 
 
 def test_labels_of_another_set_under_the_names_of_mnist_are_told_by_their_range(tmp_path):
     put(tmp_path, labels=np.arange(1, 13, dtype=np.uint8))
-    with pytest.raises(InputError, match=r"has the label 12: expected labels in 0\.\.9; .* set data=emnist"):
+    with pytest.raises(
+        InputError, match=r"has the label 12: expected labels in 0\.\.9; .* set data=emnist"
+    ):
         idx.mnist(tmp_path)

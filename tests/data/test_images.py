@@ -1,4 +1,6 @@
-"""Images from npz and HDF5 files: under any name, in any order of axes, streamed, and no larger than what is stored."""
+"""Images from npz and HDF5 files: under any name, in any order of axes, streamed, and no larger
+than what is stored.
+"""
 
 import gzip
 import os
@@ -34,11 +36,17 @@ def put(request, tmp_path):
 
     def write(**named):
         if request.param.startswith("npz"):
-            (np.savez_compressed if "packed" in request.param else np.savez)(tmp_path / "data.npz", **named)
+            (np.savez_compressed if "packed" in request.param else np.savez)(
+                tmp_path / "data.npz", **named
+            )
             return tmp_path / "data.npz"
         with h5py.File(tmp_path / "data", "w") as file:  # told by its content
             for name, array in named.items():
-                options = {"compression": "gzip", "chunks": (3, *array.shape[1:])} if "packed" in request.param else {}
+                options = (
+                    {"compression": "gzip", "chunks": (3, *array.shape[1:])}
+                    if "packed" in request.param
+                    else {}
+                )
                 file.create_dataset(name, data=array, **options)
         return tmp_path / "data"
 
@@ -50,7 +58,9 @@ def stored(examples):
 
 
 @pytest.mark.parametrize("block", [1, 100, 1 << 24])
-@pytest.mark.parametrize("array", [LEVELS, np.ascontiguousarray(LEVELS.transpose(0, 3, 1, 2))], ids=["last", "first"])
+@pytest.mark.parametrize(
+    "array", [LEVELS, np.ascontiguousarray(LEVELS.transpose(0, 3, 1, 2))], ids=["last", "first"]
+)
 def test_colour_images_are_read_in_either_order_of_axes(put, monkeypatch, array, block):
     monkeypatch.setattr(arrays, "_BLOCK", block)
     examples = images(put(images=array, other=LEVELS), **SHAPE)
@@ -61,7 +71,9 @@ def test_colour_images_are_read_in_either_order_of_axes(put, monkeypatch, array,
     assert examples.note.startswith("20 images images in ")
 
 
-@pytest.mark.parametrize("array", [GREY, GREY[..., None], GREY[:, None]], ids=["none", "last", "first"])
+@pytest.mark.parametrize(
+    "array", [GREY, GREY[..., None], GREY[:, None]], ids=["none", "last", "first"]
+)
 def test_grey_images_need_no_axis_of_channels(put, array):
     assert np.array_equal(images(put(images=array), **ONE).stored.numpy(), GREY[:, None])
 
@@ -84,13 +96,17 @@ def test_floating_point_numbers_are_taken_as_they_are(put, dtype):
 
 def test_factors_are_numbered_by_their_values_in_order(put):
     rng = np.random.default_rng(2)
-    labels = np.stack([rng.choice([-30.0, 0.5, 30.0], 20), np.arange(20) % 7, rng.choice([0.1, 0.2], 20)], 1)
+    labels = np.stack(
+        [rng.choice([-30.0, 0.5, 30.0], 20), np.arange(20) % 7, rng.choice([0.1, 0.2], 20)], 1
+    )
     path = put(images=LEVELS, labels=labels, classes=np.arange(1, 21) // 2)
     examples = images(path, **SHAPE, factors="labels")
     assert examples.names == ("labels_0", "labels_1", "labels_2")
     assert examples.sizes == (3, 7, 2)
     for column, values in enumerate(([-30.0, 0.5, 30.0], range(7), [0.1, 0.2])):
-        assert [[*values][place] for place in examples.factors[:, column]] == labels[:, column].tolist()
+        assert [[*values][place] for place in examples.factors[:, column]] == labels[
+            :, column
+        ].tolist()
     assert images(path, **SHAPE, factors="labels", names=["a", "b", "c"]).names == ("a", "b", "c")
     single = images(path, **SHAPE, factors="classes")
     assert (single.names, single.sizes) == (("classes",), (11,))
@@ -108,16 +124,26 @@ def test_the_only_array_of_the_shape_is_found(put):
     [
         (
             {},
-            r"holds a uint8 \(20, 6, 5, 3\), b uint8 \(20, 6, 5, 3\), .*c .*: expected one array .*set data.images to its name",
+            r"holds a uint8 \(20, 6, 5, 3\), b uint8 \(20, 6, 5, 3\), .*c .*: expected one array"
+            r" .*set data.images to its name",
         ),
         ({"images": "imgs"}, r"images is 'imgs' but .* holds a uint8 .*: expected the name of one"),
-        ({"images": "a", "height": 7}, r"has a uint8 \(20, 6, 5, 3\): expected \(N, 7, 5, 3\) or .*set data.x_shape"),
+        (
+            {"images": "a", "height": 7},
+            r"has a uint8 \(20, 6, 5, 3\): expected \(N, 7, 5, 3\) or .*set data.x_shape",
+        ),
         ({"images": "wide"}, r"has wide uint16 .*: expected uint8, bool or floating"),
         ({"images": "a", "factors": "d"}, "factors is 'd': expected one of a, b"),
         ({"images": "a", "factors": "short"}, r"has short int64 \(19,\): expected factors \(20,\)"),
         ({"images": "a", "factors": "b"}, r"has b uint8 .*: expected factors"),
-        ({"images": "a", "factors": "nan"}, r"has a factor nan of 20 values, 0.0 to nan: expected at most 1000, all finite"),
-        ({"images": "a", "factors": "c", "names": ["x", "y"]}, r"names is \['x', 'y'\] but c has 1 columns"),
+        (
+            {"images": "a", "factors": "nan"},
+            r"has a factor nan of 20 values, 0.0 to nan: expected at most 1000, all finite",
+        ),
+        (
+            {"images": "a", "factors": "c", "names": ["x", "y"]},
+            r"names is \['x', 'y'\] but c has 1 columns",
+        ),
         ({"images": "a", "factors": "c", "names": 7}, "names is 7: expected a list"),
         ({"channels": 0}, "channels is 0: expected an integer"),
     ],
@@ -147,7 +173,9 @@ def test_it_is_read_once_and_again_when_it_changes(put, cache, monkeypatch):
     images(path, **SHAPE)
     read = []
     stream = arrays.stream
-    monkeypatch.setattr("jensen.data.images.stream", lambda *names: read.append(names) or stream(*names))
+    monkeypatch.setattr(
+        "jensen.data.images.stream", lambda *names: read.append(names) or stream(*names)
+    )
     images(path, **SHAPE)
     assert not read
     os.utime(path, ns=(0, 1))
@@ -177,11 +205,16 @@ def test_another_file_is_one_sentence(tmp_path, content):
 def test_an_npy_file_and_a_packed_one_are_told_what_to_do(tmp_path):
     array = np.zeros((2, 8, 8, 3), np.uint8)
     np.save(tmp_path / "x.npy", array)
-    with pytest.raises(InputError, match=r"x.npy is one array without a name: expected an npz .* save it with numpy.savez"):
+    with pytest.raises(
+        InputError,
+        match=r"x.npy is one array without a name: expected an npz .* save it with numpy.savez",
+    ):
         images(tmp_path / "x.npy", 3, 8, 8)
     np.savez(tmp_path / "x.npz", array)
     (tmp_path / "x.npz").write_bytes(gzip.compress((tmp_path / "x.npz").read_bytes()))
-    with pytest.raises(InputError, match=r"x.npz is packed by gzip: expected the npz .* unpack it with gunzip"):
+    with pytest.raises(
+        InputError, match=r"x.npz is packed by gzip: expected the npz .* unpack it with gunzip"
+    ):
         images(tmp_path / "x.npz", 3, 8, 8)
 
 
@@ -203,7 +236,9 @@ def claim(path, kind):
     shape = (1 << 35, 6, 5, 3)
     if kind == "npz":
         with zipfile.ZipFile(path, "w") as archive, archive.open("images.npy", "w") as file:
-            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            np.lib.format.write_array_header_1_0(
+                file, {"descr": "|u1", "fortran_order": False, "shape": shape}
+            )
             file.write(bytes(1000))
     else:
         with h5py.File(path, "w") as file:
@@ -215,7 +250,10 @@ def test_an_array_that_is_only_claimed_is_refused_before_anything_is_written(tmp
     claim(tmp_path / "data", kind)
     tracemalloc.start()
     try:
-        with pytest.raises(InputError, match=r"has a images of 3,092,376 MB packed in .*: expected at most 250 times"):
+        with pytest.raises(
+            InputError,
+            match=r"has a images of 3,092,376 MB packed in .*: expected at most 250 times",
+        ):
             images(tmp_path / "data", **SHAPE)
         assert tracemalloc.get_traced_memory()[1] < 8 << 20
     finally:
@@ -225,7 +263,9 @@ def test_an_array_that_is_only_claimed_is_refused_before_anything_is_written(tmp
 
 def test_a_bomb_of_zeros_is_refused(tmp_path):
     np.savez_compressed(tmp_path / "data.npz", images=np.zeros((60_000, 6, 5, 3), np.uint8))
-    with pytest.raises(InputError, match=r"has a images of 5 MB packed in .* save it without compression"):
+    with pytest.raises(
+        InputError, match=r"has a images of 5 MB packed in .* save it without compression"
+    ):
         images(tmp_path / "data.npz", **SHAPE)
 
 
@@ -234,7 +274,9 @@ def test_no_other_file_is_read_through_an_hdf5_file(tmp_path):
     with h5py.File(tmp_path / "other", "w") as file:
         file["images"] = LEVELS
     with h5py.File(tmp_path / "data", "w") as file:
-        file.create_dataset("a", LEVELS.shape, "u1", external=[(tmp_path / "secret", 0, LEVELS.nbytes)])
+        file.create_dataset(
+            "a", LEVELS.shape, "u1", external=[(tmp_path / "secret", 0, LEVELS.nbytes)]
+        )
         layout = h5py.VirtualLayout(LEVELS.shape, "u1")
         layout[:] = h5py.VirtualSource(tmp_path / "other", "images", LEVELS.shape)
         file.create_virtual_dataset("b", layout)
@@ -258,7 +300,13 @@ def test_without_h5py_an_npz_file_is_read_and_an_hdf5_file_names_the_extra(tmp_p
 
 def test_its_choice_composes(configure, put):
     path = put(images=LEVELS, labels=np.arange(20) % 4)
-    cfg = configure("data=images", f"data.path={path}", "data.x_shape=[3,6,5]", "data.factors=labels", "data.validation=5")
+    cfg = configure(
+        "data=images",
+        f"data.path={path}",
+        "data.x_shape=[3,6,5]",
+        "data.factors=labels",
+        "data.validation=5",
+    )
     data = instantiate(cfg.data)
     assert data.show(2).shape == (2, 3, 6, 5)
     assert data.examples("train").sizes == (4,)

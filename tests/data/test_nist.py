@@ -16,7 +16,11 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (130, 28, 28), np.uint8)
 
 
 def encode(array, code=8):
-    return bytes([0, 0, code, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+    return (
+        bytes([0, 0, code, array.ndim])
+        + struct.pack(f">{array.ndim}I", *array.shape)
+        + array.tobytes()
+    )
 
 
 def put(path, array, code=8):
@@ -33,7 +37,10 @@ def test_the_parts_of_emnist_stand_upright_and_count_from_zero(tmp_path, subset,
     classes = (np.arange(130) % SUBSETS[subset]).astype(np.uint8)
     for split in ("train", "test"):
         stem = f"emnist-{subset}-{split}"
-        put(tmp_path / below / f"{stem}-images-idx3-ubyte{end}", np.ascontiguousarray(IMAGES.transpose(0, 2, 1)))
+        put(
+            tmp_path / below / f"{stem}-images-idx3-ubyte{end}",
+            np.ascontiguousarray(IMAGES.transpose(0, 2, 1)),
+        )
         put(tmp_path / below / f"{stem}-labels-idx1-ubyte{end}", classes + np.uint8(first))
         examples = emnist(tmp_path, split, subset)
         assert np.array_equal(examples.stored[:, 0].numpy(), IMAGES)
@@ -41,7 +48,9 @@ def test_the_parts_of_emnist_stand_upright_and_count_from_zero(tmp_path, subset,
         assert np.array_equal(examples.factors[:, 0].numpy(), classes)
 
 
-@pytest.mark.parametrize(("label", "subset"), [(0, "letters"), (27, "letters"), (10, "digits"), (62, "byclass")])
+@pytest.mark.parametrize(
+    ("label", "subset"), [(0, "letters"), (27, "letters"), (10, "digits"), (62, "byclass")]
+)
 def test_a_label_that_a_part_does_not_have_is_refused(tmp_path, label, subset):
     labels = np.full(130, 5, np.uint8)
     labels[17] = label
@@ -78,7 +87,10 @@ def test_integers_are_bounded_by_what_the_file_holds(tmp_path):
 
 
 def test_images_without_labels_and_missing_ones(tmp_path):
-    with pytest.raises(InputError, match=r"lacks emnist-balanced-train-images-idx3-ubyte or .* and so does .*gzip and .*raw"):
+    with pytest.raises(
+        InputError,
+        match=r"lacks emnist-balanced-train-images-idx3-ubyte or .* and so does .*gzip and .*raw",
+    ):
         emnist(tmp_path)
     put(tmp_path / "emnist-balanced-train-images-idx3-ubyte", IMAGES)
     assert emnist(tmp_path).names == ()
@@ -94,7 +106,12 @@ def test_other_options_are_refused(tmp_path, option):
 
 def test_their_choices_compose(configure, tmp_path):
     put(tmp_path / "emnist-letters-train-images-idx3-ubyte", IMAGES)
-    cfg = configure("data=emnist", "data.subset=letters", f"data.root={tmp_path}", "data.validation=10")
+    cfg = configure(
+        "data=emnist", "data.subset=letters", f"data.root={tmp_path}", "data.validation=10"
+    )
     assert instantiate(cfg.data).show(3).shape == (3, 1, 28, 28)
     put(tmp_path / "qmnist-train-images-idx3-ubyte", IMAGES)
-    assert len(instantiate(configure("data=qmnist", f"data.root={tmp_path}").data).examples("train")) == 130
+    assert (
+        len(instantiate(configure("data=qmnist", f"data.root={tmp_path}").data).examples("train"))
+        == 130
+    )

@@ -95,7 +95,10 @@ def test_the_position_is_asked_whenever_an_epoch_starts():
 def test_in_turn_every_row_comes_once_over_the_ranks(count, size, world):
     rows = torch.arange(count) * 3
     if count < world:
-        with pytest.raises(InputError, match=f"there are {count} examples to evaluate: .* each of the {world} ranks"):
+        with pytest.raises(
+            InputError,
+            match=f"there are {count} examples to evaluate: .* each of the {world} ranks",
+        ):
             InTurn(rows, size, 0, world)
         return
     orders = [InTurn(rows, size, rank, world) for rank in range(world)]
@@ -112,4 +115,8 @@ def test_in_turn_every_row_comes_once_over_the_ranks(count, size, world):
 
 
 def test_in_turn_keeps_the_order_of_the_rows():
-    assert [batch.tolist() for batch in InTurn(torch.arange(7), 3, 0, 1)] == [[0, 1, 2], [3, 4], [5, 6]]
+    assert [batch.tolist() for batch in InTurn(torch.arange(7), 3, 0, 1)] == [
+        [0, 1, 2],
+        [3, 4],
+        [5, 6],
+    ]

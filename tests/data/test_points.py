@@ -42,9 +42,13 @@ def test_the_centres_have_the_spread_asked_for():
     assert torch.equal(centres(2000, 3, 10.0), 2 * means)
 
 
-@pytest.mark.parametrize(("size", "components"), [(10, 5), (11, 5), (14, 5), (3, 5), (1, 1), (1000, 7)])
+@pytest.mark.parametrize(
+    ("size", "components"), [(10, 5), (11, 5), (14, 5), (3, 5), (1, 1), (1000, 7)]
+)
 def test_components_have_as_many_points_as_each_other_give_or_take_one(size, components):
-    counts = torch.bincount(blobs(size=size, components=components).factors[:, 0], minlength=components)
+    counts = torch.bincount(
+        blobs(size=size, components=components).factors[:, 0], minlength=components
+    )
     assert counts.sum() == size
     assert counts.max() - counts.min() <= 1
 
@@ -86,7 +90,9 @@ def test_exact_points_have_the_moments_themselves(size, rotate):
     x = gaussian(size=size, variances=VARIANCES, rotate=rotate, seed=1).stored
     assert x.dtype == torch.float32
     assert x.double().mean(0).abs().max() < 1e-6
-    torch.testing.assert_close(sample_covariance(x), covariance(VARIANCES, rotate, seed=1), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        sample_covariance(x), covariance(VARIANCES, rotate, seed=1), rtol=0, atol=1e-6
+    )
 
 
 def test_other_points_have_the_moments_of_a_sample():
@@ -107,7 +113,9 @@ def test_points_are_gaussian(exact):
 
 
 def test_the_covariance_has_the_variances_as_its_eigenvalues():
-    assert torch.allclose(covariance(VARIANCES), torch.diag(torch.tensor(VARIANCES, dtype=torch.float64)))
+    assert torch.allclose(
+        covariance(VARIANCES), torch.diag(torch.tensor(VARIANCES, dtype=torch.float64))
+    )
     rotated = covariance(VARIANCES, rotate=True)
     assert torch.linalg.eigvalsh(rotated).flip(0).tolist() == pytest.approx(VARIANCES)
     assert (rotated - rotated.diag().diag()).abs().max() > 0.1
@@ -139,12 +147,16 @@ def test_other_gaussians_are_refused(options, message):
 
 def test_few_points_are_enough_where_they_need_not_be_exact():
     assert len(gaussian(size=1, exact=False)) == 1
-    assert gaussian(size=2, variances=(3.0,)).stored.flatten().abs().tolist() == pytest.approx([math.sqrt(3)] * 2)
+    assert gaussian(size=2, variances=(3.0,)).stored.flatten().abs().tolist() == pytest.approx(
+        [math.sqrt(3)] * 2
+    )
 
 
 def test_examples_gather_rows_in_one_call():
     stored = torch.arange(12, dtype=torch.uint8).reshape(4, 3)
-    examples = Examples(stored, pixels, torch.tensor([[0], [1], [0], [2]], dtype=torch.uint8), ("class",), (3,))
+    examples = Examples(
+        stored, pixels, torch.tensor([[0], [1], [0], [2]], dtype=torch.uint8), ("class",), (3,)
+    )
     assert len(examples) == 4
     batch = examples[torch.tensor([3, 1, 1])]
     assert isinstance(batch, Rows)

@@ -18,18 +18,27 @@ def latents(count):
 
 def outline(shape, scale, orientation, across, down):
     """A sprite's vertices in 1/256 pixel, x right and y down, vertex by vertex."""
-    size, angle = 0.5 + scale / 10, 2 * math.pi * orientation / 39
+    size = 0.5 + scale / 10
+    angle = 2 * math.pi * orientation / 39
     points = [(-0.15, 0.15), (-0.15, -0.15), (0.15, -0.15), (0.15, 0.15)]
     if shape == 1:
         turns = [2 * math.pi * n / 100 for n in range(100)]
         points = [(0.15 * 1.33 * math.cos(t), 0.15 / 1.33 * math.sin(t)) for t in turns]
     if shape == 2:
         turns = [2 * math.pi * n / 150 for n in range(150)]
-        waves = [13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t) for t in turns]
-        points = [(0.15 * math.sin(t) ** 3, 0.3 * (wave / 29 + 0.075)) for t, wave in zip(turns, waves, strict=True)]
+        waves = [
+            13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)
+            for t in turns
+        ]
+        points = [
+            (0.15 * math.sin(t) ** 3, 0.3 * (wave / 29 + 0.075))
+            for t, wave in zip(turns, waves, strict=True)
+        ]
     placed = []
     for x, up in points:
-        turned = complex(x, up) * complex(math.cos(angle), math.sin(angle)) * size  # counter-clockwise, y up
+        turned = (
+            complex(x, up) * complex(math.cos(angle), math.sin(angle)) * size
+        )  # counter-clockwise, y up
         placed.append((0.25 + across / 62 + turned.real, 0.25 + down / 62 - turned.imag))
     return [(math.floor(256 * 64 * x + 0.5), math.floor(256 * 64 * y + 0.5)) for x, y in placed]
 
@@ -37,8 +46,9 @@ def outline(shape, scale, orientation, across, down):
 def inside(vertices):
     """Whether each pixel's centre is in a polygon, `(64, 64)`, exactly.
 
-    A centre on an edge belongs to the right of a left edge and above a bottom edge: so it is moved by (e, -e^2) for an e
-    below any distance there is, and then lies on no edge. Parity of the edges that a ray to the right meets.
+    A centre on an edge belongs to the right of a left edge and above a bottom edge: so it is moved
+    by (e, -e^2) for an e below any distance there is, and then lies on no edge. Parity of the edges
+    that a ray to the right meets.
     """
     y, x = np.mgrid[:SIDE, :SIDE].astype(np.int64) * 256 + 128
     odd = np.zeros((SIDE, SIDE), bool)
@@ -75,11 +85,16 @@ def test_sprites_are_those_of_the_geometry_and_the_fill_rule():
 
 @pytest.mark.parametrize("unit", [64, 128, 256, 77])
 def test_polygons_are_filled_by_the_rule_even_where_edges_meet_centres(unit):
-    """On a coarse grid of vertices many centres lie on edges and corners; some polygons cross themselves or the border."""
-    touched, rng = 0, np.random.default_rng(unit)
+    """On a coarse grid of vertices many centres lie on edges and corners; some polygons cross
+    themselves or the border.
+    """
+    touched = 0
+    rng = np.random.default_rng(unit)
     for corners in (3, 4, 5, 9):
         polygons = rng.integers(-8, SIDE * 256 // unit + 8, (12, corners, 2)) * unit
-        images = np.unpackbits(module._fill(polygons.transpose(2, 0, 1)), axis=1, bitorder="little").reshape(-1, SIDE, SIDE)
+        images = np.unpackbits(
+            module._fill(polygons.transpose(2, 0, 1)), axis=1, bitorder="little"
+        ).reshape(-1, SIDE, SIDE)
         for polygon, image in zip(polygons.tolist(), images, strict=True):
             expected = inside(polygon)
             assert np.array_equal(image, expected), polygon
@@ -123,14 +138,19 @@ def test_no_latents_give_no_images():
 
 def test_orientation_39_is_orientation_0():
     chosen = latents(200)
-    first, last = chosen.copy(), chosen.copy()
-    first[:, 2], last[:, 2] = 0, 39
+    first = chosen.copy()
+    last = chosen.copy()
+    first[:, 2] = 0
+    last[:, 2] = 39
     assert np.array_equal(render(first), render(last))
 
 
 def test_a_square_looks_the_same_after_about_a_quarter_turn_and_a_heart_does_not():
-    turned = render([[0, 5, 0, 16, 16], [0, 5, 10, 16, 16], [2, 5, 0, 16, 16], [2, 5, 10, 16, 16]]).astype(int)
-    square, heart = np.abs(turned[0] - turned[1]).sum(), np.abs(turned[2] - turned[3]).sum()
+    turned = render(
+        [[0, 5, 0, 16, 16], [0, 5, 10, 16, 16], [2, 5, 0, 16, 16], [2, 5, 10, 16, 16]]
+    ).astype(int)
+    square = np.abs(turned[0] - turned[1]).sum()
+    heart = np.abs(turned[2] - turned[3]).sum()
     assert square < heart / 3
 
 
@@ -169,7 +189,9 @@ def test_squares_and_ellipses_are_centred_at_their_position(shape):
 
 @pytest.mark.parametrize(("shape", "area"), [(0, 0.09), (1, math.pi * 0.0225), (2, None)])
 def test_the_area_grows_with_the_scale(shape, area):
-    chosen = np.array([[shape, scale, orientation, 16, 16] for scale in range(6) for orientation in range(39)])
+    chosen = np.array(
+        [[shape, scale, orientation, 16, 16] for scale in range(6) for orientation in range(39)]
+    )
     areas = render(chosen).sum((1, 2)).reshape(6, 39).mean(1)
     assert (np.diff(areas) > 0).all()
     expected = (0.5 + np.arange(6) / 10) ** 2 * (areas[-1] if area is None else 64**2 * area)
@@ -178,7 +200,8 @@ def test_the_area_grows_with_the_scale(shape, area):
 
 def test_the_packed_layout_is_the_one_documented():
     chosen = latents(5)
-    packed, images = pack(chosen), render(chosen)
+    packed = pack(chosen)
+    images = render(chosen)
     assert packed.shape == (5, 512)
     for r, c in np.random.default_rng(0).integers(0, 64, (300, 2)):
         assert np.array_equal(packed[:, 8 * r + c // 8] >> (c % 8) & 1, images[:, r, c])
@@ -223,7 +246,10 @@ def test_the_row_index_is_the_published_formula():
     assert np.array_equal(index, np.arange(len(table)))
 
 
-@pytest.mark.parametrize(("factors", "count"), [(("shape",), 3), (("posY", "scale"), 192), (("orientation", "posX"), 1280)])
+@pytest.mark.parametrize(
+    ("factors", "count"),
+    [(("shape",), 3), (("posY", "scale"), 192), (("orientation", "posX"), 1280)],
+)
 def test_a_part_of_the_grid_leaves_the_other_factors_at_zero(factors, count):
     table = grid(factors)
     assert len(table) == len(np.unique(table, axis=0)) == count
@@ -236,8 +262,11 @@ def test_the_whole_set_has_its_known_totals(whole):
     white = np.bitwise_count(whole.view(np.uint64)).sum(1, dtype=np.int64)
     assert white.sum() == 128_328_864
     assert abs(white.sum() - 128_328_862) <= 2  # published
-    share, pixels = white / SIDE**2, SIDE**2
-    assert np.sqrt(share * (1 - share) * pixels / (pixels - 1)).mean() == pytest.approx(0.195166454510, abs=1e-12)
+    share = white / SIDE**2
+    pixels = SIDE**2
+    assert np.sqrt(share * (1 - share) * pixels / (pixels - 1)).mean() == pytest.approx(
+        0.195166454510, abs=1e-12
+    )
 
 
 def test_the_whole_set_has_as_many_different_images_as_known(whole):
@@ -248,10 +277,15 @@ def test_the_whole_set_has_as_many_different_images_as_known(whole):
 
 def test_rows_of_the_whole_set_are_renders_of_their_latents(whole):
     rows = np.random.default_rng(0).integers(0, len(whole), 64)
-    assert np.array_equal(np.unpackbits(whole[rows], axis=1, bitorder="little").reshape(-1, 64, 64), render(grid()[rows]))
+    assert np.array_equal(
+        np.unpackbits(whole[rows], axis=1, bitorder="little").reshape(-1, 64, 64),
+        render(grid()[rows]),
+    )
 
 
-@pytest.mark.parametrize("factors", [("posX",), ("posY", "shape"), ["orientation", "scale", "shape"]])
+@pytest.mark.parametrize(
+    "factors", [("posX",), ("posY", "shape"), ["orientation", "scale", "shape"]]
+)
 def test_a_subset_holds_the_renders_of_its_factors(factors):
     examples = sprites(factors)
     names = tuple(name for name in NAMES if name in factors)
@@ -284,7 +318,9 @@ def test_a_drawn_subset_of_some_factors_leaves_the_others_at_zero():
 
 
 def test_a_subset_as_large_as_the_grid_is_the_grid():
-    assert torch.equal(sprites(["shape", "scale"], size=18).stored, sprites(["shape", "scale"]).stored)
+    assert torch.equal(
+        sprites(["shape", "scale"], size=18).stored, sprites(["shape", "scale"]).stored
+    )
 
 
 def test_only_the_images_asked_for_are_rendered():
@@ -301,7 +337,10 @@ def test_only_the_images_asked_for_are_rendered():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"factors": ["colour"]}, "factors is 'colour': expected one of shape, scale, orientation, posX, posY"),
+        (
+            {"factors": ["colour"]},
+            "factors is 'colour': expected one of shape, scale, orientation, posX, posY",
+        ),
         ({"factors": ["shape", "Shape"]}, "factors is 'Shape'"),
         ({"factors": "shape"}, "factors is"),
         ({"factors": []}, "factors is empty: expected some of shape, scale"),
@@ -309,7 +348,10 @@ def test_only_the_images_asked_for_are_rendered():
         ({"size": 1.0}, r"size is 1\.0"),
         ({"size": True}, "size is True"),
         ({"size": 737_281}, "size is 737281: expected at most 737280"),
-        ({"factors": ["shape"], "size": 4}, "size is 4: expected at most 3, the number of images that shape give"),
+        (
+            {"factors": ["shape"], "size": 4},
+            "size is 4: expected at most 3, the number of images that shape give",
+        ),
     ],
 )
 def test_other_subsets_are_refused(options, message):
@@ -319,7 +361,9 @@ def test_other_subsets_are_refused(options, message):
 
 def test_the_whole_set_is_rendered_once_and_then_mapped(tmp_path, monkeypatch):
     monkeypatch.setenv("JENSEN_CACHE", str(tmp_path))
-    monkeypatch.setattr(module, "SIZES", (3, 2, 3, 4, 2))  # a grid of 144 images in place of the 737,280
+    monkeypatch.setattr(
+        module, "SIZES", (3, 2, 3, 4, 2)
+    )  # a grid of 144 images in place of the 737,280
     first = sprites()
     assert np.array_equal(first.decode(first.stored)[:, 0].numpy(), render(grid()))
     assert (tmp_path / "sprites-1.npy").exists()

@@ -1,4 +1,6 @@
-"""Data that a person already has: any torch Dataset, by its name, in an exact order; streams in their own, and said so."""
+"""Data that a person already has: any torch Dataset, by its name, in an exact order; streams in
+their own, and said so.
+"""
 
 import random
 import time
@@ -22,18 +24,39 @@ from jensen.train import train
 
 SHAPE = (1, 2, 3)
 RUN = (
-    *("data=torch_dataset", "data.x_shape=[1,2,3]", "data.validation=20", "data.batch_size=8", "model=mlp", "latent_dim=2"),
-    *("model.encoder.hidden=[8]", "trainer.accelerator=cpu", "trainer.max_steps=20", "trainer.val_check_interval=8"),
-    *("trainer.log_every_n_steps=1", "callbacks=[checkpoint,diagnose]", "diagnostics=[rate]", "callbacks.last.seconds=0"),
+    *(
+        "data=torch_dataset",
+        "data.x_shape=[1,2,3]",
+        "data.validation=20",
+        "data.batch_size=8",
+        "model=mlp",
+        "latent_dim=2",
+    ),
+    *(
+        "model.encoder.hidden=[8]",
+        "trainer.accelerator=cpu",
+        "trainer.max_steps=20",
+        "trainer.val_check_interval=8",
+    ),
+    *(
+        "trainer.log_every_n_steps=1",
+        "callbacks=[checkpoint,diagnose]",
+        "diagnostics=[rate]",
+        "callbacks.last.seconds=0",
+    ),
     *("callbacks.last.share=1e9", "+trainer.enable_progress_bar=false"),
 )
 
 
 class Lazy(Dataset):
-    """Binary images that are a function of their place, with a factor; `how` says in what form and what is wrong."""
+    """Binary images that are a function of their place, with a factor; `how` says in what form and
+    what is wrong.
+    """
 
     def __init__(self, size=60, how="pair", broken=-1):
-        self.size, self.how, self.broken = size, how, broken
+        self.size = size
+        self.how = how
+        self.broken = broken
 
     def __len__(self):
         return self.size
@@ -52,7 +75,12 @@ class Lazy(Dataset):
                 "three": (x, 1, 2),
                 "none": None,
             }[self.how]
-        forms = {"x": x, "array": x.numpy(), "mapping": {"x": x, "factors": [index % 4, 1]}, "bool": x.bool()}
+        forms = {
+            "x": x,
+            "array": x.numpy(),
+            "mapping": {"x": x, "factors": [index % 4, 1]},
+            "bool": x.bool(),
+        }
         forms |= {"byte": (255 * x).byte(), "double": x.double(), "one": (x,)}
         return forms.get(self.how, (x, index % 4) if self.how in ("pair", "label", "three") else x)
 
@@ -74,7 +102,8 @@ class Stream(IterableDataset):
     """Items one after the other, `size` a pass."""
 
     def __init__(self, size=50, bad=-1):
-        self.size, self.bad = size, bad
+        self.size = size
+        self.bad = bad
 
     def __iter__(self):
         for index in range(self.size):
@@ -102,7 +131,9 @@ def module(source, **options):
 
 
 def test_a_dataset_gives_what_the_same_tensor_gives():
-    """The same rows, order, held-out set and numbers as examples in memory: an oracle that reads no item."""
+    """The same rows, order, held-out set and numbers as examples in memory: an oracle that reads no
+    item.
+    """
     lazy = Lazy()
     x = torch.stack([lazy[index][0] for index in range(60)])
     stored = module(Examples(x, identity, (torch.arange(60) % 4)[:, None], ("factor",), (4,)))
@@ -121,14 +152,22 @@ def test_every_form_of_an_item_is_read(how):
     data = module(Lazy(how=how))
     expected = torch.stack([Lazy()[index][0] for index in (3, 8)])
     assert data.batch([3, 8], 0).x.equal(expected.to(data.batch([3, 8], 0).x.dtype))
-    assert data.batch([3, 8], 0).factors.tolist() == {"pair": [[3], [0]], "mapping": [[3, 1], [0, 1]]}.get(how, [[], []])
+    assert data.batch([3, 8], 0).factors.tolist() == {
+        "pair": [[3], [0]],
+        "mapping": [[3, 1], [0, 1]],
+    }.get(how, [[], []])
     data.check_values(Bernoulli().check)
 
 
 @pytest.mark.parametrize(
     ("how", "sentence", "workers"),
     [
-        ("shape", r"item 41 of .*Lazy is x of float32 \[2, 3\] and 0 factors: expected x of float32 \[1, 2, 3\]", 0),
+        (
+            "shape",
+            r"item 41 of .*Lazy is x of float32 \[2, 3\] and 0 factors: expected x of float32 \[1,"
+            r" 2, 3\]",
+            0,
+        ),
         ("shape", r"item 41 of .*Lazy is x of float32 \[2, 3\] and 0 factors", 2),
         ("dtype", "item 41 of .*Lazy is x of float64", 0),
         ("list", "x of item 41 of .*Lazy is a list: expected a tensor or an array", 0),
@@ -159,14 +198,23 @@ def test_what_is_no_data_set_or_has_no_such_item_is_one_sentence():
         def __len__(self):
             return self.size + 5
 
-    with pytest.raises(InputError, match=r"item 60 of .*Lies cannot be read \(IndexError: 60\): expected items 0\.\.64"):
+    with pytest.raises(
+        InputError,
+        match=r"item 60 of .*Lies cannot be read \(IndexError: 60\): expected items 0\.\.64",
+    ):
         fingerprint(module(Lies()))
     for source, sentence in (
         (Lazy(0), "has 0 items"),
         (Stream(0), "gives no item"),
         (lambda: 3, "source gives a int"),
-        (type("Bare", (Dataset,), {"__getitem__": lambda self, index: torch.zeros(SHAPE)})(), "Bare has no length"),
-        (TensorDataset(torch.zeros(30, *SHAPE, dtype=torch.long)), "torch.int64: expected floating-point"),
+        (
+            type("Bare", (Dataset,), {"__getitem__": lambda self, index: torch.zeros(SHAPE)})(),
+            "Bare has no length",
+        ),
+        (
+            TensorDataset(torch.zeros(30, *SHAPE, dtype=torch.long)),
+            "torch.int64: expected floating-point",
+        ),
     ):
         with pytest.raises(InputError, match=sentence):
             module(source).examples("train")
@@ -185,7 +233,9 @@ def test_the_domain_of_every_item_is_checked_and_the_first_wrong_one_named(surve
     data = module(TensorDataset(x), survey=survey)
     data.check_values(Normal().check)
     if survey:
-        with pytest.raises(InputError, match=r"data hold 0\.5: .*\(example 47 of the train split, counted from 0\)"):
+        with pytest.raises(
+            InputError, match=r"data hold 0\.5: .*\(example 47 of the train split, counted from 0\)"
+        ):
             data.check_values(Bernoulli().check)
         return
     data.check_values(Bernoulli().check)  # as each batch comes
@@ -204,7 +254,9 @@ def test_the_fingerprint_is_of_every_item_or_names_what_was_not_read():
     x[59, 0, 1, 2] = 1
     assert fingerprint(module(TensorDataset(x))) != before
     assert fingerprint(module(Augmented())) == fingerprint(module(Augmented()))
-    assert fingerprint(module(Lazy(), survey=False)).endswith(", train unhashed: test_torch_dataset.Lazy")
+    assert fingerprint(module(Lazy(), survey=False)).endswith(
+        ", train unhashed: test_torch_dataset.Lazy"
+    )
     assert fingerprint(module(Unseeded())).endswith(", train unhashed: test_torch_dataset.Unseeded")
     assert "reading an item twice gives two" in module(Unseeded()).examples("train").note
     stream = fingerprint(module(halves, splits=["train", "test"], validation=0))
@@ -239,7 +291,9 @@ def stop(monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "workers"), [("Lazy", 0), ("Augmented", 0), ("Augmented", 2)])
-def test_a_run_on_a_dataset_that_was_stopped_equals_one_that_was_not(configure, tmp_path, stop, name, workers):
+def test_a_run_on_a_dataset_that_was_stopped_equals_one_that_was_not(
+    configure, tmp_path, stop, name, workers
+):
     """Amid an epoch, with an augmentation by the usual generators, and with workers beside none."""
     cfg = configure(*RUN, f"data.source._target_=test_torch_dataset.{name}")
     train(cfg, tmp_path / "whole")
@@ -262,10 +316,16 @@ def test_an_augmentation_differs_from_step_to_step_and_not_in_validation():
     assert torch.get_rng_state().equal(state)
 
 
-STREAM = ("data.source._target_=test_torch_dataset.halves", "data.splits=[train,test]", "data.validation=0")
+STREAM = (
+    "data.source._target_=test_torch_dataset.halves",
+    "data.splits=[train,test]",
+    "data.validation=0",
+)
 
 
-def test_a_stream_trains_in_its_own_order_and_a_run_that_goes_on_says_what_it_loses(configure, tmp_path, stop, caplog):
+def test_a_stream_trains_in_its_own_order_and_a_run_that_goes_on_says_what_it_loses(
+    configure, tmp_path, stop, caplog
+):
     with caplog.at_level("INFO"):
         stop()
         with pytest.raises(StoppedError):
@@ -281,34 +341,54 @@ def test_a_stream_trains_in_its_own_order_and_a_run_that_goes_on_says_what_it_lo
 def test_the_batches_of_a_stream_are_its_items_in_turn():
     data = module(halves, splits=["train", "test"], validation=0)
     stream = data.examples("train")
-    stream.batch_size, stream.together = 8, 3
+    stream.batch_size = 8
+    stream.together = 3
     batches = [*stream]
-    assert [rows.row.tolist() for rows in batches] == [[*range(start, start + 8)] for start in range(0, 48, 8)]
-    assert torch.cat([rows.stored for rows in batches]).equal(torch.stack([Lazy()[index][0] for index in range(48)]))
+    assert [rows.row.tolist() for rows in batches] == [
+        [*range(start, start + 8)] for start in range(0, 48, 8)
+    ]
+    assert torch.cat([rows.stored for rows in batches]).equal(
+        torch.stack([Lazy()[index][0] for index in range(48)])
+    )
 
 
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (("data.validation=5",), "data.validation is 5 and the train split is test_torch_dataset.Stream, a stream"),
-        (("data.workers=2",), "data.workers is 2 and the train split is test_torch_dataset.Stream, a stream"),
+        (
+            ("data.validation=5",),
+            "data.validation is 5 and the train split is test_torch_dataset.Stream, a stream",
+        ),
+        (
+            ("data.workers=2",),
+            "data.workers is 2 and the train split is test_torch_dataset.Stream, a stream",
+        ),
         (("+data.size=7",), "gave 7 items before it ended: expected at least 8"),
         (("+data.bad=33",), r"data hold 0\.5: .*\(example 33 of the train split"),
         (("objective=beta_tcvae",), "dataset_size is 0: expected at least 1, .* a stream"),
-        (("algorithm=stepwise_em", "~latent_dim"), "the train split is .*Stream, a stream: expected a map-style Dataset"),
+        (
+            ("algorithm=stepwise_em", "~latent_dim"),
+            "the train split is .*Stream, a stream: expected a map-style Dataset",
+        ),
     ],
 )
 def test_what_a_stream_cannot_do_is_one_sentence(configure, tmp_path, overrides, sentence):
     keys = {each.split("=")[0] for each in overrides}
     if "algorithm" in keys:
         keys |= {"model", "model.encoder.hidden", "diagnostics", "latent_dim"}
-    cfg = configure(*(each for each in (*RUN, *STREAM) if each.split("=")[0] not in keys), *overrides)
+    cfg = configure(
+        *(each for each in (*RUN, *STREAM) if each.split("=")[0] not in keys), *overrides
+    )
     with pytest.raises(InputError, match=sentence):
         train(cfg, tmp_path)
 
 
 def test_a_stream_that_ends_for_good_does_not_train_on_nothing_for_ever():
-    data = module(lambda split: Once() if split == "train" else Lazy(30), splits=["train", "test"], validation=0)
+    data = module(
+        lambda split: Once() if split == "train" else Lazy(30),
+        splits=["train", "test"],
+        validation=0,
+    )
     stream = data.examples("train")
     stream.batch_size = 8
     assert len([*stream]) == 6  # 49 are left
@@ -330,11 +410,19 @@ def test_the_source_and_its_shape_must_be_said(configure):
 
 @pytest.mark.slow
 def test_two_ranks_train_what_one_does_on_items_that_draw(tmp_path):
-    words = [*RUN, "data.source._target_=test_torch_dataset.Augmented", "trainer.max_steps=12", "diagnostics=[]"]
+    words = [
+        *RUN,
+        "data.source._target_=test_torch_dataset.Augmented",
+        "trainer.max_steps=12",
+        "diagnostics=[]",
+    ]
     ranks.together(1, ranks.fit, [(tmp_path / "one", words)])
     both = [*words, "trainer=ddp", "trainer.devices=2", "data.workers=1"]
     ranks.together(2, ranks.fit, [(tmp_path / "two", both)])
-    one, two = (torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("one", "two"))
+    one, two = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)
+        for name in ("one", "two")
+    )
     for name, weights in one["state_dict"].items():
         assert torch.allclose(weights, two["state_dict"][name], atol=1e-5), name
 
@@ -342,9 +430,16 @@ def test_two_ranks_train_what_one_does_on_items_that_draw(tmp_path):
 @pytest.mark.slow
 def test_a_run_on_a_dataset_that_was_killed_equals_one_that_was_not(configure, tmp_path):
     """By SIGKILL, at whatever step that is, with its workers."""
-    words = [*RUN, "data.source._target_=test_torch_dataset.Augmented", "data.workers=2", "trainer.max_steps=60"]
+    words = [
+        *RUN,
+        "data.source._target_=test_torch_dataset.Augmented",
+        "data.workers=2",
+        "trainer.max_steps=60",
+    ]
     train(configure(*words), tmp_path / "whole")
-    process = SERVER.Process(target=ranks._live, args=(0, 0, ranks.fit, ([(tmp_path / "parts", words)],)))
+    process = SERVER.Process(
+        target=ranks._live, args=(0, 0, ranks.fit, ([(tmp_path / "parts", words)],))
+    )
     process.start()
     while not (tmp_path / "parts" / "checkpoints" / "last.ckpt").exists():
         time.sleep(0.01)

@@ -23,7 +23,8 @@ def sprite(count, side=8):
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_a_draw_belongs_to_its_example_and_key(transform):
-    x, index = images(20), torch.arange(100, 120)
+    x = images(20)
+    index = torch.arange(100, 120)
     together = transform(x, 5, index)
     order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
     assert torch.equal(transform(x[order], 5, index[order]), together[order])
@@ -78,7 +79,8 @@ def test_noise_is_uniform_behind_the_sprite_and_never_above_one():
 
 
 def test_noise_adds_to_grey_levels_and_is_clamped():
-    x, index = images(50), torch.arange(50)
+    x = images(50)
+    index = torch.arange(50)
     added = noise(torch.zeros_like(x), 1, index)
     assert torch.equal(noise(x, 1, index), (x + added).clamp(max=1))
 
@@ -89,7 +91,9 @@ def test_binarised_pixels_are_one_with_the_probability_of_their_level():
     found = binarise(levels, 2, torch.arange(count))
     assert found.shape == levels.shape
     assert set(found.unique().tolist()) == {0, 1}
-    for level, ones in zip(levels[0].flatten().tolist(), found.sum((0, 1, 2)).tolist(), strict=True):
+    for level, ones in zip(
+        levels[0].flatten().tolist(), found.sum((0, 1, 2)).tolist(), strict=True
+    ):
         assert abs(ones - count * level) <= 4 * math.sqrt(count * level * (1 - level))
 
 

@@ -54,7 +54,8 @@ def image_snapshot(channels: int = 1, latents: int = 4, count: int = 101) -> Sna
     """An MLP VAE on random images of 16 x 16 pixels."""
     torch.manual_seed(0)
     shape = (channels, 16, 16)
-    encoder, decoder = MLPEncoder(shape, latents, [12]), MLPDecoder(shape, latents, [12])
+    encoder = MLPEncoder(shape, latents, [12])
+    decoder = MLPDecoder(shape, latents, [12])
     x = torch.rand(count, *shape, generator=generator(1))
     return snapshot_of(liven(VAE(encoder, decoder, Bernoulli(), StandardNormal(), latents)), x)
 
@@ -62,22 +63,37 @@ def image_snapshot(channels: int = 1, latents: int = 4, count: int = 101) -> Sna
 def vector_snapshot(dim: int = 5, latents: int = 3, count: int = 101) -> Snapshot:
     """An MLP VAE on random vectors."""
     torch.manual_seed(0)
-    encoder, decoder = MLPEncoder([dim], latents, [12]), MLPDecoder([dim], latents, [12])
+    encoder = MLPEncoder([dim], latents, [12])
+    decoder = MLPDecoder([dim], latents, [12])
     model = VAE(encoder, decoder, Normal(0.5), StandardNormal(), latents)
     return snapshot_of(liven(model), randn(count, dim, seed=1))
 
 
 def linear_vae(
-    encoder: Tensor, offset: Tensor, variance: Tensor, decoder: Tensor, start: Tensor, noise: float, learned: bool = False
+    encoder: Tensor,
+    offset: Tensor,
+    variance: Tensor,
+    decoder: Tensor,
+    start: Tensor,
+    noise: float,
+    learned: bool = False,
 ) -> VAE:
     """q(z|x) = N(A x + a, diag variance), p(x|z) = N(W z + m, noise I)."""
     latents, dim = encoder.shape
     likelihood: Likelihood = LearnedNormal(noise) if learned else Normal(noise)
-    model = VAE(LinearEncoder([dim], latents), LinearDecoder([dim], latents), likelihood, StandardNormal(), latents)
+    model = VAE(
+        LinearEncoder([dim], latents),
+        LinearDecoder([dim], latents),
+        likelihood,
+        StandardNormal(),
+        latents,
+    )
     with torch.no_grad():
         model.encoder.mean[1].weight.copy_(encoder)
         model.encoder.mean[1].bias.copy_(offset)
-        model.encoder.log_var.copy_(20 * torch.atanh(variance.log() / 20))  # model.encode bounds it by 20 tanh(. / 20)
+        model.encoder.log_var.copy_(
+            20 * torch.atanh(variance.log() / 20)
+        )  # model.encode bounds it by 20 tanh(. / 20)
         model.decoder[0].weight.copy_(decoder)
         model.decoder[0].bias.copy_(start)
     return model

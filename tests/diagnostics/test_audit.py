@@ -13,7 +13,8 @@ from jensen.bound.minibatch import ESTIMATORS
 from jensen.diagnostics.decomposition import decomposition, gaussian_total_correlation
 from jensen.diagnostics.estimator_audit import PARTS, estimator_audit
 
-COUNT, DIM = 120, 3
+COUNT = 120
+DIM = 3
 
 
 def codes_of(mean, log_var):
@@ -23,13 +24,17 @@ def codes_of(mean, log_var):
 @pytest.fixture
 def saturated():
     """Posteriors that do not overlap in any latent: the exact MI is log N."""
-    mean = torch.stack([100.0 * torch.randperm(COUNT, generator=generator(latent)) for latent in range(DIM)], 1)
+    mean = torch.stack(
+        [100.0 * torch.randperm(COUNT, generator=generator(latent)) for latent in range(DIM)], 1
+    )
     return codes_of(mean, torch.zeros(COUNT, DIM))
 
 
 @pytest.fixture
 def overlapping():
-    return codes_of(randn(COUNT, DIM), torch.full((COUNT, DIM), -0.5) + 0.3 * randn(COUNT, DIM, seed=1))
+    return codes_of(
+        randn(COUNT, DIM), torch.full((COUNT, DIM), -0.5) + 0.3 * randn(COUNT, DIM, seed=1)
+    )
 
 
 # ---- the exact parts
@@ -44,7 +49,9 @@ def test_the_scalars_are_those_of_the_core(make):
     assert {name: found[name] for name in scalars} == scalars
     assert set(found) - set(scalars) == {"mi_over_log_n", "gaussian_tc_code", "gaussian_tc_z"}
     assert all(value.dim() == 0 for value in found.values())
-    assert found["mi_over_log_n"].item() == pytest.approx(core.mutual_information.item() / math.log(101))
+    assert found["mi_over_log_n"].item() == pytest.approx(
+        core.mutual_information.item() / math.log(101)
+    )
 
 
 def test_gaussian_total_correlations_are_those_of_the_sample_correlations():
@@ -52,7 +59,10 @@ def test_gaussian_total_correlations_are_those_of_the_sample_correlations():
     log_var = -1 + 0.5 * randn(500, 3, seed=3)
     found = decomposition(codes_of(mean, log_var), samples=50)
     covariance = np.cov(mean.double().numpy().T, ddof=0)
-    for name, c in (("code", covariance), ("z", covariance + np.diag(np.exp(log_var.double().numpy()).mean(0)))):
+    for name, c in (
+        ("code", covariance),
+        ("z", covariance + np.diag(np.exp(log_var.double().numpy()).mean(0))),
+    ):
         std = np.sqrt(np.diag(c))
         expected = -0.5 * np.log(np.linalg.det(c / np.outer(std, std)))
         assert found[f"gaussian_tc_{name}"].item() == pytest.approx(expected, rel=1e-6), name
@@ -61,13 +71,18 @@ def test_gaussian_total_correlations_are_those_of_the_sample_correlations():
 def test_a_pair_of_latents_has_the_total_correlation_of_its_correlation():
     for rho in (0.0, 0.5, -0.9):
         covariance = torch.tensor([[4.0, 2 * 3 * rho], [2 * 3 * rho, 9.0]], dtype=torch.float64)
-        assert gaussian_total_correlation(covariance).item() == pytest.approx(-0.5 * math.log(1 - rho**2), abs=1e-12)
+        assert gaussian_total_correlation(covariance).item() == pytest.approx(
+            -0.5 * math.log(1 - rho**2), abs=1e-12
+        )
 
 
 def test_the_codes_own_scale_and_place_do_not_matter():
-    mean, log_var = randn(300, 3) @ randn(3, 3, seed=2), torch.full((300, 3), -2.0)
+    mean = randn(300, 3) @ randn(3, 3, seed=2)
+    log_var = torch.full((300, 3), -2.0)
     first = decomposition(codes_of(mean, log_var), samples=50)["gaussian_tc_code"]
-    moved = decomposition(codes_of(mean * torch.tensor([0.01, 1.0, 30.0]) + 5, log_var), samples=50)["gaussian_tc_code"]
+    moved = decomposition(
+        codes_of(mean * torch.tensor([0.01, 1.0, 30.0]) + 5, log_var), samples=50
+    )["gaussian_tc_code"]
     assert moved.item() == pytest.approx(first.item(), rel=1e-3)
 
 
@@ -76,7 +91,9 @@ def test_constant_latents_are_left_out():
     both = decomposition(codes_of(mean, torch.zeros(200, 2)), samples=50)
     with_constant = torch.stack([mean[:, 0], torch.full((200,), 0.7), mean[:, 1]], 1)
     found = decomposition(codes_of(with_constant, torch.zeros(200, 3)), samples=50)
-    assert found["gaussian_tc_code"].item() == pytest.approx(both["gaussian_tc_code"].item(), rel=1e-9)
+    assert found["gaussian_tc_code"].item() == pytest.approx(
+        both["gaussian_tc_code"].item(), rel=1e-9
+    )
     assert found["gaussian_tc_z"].item() == pytest.approx(both["gaussian_tc_z"].item(), rel=1e-9)
 
 
@@ -97,7 +114,9 @@ def test_gaussian_codes_have_the_total_correlation_of_their_covariance():
     """Where q(z) is nearly Gaussian the exact TC and the Gaussian one agree."""
     mean = randn(4000, 2) @ torch.tensor([[0.9, 0.3], [0.0, 0.7]])
     found = decomposition(codes_of(mean, torch.full((4000, 2), -0.5)), samples=4000)
-    assert found["gaussian_tc_z"].item() == pytest.approx(found["total_correlation"].item(), abs=0.02)
+    assert found["gaussian_tc_z"].item() == pytest.approx(
+        found["total_correlation"].item(), abs=0.02
+    )
 
 
 # ---- the estimators
@@ -120,10 +139,14 @@ def test_ceilings_hold_and_mws_is_plain_and_log_n_off_for_each_density(which, si
     assert found["mutual_information_plain"].item() <= math.log(size) + 1e-9
     assert found["mutual_information_stratified"].item() <= math.log(COUNT) + 1e-9
     off = math.log(COUNT)
-    for part, times in (("mutual_information", 1), ("total_correlation", DIM - 1), ("dimension_wise_kl", -DIM)):
-        assert found[f"{part}_mws"].item() == pytest.approx(found[f"{part}_plain"].item() + times * off, rel=1e-12, abs=1e-9), (
-            part
-        )
+    for part, times in (
+        ("mutual_information", 1),
+        ("total_correlation", DIM - 1),
+        ("dimension_wise_kl", -DIM),
+    ):
+        assert found[f"{part}_mws"].item() == pytest.approx(
+            found[f"{part}_plain"].item() + times * off, rel=1e-12, abs=1e-9
+        ), part
 
 
 def test_whatever_the_estimator_its_parts_add_up_to_the_same(overlapping):
@@ -137,7 +160,9 @@ def test_whatever_the_estimator_its_parts_add_up_to_the_same(overlapping):
 def test_a_minibatch_of_everything_has_no_bias(overlapping, name):
     found = estimator_audit(overlapping, sizes=(COUNT,), batches=60, samples=20_000)
     for part in PARTS:
-        assert found[f"{part}_{name}"].item() == pytest.approx(found[f"{part}_exact"].item(), abs=0.06), part
+        assert found[f"{part}_{name}"].item() == pytest.approx(
+            found[f"{part}_exact"].item(), abs=0.06
+        ), part
 
 
 def test_the_exact_parts_are_those_of_the_core(overlapping):
@@ -147,7 +172,9 @@ def test_the_exact_parts_are_those_of_the_core(overlapping):
 
 
 def test_estimates_are_reproducible_and_do_not_depend_on_the_other_sizes(overlapping):
-    first, again = (estimator_audit(overlapping, sizes=(16, 64), batches=3, samples=100) for _ in range(2))
+    first, again = (
+        estimator_audit(overlapping, sizes=(16, 64), batches=3, samples=100) for _ in range(2)
+    )
     assert first == again
     alone = estimator_audit(overlapping, sizes=(16,), batches=3, samples=100)
     scalars = {key: value for key, value in first.items() if key != "table"}
@@ -172,11 +199,15 @@ def test_the_table_is_markdown_of_the_biases(overlapping):
     assert [row[0] for row in rows[2:]] == list(ESTIMATORS)
     assert {len(row) for row in rows} == {3}
     for row in rows[2:]:
-        biases = [found[f"{part}_{row[0]}"].item() - found[f"{part}_exact"].item() for part in PARTS]
+        biases = [
+            found[f"{part}_{row[0]}"].item() - found[f"{part}_exact"].item() for part in PARTS
+        ]
         assert [float(number) for number in row[1].split("/")] == pytest.approx(biases, abs=0.00501)
     second = estimator_audit(overlapping, sizes=(64,), batches=3, samples=100)
     for row in rows[2:]:
-        biases = [second[f"{part}_{row[0]}"].item() - second[f"{part}_exact"].item() for part in PARTS]
+        biases = [
+            second[f"{part}_{row[0]}"].item() - second[f"{part}_exact"].item() for part in PARTS
+        ]
         assert [float(number) for number in row[2].split("/")] == pytest.approx(biases, abs=0.00501)
 
 

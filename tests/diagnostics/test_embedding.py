@@ -27,7 +27,9 @@ def test_thumbnails_are_means_over_pixels():
     snapshot = image_snapshot(channels=3)
     found = embedding(snapshot, points=4, side=8)["codes"]
     decoded = snapshot.decode(found.codes)
-    small = torch.stack([decoded[..., down::2, across::2] for down in (0, 1) for across in (0, 1)]).mean(0)
+    small = torch.stack(
+        [decoded[..., down::2, across::2] for down in (0, 1) for across in (0, 1)]
+    ).mean(0)
     assert (found.thumbnails.float() / 255 - small).abs().max() < 0.5 / 255 + 1e-6
 
 

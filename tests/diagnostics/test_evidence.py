@@ -10,14 +10,18 @@ from snapshots import exact_posterior, linear_vae, randn, random_matrices, snaps
 
 from jensen.diagnostics.evidence import evidence
 
-DIM, LATENTS, NOISE = 4, 2, 0.6
+DIM = 4
+LATENTS = 2
+NOISE = 0.6
 
 
 def log_p(matrices, x):
     """log N(x; m, W W' + noise I) of each row."""
     decoder = matrices["decoder"].double().numpy()
     covariance = decoder @ decoder.T + NOISE * np.eye(DIM)
-    return stats.multivariate_normal(matrices["start"].double().numpy(), covariance).logpdf(x.double().numpy())
+    return stats.multivariate_normal(matrices["start"].double().numpy(), covariance).logpdf(
+        x.double().numpy()
+    )
 
 
 def bayes():
@@ -34,7 +38,8 @@ def loose():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_with_the_exact_posterior_any_single_draw_is_exact(seed):
-    matrices, x = bayes(), 1.5 * randn(40, DIM)
+    matrices = bayes()
+    x = 1.5 * randn(40, DIM)
     found = evidence(snapshot_of(linear_vae(**matrices, noise=NOISE), x), samples=1, seed=seed)
     assert found["log_p"].item() == pytest.approx(log_p(matrices, x).mean(), abs=2e-5)
     found = evidence(snapshot_of(linear_vae(**matrices, noise=NOISE), x), samples=9, seed=seed)
@@ -43,27 +48,45 @@ def test_with_the_exact_posterior_any_single_draw_is_exact(seed):
 
 
 def test_the_standard_error_is_the_deviation_over_examples_by_the_root_of_their_number():
-    matrices, x = bayes(), 1.5 * randn(40, DIM)
+    matrices = bayes()
+    x = 1.5 * randn(40, DIM)
     snapshot = snapshot_of(linear_vae(**matrices, noise=NOISE), x)
     for count in (7, 40):
         expected = np.std(log_p(matrices, x[:count]), ddof=1) / math.sqrt(count)
-        assert evidence(snapshot, samples=2, count=count)["log_p_se"].item() == pytest.approx(expected, rel=1e-4)
+        assert evidence(snapshot, samples=2, count=count)["log_p_se"].item() == pytest.approx(
+            expected, rel=1e-4
+        )
 
 
 def test_only_the_first_examples_are_used():
-    matrices, x = bayes(), 1.5 * randn(40, DIM)
+    matrices = bayes()
+    x = 1.5 * randn(40, DIM)
     snapshot = snapshot_of(linear_vae(**matrices, noise=NOISE), x)
-    assert evidence(snapshot, samples=1, count=3)["log_p"].item() == pytest.approx(log_p(matrices, x[:3]).mean(), abs=2e-5)
-    assert evidence(snapshot, samples=1, count=999)["log_p"] == evidence(snapshot, samples=1, count=40)["log_p"]
+    assert evidence(snapshot, samples=1, count=3)["log_p"].item() == pytest.approx(
+        log_p(matrices, x[:3]).mean(), abs=2e-5
+    )
+    assert (
+        evidence(snapshot, samples=1, count=999)["log_p"]
+        == evidence(snapshot, samples=1, count=40)["log_p"]
+    )
 
 
-@pytest.mark.parametrize("make", [loose, lambda: random_matrices(DIM, LATENTS)], ids=["loose", "random"])
+@pytest.mark.parametrize(
+    "make", [loose, lambda: random_matrices(DIM, LATENTS)], ids=["loose", "random"]
+)
 def test_it_is_below_log_p_in_expectation_and_nearer_with_more_draws(make):
-    matrices, x = make(), randn(40, DIM)
-    snapshot, truth = snapshot_of(linear_vae(**matrices, noise=NOISE), x), log_p(matrices, x).mean()
+    matrices = make()
+    x = randn(40, DIM)
+    snapshot = snapshot_of(linear_vae(**matrices, noise=NOISE), x)
+    truth = log_p(matrices, x).mean()
     short = []
     for samples, seeds in ((1, 60), (4, 40), (16, 30), (128, 10)):
-        runs = np.array([evidence(snapshot, samples=samples, seed=seed)["log_p"].item() for seed in range(seeds)])
+        runs = np.array(
+            [
+                evidence(snapshot, samples=samples, seed=seed)["log_p"].item()
+                for seed in range(seeds)
+            ]
+        )
         short.append(truth - runs.mean())
         assert short[-1] > -4 * runs.std(ddof=1) / math.sqrt(seeds)
     assert short == sorted(short, reverse=True)
@@ -71,7 +94,8 @@ def test_it_is_below_log_p_in_expectation_and_nearer_with_more_draws(make):
 
 
 def test_many_draws_give_log_p_and_the_gap_is_the_divergence_from_the_true_posterior():
-    matrices, x = loose(), randn(40, DIM)
+    matrices = loose()
+    x = randn(40, DIM)
     found = evidence(snapshot_of(linear_vae(**matrices, noise=NOISE), x), samples=2000)
     assert found["log_p"].item() == pytest.approx(log_p(matrices, x).mean(), abs=0.01)
     truth = bayes()
@@ -89,12 +113,16 @@ def test_the_estimate_is_reproducible_and_its_seed_matters():
 
 
 def test_an_example_gets_the_same_draws_whatever_else_is_estimated():
-    """Draw s of example n is a function of both: a count of 5 sees the noise that a count of 40 sees."""
+    """Draw s of example n is a function of both: a count of 5 sees the noise that a count of 40
+    sees.
+    """
     seen = {}
     snapshot = snapshot_of(linear_vae(**loose(), noise=NOISE), randn(40, DIM))
     for count in (5, 40):
         noises = seen.setdefault(count, [])
-        spied = snapshot._replace(infer=lambda x, noise, noises=noises: noises.append(noise) or snapshot.infer(x, noise))
+        spied = snapshot._replace(
+            infer=lambda x, noise, noises=noises: noises.append(noise) or snapshot.infer(x, noise)
+        )
         evidence(spied, samples=3, count=count)
     few, many = (torch.stack(seen[count]) for count in (5, 40))
     assert torch.equal(few, many[:, :5])

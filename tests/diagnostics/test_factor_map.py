@@ -20,14 +20,25 @@ SCALE, FORM, PLACE, STILL, COLLAPSED, MOVED = range(6)
 
 @pytest.fixture(scope="module")
 def snapshot() -> Snapshot:
-    """Three latents that hold a factor each, one constant, two collapsed: their means tell the factors, by a hundredth.
+    """Three latents that hold a factor each, one constant, two collapsed: their means tell the
+    factors, by a hundredth.
 
     The last is constant but for that, far from 0, so that its rate is high.
     """
-    factors = torch.stack([torch.randint(size, (POINTS,), generator=generator(size)) for size in (3, 6, 20)], 1)
+    factors = torch.stack(
+        [torch.randint(size, (POINTS,), generator=generator(size)) for size in (3, 6, 20)], 1
+    )
     centred = factors - factors.float().mean(0)
     faint = 0.01 * (centred @ torch.tensor([0.4, 0.1, 0.05]))
-    mean = torch.stack([*(centred * torch.tensor([1.2, 0.6, 0.15])).T, torch.full((POINTS,), 0.1), faint, 1e-6 * faint + 2], 1)
+    mean = torch.stack(
+        [
+            *(centred * torch.tensor([1.2, 0.6, 0.15])).T,
+            torch.full((POINTS,), 0.1),
+            faint,
+            1e-6 * faint + 2,
+        ],
+        1,
+    )
     log_var = torch.tensor([-3.0, -3.0, -2.0, 0.0, 0.0, 0.0]).expand(POINTS, 6)
     rate = 0.5 * (mean.square() + log_var.exp() - log_var - 1)
     found = vector_snapshot(count=3)
@@ -41,9 +52,12 @@ def snapshot() -> Snapshot:
 
 
 def test_the_map_is_of_samples_so_that_dead_latents_know_nothing(snapshot):
-    """By the means the collapsed latent would know most of all factors but one; by scikit-learn on the samples, nothing."""
+    """By the means the collapsed latent would know most of all factors but one; by scikit-learn on
+    the samples, nothing.
+    """
     found = normalised_information(snapshot).numpy()
-    factors, z = snapshot.factors.numpy(), snapshot.z.double().numpy()
+    factors = snapshot.factors.numpy()
+    z = snapshot.z.double().numpy()
     for latent in (SCALE, FORM, PLACE, COLLAPSED):
         bins = np.digitize(z[:, latent], np.histogram_bin_edges(z[:, latent], 20)[1:-1])
         shares = [mutual_info_score(v, bins) / mutual_info_score(v, v) for v in factors.T]
@@ -83,7 +97,9 @@ def test_the_colours_fit_the_values_and_have_a_bar(snapshot, monkeypatch):
     largest = normalised_information(snapshot).max().item()
     assert image.get_clim() == pytest.approx((0, largest))
     assert bar.get_ylim() == pytest.approx((0, largest))
-    faint = snapshot._replace(z=randn(POINTS, 6, seed=9))  # nothing is known: noise is not painted as if it were
+    faint = snapshot._replace(
+        z=randn(POINTS, 6, seed=9)
+    )  # nothing is known: noise is not painted as if it were
     assert figure_of(faint, monkeypatch).axes[0].images[0].get_clim() == (0, module.FAINT)
 
 
@@ -108,7 +124,9 @@ def test_a_score_says_when_the_latent_it_names_is_dead(snapshot, name):
     """Without the latent that holds the first factor the collapsed one is named, by its means."""
     mean, log_var = (part[:, 1:] for part in snapshot.posterior)
     options = {"train": 300, "test": 100} if name == "sap_svc" else {}
-    found = getattr(scores, name)(100 * mean if name == "sap_svc" else mean, snapshot.factors, log_var, **options)
+    found = getattr(scores, name)(
+        100 * mean if name == "sap_svc" else mean, snapshot.factors, log_var, **options
+    )
     expected = np.isin(found["best_latent"], [FORM - 1, PLACE - 1])
     assert found["best_latent"][1:].tolist() == [FORM - 1, PLACE - 1]
     if name != "sap_svc":
@@ -118,5 +136,7 @@ def test_a_score_says_when_the_latent_it_names_is_dead(snapshot, name):
 
 @pytest.mark.parametrize("name", ["dcimig", "modularity", "irs"])
 def test_a_score_by_latent_says_which_are_active(snapshot, name):
-    found = getattr(scores, name)(snapshot.posterior.mean, snapshot.factors, snapshot.posterior.log_var)
+    found = getattr(scores, name)(
+        snapshot.posterior.mean, snapshot.factors, snapshot.posterior.log_var
+    )
     assert found["active"].tolist() == [True, True, True, False, False, False]

@@ -15,7 +15,11 @@ def cells(picture, rows, columns, size):
     """`(rows, columns, 3, size, size)` of a picture's right part, each followed by a gap of 2."""
     cell = size + 2
     images = picture[:, :, picture.shape[2] - columns * cell :]
-    return images.unflatten(1, (rows, cell)).unflatten(3, (columns, cell)).permute(1, 3, 0, 2, 4)[..., :size, :size]
+    return (
+        images.unflatten(1, (rows, cell))
+        .unflatten(3, (columns, cell))
+        .permute(1, 3, 0, 2, 4)[..., :size, :size]
+    )
 
 
 def grey(image):
@@ -72,13 +76,16 @@ def test_of_vectors_the_first_two_coordinates_are_drawn(dim, monkeypatch):
     data, decoded = (scatter.get_offsets() for scatter in axes.collections)
     second = min(1, dim - 1)
     assert np.asarray(data) == pytest.approx(snapshot.images[:, [0, second]].numpy())
-    assert np.asarray(decoded) == pytest.approx(snapshot.decode(snapshot.draw(30))[:, [0, second]].numpy())
+    assert np.asarray(decoded) == pytest.approx(
+        snapshot.decode(snapshot.draw(30))[:, [0, second]].numpy()
+    )
 
 
 def test_a_linear_models_samples_have_its_covariance(monkeypatch):
     """Draws are standard normal: E[x|z] = W z + m scatters by W W'."""
     snapshot = vector_snapshot()
-    weight, start = randn(2, 3), torch.tensor([1.0, -2.0])
+    weight = randn(2, 3)
+    start = torch.tensor([1.0, -2.0])
     snapshot = snapshot._replace(decode=lambda z: z @ weight.T + start)
     axes = Figure().add_subplot()
     monkeypatch.setattr(samples_module, "chart", lambda draw, *size: draw(axes))

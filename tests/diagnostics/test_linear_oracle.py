@@ -1,4 +1,6 @@
-"""The closed forms of linear models on Gaussian data against numpy, scipy and each other; PCA by scikit-learn."""
+"""The closed forms of linear models on Gaussian data against numpy, scipy and each other; PCA by
+scikit-learn.
+"""
 
 import math
 
@@ -15,9 +17,12 @@ from jensen.diagnostics.linear import LinearModel, linear_model
 from jensen.diagnostics.probabilistic_pca import best_evidence, probabilistic_pca
 from jensen.diagnostics.water_filling import optimum, water_filling
 
-VARIANCES, NOISE = (4.0, 2.0, 1.0, 0.5, 0.25), 0.2
+VARIANCES = (4.0, 2.0, 1.0, 0.5, 0.25)
+NOISE = 0.2
 UNEVEN = (5.0, 3.0, 1.0, 0.5, 0.1)
-"""Unlike VARIANCES no geometric series, of which the best evidence with the smallest kept is that with the largest kept."""
+"""Unlike VARIANCES no geometric series, of which the best evidence with the smallest kept is that
+with the largest kept.
+"""
 REFERENCE = {  # beta: rate, squared error, active
     0.5: (5.7565, 0.50, 5),
     1.0: (4.0236, 1.00, 5),
@@ -29,7 +34,8 @@ REFERENCE = {  # beta: rate, squared error, active
 
 def model_of(matrices, noise) -> LinearModel:
     return LinearModel(
-        *(matrices[name].double() for name in LinearModel._fields[:-1]), torch.tensor(noise, dtype=torch.float64)
+        *(matrices[name].double() for name in LinearModel._fields[:-1]),
+        torch.tensor(noise, dtype=torch.float64),
     )
 
 
@@ -42,13 +48,17 @@ def random_covariance(dim, seed=0):
 
 
 @pytest.mark.parametrize("learned", [False, True])
-@pytest.mark.parametrize(("dim", "latents", "noise"), [(5, 3, 0.2), (3, 3, 1.0), (2, 4, 2.5), (8, 1, 0.01), (1, 2, 0.7)])
+@pytest.mark.parametrize(
+    ("dim", "latents", "noise"), [(5, 3, 0.2), (3, 3, 1.0), (2, 4, 2.5), (8, 1, 0.01), (1, 2, 0.7)]
+)
 def test_probing_recovers_the_matrices_and_the_noise(dim, latents, noise, learned):
     matrices = random_matrices(dim, latents, seed=dim)
     snapshot = snapshot_of(linear_vae(**matrices, noise=noise, learned=learned), randn(6, dim))
     found = linear_model(snapshot)
     for name, matrix in matrices.items():
-        assert found._asdict()[name].numpy() == pytest.approx(matrix.numpy(), rel=1e-4, abs=1e-5), name
+        assert found._asdict()[name].numpy() == pytest.approx(matrix.numpy(), rel=1e-4, abs=1e-5), (
+            name
+        )
     assert found.noise.item() == pytest.approx(noise, rel=1e-3)
     assert all(part.dtype == torch.float64 for part in found)
 
@@ -59,8 +69,12 @@ def test_probing_recovers_the_matrices_and_the_noise(dim, latents, noise, learne
 @pytest.mark.parametrize("seed", range(3))
 def test_rate_squared_error_and_elbo_are_those_of_a_simulation(seed):
     """Many draws in numpy; log-densities by scipy."""
-    dim, latents, noise, count = 4, 2, 0.3, 300_000
-    model, sigma = model_of(random_matrices(dim, latents, seed), noise), random_covariance(dim, seed)
+    dim = 4
+    latents = 2
+    noise = 0.3
+    count = 300_000
+    model = model_of(random_matrices(dim, latents, seed), noise)
+    sigma = random_covariance(dim, seed)
     a, offset, variance, w, start = (part.numpy() for part in model[:5])
     rng = np.random.default_rng(seed)
     x = rng.multivariate_normal(np.zeros(dim), sigma.numpy(), count)
@@ -77,8 +91,11 @@ def test_rate_squared_error_and_elbo_are_those_of_a_simulation(seed):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_evidence_is_that_of_a_multivariate_normal(seed):
-    dim, noise, count = 4, 0.3, 400_000
-    model, sigma = model_of(random_matrices(dim, 2, seed), noise), random_covariance(dim, seed)
+    dim = 4
+    noise = 0.3
+    count = 400_000
+    model = model_of(random_matrices(dim, 2, seed), noise)
+    sigma = random_covariance(dim, seed)
     covariance = model.decoder @ model.decoder.T + noise * torch.eye(dim).double()
     p = torch.distributions.MultivariateNormal(model.start, covariance)
     data = torch.distributions.MultivariateNormal(torch.zeros(dim).double(), sigma)
@@ -86,7 +103,9 @@ def test_the_evidence_is_that_of_a_multivariate_normal(seed):
     assert model.evidence(sigma).item() == pytest.approx(expected, rel=1e-9)
     x = np.random.default_rng(seed).multivariate_normal(np.zeros(dim), sigma.numpy(), count)
     log_p = stats.multivariate_normal(model.start.numpy(), covariance.numpy()).logpdf(x)
-    assert model.evidence(sigma).item() == pytest.approx(log_p.mean(), abs=5 * log_p.std() / math.sqrt(count))
+    assert model.evidence(sigma).item() == pytest.approx(
+        log_p.mean(), abs=5 * log_p.std() / math.sqrt(count)
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -103,7 +122,9 @@ def test_the_elbo_is_below_the_evidence_and_meets_it_at_the_exact_posterior(seed
 
 
 def minimised(variance: float, beta: float) -> tuple[float, float, float]:
-    """Rate, squared error and variance of the code of one dimension, by direct minimisation over gains and noise."""
+    """Rate, squared error and variance of the code of one dimension, by direct minimisation over
+    gains and noise.
+    """
 
     def terms(parameters):
         encode, decode, log_var = parameters
@@ -116,7 +137,9 @@ def minimised(variance: float, beta: float) -> tuple[float, float, float]:
         return error / (2 * NOISE) + beta * rate
 
     starts = ([0.5, 0.5, -1.0], [1.0, 1.0, -3.0], [0.01, 0.01, 0.0])
-    runs = [optimize.minimize(loss, start, method="BFGS", options={"gtol": 1e-9}) for start in starts]
+    runs = [
+        optimize.minimize(loss, start, method="BFGS", options={"gtol": 1e-9}) for start in starts
+    ]
     return terms(min(runs, key=lambda run: run.fun).x)
 
 
@@ -149,8 +172,11 @@ def test_no_random_linear_model_beats_the_optimum():
 
 
 def at_the_optimum(beta):
-    """A model with water filling's gains: per dimension the code N(x sqrt(s / lambda), 1 - s), s = 1 - theta / lambda."""
-    variances, theta = torch.tensor(VARIANCES), beta * NOISE
+    """A model with water filling's gains: per dimension the code N(x sqrt(s / lambda), 1 - s), s =
+    1 - theta / lambda.
+    """
+    variances = torch.tensor(VARIANCES)
+    theta = beta * NOISE
     share = (1 - theta / variances).clamp(min=0)
     gain = (share / variances).sqrt()
     zero = torch.zeros(5)
@@ -171,22 +197,35 @@ def test_a_model_at_the_optimum_has_no_excess(beta):
     assert found["rate"].item() == pytest.approx(rate, abs=1e-4)
     assert found["squared_error"].item() == pytest.approx(error, abs=1e-4)
     assert found["active"].item() == active
-    assert max(abs(found[f"{name}_excess"].item()) for name in ("rate", "squared_error", "active")) < 1e-4
+    assert (
+        max(abs(found[f"{name}_excess"].item()) for name in ("rate", "squared_error", "active"))
+        < 1e-4
+    )
 
 
 def test_another_model_has_what_its_matrices_say_and_the_table_says_it():
     matrices = random_matrices(5, 4)
     snapshot = snapshot_of(linear_vae(**matrices, noise=NOISE), randn(6, 5))
     found = water_filling(snapshot, VARIANCES, 2.0, NOISE)
-    model, sigma = model_of(matrices, NOISE), torch.tensor(VARIANCES).double().diag()
+    model = model_of(matrices, NOISE)
+    sigma = torch.tensor(VARIANCES).double().diag()
     assert found["rate"].item() == pytest.approx(model.rate(sigma).item(), rel=1e-4)
-    assert found["squared_error"].item() == pytest.approx(model.squared_error(sigma).item(), rel=1e-4)
+    assert found["squared_error"].item() == pytest.approx(
+        model.squared_error(sigma).item(), rel=1e-4
+    )
     assert found["rate_excess"].item() == pytest.approx(model.rate(sigma).item() - 2.5257, abs=1e-3)
     assert found["active_excess"] == found["active"] - 4
     assert all(found[name].dim() == 0 for name in found if name not in ("curve", "table"))
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in found["table"].strip().splitlines()]
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in found["table"].strip().splitlines()
+    ]
     assert [len(line) for line in lines] == [3] * 5
-    assert {line[0]: float(line[1]) for line in lines[2:]} == {"rate": 2.5257, "squared_error": 1.85, "active": 4}
+    assert {line[0]: float(line[1]) for line in lines[2:]} == {
+        "rate": 2.5257,
+        "squared_error": 1.85,
+        "active": 4,
+    }
     for name, _, trained in lines[2:]:
         assert float(trained) == pytest.approx(found[name].item(), abs=1e-4)
 
@@ -199,7 +238,9 @@ def test_the_curve_is_shannons_and_the_trained_point_stands_on_it(monkeypatch):
     water_filling(snapshot, VARIANCES, 2.0, NOISE)
     shannon, trained = (line.get_xydata() for line in axes.lines)
     order = np.argsort(shannon[:, 0])
-    assert np.interp(trained[0, 0], shannon[order, 0], shannon[order, 1]) == pytest.approx(trained[0, 1], abs=0.01)
+    assert np.interp(trained[0, 0], shannon[order, 0], shannon[order, 1]) == pytest.approx(
+        trained[0, 1], abs=0.01
+    )
     assert (np.diff(shannon[order, 1]) <= 0).all()
 
 
@@ -209,7 +250,9 @@ def test_the_curve_is_shannons_and_the_trained_point_stands_on_it(monkeypatch):
 @pytest.mark.parametrize("variances", [VARIANCES, UNEVEN])
 @pytest.mark.parametrize("latents", [1, 2, 3, 4])
 def test_the_best_evidence_is_scikit_learns(latents, variances):
-    """PCA.score on points whose covariance (with n - 1) is exact; its own moment, with n, is smaller: P / (2 n) better."""
+    """PCA.score on points whose covariance (with n - 1) is exact; its own moment, with n, is
+    smaller: P / (2 n) better.
+    """
     count = 3000
     x = np.random.default_rng(0).standard_normal((count, 5))
     x -= x.mean(0)
@@ -233,7 +276,9 @@ def test_the_best_evidence_is_scipys_mean_log_density_and_no_noise_is_better(lat
         kept = [value if rank < latents else noise for rank, value in enumerate(variances)]
         return stats.multivariate_normal(np.zeros(5), np.diag(kept)).logpdf(x.numpy()).mean()
 
-    best = optimize.minimize_scalar(lambda noise: -evidence(noise), bounds=(1e-3, 4), method="bounded", options={"xatol": 1e-9})
+    best = optimize.minimize_scalar(
+        lambda noise: -evidence(noise), bounds=(1e-3, 4), method="bounded", options={"xatol": 1e-9}
+    )
     assert best_evidence(variances, latents) == pytest.approx(-best.fun, abs=1e-6)
     shuffled = [variances[place] for place in (3, 0, 4, 1, 2)]
     assert best_evidence(shuffled, latents) == best_evidence(variances, latents)
@@ -244,7 +289,9 @@ def test_a_model_at_the_maximum_likelihood_solution_falls_short_of_nothing():
     decoder = torch.zeros(5, 3)
     decoder[[0, 1, 2], [0, 1, 2]] = (torch.tensor(VARIANCES[:3]) - noise).sqrt()
     matrices = exact_posterior(decoder, torch.zeros(5), noise)
-    found = probabilistic_pca(snapshot_of(linear_vae(**matrices, noise=noise, learned=True), randn(6, 5)), VARIANCES)
+    found = probabilistic_pca(
+        snapshot_of(linear_vae(**matrices, noise=noise, learned=True), randn(6, 5)), VARIANCES
+    )
     assert found["noise"].item() == pytest.approx(noise, rel=1e-4)
     assert found["gap"].item() == pytest.approx(0, abs=1e-5)
     assert found["shortfall"].item() == pytest.approx(0, abs=1e-5)
@@ -253,17 +300,28 @@ def test_a_model_at_the_maximum_likelihood_solution_falls_short_of_nothing():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_any_other_model_falls_short_and_its_gap_is_the_divergence_from_the_true_posterior(seed):
-    matrices, noise = random_matrices(5, 3, seed), 0.5
-    found = probabilistic_pca(snapshot_of(linear_vae(**matrices, noise=noise), randn(6, 5)), VARIANCES)
+    matrices = random_matrices(5, 3, seed)
+    noise = 0.5
+    found = probabilistic_pca(
+        snapshot_of(linear_vae(**matrices, noise=noise), randn(6, 5)), VARIANCES
+    )
     assert found["shortfall"] > 0
     assert found["gap"] > 0
     model = model_of(matrices, noise)
     precision = model.decoder.T @ model.decoder / noise + torch.eye(3).double()
     true_gain = torch.linalg.solve(precision, model.decoder.T) / noise
-    x = torch.from_numpy(np.random.default_rng(seed).standard_normal((200_000, 5)) * np.sqrt(VARIANCES))
-    p = torch.distributions.MultivariateNormal((x - model.start) @ true_gain.T, precision_matrix=precision)
-    q = torch.distributions.MultivariateNormal(x @ model.encoder.T + model.offset, model.variance.diag())
+    x = torch.from_numpy(
+        np.random.default_rng(seed).standard_normal((200_000, 5)) * np.sqrt(VARIANCES)
+    )
+    p = torch.distributions.MultivariateNormal(
+        (x - model.start) @ true_gain.T, precision_matrix=precision
+    )
+    q = torch.distributions.MultivariateNormal(
+        x @ model.encoder.T + model.offset, model.variance.diag()
+    )
     divergence = torch.distributions.kl_divergence(q, p)
     slack = 5 * divergence.std().item() / math.sqrt(len(x))
     assert found["gap"].item() == pytest.approx(divergence.mean().item(), abs=slack)
-    assert found["evidence"].item() - found["elbo"].item() == pytest.approx(found["gap"].item(), abs=1e-9)
+    assert found["evidence"].item() - found["elbo"].item() == pytest.approx(
+        found["gap"].item(), abs=1e-9
+    )

@@ -22,7 +22,9 @@ def with_prior(snapshot, prior):
     for step in range(30):
         prior.update(snapshot.posterior, torch.tensor(step))
     bound = snapshot.bound._replace(rate=rate_of(prior, snapshot.posterior, snapshot.z))
-    return snapshot._replace(bound=bound, log_prior=log_prob_of(prior, snapshot.z), prior=prior.distribution())
+    return snapshot._replace(
+        bound=bound, log_prior=log_prob_of(prior, snapshot.z), prior=prior.distribution()
+    )
 
 
 @pytest.fixture
@@ -47,7 +49,9 @@ def test_what_it_shows_of_images(images):
 
 
 def test_vectors_have_no_samples_but_all_else(vectors):
-    assert mixture(vectors).keys() == mixture(with_prior(image_snapshot(), MixturePrior(5, 4, warmup=0))).keys() - {"samples"}
+    assert mixture(vectors).keys() == mixture(
+        with_prior(image_snapshot(), MixturePrior(5, 4, warmup=0))
+    ).keys() - {"samples"}
 
 
 def test_more_rows_than_components_are_as_many_as_there_are(images):
@@ -73,12 +77,16 @@ def test_the_first_column_is_the_decoded_mean_of_the_component(images):
 def test_the_numbers_are_those_of_the_mixture(vectors):
     found = mixture(vectors)
     weight = vectors.prior.log_weight.exp()
-    assert found["components_used"].item() == pytest.approx(torch.distributions.Categorical(weight).entropy().exp().item())
+    assert found["components_used"].item() == pytest.approx(
+        torch.distributions.Categorical(weight).entropy().exp().item()
+    )
     assert found["largest_weight"] == weight.max()
     assert found["smallest_weight"] == weight.min()
     assert found["rate_bound"].item() == pytest.approx(vectors.bound.rate.mean().item())
     log_q = gaussian.log_density(vectors.z, vectors.posterior).sum(1)
-    assert found["rate_monte_carlo"].item() == pytest.approx((log_q - vectors.log_prior).mean().item(), rel=1e-5)
+    assert found["rate_monte_carlo"].item() == pytest.approx(
+        (log_q - vectors.log_prior).mean().item(), rel=1e-5
+    )
     assert 0 <= found["responsibility_entropy"] < math.log(5)
     assert 0 <= found["component_information"] < math.log(5)
 
@@ -87,7 +95,10 @@ def test_components_far_apart_are_told_without_doubt():
     snapshot = vector_snapshot(latents=1, count=40)
     mean = torch.tensor([-100.0, 100.0]).repeat(20)[:, None]
     z = mean + 0.1 * randn(40, 1)
-    prior = Mixture(torch.tensor([0.5, 0.5]).double().log(), Gaussian(mean[:2].double(), torch.zeros(2, 1).double()))
+    prior = Mixture(
+        torch.tensor([0.5, 0.5]).double().log(),
+        Gaussian(mean[:2].double(), torch.zeros(2, 1).double()),
+    )
     q = Gaussian(mean, torch.zeros(40, 1))
     found = mixture(snapshot._replace(posterior=q, z=z, log_prior=log_prob(z, prior), prior=prior))
     assert found["responsibility_entropy"].item() == pytest.approx(0, abs=1e-12)
@@ -106,14 +117,24 @@ def test_a_prior_that_is_no_mixture_gets_a_note(prior):
 
 def test_against_a_mixture_there_are_four_parts(vectors):
     found = decomposition(vectors, samples=2000)
-    expected = decompose(vectors.posterior, samples=2000, generator=generator(), prior=vectors.prior)
-    for name in ("rate", "marginal_kl", "prior_dependence", "total_correlation", "dimension_wise_kl"):
+    expected = decompose(
+        vectors.posterior, samples=2000, generator=generator(), prior=vectors.prior
+    )
+    for name in (
+        "rate",
+        "marginal_kl",
+        "prior_dependence",
+        "total_correlation",
+        "dimension_wise_kl",
+    ):
         assert found[name].item() == pytest.approx(getattr(expected, name).item())
     assert found["prior_dependence"].abs() > 1e-3
     three = found["mutual_information"] + found["total_correlation"] + found["dimension_wise_kl"]
     assert (three - found["prior_dependence"]).item() == pytest.approx(found["rate"].item())
     assert found["rate"] <= vectors.bound.rate.mean() + 4 * found["rate_se"]
-    assert found["rate"] >= found["mutual_information"] - 4 * (found["rate_se"] + found["mutual_information_se"])
+    assert found["rate"] >= found["mutual_information"] - 4 * (
+        found["rate_se"] + found["mutual_information_se"]
+    )
 
 
 def expanded(factors):
@@ -130,7 +151,9 @@ def expanded(factors):
 def overlapping():
     """Posteriors so wide that all marginals are taken by quadrature."""
     return with_posterior(
-        vector_snapshot(), 2 * randn(101, 3).sign() + randn(101, 3, seed=1), 0.3 * randn(101, 3, seed=2) - 0.5
+        vector_snapshot(),
+        2 * randn(101, 3).sign() + randn(101, 3, seed=1),
+        0.3 * randn(101, 3, seed=2) - 0.5,
     )
 
 
@@ -138,15 +161,28 @@ def overlapping():
 def test_against_a_product_the_parts_are_those_against_its_expansion(make):
     snapshot = with_prior(make(), FactorisedMixturePrior(3, 3, warmup=0))
     found = decomposition(snapshot, samples=4000)
-    expected = decompose(snapshot.posterior, samples=4000, generator=generator(), prior=expanded(each_of(snapshot.prior)))
+    expected = decompose(
+        snapshot.posterior,
+        samples=4000,
+        generator=generator(),
+        prior=expanded(each_of(snapshot.prior)),
+    )
     assert found["prior_dependence"] == found["prior_dependence_se"] == 0
     assert abs(expected.prior_dependence) < 5 * expected.prior_dependence_se
-    for name in ("mutual_information", "total_correlation", "dimension_wise_kl", "rate", "marginal_kl"):
+    for name in (
+        "mutual_information",
+        "total_correlation",
+        "dimension_wise_kl",
+        "rate",
+        "marginal_kl",
+    ):
         error = (found[f"{name}_se"].square() + getattr(expected, f"{name}_se").square()).sqrt()
         assert abs(found[name] - getattr(expected, name)) < 5 * error + 1e-8, name
     three = found["mutual_information"] + found["total_correlation"] + found["dimension_wise_kl"]
     assert three.item() == pytest.approx(found["rate"].item())
-    assert (found["marginal_kl"] + found["mutual_information"]).item() == pytest.approx(found["rate"].item())
+    assert (found["marginal_kl"] + found["mutual_information"]).item() == pytest.approx(
+        found["rate"].item()
+    )
     assert (found["rate_se"] == 0) == (make is overlapping)
     assert found["rate"] <= snapshot.bound.rate.mean() + 5 * found["rate_se"]
 
@@ -154,7 +190,8 @@ def test_against_a_product_the_parts_are_those_against_its_expansion(make):
 def test_against_a_product_of_standard_normals_the_parts_are_those_of_the_standard_normal():
     plain = overlapping()
     prior = FactorisedMixturePrior(3, 3).distribution()
-    found, expected = decomposition(plain._replace(prior=prior)), decomposition(plain)
+    found = decomposition(plain._replace(prior=prior))
+    expected = decomposition(plain)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert found[name].item() == pytest.approx(value.item(), rel=1e-6, abs=1e-8), name

@@ -18,23 +18,33 @@ def placed(rows, times=1):
     """By loops over pixels: `(3, R (H + 2), C (W + 2))`, white where there is no image."""
     rows = np.clip(rows.numpy(), 0, 1)
     count, across, channels, height, width = rows.shape
-    picture = np.ones((3, count * (height * times + GAP), across * (width * times + GAP)), dtype=np.float32)
+    picture = np.ones(
+        (3, count * (height * times + GAP), across * (width * times + GAP)), dtype=np.float32
+    )
     for r in range(count):
         for c in range(across):
             for y in range(height * times):
                 for x in range(width * times):
                     pixel = rows[r, c, :, y // times, x // times]
-                    place = (slice(None), r * (height * times + GAP) + y, c * (width * times + GAP) + x)
+                    place = (
+                        slice(None),
+                        r * (height * times + GAP) + y,
+                        c * (width * times + GAP) + x,
+                    )
                     picture[place] = pixel if channels == 3 else pixel.mean()
     return np.rint(picture * 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 1, 4, 5), (1, 1, 3, 4, 4), (3, 2, 3, 2, 7), (2, 2, 2, 3, 3), (2, 1, 6, 3, 2)])
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 1, 4, 5), (1, 1, 3, 4, 4), (3, 2, 3, 2, 7), (2, 2, 2, 3, 3), (2, 1, 6, 3, 2)]
+)
 def test_every_pixel_is_where_it_belongs(shape):
     rows = rows_of(*shape)
     picture = grid(rows)
     assert picture.dtype == torch.uint8
-    assert np.abs(picture.numpy().astype(int) - placed(rows).astype(int)).max() <= (0 if shape[2] in (1, 3) else 1)
+    assert np.abs(picture.numpy().astype(int) - placed(rows).astype(int)).max() <= (
+        0 if shape[2] in (1, 3) else 1
+    )
 
 
 def test_out_of_range_is_clamped_and_not_wrapped():
@@ -47,7 +57,9 @@ def test_one_channel_is_grey_and_three_are_themselves():
     assert grey[:, 0, 0].tolist() == [51, 51, 51]
     colour = torch.tensor([0.2, 0.4, 0.6])[None, None, :, None, None].expand(1, 1, 3, 2, 2)
     assert grid(colour)[:, 0, 0].tolist() == [51, 102, 153]
-    assert grid(torch.tensor([0.2, 0.4])[None, None, :, None, None])[:, 0, 0].tolist() == pytest.approx([76.5] * 3, abs=0.6)
+    assert grid(torch.tensor([0.2, 0.4])[None, None, :, None, None])[
+        :, 0, 0
+    ].tolist() == pytest.approx([76.5] * 3, abs=0.6)
 
 
 def test_half_precision_and_gradients_are_no_matter():
@@ -79,7 +91,9 @@ def test_labels_stand_beside_the_images_and_hide_none(height):
 
 @pytest.mark.parametrize("row", [0, 1, 2])
 @pytest.mark.parametrize("height", [1, 16, 28, 49, 50, 64])
-@pytest.mark.parametrize("label", ["data", "z12\n10.25 nats", "z12\n10.25 nats\ngap (y)"], ids=["one", "two", "three"])
+@pytest.mark.parametrize(
+    "label", ["data", "z12\n10.25 nats", "z12\n10.25 nats\ngap (y)"], ids=["one", "two", "three"]
+)
 def test_a_label_stays_in_its_row(row, height, label):
     labels = ["" if other != row else label for other in range(3)]
     picture = grid(torch.ones(3, 1, 1, height, height), labels)
@@ -87,7 +101,8 @@ def test_a_label_stays_in_its_row(row, height, label):
     dark = [(bands[:, other] < 128).any().item() for other in range(3)]
     assert dark == [other == row for other in range(3)]
     inked = (bands[0, row] < 128).any(1).nonzero()  # centred, nothing cut off
-    above, below = inked.min().item(), bands.shape[2] - 1 - inked.max().item()
+    above = inked.min().item()
+    below = bands.shape[2] - 1 - inked.max().item()
     assert min(above, below) >= 1
     assert abs(above - below) <= 12
 
@@ -107,4 +122,9 @@ def test_a_charts_colours_are_in_order():
 
 
 def test_images_have_three_axes():
-    assert [is_image(event) for event in ([5], [16, 16], (1, 16, 16), torch.Size([3, 8, 8]))] == [False, False, True, True]
+    assert [is_image(event) for event in ([5], [16, 16], (1, 16, 16), torch.Size([3, 8, 8]))] == [
+        False,
+        False,
+        True,
+        True,
+    ]

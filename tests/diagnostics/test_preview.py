@@ -1,4 +1,6 @@
-"""Settings of diagnostics, before the first step: no training ends at its first validation because of one."""
+"""Settings of diagnostics, before the first step: no training ends at its first validation because
+of one.
+"""
 
 from functools import partial
 
@@ -10,8 +12,20 @@ from jensen.diagnostics.preview import Preview, check_settings
 from jensen.train import train
 
 QUICK = (
-    *("data=gaussian", "model=linear", "latent_dim=2", "data.size=48", "data.validation=12", "data.batch_size=12"),
-    *("callbacks=[diagnose]", "trainer.accelerator=cpu", "trainer.max_steps=2", "+trainer.enable_progress_bar=false"),
+    *(
+        "data=gaussian",
+        "model=linear",
+        "latent_dim=2",
+        "data.size=48",
+        "data.validation=12",
+        "data.batch_size=12",
+    ),
+    *(
+        "callbacks=[diagnose]",
+        "trainer.accelerator=cpu",
+        "trainer.max_steps=2",
+        "+trainer.enable_progress_bar=false",
+    ),
 )
 WRONG = {
     "codes.latents=0": "codes.latents is 0: expected an integer of at least 1",
@@ -40,7 +54,12 @@ WRONG = {
     "probabilistic_pca.variances=[1,2,0]": "probabilistic_pca.variances is 0: expected a number of at least 1e-12",
     "em_slides": "em_slides: the model is no mixture of two normals with one variance: expected experiment=em_slides",
 }
-EM_SLIDES = ("+start@model.init=two_normals", "+data.alpha=0.3", "+data.means=[0.0,5.0]", "+data.sigma=1.0")
+EM_SLIDES = (
+    "+start@model.init=two_normals",
+    "+data.alpha=0.3",
+    "+data.means=[0.0,5.0]",
+    "+data.sigma=1.0",
+)
 
 
 def chosen(setting):
@@ -79,22 +98,57 @@ def test_a_setting_that_would_end_a_validation_is_one_sentence(configure, previe
 
 
 def test_it_is_said_before_the_first_step(configure, tmp_path, monkeypatch):
-    monkeypatch.setattr("jensen.algorithm.gradient.Gradient.training_step", lambda *_: pytest.fail("a step was made"))
-    with pytest.raises(InputError, match=r"^diagnostics.codes.latents is -1: expected an integer of at least 1$"):
-        train(configure(*QUICK, "diagnostics=[rate,codes]", "diagnostics.codes.latents=-1"), tmp_path)
+    monkeypatch.setattr(
+        "jensen.algorithm.gradient.Gradient.training_step",
+        lambda *_: pytest.fail("a step was made"),
+    )
+    with pytest.raises(
+        InputError, match=r"^diagnostics.codes.latents is -1: expected an integer of at least 1$"
+    ):
+        train(
+            configure(*QUICK, "diagnostics=[rate,codes]", "diagnostics.codes.latents=-1"), tmp_path
+        )
 
 
 def test_the_settings_of_conf_pass(configure, preview):
-    names = ("codes", "decomposition", "embedding", "estimator_audit", "evidence", "factor_map", "mixture", "rate", "dci_1000")
-    more = ("reconstructions", "samples", "traversals", "water_filling", "probabilistic_pca", "mig_exact", "factor_vae")
-    check_settings(instantiate(configure(*QUICK, f"diagnostics=[{','.join(names + more)}]").diagnostics), preview)
+    names = (
+        "codes",
+        "decomposition",
+        "embedding",
+        "estimator_audit",
+        "evidence",
+        "factor_map",
+        "mixture",
+        "rate",
+        "dci_1000",
+    )
+    more = (
+        "reconstructions",
+        "samples",
+        "traversals",
+        "water_filling",
+        "probabilistic_pca",
+        "mig_exact",
+        "factor_vae",
+    )
+    check_settings(
+        instantiate(configure(*QUICK, f"diagnostics=[{','.join(names + more)}]").diagnostics),
+        preview,
+    )
 
 
 def test_a_model_that_is_not_linear_has_no_closed_form_optimum(configure):
     cfg = configure(*QUICK, "model=mlp", "model/likelihood=normal", "diagnostics=[water_filling]")
-    algorithm, images = instantiate(cfg.algorithm), instantiate(cfg.data).show(12)
-    with pytest.raises(InputError, match=r"^diagnostics.water_filling: the decoder is not linear: expected model=linear"):
-        check_settings(instantiate(cfg.diagnostics), Preview(names=(), images=images, **algorithm.known(images)))
+    algorithm = instantiate(cfg.algorithm)
+    images = instantiate(cfg.data).show(12)
+    with pytest.raises(
+        InputError,
+        match=r"^diagnostics.water_filling: the decoder is not linear: expected model=linear",
+    ):
+        check_settings(
+            instantiate(cfg.diagnostics),
+            Preview(names=(), images=images, **algorithm.known(images)),
+        )
 
 
 def test_a_users_diagnostic_is_not_called_but_its_keywords_are_checked():
@@ -102,5 +156,8 @@ def test_a_users_diagnostic_is_not_called_but_its_keywords_are_checked():
         pytest.fail("it was called")
 
     check_settings({"mine": partial(mine, size=3)}, Preview())
-    with pytest.raises(InputError, match=r"^diagnostics.mine cannot be called \(.*\): expected settings that it has$"):
+    with pytest.raises(
+        InputError,
+        match=r"^diagnostics.mine cannot be called \(.*\): expected settings that it has$",
+    ):
         check_settings({"mine": partial(mine, sise=3)}, Preview())

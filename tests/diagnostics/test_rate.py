@@ -22,7 +22,9 @@ def test_the_mean_rate_of_each_latent_is_that_of_torch_distributions(snapshot):
     q = torch.distributions.Normal(mean, (log_var / 2).exp())
     expected = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).mean(0)
     torch.testing.assert_close(rate(snapshot)["by_latent"], expected, rtol=1e-4, atol=1e-6)
-    assert rate(snapshot)["by_latent"].sum().item() == pytest.approx(snapshot.bound.rate.mean().item(), rel=1e-5)
+    assert rate(snapshot)["by_latent"].sum().item() == pytest.approx(
+        snapshot.bound.rate.mean().item(), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("threshold", [0.01, 0.5, 0.9])
@@ -61,7 +63,9 @@ def test_the_bars_are_the_latents_rates_in_falling_order(snapshot, monkeypatch):
 
 @pytest.mark.parametrize("latents", [1, 40])
 def test_any_number_of_latents_is_a_picture(latents):
-    picture = rate(with_posterior(image_snapshot(), randn(9, latents), torch.zeros(9, latents)))["sorted"]
+    picture = rate(with_posterior(image_snapshot(), randn(9, latents), torch.zeros(9, latents)))[
+        "sorted"
+    ]
     assert picture.shape == (3, 400, 700)
     assert picture.dtype == torch.uint8
 
@@ -73,7 +77,9 @@ def test_codes_are_the_means_the_deviations_and_the_first_latents_by_rate():
     first = np.argsort(-snapshot.latent_rate.mean(0).numpy())[:2]
     assert list(found) == ["mean", "std", *(f"z{latent}" for latent in first)]
     assert sorted(found["mean"].tolist()) == sorted(mean.flatten().tolist())
-    assert np.sort(found["std"].numpy()) == pytest.approx(np.sort(np.sqrt(np.exp(log_var.numpy())).ravel()), rel=1e-6)
+    assert np.sort(found["std"].numpy()) == pytest.approx(
+        np.sort(np.sqrt(np.exp(log_var.numpy())).ravel()), rel=1e-6
+    )
     for latent in first:
         assert torch.equal(found[f"z{latent}"], mean[:, latent])
 

@@ -21,13 +21,17 @@ def shown():
 
 
 def pixels(picture, rows, columns):
-    """The grey level of each cell's pixels, `(rows, columns, DIM)`: a pixel is enlarged to a square, and a gap is 2."""
+    """The grey level of each cell's pixels, `(rows, columns, DIM)`: a pixel is enlarged to a
+    square, and a gap is 2.
+    """
     height = picture.shape[1] // rows
     size = height - 2
     width = size * DIM + 2
     start = picture.shape[2] - columns * width
     down = torch.arange(rows)[:, None, None] * height + size // 2
-    across = start + torch.arange(columns)[None, :, None] * width + torch.arange(DIM) * size + size // 2
+    across = (
+        start + torch.arange(columns)[None, :, None] * width + torch.arange(DIM) * size + size // 2
+    )
     return picture[0, down, across]
 
 
@@ -46,7 +50,9 @@ def expected_pixels(snapshot, image, latents, columns, tail):
 
 
 @pytest.mark.parametrize(("latents", "columns", "tail"), [(10, 11, 0.01), (2, 5, 0.1), (3, 2, 0.0)])
-def test_the_latent_of_a_row_goes_from_quantile_to_quantile_and_the_others_stay(shown, latents, columns, tail):
+def test_the_latent_of_a_row_goes_from_quantile_to_quantile_and_the_others_stay(
+    shown, latents, columns, tail
+):
     found = traversals(shown, latents=latents, columns=columns, images=3, tail=tail)
     assert list(found) == ["image_0", "image_1", "image_2"]
     for number, picture in enumerate(found.values()):
@@ -81,12 +87,18 @@ def test_rows_are_labelled_with_latent_and_rate_in_falling_order(shown, monkeypa
 
 
 def test_a_row_that_tells_a_factor_is_labelled_with_it_too(shown, monkeypatch):
-    """One latent is a factor with little noise, the others know none; I(z; v) / H(v) by scikit-learn."""
+    """One latent is a factor with little noise, the others know none; I(z; v) / H(v) by
+    scikit-learn.
+    """
     generator = torch.Generator().manual_seed(4)
-    factors = torch.stack([torch.arange(2000) % 3, torch.arange(2000) % 4], 1)[torch.randperm(2000, generator=generator)]
+    factors = torch.stack([torch.arange(2000) % 3, torch.arange(2000) % 4], 1)[
+        torch.randperm(2000, generator=generator)
+    ]
     mean = torch.randn(2000, DIM, generator=generator)
     mean[:, 2] = factors[:, 1] + 0.01 * mean[:, 2]
-    snapshot = with_posterior(shown, mean, torch.zeros(2000, DIM))._replace(z=mean, factors=factors, names=("form", "size"))
+    snapshot = with_posterior(shown, mean, torch.zeros(2000, DIM))._replace(
+        z=mean, factors=factors, names=("form", "size")
+    )
     labels = []
     monkeypatch.setattr(module, "grid", lambda rows, names: labels.extend(names))
     traversals(snapshot, images=1)
@@ -96,7 +108,8 @@ def test_a_row_that_tells_a_factor_is_labelled_with_it_too(shown, monkeypatch):
         latent = int(lines[0][1:])
         bins = np.digitize(mean[:, latent], np.histogram_bin_edges(mean[:, latent], 20)[1:-1])
         shares = [
-            mutual_info_score(factors[:, factor], bins) / mutual_info_score(factors[:, factor], factors[:, factor])
+            mutual_info_score(factors[:, factor], bins)
+            / mutual_info_score(factors[:, factor], factors[:, factor])
             for factor in range(2)
         ]
         assert lines[2:] == (["size"] if latent == 2 else [])
@@ -118,7 +131,8 @@ def test_pictures_of_real_images_hold_every_cell_beside_the_labels(channels):
 
 def test_the_same_images_every_time():
     snapshot = image_snapshot()
-    first, again = traversals(snapshot), traversals(snapshot)
+    first = traversals(snapshot)
+    again = traversals(snapshot)
     assert first.keys() == again.keys()
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["image_0"], first["image_1"])

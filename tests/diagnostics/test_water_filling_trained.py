@@ -13,16 +13,28 @@ EXPECTED = {
 }
 """beta: rate, squared error, active latents, of the reference."""
 
-QUIET = ("callbacks=[diagnose]", "diagnostics=[water_filling]", "+trainer.enable_progress_bar=false", "trainer.accelerator=cpu")
+QUIET = (
+    "callbacks=[diagnose]",
+    "diagnostics=[water_filling]",
+    "+trainer.enable_progress_bar=false",
+    "trainer.accelerator=cpu",
+)
 
 
 def trained(configure, folder, *overrides):
     found = train(configure("experiment=water_filling", *QUIET, *overrides), folder)
-    return tuple(found[f"water_filling/{name}"] for name in ("rate", "squared_error", "active")), found
+    return tuple(
+        found[f"water_filling/{name}"] for name in ("rate", "squared_error", "active")
+    ), found
 
 
 def test_a_thousand_steps_reach_the_optimum(configure, tmp_path):
-    small = ("data.size=1000", "data.batch_size=1000", "trainer.max_steps=1000", "trainer.val_check_interval=1000")
+    small = (
+        "data.size=1000",
+        "data.batch_size=1000",
+        "trainer.max_steps=1000",
+        "trainer.val_check_interval=1000",
+    )
     (rate, error, active), found = trained(configure, tmp_path, "objective.beta=2", *small)
     assert rate == pytest.approx(EXPECTED[2][0], abs=5e-3)
     assert error == pytest.approx(EXPECTED[2][1], abs=5e-3)

@@ -1,4 +1,6 @@
-"""Coordinates of a mixture, batched GMRES and the implicit function theorem, against dense algebra."""
+"""Coordinates of a mixture, batched GMRES and the implicit function theorem, against dense
+algebra.
+"""
 
 import math
 
@@ -21,10 +23,13 @@ def stack(structure, seeds=(0, 1), components=3, dim=2):
 
 @every_structure
 def test_coordinates_name_a_mixture_and_are_zero_at_the_reference(structure):
-    about, p = stack(structure), stack(structure, (2, 3))
+    about = stack(structure)
+    p = stack(structure, (2, 3))
     theta = coordinates(p, about)
     found = mixture_at(theta, about)
-    for a, b in zip((found.log_weight, *found.components), (p.log_weight, *p.components), strict=True):
+    for a, b in zip(
+        (found.log_weight, *found.components), (p.log_weight, *p.components), strict=True
+    ):
         close(a, b)
     close(coordinates(about, about), torch.zeros_like(theta))
     close(coordinates(mixture_at(theta, about), about), theta)
@@ -48,11 +53,14 @@ def systems(size=12, count=4, seed=0):
     """I - J with the eigenvalues of J in [0, 0.95], and not symmetric."""
     basis = normal(count, size, size, seed=seed) + 3 * torch.eye(size, dtype=torch.float64)
     values = torch.linspace(0, 0.95, size, dtype=torch.float64)
-    return torch.eye(size, dtype=torch.float64) - basis @ torch.diag(values) @ torch.linalg.inv(basis)
+    return torch.eye(size, dtype=torch.float64) - basis @ torch.diag(values) @ torch.linalg.inv(
+        basis
+    )
 
 
 def test_gmres_solves_each_system_as_if_it_were_alone():
-    a, b = systems(), normal(4, 12, seed=5)
+    a = systems()
+    b = normal(4, 12, seed=5)
     b[2] = 0
     a[3] = torch.eye(12)  # ends after one product
     u, error = fixed_point.gmres(lambda v: (a @ v.unsqueeze(-1)).squeeze(-1), b, 1e-12, 24)
@@ -64,7 +72,9 @@ def test_gmres_solves_each_system_as_if_it_were_alone():
 
 
 def test_gmres_stops_at_its_limit_and_says_how_far_it_came():
-    a, b, calls = systems(40, 1), normal(1, 40, seed=5), []
+    a = systems(40, 1)
+    b = normal(1, 40, seed=5)
+    calls = []
 
     def product(v):
         calls.append(1)
@@ -93,7 +103,11 @@ def test_the_implicit_gradient_of_a_known_fixed_point():
     theta = at.cos() * c + x - at
     errors = []
     out = fixed_point.implicit(
-        theta, lambda t, x, c: (at + t).cos() * c + x - at, (x.detach(), c.detach()), rtol=1e-12, report=errors.append
+        theta,
+        lambda t, x, c: (at + t).cos() * c + x - at,
+        (x.detach(), c.detach()),
+        rtol=1e-12,
+        report=errors.append,
     )
     by_x, by_c = torch.autograd.grad(out.sum(), (x, c), retain_graph=True)
     close(by_x, 1 / (1 + c * at.sin()))
@@ -105,13 +119,19 @@ def test_the_implicit_gradient_of_a_known_fixed_point():
 
 @every_structure
 def test_a_component_without_points_stays_where_it_is_kept(structure):
-    x, p = normal(2, 40, 2, seed=7), stack(structure)
+    x = normal(2, 40, 2, seed=7)
+    p = stack(structure)
     far = p.components.mean.clone()
     far[:, 0] = 1e4
     p = p._replace(components=structure(far, p.components[1]))
     kept = p._replace(components=structure(far + 1, p.components[1]))
     prior = PseudoCounts(covariance=1.0)
-    close(fixed_point.step(x, p, prior=prior, kept=kept).components.mean[:, 0], kept.components.mean[:, 0])
+    close(
+        fixed_point.step(x, p, prior=prior, kept=kept).components.mean[:, 0],
+        kept.components.mean[:, 0],
+    )
     close(fixed_point.step(x, p, prior=prior).components.mean[:, 0], far[:, 0])
     ones = torch.ones(2, 40, dtype=torch.float64)
-    close(fixed_point.step(x, p, weights=ones).components.mean, fixed_point.step(x, p).components.mean)
+    close(
+        fixed_point.step(x, p, weights=ones).components.mean, fixed_point.step(x, p).components.mean
+    )

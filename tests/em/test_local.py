@@ -1,4 +1,6 @@
-"""E-steps about each component's own mean: the stream's where both are exact, and direct sums where only these are."""
+"""E-steps about each component's own mean: the stream's where both are exact, and direct sums where
+only these are.
+"""
 
 import numpy as np
 import pytest
@@ -32,7 +34,12 @@ def normal(*shape, seed=0):
 def mixtures(structure, seed=0, apart=2.0):
     """Two starts `(2, K)` of three components in three dimensions."""
     mean = apart * normal(2, 3, 3, seed=seed)
-    shapes = {Gaussian: (2, 3, 3), SphericalGaussian: (2, 3), TiedGaussian: (2, 3, 3), FullGaussian: (2, 3, 3, 3)}
+    shapes = {
+        Gaussian: (2, 3, 3),
+        SphericalGaussian: (2, 3),
+        TiedGaussian: (2, 3, 3),
+        FullGaussian: (2, 3, 3, 3),
+    }
     shape = normal(*shapes[structure], seed=seed + 1)
     if structure in (TiedGaussian, FullGaussian):
         shape = torch.linalg.cholesky(shape @ shape.mT + torch.eye(3, dtype=torch.float64))
@@ -41,7 +48,8 @@ def mixtures(structure, seed=0, apart=2.0):
 
 def chunks(x, weights=None):
     return lambda size: [
-        (x[at : at + size], None if weights is None else weights[at : at + size]) for at in range(0, len(x), size)
+        (x[at : at + size], None if weights is None else weights[at : at + size])
+        for at in range(0, len(x), size)
     ]
 
 
@@ -53,13 +61,19 @@ def close(found, expected, tolerance=1e-10):
 @pytest.mark.parametrize("beta", [1.0, 3.0])
 def test_the_sums_of_both_ways_make_the_same_mixture(structure, beta, monkeypatch):
     monkeypatch.setattr(local, "_LIMIT", 18 * 40)  # so that there are several chunks
-    p, x, weights = mixtures(structure), 3 * normal(130, 3, seed=7), normal(130, seed=8).square()
+    p = mixtures(structure)
+    x = 3 * normal(130, 3, seed=7)
+    weights = normal(130, seed=8).square()
     mine = local.expect(chunks(x, weights), ZERO, p, beta)
     theirs = Stream(chunks(x, weights), 0, ZERO)(p, beta=beta)
     close(mine.log_likelihood, theirs.log_likelihood)
     close(local.counts(mine), local.counts(theirs))
     found, expected = (em.m_step(p, local.moments(p, s)) for s in (mine, theirs))
-    for a, b in zip((found.log_weight, *found.components), (expected.log_weight, *expected.components), strict=True):
+    for a, b in zip(
+        (found.log_weight, *found.components),
+        (expected.log_weight, *expected.components),
+        strict=True,
+    ):
         close(a, b)
     other = mixtures(structure, seed=20)
     coefficient = coefficients(other, beta)
@@ -69,8 +83,10 @@ def test_the_sums_of_both_ways_make_the_same_mixture(structure, beta, monkeypatc
 
 @every_structure
 def test_of_two_kinds_each_start_keeps_its_own_sums(structure):
-    p, x = mixtures(structure), 3 * normal(60, 3, seed=7)
-    mine, theirs = local.expect(chunks(x), ZERO, p), Stream(chunks(x), 0, ZERO)(p)
+    p = mixtures(structure)
+    x = 3 * normal(60, 3, seed=7)
+    mine = local.expect(chunks(x), ZERO, p)
+    theirs = Stream(chunks(x), 0, ZERO)(p)
     both = local.merged(torch.tensor([True, False]), mine, theirs, p)
     assert isinstance(both, Local)
     found, expected = (em.m_step(p, local.moments(p, s)) for s in (both, theirs))
@@ -100,7 +116,8 @@ def test_densities_far_from_the_other_components_are_scipys(structure):
     full = whole(p.components)
     cov = (full.scale_tril @ full.scale_tril.mT).numpy()
     each = [
-        stats.multivariate_normal(np.zeros(3), cov[k]).logpdf((x - full.mean[k]).numpy()) + p.log_weight[k].item()
+        stats.multivariate_normal(np.zeros(3), cov[k]).logpdf((x - full.mean[k]).numpy())
+        + p.log_weight[k].item()
         for k in range(3)
     ]
     found = local.log_joint(x, p)
@@ -116,7 +133,10 @@ def test_the_floor_of_equal_points_is_their_rounding_and_is_seen(structure):
     for dtype, gap in ((torch.float32, 2.0**-4), (torch.float64, 2.0**-33)):
         origin = torch.full((2,), 5e5, dtype=dtype)
         rounding = Rounding.of(origin, torch.full((2,), 2.5e11, dtype=torch.float64))
-        p = Mixture(torch.full((2,), 0.5).double().log(), structure.at(x[[0, -1]] - 5e5, torch.ones(2).double()))
+        p = Mixture(
+            torch.full((2,), 0.5).double().log(),
+            structure.at(x[[0, -1]] - 5e5, torch.ones(2).double()),
+        )
         seen = local.expect(chunks(x), origin, p)
         p = em.m_step(p, local.moments(p, seen), PseudoCounts(floor=rounding))
         variance = p.components.marginals().log_var.exp()
@@ -124,8 +144,12 @@ def test_the_floor_of_equal_points_is_their_rounding_and_is_seen(structure):
             assert not on_floor(p, rounding).any()
             continue
         assert on_floor(p, rounding).tolist() == [False, True]
-        assert ((variance[1] > gap**2 / 50) & (variance[1] < gap**2 / 6 + 1.3e-20)).all()  # or eps^2 of the whole variance
-        np.testing.assert_allclose(variance[0].mean(), x[:20].var(0, correction=0).mean(), rtol=1e-6)
+        assert (
+            (variance[1] > gap**2 / 50) & (variance[1] < gap**2 / 6 + 1.3e-20)
+        ).all()  # or eps^2 of the whole variance
+        np.testing.assert_allclose(
+            variance[0].mean(), x[:20].var(0, correction=0).mean(), rtol=1e-6
+        )
 
 
 @every_structure
@@ -142,12 +166,17 @@ def test_sums_that_are_all_about_one_origin_keep_a_million_deviations_apart(stru
     """As `algorithm=em` adds them up over batches, minibatches and ranks."""
     x = normal(400, 2)
     x[200:] += 1e6
-    origin, variance = x.mean(0), x.var(0, correction=0)
+    origin = x.mean(0)
+    variance = x.var(0, correction=0)
     start = torch.stack([x[:1], x[-1:]], 1)[0] - origin
     p = Mixture(torch.full((2,), 0.5).double().log(), structure.at(start, variance))
     prior = PseudoCounts(floor=Rounding.of(origin, variance, shared=True))
     for _ in range(6):
-        sums = Stream(chunks(x), 0, origin)(p) if way == "stream" else missing.expect(chunks(x), origin, p)
+        sums = (
+            Stream(chunks(x), 0, origin)(p)
+            if way == "stream"
+            else missing.expect(chunks(x), origin, p)
+        )
         p = em.m_step(p, stream.moments(p, sums), prior)
     expected = torch.stack([x[:200].var(0, correction=0), x[200:].var(0, correction=0)])
     found = p.components.marginals().log_var.exp()

@@ -1,4 +1,6 @@
-"""Where EM starts: greedy k-means++, against scikit-learn's; weights, copies, and starts at different points."""
+"""Where EM starts: greedy k-means++, against scikit-learn's; weights, copies, and starts at
+different points.
+"""
 
 import pytest
 import torch
@@ -20,7 +22,11 @@ def generator(seed=0):
 
 def sample(x, weights=None):
     x = torch.as_tensor(x, dtype=torch.float64)
-    weights = torch.ones(len(x), dtype=torch.float64) if weights is None else torch.as_tensor(weights, dtype=torch.float64)
+    weights = (
+        torch.ones(len(x), dtype=torch.float64)
+        if weights is None
+        else torch.as_tensor(weights, dtype=torch.float64)
+    )
     return Sample(x, weights, x.mean(0), x.var(0))
 
 
@@ -33,21 +39,26 @@ def test_centres_cost_what_scikit_learns_do():
     """9.64 and 9.70 on average over 1,000 starts; with one candidate for each centre 18.4."""
     x = torch.as_tensor(BLOBS)
     ours = cost(x, kmeans_plus_plus(x, torch.ones(1500).double(), 8, 400, generator()))
-    theirs = torch.stack([cost(x, kmeans_plusplus(BLOBS, 8, random_state=seed)[0]) for seed in range(100)])
+    theirs = torch.stack(
+        [cost(x, kmeans_plusplus(BLOBS, 8, random_state=seed)[0]) for seed in range(100)]
+    )
     error = (ours.var() / 400 + theirs.var() / 100).sqrt()
     assert abs(ours.mean() - theirs.mean()) < 3 * error
     assert ours.mean() < 11
 
 
 def test_a_point_of_great_weight_is_a_centre_and_one_of_none_never():
-    x, weights = torch.as_tensor(BLOBS), torch.ones(1500).double()
+    x = torch.as_tensor(BLOBS)
+    weights = torch.ones(1500).double()
     weights[7] = 1e9
     weights[LABEL == 3] = 0
     centre = kmeans_plus_plus(x, weights, 8, 20, generator())
     assert (centre == x[7]).all(-1).any(-1).all()
     hidden = x[LABEL == 3]
     assert not (centre.unsqueeze(2) == hidden).all(-1).any()
-    mean = scattered(STRUCTURES[0], sample(x, weights.clamp(min=1e-9)), 1, 20, generator()).components.mean
+    mean = scattered(
+        STRUCTURES[0], sample(x, weights.clamp(min=1e-9)), 1, 20, generator()
+    ).components.mean
     assert (mean == x[7]).all()
 
 
@@ -58,8 +69,13 @@ def test_copies_are_one_point_of_their_weight(structure, make):
     x = torch.arange(6).double().repeat(50).unsqueeze(1) * torch.tensor([1.0, -2.0]).double()
     mean = make(structure, sample(x), 6, 10, generator()).components.mean
     assert mean.shape == (10, 6, 2)
-    torch.testing.assert_close(mean.sort(1).values, x[:6].sort(0).values.expand_as(mean), rtol=0, atol=0.3)
-    with pytest.raises(InputError, match="x has only 6 different points: expected at least 7, one for each component"):
+    torch.testing.assert_close(
+        mean.sort(1).values, x[:6].sort(0).values.expand_as(mean), rtol=0, atol=0.3
+    )
+    with pytest.raises(
+        InputError,
+        match="x has only 6 different points: expected at least 7, one for each component",
+    ):
         make(structure, sample(x), 7, 10, generator())
 
 

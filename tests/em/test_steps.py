@@ -32,21 +32,33 @@ def chunked(x, weights=None):
     def chunks(size):
         size = min(size, 64)
         for start in range(0, len(x), size):
-            yield x[start : start + size], None if weights is None else weights[start : start + size]
+            yield (
+                x[start : start + size],
+                None if weights is None else weights[start : start + size],
+            )
 
     return chunks
 
 
 def same(found, expected, tolerance=1e-10):
-    for a, b in zip((found.log_weight, *found.components), (expected.log_weight, *expected.components), strict=True):
+    for a, b in zip(
+        (found.log_weight, *found.components),
+        (expected.log_weight, *expected.components),
+        strict=True,
+    ):
         close(a, b, tolerance)
 
 
 @every_structure
 def test_bound_plus_gap_is_the_log_probability_at_any_responsibilities(structure):
-    x, p = points(), mixed(structure)
+    x = points()
+    p = mixed(structure)
     posterior = em.e_step(x, p)
-    for r in (normal(300, 3, seed=5).softmax(-1), torch.eye(3, dtype=torch.float64)[torch.arange(300) % 3], posterior):
+    for r in (
+        normal(300, 3, seed=5).softmax(-1),
+        torch.eye(3, dtype=torch.float64)[torch.arange(300) % 3],
+        posterior,
+    ):
         bound = em.bound(x, p, r)
         gap = (torch.xlogy(r, r) - r * posterior.log()).nan_to_num(neginf=0).sum(-1)
         close(bound.elbo + gap, log_prob(x, p))
@@ -56,7 +68,8 @@ def test_bound_plus_gap_is_the_log_probability_at_any_responsibilities(structure
 
 @pytest.mark.parametrize("beta", [0.5, 1.0, 4.0])
 def test_annealed_responsibilities_minimise_distortion_plus_beta_rate(beta):
-    x, p = points(), mixed(Gaussian)
+    x = points()
+    p = mixed(Gaussian)
 
     def loss(logit):
         bound = em.bound(x, p, logit.softmax(-1))
@@ -70,7 +83,8 @@ def test_annealed_responsibilities_minimise_distortion_plus_beta_rate(beta):
 
 @every_structure
 def test_em_never_lowers_the_evidence(structure):
-    x, p = points(), mixed(structure)
+    x = points()
+    p = mixed(structure)
     last = log_prob(x, p).mean()
     for _ in range(30):
         p = em.fit(x, p, 1)
@@ -81,22 +95,33 @@ def test_em_never_lowers_the_evidence(structure):
 
 @every_structure
 def test_m_step_is_the_maximum_in_the_weights_too(structure):
-    x, p = points(), mixed(structure)
-    r, prior = em.e_step(x, p), PseudoCounts(weight=2.0)
+    x = points()
+    p = mixed(structure)
+    r = em.e_step(x, p)
+    prior = PseudoCounts(weight=2.0)
     new = em.m_step(p, p.components.moments(x, r), prior)
     logit = new.log_weight.clone().requires_grad_()
-    value = (r * logit.log_softmax(-1)).sum() + em.log_prior(new._replace(log_weight=logit.log_softmax(-1)), prior)
+    value = (r * logit.log_softmax(-1)).sum() + em.log_prior(
+        new._replace(log_weight=logit.log_softmax(-1)), prior
+    )
     assert slope(value, [logit]) < 1e-9
 
 
 @every_structure
 def test_fit_is_differentiable_in_points_and_parameters(structure):
-    x, p = points(12, 2), mixed(structure, 2, 2)
+    x = points(12, 2)
+    p = mixed(structure, 2, 2)
 
     def value(x, log_weight, mean, shape, weights):
         if structure in (TiedGaussian, FullGaussian):
             shape = shape.tril()
-        found = em.fit(x, Mixture(log_weight, structure(mean, shape)), 3, weights=weights, prior=PseudoCounts(1.0, 2.0))
+        found = em.fit(
+            x,
+            Mixture(log_weight, structure(mean, shape)),
+            3,
+            weights=weights,
+            prior=PseudoCounts(1.0, 2.0),
+        )
         return found.log_weight, *found.components
 
     leaves = (x, p.log_weight, *p.components, normal(12, seed=8).exp())
@@ -117,21 +142,31 @@ def test_a_batch_of_masked_sets_is_each_set_by_itself(structure):
     found = em.fit(sets, stack, 5, weights=mask, prior=PseudoCounts(0.0, 1.0))
     for index, p in enumerate(each):
         alone = em.fit(sets[index][mask[index] > 0], p, 5, prior=PseudoCounts(0.0, 1.0))
-        same(Mixture(found.log_weight[index], structure(*(part[index] for part in found.components))), alone, 1e-12)
+        same(
+            Mixture(
+                found.log_weight[index], structure(*(part[index] for part in found.components))
+            ),
+            alone,
+            1e-12,
+        )
 
 
 @every_structure
 def test_integer_weights_are_copies(structure):
-    x, p = points(60), mixed(structure)
+    x = points(60)
+    p = mixed(structure)
     times = torch.arange(60) % 4
-    same(em.fit(x, p, 4, weights=times.double()), em.fit(x.repeat_interleave(times, 0), p, 4), 1e-10)
+    same(
+        em.fit(x, p, 4, weights=times.double()), em.fit(x.repeat_interleave(times, 0), p, 4), 1e-10
+    )
 
 
 @every_structure
 @pytest.mark.parametrize("beta", [1.0, 3.0])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_streamed_e_step_is_the_plain_one(structure, beta, weighted):
-    x, p = points(), mixed(structure)
+    x = points()
+    p = mixed(structure)
     weights = normal(300, seed=8).exp() if weighted else None
     origin = x.mean(0)
     near = p._replace(components=structure(p.components.mean - origin, p.components[1]))
@@ -150,7 +185,8 @@ def test_the_streamed_e_step_is_the_plain_one(structure, beta, weighted):
 
 @every_structure
 def test_several_starts_are_streamed_at_once(structure):
-    x, each = points(), [mixed(structure, seed=seed) for seed in (0, 20)]
+    x = points()
+    each = [mixed(structure, seed=seed) for seed in (0, 20)]
     stack = Mixture(
         torch.stack([p.log_weight for p in each]),
         structure(*(torch.stack(part) for part in zip(*(p.components for p in each), strict=True))),
@@ -165,9 +201,11 @@ def test_several_starts_are_streamed_at_once(structure):
 
 @every_structure
 def test_float32_products_are_float64_to_the_rounding_of_the_spread(structure):
-    x, p = points(4000), mixed(structure)
+    x = points(4000)
+    p = mixed(structure)
     stream = Stream(lambda size: [(x.float(), None)], 4000, torch.zeros(4))
-    half, whole = stream(p, torch.float32), stream(p, torch.float64)
+    half = stream(p, torch.float32)
+    whole = stream(p, torch.float64)
     assert half.sums.dtype == torch.float64
     assert abs(half.log_likelihood - whole.log_likelihood) / 4000 < 1e-7
     torch.testing.assert_close(half.sums, whole.sums, rtol=1e-4, atol=1e-3)
@@ -175,24 +213,35 @@ def test_float32_products_are_float64_to_the_rounding_of_the_spread(structure):
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_few_responsibilities_in_many_dimensions_are_summed_by_component(weighted):
-    """The second pass knows from the first that most are negligible; one component is far from all points."""
+    """The second pass knows from the first that most are negligible; one component is far from all
+    points.
+    """
     generator = torch.Generator().manual_seed(0)
     means = 3 * torch.randn(6, 40, generator=generator, dtype=torch.float64)
-    x = means[torch.arange(9000) % 5] + torch.randn(9000, 40, generator=generator, dtype=torch.float64)
+    x = means[torch.arange(9000) % 5] + torch.randn(
+        9000, 40, generator=generator, dtype=torch.float64
+    )
     weights = torch.rand(9000, generator=generator, dtype=torch.float64) if weighted else None
-    factor = torch.eye(40, dtype=torch.float64) + 0.1 * torch.randn(6, 40, 40, generator=generator, dtype=torch.float64).tril()
+    factor = (
+        torch.eye(40, dtype=torch.float64)
+        + 0.1 * torch.randn(6, 40, 40, generator=generator, dtype=torch.float64).tril()
+    )
     p = Mixture(
         torch.full((2, 6), 1 / 6, dtype=torch.float64).log(),
         FullGaussian(means + torch.zeros(2, 1, 1), factor.expand(2, -1, -1, -1)),
     )
     stream = Stream(chunked(x, weights), 9000, torch.zeros(40, dtype=torch.float64))
-    first, second = stream(p), stream(p)
+    first = stream(p)
+    second = stream(p)
     assert stream._share < 0.3
     torch.testing.assert_close(second.log_likelihood, first.log_likelihood, rtol=1e-14, atol=0)
     torch.testing.assert_close(second.sums, first.sums, rtol=1e-11, atol=1e-8)
     assert not torch.equal(second.sums, first.sums)
-    assert (second.sums[:, 5] == 0).all()  # and the M-step leaves a component without points as it is
-    after, one = em.m_step(p, moments(p, second)), Mixture(p.log_weight[0, :5], FullGaussian(means[:5], factor[:5]))
+    assert (
+        second.sums[:, 5] == 0
+    ).all()  # and the M-step leaves a component without points as it is
+    after = em.m_step(p, moments(p, second))
+    one = Mixture(p.log_weight[0, :5], FullGaussian(means[:5], factor[:5]))
     assert torch.equal(after.components.mean[:, 5], p.components.mean[:, 5])
     r = em.e_step(x, one) if weights is None else em.e_step(x, one) * weights[:, None]
     plain = em.m_step(one, one.components.moments(x, r))
@@ -205,7 +254,9 @@ def test_responsibilities_are_never_subnormal_numbers(dtype):
     """A product with them takes a hundred times as long."""
     x = torch.cat([points(), points() + 40, points() + 30, points() + 1000]).to(dtype)
     mean = torch.tensor([0.0, 40.0, 30.0, 1000.0], dtype=torch.float64)[:, None].expand(4, 4)
-    p = Mixture(torch.full((4,), 0.25).double().log(), Gaussian.at(mean, torch.ones(4, dtype=torch.float64)))
+    p = Mixture(
+        torch.full((4,), 0.25).double().log(), Gaussian.at(mean, torch.ones(4, dtype=torch.float64))
+    )
     stream = Stream(lambda size: [(x, None)], len(x), torch.zeros(4, dtype=dtype))
     stream(p, dtype)
     r = stream._buffers["r", dtype]
@@ -217,9 +268,13 @@ def runs(structure, x, starts, **options):
     origin = x.mean(0)
     stack = Mixture(
         torch.stack([p.log_weight for p in starts]),
-        structure(*(torch.stack(part) for part in zip(*(p.components for p in starts), strict=True))),
+        structure(
+            *(torch.stack(part) for part in zip(*(p.components for p in starts), strict=True))
+        ),
     )
-    settings = Options(tolerance=1e-9, max_iter=500, prior=PseudoCounts(floor=1e-10 * x.var(0)))._replace(**options)
+    settings = Options(
+        tolerance=1e-9, max_iter=500, prior=PseudoCounts(floor=1e-10 * x.var(0))
+    )._replace(**options)
     stream = Stream(chunked(x), len(x), torch.zeros_like(origin))
     return fit_em(
         lambda p, c, exact: stream(p, beta=settings.beta, coefficient=c),
@@ -258,7 +313,8 @@ def test_every_iteration_is_accounted_for_and_climbs(structure, accelerate, prio
 @every_structure
 def test_what_an_iteration_reports_is_what_it_says(structure):
     """Against the plain functions: Q, entropy and the KL gap of each of the first steps."""
-    x, p = points(), mixed(structure)
+    x = points()
+    p = mixed(structure)
     found = runs(structure, x, [p], accelerate=False, max_iter=4, tolerance=0.0)
     for step in found.history:
         r = em.e_step(x, p)
@@ -275,7 +331,8 @@ def test_what_an_iteration_reports_is_what_it_says(structure):
 
 @every_structure
 def test_acceleration_ends_at_the_same_maximum_sooner(structure):
-    x, start = points(), mixed(structure)
+    x = points()
+    start = mixed(structure)
     plain = runs(structure, x, [start], accelerate=False, tolerance=1e-12, max_iter=5000)
     fast = runs(structure, x, [start], accelerate=True, tolerance=1e-12, max_iter=5000)
     assert fast.converged
@@ -285,7 +342,8 @@ def test_acceleration_ends_at_the_same_maximum_sooner(structure):
 
 @every_structure
 def test_starts_fitted_at_once_are_those_fitted_alone(structure):
-    x, starts = points(), [mixed(structure, seed=seed) for seed in (0, 20, 40)]
+    x = points()
+    starts = [mixed(structure, seed=seed) for seed in (0, 20, 40)]
     alone = [runs(structure, x, [p], tolerance=0.0, max_iter=12, accelerate=False) for p in starts]
     together = runs(structure, x, starts, tolerance=0.0, max_iter=12, accelerate=False)
     best = max(alone, key=lambda found: found.log_likelihood)
@@ -296,7 +354,10 @@ def test_starts_fitted_at_once_are_those_fitted_alone(structure):
 def test_extrapolation_of_length_one_is_the_third_iterate():
     x = points()
     for structure in STRUCTURES:
-        first = Mixture(mixed(structure).log_weight[None], structure(*(part[None] for part in random(structure))))
+        first = Mixture(
+            mixed(structure).log_weight[None],
+            structure(*(part[None] for part in random(structure))),
+        )
         second = em.fit(x, first, 1)
         third = em.fit(x, second, 1)
         one = torch.ones(1, dtype=torch.float64)
@@ -319,13 +380,16 @@ def test_a_fit_that_cannot_proceed_keeps_the_last_good_parameters():
     found = runs(FullGaussian, x, [start], prior=PseudoCounts())
     assert "not positive definite" in found.failure or "nan" in found.failure
     assert not found.converged
-    assert all(part.isfinite().all() for part in (found.mixture.log_weight, *found.mixture.components))
+    assert all(
+        part.isfinite().all() for part in (found.mixture.log_weight, *found.mixture.components)
+    )
 
 
 @every_structure
 def test_missing_values_are_marginalised(structure):
     """log p of what is there, by torch.distributions; and nothing missing is the plain E-step."""
-    x, p = points(40), mixed(structure)
+    x = points(40)
+    p = mixed(structure)
     holes = x.clone()
     holes[::3, 1] = holes[1::4, 3] = holes[7] = torch.nan
     density = missing.log_density(holes, p)
@@ -334,12 +398,15 @@ def test_missing_values_are_marginalised(structure):
     for row, point in enumerate(holes):
         seen = ~point.isnan()
         if seen.any():
-            normal_ = torch.distributions.MultivariateNormal(full.mean[:, seen], cov[:, seen][:, :, seen])
+            normal_ = torch.distributions.MultivariateNormal(
+                full.mean[:, seen], cov[:, seen][:, :, seen]
+            )
             close(density[row], normal_.log_prob(point[seen]))
         else:
             close(density[row], torch.zeros(3, dtype=torch.float64))
     origin = torch.zeros(4, dtype=torch.float64)
-    found, plain = missing.expect(chunked(x), origin, p), Stream(chunked(x), 40, origin)(p)
+    found = missing.expect(chunked(x), origin, p)
+    plain = Stream(chunked(x), 40, origin)(p)
     close(found.log_likelihood, plain.log_likelihood)
     close(found.sums, plain.sums)
 
@@ -359,25 +426,39 @@ def test_em_with_missing_values_climbs_to_a_stationary_point(structure):
         generator=torch.Generator(),
         options=Options(tolerance=1e-11, max_iter=300),
     )
-    p, steps = found.mixture, found.history
-    assert all(after.log_likelihood >= before.log_likelihood - 1e-12 for before, after in pairwise(steps))
+    p = found.mixture
+    steps = found.history
+    assert all(
+        after.log_likelihood >= before.log_likelihood - 1e-12 for before, after in pairwise(steps)
+    )
     assert min(step.gap for step in steps) >= -1e-12
     leaves = [part.clone().requires_grad_() for part in p.components]
-    value = (p.log_weight + missing.log_density(x, Mixture(p.log_weight, structure(*leaves)))).logsumexp(-1).mean()
+    value = (
+        (p.log_weight + missing.log_density(x, Mixture(p.log_weight, structure(*leaves))))
+        .logsumexp(-1)
+        .mean()
+    )
     assert slope(value, leaves) < 1e-4
 
 
 @every_structure
 def test_starts_that_have_met_are_climbed_once(structure, monkeypatch):
-    """Six that differ by the order of their components, and by little else, end as one does, and as one."""
-    x, p = points(), mixed(structure)
+    """Six that differ by the order of their components, and by little else, end as one does, and as
+    one.
+    """
+    x = points()
+    p = mixed(structure)
     orders = torch.tensor([[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]])
 
     def ordered(at):
         mean, shape = p.components
-        return Mixture(p.log_weight[at], structure(mean[at] + 1e-3 * at[0], shape if structure is TiedGaussian else shape[at]))
+        return Mixture(
+            p.log_weight[at],
+            structure(mean[at] + 1e-3 * at[0], shape if structure is TiedGaussian else shape[at]),
+        )
 
-    rows, step = [], Stream.__call__
+    rows = []
+    step = Stream.__call__
 
     def spied(self, p, *rest, **options):
         rows.append(len(p.log_weight))

@@ -13,7 +13,8 @@ from jensen.family.full import FullGaussian
 def random(*lead, d=4, seed=0):
     a = normal(*lead, d, d, seed=seed)
     return FullGaussian(
-        2 * normal(*lead, d, seed=seed + 1), torch.linalg.cholesky(a @ a.mT + torch.eye(d, dtype=torch.float64))
+        2 * normal(*lead, d, seed=seed + 1),
+        torch.linalg.cholesky(a @ a.mT + torch.eye(d, dtype=torch.float64)),
     )
 
 
@@ -23,7 +24,9 @@ def reference(p):
 
 @pytest.mark.parametrize("lead", [(), (3,), (2, 3)])
 def test_every_function_agrees_with_torch_distributions(lead):
-    q, p, x = random(*lead), random(*lead, seed=5), normal(*lead, 4, seed=9)
+    q = random(*lead)
+    p = random(*lead, seed=5)
+    x = normal(*lead, 4, seed=9)
     close(q.log_prob(x), reference(q).log_prob(x))
     close(entropy(q), reference(q).entropy())
     close(kl(q, p), distributions.kl_divergence(reference(q), reference(p)))
@@ -39,15 +42,22 @@ def test_samples_have_the_moments():
 
 
 def test_conditionals_times_marginals_are_the_joint():
-    p, x = random(5), normal(5, 4, seed=3)
-    given, rest = [2, 0], [1, 3]
-    found = condition(p, given, x[..., given]).log_prob(x[..., rest]) + marginal(p, given).log_prob(x[..., given])
+    p = random(5)
+    x = normal(5, 4, seed=3)
+    given = [2, 0]
+    rest = [1, 3]
+    found = condition(p, given, x[..., given]).log_prob(x[..., rest]) + marginal(p, given).log_prob(
+        x[..., given]
+    )
     close(found, p.log_prob(x))
 
 
 def test_a_conditional_is_the_schur_complement():
-    p, values = random(), normal(7, 2, seed=3)
-    cov, g, r = covariance(p), [1, 3], [0, 2]
+    p = random()
+    values = normal(7, 2, seed=3)
+    cov = covariance(p)
+    g = [1, 3]
+    r = [0, 2]
     gain = cov[r][:, g] @ torch.linalg.inv(cov[g][:, g])
     found = condition(p, [1, -1], values)  # negative dims count from the end
     close(found.mean, p.mean[r] + (values - p.mean[g]) @ gain.T)
@@ -55,19 +65,23 @@ def test_a_conditional_is_the_schur_complement():
 
 
 def test_a_product_of_experts_is_the_product_of_densities():
-    experts, x = random(3, d=2), normal(50, 2, seed=3)
+    experts = random(3, d=2)
+    x = normal(50, 2, seed=3)
     fused, log_scale = product(experts)
     pointwise = experts.log_prob(x.unsqueeze(1)).sum(-1)
     close(fused.log_prob(x) + log_scale, pointwise)
     pair, scale = product(random(2, d=2))
     a, b = (reference(FullGaussian(*(part[i] for part in random(2, d=2)))) for i in (0, 1))
     total = a.covariance_matrix + b.covariance_matrix
-    assert scale.item() == pytest.approx(stats.multivariate_normal(b.mean.numpy(), total.numpy()).logpdf(a.mean.numpy()))
+    assert scale.item() == pytest.approx(
+        stats.multivariate_normal(b.mean.numpy(), total.numpy()).logpdf(a.mean.numpy())
+    )
     assert pair.mean.shape == (2,)
 
 
 def test_mle_is_the_maximum():
-    x, weights = normal(60, 3, seed=3), normal(60, seed=4).exp()
+    x = normal(60, 3, seed=3)
+    weights = normal(60, seed=4).exp()
     found = mle(x, weights)
     leaves = [part.clone().requires_grad_() for part in found]
     value = (weights * FullGaussian(*leaves).log_prob(x)).sum()
@@ -77,10 +91,20 @@ def test_mle_is_the_maximum():
 
 
 def test_gradients_are_those_of_finite_differences():
-    q, p, x = random(2, d=3), random(2, d=3, seed=5), normal(2, 3, seed=9)
+    q = random(2, d=3)
+    p = random(2, d=3, seed=5)
+    x = normal(2, 3, seed=9)
 
     def value(m, a, n, b, x):
-        q, p = FullGaussian(m, a.tril()), FullGaussian(n, b.tril())
-        return q.log_prob(x), kl(q, p), entropy(q), *condition(q, [1], x[..., [1]]), *product(q)[0], product(q)[1]
+        q = FullGaussian(m, a.tril())
+        p = FullGaussian(n, b.tril())
+        return (
+            q.log_prob(x),
+            kl(q, p),
+            entropy(q),
+            *condition(q, [1], x[..., [1]]),
+            *product(q)[0],
+            product(q)[1],
+        )
 
     assert torch.autograd.gradcheck(value, [part.clone().requires_grad_() for part in (*q, *p, x)])

@@ -1,4 +1,6 @@
-"""Distributions as values: densities and divergences against torch.distributions, and who says what is missing."""
+"""Distributions as values: densities and divergences against torch.distributions, and who says what
+is missing.
+"""
 
 from typing import NamedTuple
 
@@ -51,7 +53,8 @@ def test_a_divergence_in_closed_form_is_that_of_torch(make, p):
 
 @pytest.mark.parametrize("make", [a_gaussian, a_normal])
 def test_density_entropy_and_marginals_are_those_of_torch(make):
-    q, x = make(5), randn(5, 3, seed=4)
+    q = make(5)
+    x = randn(5, 3, seed=4)
     assert isinstance(q, Posterior)
     torch.testing.assert_close(q.log_prob(x), in_torch(q).log_prob(x))
     torch.testing.assert_close(entropy(q), in_torch(q).entropy())
@@ -74,8 +77,14 @@ def test_a_divergence_without_closed_form_is_none():
 
 
 def test_a_product_and_a_mixture_know_their_marginals():
-    parts = [Mixture(randn(4, seed=s).log_softmax(0), Gaussian(randn(4, 1, seed=s), randn(4, 1, seed=s + 9))) for s in range(2)]
-    product, x = Product(tree_map(lambda *each: torch.stack(each), *parts)), randn(6, 2)
+    parts = [
+        Mixture(
+            randn(4, seed=s).log_softmax(0), Gaussian(randn(4, 1, seed=s), randn(4, 1, seed=s + 9))
+        )
+        for s in range(2)
+    ]
+    product = Product(tree_map(lambda *each: torch.stack(each), *parts))
+    x = randn(6, 2)
     expected = sum(part.log_prob(x[:, [d]]) for d, part in enumerate(parts))
     torch.testing.assert_close(product.log_prob(x), expected)
     torch.testing.assert_close(tuple(product.marginal(1).components), tuple(parts[1].components))
@@ -98,14 +107,19 @@ class Laplace(NamedTuple):
 def test_another_family_is_named(ask):
     own = a_gaussian(5)
     assert ask(own, "objective=dip") is own
-    with pytest.raises(InputError, match=r"objective=dip needs .* model.encoder gives a Laplace: expected .*; choose"):
+    with pytest.raises(
+        InputError,
+        match=r"objective=dip needs .* model.encoder gives a Laplace: expected .*; choose",
+    ):
         ask(Laplace(torch.zeros(2, 3), torch.ones(2, 3)), "objective=dip")
 
 
 def test_a_full_covariance_is_not_taken_for_a_diagonal_one():
     with pytest.raises(InputError, match="gives a FullGaussian"):
         diagonal(a_normal(5), "objective=dip")
-    torch.testing.assert_close(marginals(a_normal(5), "codes").log_var.exp(), in_torch(a_normal(5)).variance)
+    torch.testing.assert_close(
+        marginals(a_normal(5), "codes").log_var.exp(), in_torch(a_normal(5)).variance
+    )
 
 
 def test_a_function_on_a_tree_keeps_its_make():

@@ -12,7 +12,9 @@ from torch import distributions
 from jensen.family import gaussian
 from jensen.family.gaussian import LOG_VAR_BOUND, MEAN_BOUND, Gaussian, bounded
 
-EXTREMES = torch.tensor([sign * size for size in (0.0, 1.0, 1e3, 1e30, math.inf) for sign in (1, -1)])
+EXTREMES = torch.tensor(
+    [sign * size for size in (0.0, 1.0, 1e3, 1e30, math.inf) for sign in (1, -1)]
+)
 
 few = settings(derandomize=True, deadline=None, max_examples=15)
 means = st.floats(-10, 10)
@@ -36,30 +38,50 @@ def scipy_normal(mean, log_var):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", [(3,), (4, 3), (2, 4, 3), (0, 3), ()])
 def test_every_function_agrees_with_torch_distributions(shape, dtype):
-    q, p, x = random(*shape, dtype=dtype), random(*shape, seed=1, dtype=dtype), random(*shape, seed=2, dtype=dtype).mean
+    q = random(*shape, dtype=dtype)
+    p = random(*shape, seed=1, dtype=dtype)
+    x = random(*shape, seed=2, dtype=dtype).mean
     torch.testing.assert_close(gaussian.log_density(x, q), normal(q).log_prob(x))
     torch.testing.assert_close(gaussian.entropy(q), normal(q).entropy())
     torch.testing.assert_close(gaussian.kl(q, p), distributions.kl_divergence(normal(q), normal(p)))
     noise = torch.full_like(x, 1.5)
-    torch.testing.assert_close(normal(q).cdf(gaussian.sample(q, noise)), distributions.Normal(0, 1).cdf(noise))
+    torch.testing.assert_close(
+        normal(q).cdf(gaussian.sample(q, noise)), distributions.Normal(0, 1).cdf(noise)
+    )
 
 
 def test_functions_reduce_nothing_and_broadcast():
-    q, p = random(4, 1, 3), random(5, 3, seed=1)
+    q = random(4, 1, 3)
+    p = random(5, 3, seed=1)
     assert gaussian.kl(q, p).shape == gaussian.log_density(q.mean, p).shape == (4, 5, 3)
-    assert torch.equal(gaussian.kl(q, p)[2, 3], gaussian.kl(Gaussian(*(part[2, 0] for part in q)), Gaussian(p[0][3], p[1][3])))
+    assert torch.equal(
+        gaussian.kl(q, p)[2, 3],
+        gaussian.kl(Gaussian(*(part[2, 0] for part in q)), Gaussian(p[0][3], p[1][3])),
+    )
 
 
 @given(means, log_vars, means, log_vars)
 @few
 def test_kl_and_entropy_are_their_integrals(mean, log_var, other_mean, other_log_var):
-    q, p = scipy_normal(mean, log_var), scipy_normal(other_mean, other_log_var)
-    mine = [Gaussian(*torch.tensor(pair, dtype=torch.float64)) for pair in ((mean, log_var), (other_mean, other_log_var))]
+    q = scipy_normal(mean, log_var)
+    p = scipy_normal(other_mean, other_log_var)
+    mine = [
+        Gaussian(*torch.tensor(pair, dtype=torch.float64))
+        for pair in ((mean, log_var), (other_mean, other_log_var))
+    ]
 
     def expectation(value):
-        return integrate.quad(lambda u: stats.norm.pdf(u) * value(q.mean() + q.std() * u), -12, 12, epsabs=1e-12, limit=200)[0]
+        return integrate.quad(
+            lambda u: stats.norm.pdf(u) * value(q.mean() + q.std() * u),
+            -12,
+            12,
+            epsabs=1e-12,
+            limit=200,
+        )[0]
 
-    assert gaussian.entropy(mine[0]).item() == pytest.approx(expectation(lambda x: -q.logpdf(x)), rel=1e-8, abs=1e-8)
+    assert gaussian.entropy(mine[0]).item() == pytest.approx(
+        expectation(lambda x: -q.logpdf(x)), rel=1e-8, abs=1e-8
+    )
     expected = expectation(lambda x: q.logpdf(x) - p.logpdf(x))
     assert gaussian.kl(*mine).item() == pytest.approx(expected, rel=1e-8, abs=1e-8)
 
@@ -110,14 +132,18 @@ def test_kl_is_never_negative(dtype):
     difference = torch.cat([size, -size])
     for other in (0.0, 1.0, -7.3):
         zero = torch.zeros_like(difference)
-        assert gaussian.kl(Gaussian(zero, difference + other), Gaussian(zero, zero + other)).min() >= 0
+        assert (
+            gaussian.kl(Gaussian(zero, difference + other), Gaussian(zero, zero + other)).min() >= 0
+        )
 
 
 @pytest.mark.parametrize("difference", [1e-9, -1e-9, 1e-6, 1e-4])
 def test_kl_is_precise_where_the_variances_nearly_agree(difference):
     zero = torch.zeros((), dtype=torch.float64)
     series = difference**2 / 4 + difference**3 / 12
-    assert gaussian.kl(Gaussian(zero, zero + difference), Gaussian(zero, zero)).item() == pytest.approx(series, rel=1e-6)
+    assert gaussian.kl(
+        Gaussian(zero, zero + difference), Gaussian(zero, zero)
+    ).item() == pytest.approx(series, rel=1e-6)
 
 
 @pytest.mark.parametrize("difference", [1e-2, -1e-2, 1e-3, -1e-3, 1e-4])
@@ -136,12 +162,18 @@ def test_standard_is_the_standard_normal_in_the_dtype_asked_for():
         p = gaussian.standard(torch.ones(2, 3, dtype=dtype))
         assert p.mean.dtype == p.log_var.dtype == dtype
         x = torch.linspace(-3, 3, 6, dtype=dtype).reshape(2, 3)
-        torch.testing.assert_close(gaussian.log_density(x, p), distributions.Normal(0, 1).log_prob(x))
+        torch.testing.assert_close(
+            gaussian.log_density(x, p), distributions.Normal(0, 1).log_prob(x)
+        )
 
 
 def test_everything_is_finite_at_any_encoder_output():
-    leaves = [leaf.flatten().clone().requires_grad_() for leaf in torch.meshgrid(*[EXTREMES] * 4, indexing="ij")]
-    q, p = bounded(Gaussian(*leaves[:2])), bounded(Gaussian(*leaves[2:]))
+    leaves = [
+        leaf.flatten().clone().requires_grad_()
+        for leaf in torch.meshgrid(*[EXTREMES] * 4, indexing="ij")
+    ]
+    q = bounded(Gaussian(*leaves[:2]))
+    p = bounded(Gaussian(*leaves[2:]))
     x = gaussian.sample(q, torch.linspace(-5.8, 5.8, len(leaves[0])))
     values = {
         "mean": q.mean,
@@ -156,7 +188,9 @@ def test_everything_is_finite_at_any_encoder_output():
     }
     for name, value in values.items():
         assert value.isfinite().all(), name
-        for gradient in torch.autograd.grad(value.sum(), leaves, retain_graph=True, allow_unused=True):
+        for gradient in torch.autograd.grad(
+            value.sum(), leaves, retain_graph=True, allow_unused=True
+        ):
             assert gradient is None or gradient.isfinite().all(), name
 
 
@@ -167,7 +201,8 @@ def test_bounded_keeps_its_bounds():
 
 
 def test_a_nan_stays_a_nan():
-    nan, zero = torch.tensor([math.nan, 0.0]), torch.tensor([0.0, math.nan])
+    nan = torch.tensor([math.nan, 0.0])
+    zero = torch.tensor([0.0, math.nan])
     q = bounded(Gaussian(nan, zero))
     assert torch.equal(q.mean.isnan(), nan.isnan())
     assert torch.equal(q.log_var.isnan(), zero.isnan())
@@ -193,7 +228,10 @@ def test_bounded_is_monotone():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_widened(dtype):
-    raw = Gaussian(torch.tensor([60_000.0, math.inf, -2.5], dtype=dtype), torch.tensor([60_000.0, -math.inf, 0.5], dtype=dtype))
+    raw = Gaussian(
+        torch.tensor([60_000.0, math.inf, -2.5], dtype=dtype),
+        torch.tensor([60_000.0, -math.inf, 0.5], dtype=dtype),
+    )
     q = bounded(raw)
     assert q.mean.dtype == q.log_var.dtype == torch.float32
     assert q.mean.tolist() == [float(raw.mean[0]), 1e6, -2.5]

@@ -11,7 +11,15 @@ from torch import distributions
 from jensen.family import mixture
 from jensen.family.full import FullGaussian
 from jensen.family.gaussian import Gaussian
-from jensen.family.mixture import Mixture, aggregate, log_joint, log_marginals, log_prob, logsumexp, responsibilities
+from jensen.family.mixture import (
+    Mixture,
+    aggregate,
+    log_joint,
+    log_marginals,
+    log_prob,
+    logsumexp,
+    responsibilities,
+)
 
 
 def reference(p):
@@ -23,7 +31,8 @@ def reference(p):
 
 @every_structure
 def test_log_prob_is_that_of_torch_distributions(structure):
-    p, x = mixed(structure), 2 * normal(50, 4, seed=3)
+    p = mixed(structure)
+    x = 2 * normal(50, 4, seed=3)
     close(log_prob(x, p), reference(p).log_prob(x))
     close(log_joint(x, p).logsumexp(-1), reference(p).log_prob(x))
     close(responsibilities(x, p), (log_joint(x, p) - log_prob(x, p)[:, None]).exp())
@@ -32,8 +41,10 @@ def test_log_prob_is_that_of_torch_distributions(structure):
 
 @every_structure
 def test_log_prob_is_streamed_when_large(structure, monkeypatch):
-    p, x = mixed(structure), normal(50, 4, seed=3)
-    whole, marginals = log_prob(x, p), log_marginals(x, p)
+    p = mixed(structure)
+    x = normal(50, 4, seed=3)
+    whole = log_prob(x, p)
+    marginals = log_marginals(x, p)
     monkeypatch.setattr(mixture, "_LIMIT", 40)
     close(log_prob(x, p), whole, 1e-14)
     close(log_marginals(x, p), marginals, 1e-14)
@@ -44,7 +55,8 @@ def test_log_prob_is_streamed_when_large(structure, monkeypatch):
 
 
 def test_weights_may_belong_to_points():
-    p, x = mixed(Gaussian), normal(50, 4, seed=3)
+    p = mixed(Gaussian)
+    x = normal(50, 4, seed=3)
     own = normal(50, 3, seed=8).log_softmax(-1)
     found = log_prob(x, p._replace(log_weight=own))
     close(found, (own + p.components.log_density(x)).logsumexp(-1))
@@ -53,10 +65,13 @@ def test_weights_may_belong_to_points():
 
 @every_structure
 def test_a_leading_axis_is_a_stack_of_mixtures(structure):
-    parts, x = [mixed(structure, seed=seed) for seed in (0, 20)], normal(50, 4, seed=3)
+    parts = [mixed(structure, seed=seed) for seed in (0, 20)]
+    x = normal(50, 4, seed=3)
     stack = Mixture(
         torch.stack([p.log_weight for p in parts]),
-        structure(*(torch.stack(each) for each in zip(*(p.components for p in parts), strict=True))),
+        structure(
+            *(torch.stack(each) for each in zip(*(p.components for p in parts), strict=True))
+        ),
     )
     for each, p in enumerate(parts):
         close(log_prob(x, stack)[each], log_prob(x, p))
@@ -65,16 +80,24 @@ def test_a_leading_axis_is_a_stack_of_mixtures(structure):
 
 @every_structure
 def test_log_marginals_are_mixtures_of_marginals(structure):
-    p, x = mixed(structure), 2 * normal(50, 4, seed=3)
-    mean, cov = p.components.mean, covariance(p.components)
+    p = mixed(structure)
+    x = 2 * normal(50, 4, seed=3)
+    mean = p.components.mean
+    cov = covariance(p.components)
     for d in range(4):
-        each = stats.norm(mean[:, d].numpy(), cov[:, d, d].sqrt().numpy()).pdf(x[:, d, None].numpy())
-        close(log_marginals(x, p)[:, d], torch.from_numpy((each * p.log_weight.exp().numpy()).sum(-1)).log())
+        each = stats.norm(mean[:, d].numpy(), cov[:, d, d].sqrt().numpy()).pdf(
+            x[:, d, None].numpy()
+        )
+        close(
+            log_marginals(x, p)[:, d],
+            torch.from_numpy((each * p.log_weight.exp().numpy()).sum(-1)).log(),
+        )
 
 
 def test_the_aggregate_posterior_has_a_component_a_point():
     posterior = Gaussian(normal(30, 2), normal(30, 2, seed=1))
-    q, z = aggregate(posterior), normal(20, 2, seed=2)
+    q = aggregate(posterior)
+    z = normal(20, 2, seed=2)
     each = distributions.Normal(posterior.mean, (posterior.log_var / 2).exp()).log_prob(z[:, None])
     close(log_prob(z, q), each.sum(-1).logsumexp(-1) - math.log(30))
     close(log_marginals(z, q), each.logsumexp(1) - math.log(30))
@@ -82,13 +105,16 @@ def test_the_aggregate_posterior_has_a_component_a_point():
 
 def test_gradients_are_those_of_finite_differences():
     for structure in STRUCTURES:
-        p, x = mixed(structure, 2, 2), normal(5, 2, seed=3)
+        p = mixed(structure, 2, 2)
+        x = normal(5, 2, seed=3)
 
         def value(log_weight, mean, shape, x, structure=structure):
             p = Mixture(log_weight, structure(mean, shape))
             return log_prob(x, p), log_marginals(x, p), responsibilities(x, p)
 
-        assert torch.autograd.gradcheck(value, [part.clone().requires_grad_() for part in (p.log_weight, *p.components, x)])
+        assert torch.autograd.gradcheck(
+            value, [part.clone().requires_grad_() for part in (p.log_weight, *p.components, x)]
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -103,20 +129,26 @@ def test_logsumexp_is_torchs_far_apart_too(dtype):
 
 @every_structure
 def test_samples_have_the_distribution(structure):
-    p, count = mixed(structure, d=2), 20_000
+    p = mixed(structure, d=2)
+    count = 20_000
     generator = torch.Generator().manual_seed(0)
-    uniform, noise = torch.rand(count, generator=generator), torch.randn(count, 2, generator=generator)
+    uniform = torch.rand(count, generator=generator)
+    noise = torch.randn(count, 2, generator=generator)
     x = mixture.sample(p, uniform, noise)
     mean, log_var = p.components.marginals()
     for d in range(2):
 
         def cdf(value, d=d):
-            each = stats.norm(mean[:, d].numpy(), (log_var[:, d] / 2).exp().numpy()).cdf(value[:, None])
+            each = stats.norm(mean[:, d].numpy(), (log_var[:, d] / 2).exp().numpy()).cdf(
+                value[:, None]
+            )
             return each @ p.log_weight.exp().numpy()
 
         assert stats.kstest(x[:, d].numpy(), cdf).pvalue > 1e-3
     close(x.mean(0), mixture.mean(p), 0.1)
-    overall = torch.einsum("k,kde->de", p.log_weight.exp(), covariance(p.components) + mean[:, :, None] * mean[:, None])
+    overall = torch.einsum(
+        "k,kde->de", p.log_weight.exp(), covariance(p.components) + mean[:, :, None] * mean[:, None]
+    )
     close(torch.cov(x.T), overall - mixture.mean(p)[:, None] * mixture.mean(p), 0.3)
 
 

@@ -11,7 +11,13 @@ from tiny import TINY
 from jensen.run.conf import conf_folder
 from jensen.train import train
 
-QUICK = (*TINY, "diagnostics=[]", "trainer.max_steps=6", "trainer.val_check_interval=3", "trainer.accelerator=cpu")
+QUICK = (
+    *TINY,
+    "diagnostics=[]",
+    "trainer.max_steps=6",
+    "trainer.val_check_interval=3",
+    "trainer.accelerator=cpu",
+)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,6 @@
-"""Configurations that no run can have: each ends the command with one sentence, before anything is trained or lost."""
+"""Configurations that no run can have: each ends the command with one sentence, before anything is
+trained or lost.
+"""
 
 from pathlib import Path
 
@@ -159,18 +161,28 @@ def refused(capsys, folder, words, others):
 
 @pytest.mark.parametrize("overrides", SENTENCES)
 def test_a_wrong_value_is_one_sentence(capsys, tmp_path, overrides):
-    assert SENTENCES[overrides] in sentence(refused(capsys, tmp_path / "run", overrides.split(), QUICK))
+    assert SENTENCES[overrides] in sentence(
+        refused(capsys, tmp_path / "run", overrides.split(), QUICK)
+    )
 
 
 @pytest.mark.parametrize("overrides", VECTORS)
 def test_wrong_data_are_one_sentence(capsys, tmp_path, overrides):
     others = [word for word in QUICK if not word.startswith(("data.", "model"))]
-    assert VECTORS[overrides] in sentence(refused(capsys, tmp_path / "run", overrides.split(), others))
+    assert VECTORS[overrides] in sentence(
+        refused(capsys, tmp_path / "run", overrides.split(), others)
+    )
 
 
 @pytest.mark.parametrize("overrides", LIGHTNINGS_OWN)
 def test_what_lightning_refuses_within_fit_is_one_sentence(capsys, tmp_path, overrides):
-    gmm = ("callbacks=[checkpoint]", "trainer.accelerator=cpu", "trainer.max_steps=5", "data.size=100", "data.validation=20")
+    gmm = (
+        "callbacks=[checkpoint]",
+        "trainer.accelerator=cpu",
+        "trainer.max_steps=5",
+        "data.size=100",
+        "data.validation=20",
+    )
     others = gmm if "gmm" in overrides else (*QUICK, "callbacks=[checkpoint]")
     said = sentence(refused(capsys, tmp_path / "run", overrides.split(), others))
     assert said.startswith("the trainer refuses this (")
@@ -183,7 +195,8 @@ def test_a_package_that_a_callback_misses_is_one_sentence(capsys, tmp_path, monk
     monitor = "+callbacks.stats._target_=pytorch_lightning.callbacks.DeviceStatsMonitor"
     err = refused(capsys, tmp_path / "run", [monitor], QUICK)
     assert sentence(err).startswith(
-        "a package is missing (`DeviceStatsMonitor` cannot log CPU stats as `psutil` is not installed"
+        "a package is missing (`DeviceStatsMonitor` cannot log CPU stats as `psutil` is not"
+        " installed"
     )
 
 
@@ -194,5 +207,7 @@ def test_a_misspelt_name_is_hydras_own_message(capsys, tmp_path, overrides):
 
 @pytest.mark.parametrize("folder", ["/dev/null", "/dev/null/below", "/proc/nowhere"])
 def test_a_folder_that_cannot_be_made_is_one_sentence(configure, folder):
-    with pytest.raises(InputError, match=f"{folder} cannot be written .*: expected a folder of yours"):
+    with pytest.raises(
+        InputError, match=f"{folder} cannot be written .*: expected a folder of yours"
+    ):
         train(configure(*QUICK), Path(folder))

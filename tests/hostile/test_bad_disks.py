@@ -22,7 +22,11 @@ def disk(tmp_path):
     def mount(size):
         folder = tmp_path / f"disk{len(mounted)}"
         folder.mkdir()
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, text=True)
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder],
+            capture_output=True,
+            text=True,
+        )
         if done.returncode:
             pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
         mounted.append(folder)
@@ -49,11 +53,19 @@ def refused(capsys, main, *words):
 
 
 def test_evaluating_on_a_read_only_disk(capsys, read_only):
-    assert "cannot be written" in refused(capsys, evaluate.main, f"run={read_only}", "diagnostics=[rate]")
+    assert "cannot be written" in refused(
+        capsys, evaluate.main, f"run={read_only}", "diagnostics=[rate]"
+    )
 
 
 def test_scores_of_a_read_only_run_go_elsewhere(capsys, read_only, tmp_path):
-    ended = run_here(capsys, evaluate.main, f"run={read_only}", "diagnostics=[rate]", f"out={tmp_path / 'scores.json'}")
+    ended = run_here(
+        capsys,
+        evaluate.main,
+        f"run={read_only}",
+        "diagnostics=[rate]",
+        f"out={tmp_path / 'scores.json'}",
+    )
     assert ended.status == 0, ended.err
     assert (tmp_path / "scores.json").exists()
 
@@ -65,7 +77,9 @@ def test_encoding_onto_a_read_only_disk(capsys, read_only):
 
 def test_training_on_a_read_only_disk(configure, read_only):
     before = contents(read_only)
-    with pytest.raises(InputError, match=r"cannot be written \(Read-only file system\): expected a folder of yours"):
+    with pytest.raises(
+        InputError, match=r"cannot be written \(Read-only file system\): expected a folder of yours"
+    ):
         training.train(configure(*QUICK, "trainer.max_steps=9"), read_only)
     assert contents(read_only) == before
 
@@ -83,7 +97,9 @@ def test_a_run_goes_on_once_there_is_room(capsys, disk, run):
     here = folder / "run"
     subprocess.run(["cp", "-r", run, here], check=True)
     (here / "finished.json").unlink()
-    filled = subprocess.run(["dd", "if=/dev/zero", f"of={folder / 'filler'}", "bs=4k"], capture_output=True, text=True)
+    filled = subprocess.run(
+        ["dd", "if=/dev/zero", f"of={folder / 'filler'}", "bs=4k"], capture_output=True, text=True
+    )
     assert "No space left" in filled.stderr
     before = contents(here / "checkpoints")
     longer = [*QUICK[:-3], "trainer.max_steps=9", *QUICK[-2:]]
@@ -95,7 +111,9 @@ def test_a_run_goes_on_once_there_is_room(capsys, disk, run):
 
 def test_codes_on_a_full_disk(capsys, disk, run):
     folder = disk("4k")
-    assert "No space left" in refused(capsys, encode.main, f"run={run}", f"out={folder / 'codes.npz'}")
+    assert "No space left" in refused(
+        capsys, encode.main, f"run={run}", f"out={folder / 'codes.npz'}"
+    )
     assert not contents(folder).get("codes.npz")
     assert not list(folder.rglob("*.partial"))
 
@@ -103,7 +121,8 @@ def test_codes_on_a_full_disk(capsys, disk, run):
 def test_a_cache_on_a_full_disk(disk, monkeypatch):
     monkeypatch.setenv("JENSEN_CACHE", str(disk("64k")))
     with pytest.raises(
-        InputError, match=r"rows.npy could not be written \(No space left on device\): expected 1 MB of free disk"
+        InputError,
+        match=r"rows.npy could not be written \(No space left on device\): expected 1 MB of free disk",
     ):
         cached("rows", (1000, 1000), lambda: iter(np.zeros((10, 100, 1000), np.uint8)))
     assert not list(Path(disk("4k")).rglob("*.partial"))

@@ -38,7 +38,11 @@ def mirror(monkeypatch):
     with ThreadingHTTPServer(("127.0.0.1", 0), Serve) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
-        monkeypatch.setattr(MNIST, "resources", [(name, hashlib.md5(content).hexdigest()) for name, content in NAMES.items()])
+        monkeypatch.setattr(
+            MNIST,
+            "resources",
+            [(name, hashlib.md5(content).hexdigest()) for name, content in NAMES.items()],
+        )
         yield files
         server.shutdown()
 
@@ -50,8 +54,14 @@ def test_what_has_the_hash_is_kept(tmp_path, mirror):
 @pytest.mark.parametrize("how", ["another file of the same size", "cut short", "nothing"])
 def test_what_has_not_is_refused(tmp_path, mirror, how):
     name = "t10k-images-idx3-ubyte.gz"
-    mirror[name] = {"another file of the same size": IMAGES[:-20] + bytes(20), "cut short": IMAGES[:-1], "nothing": b""}[how]
-    with pytest.raises(InputError, match=f"{name} could not be downloaded .*: expected a mirror that answers"):
+    mirror[name] = {
+        "another file of the same size": IMAGES[:-20] + bytes(20),
+        "cut short": IMAGES[:-1],
+        "nothing": b"",
+    }[how]
+    with pytest.raises(
+        InputError, match=f"{name} could not be downloaded .*: expected a mirror that answers"
+    ):
         idx.mnist(tmp_path, split="test", download=True)
     assert set(contents(tmp_path)) == {"MNIST", "MNIST/raw"}
 

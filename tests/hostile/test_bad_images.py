@@ -16,14 +16,23 @@ def png(width, height, content=b""):
     """A png file with a header of any size."""
 
     def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(content)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(content))
+        + chunk(b"IEND", b"")
+    )
 
 
 def whole(tmp_path):
-    Image.fromarray(np.arange(12 * 12 * 3, dtype=np.uint8).reshape(12, 12, 3)).save(tmp_path / "whole.png")
+    Image.fromarray(np.arange(12 * 12 * 3, dtype=np.uint8).reshape(12, 12, 3)).save(
+        tmp_path / "whole.png"
+    )
     return (tmp_path / "whole.png").read_bytes()
 
 
@@ -45,7 +54,9 @@ def test_an_image_that_is_none(tmp_path, monkeypatch, how):
     (tmp_path / "images").mkdir()
     path = tmp_path / "images" / "image.png"
     path.write_bytes(BAD[how](whole(tmp_path)))
-    with pytest.raises(InputError, match=f"{path} cannot be read .*: expected a whole image; remove or repair it"):
+    with pytest.raises(
+        InputError, match=f"{path} cannot be read .*: expected a whole image; remove or repair it"
+    ):
         folder(tmp_path / "images")
     assert not list(cache.folder().glob("*.npy"))
     assert not list(cache.folder().glob("*.partial"))
@@ -62,7 +73,9 @@ def test_a_folder_without_images(tmp_path, inside):
 
 def test_a_link_to_nowhere(tmp_path):
     (tmp_path / "image.png").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"image\.png cannot be read \(No such file or directory\)"):
+    with pytest.raises(
+        InputError, match=r"image\.png cannot be read \(No such file or directory\)"
+    ):
         folder(tmp_path)
 
 

@@ -1,4 +1,6 @@
-"""Damaged and odd files of one run: the report of the others stands, and says of that one why it is not counted."""
+"""Damaged and odd files of one run: the report of the others stands, and says of that one why it is
+not counted.
+"""
 
 import csv
 import json
@@ -27,7 +29,10 @@ SCORES = {
     "diagnostics": {
         "rate": {"settings": {"_target_": "r"}, "active_units": 5.0, "by_latent": [0.1, 0.2]},
         "mig": {
-            "settings": {"_target_": "jensen.diagnostics.score.score", "function": {"path": "jensen.scores.mig"}},
+            "settings": {
+                "_target_": "jensen.diagnostics.score.score",
+                "function": {"path": "jensen.scores.mig"},
+            },
             "mig": 0.5,
             "per_factor": [[0.1], [0.2]],
         },
@@ -60,7 +65,23 @@ DAMAGES = {
     "deep": b"[" * 100_000,
     "tagged": b"!!python/object/apply:os.getcwd []",
 }
-ODD = (None, "x", "", -1, 2.5, True, [], [None], {}, {"x": 1}, float("nan"), float("inf"), 10**400, "\ud800", "<script>")
+ODD = (
+    None,
+    "x",
+    "",
+    -1,
+    2.5,
+    True,
+    [],
+    [None],
+    {},
+    {"x": 1},
+    float("nan"),
+    float("inf"),
+    10**400,
+    "\ud800",
+    "<script>",
+)
 
 
 @pytest.fixture
@@ -78,10 +99,12 @@ def reported(folder, capsys, pictures=False):
     """All that `jensen.report models=false` computes and says."""
     found = read(folder)
     values = measured(found)
-    choices, lines = chosen(found, values), missing(found, folder)
+    choices = chosen(found, values)
+    lines = missing(found, folder)
     if pictures:
         draw(found, folder, values, choices, {})
-    text, table = document(found, folder, values, choices, lines, []), as_csv(found, values)
+    text = document(found, folder, values, choices, lines, [])
+    table = as_csv(found, values)
     text.encode()
     table.encode()
     capsys.readouterr()
@@ -91,7 +114,10 @@ def reported(folder, capsys, pictures=False):
 
 
 def rows(table):
-    return {(row.get("beta", ""), row["quantity"]): row["median"] for row in csv.DictReader(table.splitlines())}
+    return {
+        (row.get("beta", ""), row["quantity"]): row["median"]
+        for row in csv.DictReader(table.splitlines())
+    }
 
 
 def still_stands(sweep, capsys, pictures=False):
@@ -109,7 +135,9 @@ def still_stands(sweep, capsys, pictures=False):
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_any_damage_to_any_file_of_a_run_leaves_the_report_of_the_others(sweep, capsys, configure, how):
+def test_any_damage_to_any_file_of_a_run_leaves_the_report_of_the_others(
+    sweep, capsys, configure, how
+):
     cfg = configure("data=blobs", "model=linear")
     for file, content in FILES.items():
         path = sweep / "odd" / file
@@ -146,11 +174,14 @@ def test_any_odd_value_in_scores_leaves_the_report_of_the_others(sweep, capsys, 
         (sweep / "odd" / "scores.json").write_text(text)
         if place[0] in ("split", "checkpoint") and value != SCORES[place[0]]:
             continue  # other data: the whole sweep is refused, in a sentence (tests/reports/test_report.py)
-        still_stands(sweep, capsys, pictures=value is True and place[-1] in ("elbo", "by_latent", "mig"))
+        still_stands(
+            sweep, capsys, pictures=value is True and place[-1] in ("elbo", "by_latent", "mig")
+        )
 
 
 @pytest.mark.parametrize(
-    "value", ["null", "x", "-1", "2.5", "true", "[]", "{}", ".nan", ".inf", "'7'", "4294967296", "1" * 400]
+    "value",
+    ["null", "x", "-1", "2.5", "true", "[]", "{}", ".nan", ".inf", "'7'", "4294967296", "1" * 400],
 )
 def test_a_run_whose_seed_is_none_is_not_counted_and_says_so(sweep, capsys, value):
     (sweep / "odd" / ".hydra" / "config.yaml").write_text(CONFIG + f"seed: {value}\n")
@@ -158,7 +189,9 @@ def test_a_run_whose_seed_is_none_is_not_counted_and_says_so(sweep, capsys, valu
     assert found.left_out["odd"].startswith("seed")
 
 
-@pytest.mark.parametrize("name", [b"\xff\xfe", b"a\nb", b"\x1b[31mred", b"`x`", b"a|b", "Ünï".encode(), b"<script>"])
+@pytest.mark.parametrize(
+    "name", [b"\xff\xfe", b"a\nb", b"\x1b[31mred", b"`x`", b"a|b", "Ünï".encode(), b"<script>"]
+)
 def test_a_name_that_is_no_plain_text_is_shown_as_such(sweep, capsys, name):
     place = Path(os.fsdecode(os.fsencode(sweep) + b"/" + name))
     (sweep / "odd").rename(place)
@@ -171,7 +204,8 @@ def test_a_name_that_is_no_plain_text_is_shown_as_such(sweep, capsys, name):
     assert sum(line.startswith("- `") for line in text.splitlines()) == 1
 
 
-# ---- text that something would obey ----------------------------------------------------------------------
+# ---- text that something would obey
+# ----------------------------------------------------------------------
 
 EVIL = (
     '=HYPERLINK("http://x","y")',
@@ -215,7 +249,11 @@ def test_a_strangers_text_is_neither_a_formula_nor_html(sweep, capsys, evil):
     html = Tags(markdown(text, extensions=["tables"]))
     assert not {*html.found} & {"script", "img", "a", "b", "em"}
     assert f"failed: {evil}" in html.text
-    assert {len(line.replace(r"\|", "").split("|")) for line in text.splitlines() if line.startswith("| ")} == {9}
+    assert {
+        len(line.replace(r"\|", "").split("|"))
+        for line in text.splitlines()
+        if line.startswith("| ")
+    } == {9}
 
 
 def _is_number(cell):

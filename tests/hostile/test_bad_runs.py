@@ -31,18 +31,47 @@ CONFIGS = {
     "a list": (lambda text: "- 1\n- 2\n", "configures no algorithm and data"),
     "a number": (lambda text: "7\n", "cannot be read"),
     "another": (lambda text: "algorithm: 1\nname: somebody\n", "configures no algorithm and data"),
-    "of plain values": (lambda text: "algorithm: 1\ndata: 2\n", "algorithm of the run cannot be resolved"),
-    "of lists": (lambda text: "algorithm: [1]\ndata: [2]\n", "algorithm of the run is ListConfig: expected LightningModule"),
+    "of plain values": (
+        lambda text: "algorithm: 1\ndata: 2\n",
+        "algorithm of the run cannot be resolved",
+    ),
+    "of lists": (
+        lambda text: "algorithm: [1]\ndata: [2]\n",
+        "algorithm of the run is ListConfig: expected LightningModule",
+    ),
     "binary": (lambda text: "\0\1\2", "cannot be read"),
-    "tagged": (lambda text: "algorithm: !!python/object/apply:os.getcwd []\ndata: 1\n", "cannot be read"),
-    "aliases": (lambda text: "a: &a [1, 1]\nb: [*a, *a]\nalgorithm: 1\ndata: 1\n", "cannot be read (it has aliases)"),
+    "tagged": (
+        lambda text: "algorithm: !!python/object/apply:os.getcwd []\ndata: 1\n",
+        "cannot be read",
+    ),
+    "aliases": (
+        lambda text: "a: &a [1, 1]\nb: [*a, *a]\nalgorithm: 1\ndata: 1\n",
+        "cannot be read (it has aliases)",
+    ),
     "deep": (lambda text: "algorithm: " + "[" * 1000, "cannot be read"),
-    "a loop": (lambda text: text.replace("seed: ${seed}", "seed: ${algorithm.seed}"), "cannot be resolved"),
-    "unknown resolver": (lambda text: text.replace("seed: ${seed}", "seed: ${nothing:1}"), "cannot be resolved"),
-    "another width": (lambda text: text.replace("latent_dim: 3", "latent_dim: 4"), "does not fit the model"),
-    "wrong value": (lambda text: text.replace("latent_dim: 3", "latent_dim: many"), "latent_dim is 'many'"),
+    "a loop": (
+        lambda text: text.replace("seed: ${seed}", "seed: ${algorithm.seed}"),
+        "cannot be resolved",
+    ),
+    "unknown resolver": (
+        lambda text: text.replace("seed: ${seed}", "seed: ${nothing:1}"),
+        "cannot be resolved",
+    ),
+    "another width": (
+        lambda text: text.replace("latent_dim: 3", "latent_dim: 4"),
+        "does not fit the model",
+    ),
+    "wrong value": (
+        lambda text: text.replace("latent_dim: 3", "latent_dim: many"),
+        "latent_dim is 'many'",
+    ),
     "wrong key": (lambda text: text.replace("  hidden:", "  hiddden:"), "cannot be made"),
-    "swapped": (lambda text: text.replace("algorithm:\n", "data:\n", 1).replace("\ndata:\n  _t", "\nalgorithm:\n  _t"), ""),
+    "swapped": (
+        lambda text: text.replace("algorithm:\n", "data:\n", 1).replace(
+            "\ndata:\n  _t", "\nalgorithm:\n  _t"
+        ),
+        "",
+    ),
 }
 
 
@@ -52,7 +81,10 @@ def test_a_damaged_configuration(capsys, run, how):
     change, message = CONFIGS[how]
     path.write_text(change(path.read_text()))
     before = contents(run)
-    for main, words in ((evaluate.main, [RATE]), (encode.main, [f"out={run.parent / 'codes.npz'}"])):
+    for main, words in (
+        (evaluate.main, [RATE]),
+        (encode.main, [f"out={run.parent / 'codes.npz'}"]),
+    ):
         assert message in refused(capsys, main, f"run={run}", *words)
     assert contents(run) == before
 
@@ -155,7 +187,9 @@ REPORTS = {
 def test_wrong_arguments(capsys, run, main, words, message):
     before = contents(run)
     others = [RATE] if main is evaluate.main else []
-    others += [f"out={run.parent / 'codes.npz'}"] if main is encode.main and "out=" not in words else []
+    others += (
+        [f"out={run.parent / 'codes.npz'}"] if main is encode.main and "out=" not in words else []
+    )
     assert message in refused(capsys, main, *words.format(run=run).split(), *others)
     after = {name: content for name, content in contents(run).items() if "tfevents" not in name}
     assert after == {name: content for name, content in before.items() if "tfevents" not in name}
@@ -179,12 +213,19 @@ def test_a_folder_where_another_process_trains(capsys, run, monkeypatch):
 
 def test_a_shorter_run_than_there_is(capsys, run):
     before = contents(run)
-    said = refused(capsys, training.main, *[*QUICK[:-3], "trainer.max_steps=4", *QUICK[-2:]], f"hydra.run.dir={run}")
+    said = refused(
+        capsys,
+        training.main,
+        *[*QUICK[:-3], "trainer.max_steps=4", *QUICK[-2:]],
+        f"hydra.run.dir={run}",
+    )
     assert "trainer.max_steps is 4" in said
     assert contents(run) == before
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "7", '{"data": 3}', '{"step": null}', '{"step": "x"}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "7", '{"data": 3}', '{"step": null}', '{"step": "x"}']
+)
 def test_a_torn_marker_is_no_marker(configure, run, content):
     """The run is continued, from where it is: finished, it is the same again."""
     whole = contents(run)
@@ -229,14 +270,23 @@ def test_codes_that_cannot_be(capsys, tmp_path, how):
     assert str(path) in said
     assert message in said
     assert contents(tmp_path) == before
-    words = ("data=codes", f"data.path={path}", "data.validation=2", "data.batch_size=2", "model=mlp", "latent_dim=2")
+    words = (
+        "data=codes",
+        f"data.path={path}",
+        "data.validation=2",
+        "data.batch_size=2",
+        "model=mlp",
+        "latent_dim=2",
+    )
     said = refused(capsys, training.main, *words, *QUICK[-4:], f"hydra.run.dir={tmp_path / 'run'}")
     assert str(path) in said
     assert path.read_bytes() == before["codes.npz"]
 
 
 def test_a_folder_cut_short_by_hand(capsys, run):
-    """Of a copy that lacks its checkpoints nothing can be evaluated; of one that lacks its configuration neither."""
+    """Of a copy that lacks its checkpoints nothing can be evaluated; of one that lacks its
+    configuration neither.
+    """
     shutil.rmtree(run / "checkpoints")
     assert "last.ckpt is missing" in refused(capsys, evaluate.main, f"run={run}", RATE)
     Path(run / ".hydra" / "config.yaml").unlink()

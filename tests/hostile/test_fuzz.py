@@ -1,4 +1,6 @@
-"""The readers of files, fed with anything: a valid result or an InputError, in little memory, and never another exception."""
+"""The readers of files, fed with anything: a valid result or an InputError, in little memory, and
+never another exception.
+"""
 
 import gzip
 import io
@@ -47,7 +49,11 @@ def a_checkpoint():
     return file.getvalue()
 
 
-CODES = {"codes": np.ones((4, 2), np.float32), "factors": np.zeros((4, 1), int), "names": np.array(["a"])}
+CODES = {
+    "codes": np.ones((4, 2), np.float32),
+    "factors": np.zeros((4, 1), int),
+    "names": np.array(["a"]),
+}
 IMAGES = {"imgs": np.zeros((2, 64, 64), np.uint8)}
 SEEDS = {
     "idx": [an_idx()],
@@ -69,7 +75,9 @@ READERS = {
 
 @st.composite
 def damaged(draw, wholes):
-    """Anything, or a whole file that is cut, has bytes changed, a stretch repeated or another file behind it."""
+    """Anything, or a whole file that is cut, has bytes changed, a stretch repeated or another file
+    behind it.
+    """
     whole = draw(st.sampled_from(wholes))
     place = st.integers(0, len(whole) - 1)
     match draw(st.integers(0, 5)):
@@ -79,7 +87,9 @@ def damaged(draw, wholes):
             return whole[: draw(place)]
         case 2:
             content = bytearray(whole)
-            for at, value in draw(st.lists(st.tuples(place, st.integers(0, 255)), min_size=1, max_size=4)):
+            for at, value in draw(
+                st.lists(st.tuples(place, st.integers(0, 255)), min_size=1, max_size=4)
+            ):
                 content[at] = value
             return bytes(content)
         case 3:
@@ -87,7 +97,9 @@ def damaged(draw, wholes):
             return whole[:end] + whole[start:]
         case 4:
             start = draw(place)
-            big = draw(st.sampled_from([b"\xff" * 4, b"\x7f" + b"\xff" * 7, b"999999999999", bytes(4)]))
+            big = draw(
+                st.sampled_from([b"\xff" * 4, b"\x7f" + b"\xff" * 7, b"999999999999", bytes(4)])
+            )
             return whole[:start] + big + whole[start + len(big) :]
         case _:
             return whole + draw(st.binary(min_size=1, max_size=50))
@@ -115,7 +127,13 @@ def fuzzed(examples):
         survives(tmp_path, name, data.draw(damaged(SEEDS[name])))
 
     checks = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-    quiet = settings(max_examples=examples, deadline=None, derandomize=True, database=None, suppress_health_check=checks)
+    quiet = settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=checks,
+    )
     return pytest.mark.parametrize("name", SEEDS)(quiet(given(data=st.data())(test)))
 
 
@@ -133,7 +151,8 @@ def test_the_whole_files_are_read(tmp_path, monkeypatch, name):
 
 
 @pytest.mark.parametrize(
-    "shape", ["(1000000000000,)", "(1000000, 1000000)", "(9223372036854775807, 2)", "(-5, 2)", "(1 << 60,)"]
+    "shape",
+    ["(1000000000000,)", "(1000000, 1000000)", "(9223372036854775807, 2)", "(-5, 2)", "(1 << 60,)"],
 )
 @pytest.mark.parametrize("name", ["codes.npz", "scored.npz", "dsprites.npz"])
 def test_an_array_that_only_claims_to_be_large(tmp_path, monkeypatch, name, shape):
@@ -149,7 +168,11 @@ def test_an_array_that_only_claims_to_be_large(tmp_path, monkeypatch, name, shap
 
 
 @settings(
-    max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
 def test_a_damaged_cache_is_made_again(data, tmp_path, monkeypatch):

@@ -1,4 +1,6 @@
-"""The folder of a stranger: whatever its configuration and its files name, nothing of it is called."""
+"""The folder of a stranger: whatever its configuration and its files name, nothing of it is
+called.
+"""
 
 import hashlib
 import io
@@ -58,7 +60,8 @@ def test_the_payload_works(mark):
     assert mark.exists()
 
 
-# ---- what a configuration may call ------------------------------------------------------------------
+# ---- what a configuration may call
+# ------------------------------------------------------------------
 
 
 def changed(run, key, value):
@@ -90,16 +93,28 @@ MAKERS = {
     "plain": evil,
     "partial": lambda mark: evil(mark, _partial_=True),
     "in a list": lambda mark: [1, [evil(mark)]],
-    "as an argument": lambda mark: {"_target_": "jensen.model.prior.StandardNormal", "_args_": [evil(mark)]},
-    "not recursive": lambda mark: {"_target_": "jensen.model.prior.StandardNormal", "_recursive_": False, "x": evil(mark)},
+    "as an argument": lambda mark: {
+        "_target_": "jensen.model.prior.StandardNormal",
+        "_args_": [evil(mark)],
+    },
+    "not recursive": lambda mark: {
+        "_target_": "jensen.model.prior.StandardNormal",
+        "_recursive_": False,
+        "x": evil(mark),
+    },
     "by an import of ours": lambda mark: evil(mark, "jensen.encode.os.makedirs"),
-    "by a module of ours": lambda mark: {"_target_": "jensen.callbacks.durable.write", "path": str(mark)},
+    "by a module of ours": lambda mark: {
+        "_target_": "jensen.callbacks.durable.write",
+        "path": str(mark),
+    },
     "by name": lambda mark: {"_target_": "hydra.utils.get_method", "path": "os.makedirs"},
     "of torch": lambda mark: evil(mark, "torch.hub.load"),
     "below the optimisers": lambda mark: evil(mark, "torch.optim.lr_scheduler.LambdaLR"),
     "interpolated": lambda mark: evil(mark, "${stranger}"),
     "made by a resolver": lambda mark: f"${{oc.create:{{_target_:os.makedirs,name:'{mark}'}}}}",
-    "made by a resolver, later": lambda mark: f"\\${{oc.create:{{_target_:os.makedirs,name:'{mark}'}}}}",
+    "made by a resolver, later": lambda mark: (
+        f"\\${{oc.create:{{_target_:os.makedirs,name:'{mark}'}}}}"
+    ),
     "no name": lambda mark: evil(mark, 3),
 }
 
@@ -108,7 +123,10 @@ MAKERS = {
 def test_what_is_not_known_is_refused_before_anything_is_called(run, mark, how):
     changed(run, "stranger", "os.makedirs")
     changed(run, "algorithm.unused", MAKERS[how](mark))
-    with pytest.raises(InputError, match=r"algorithm\.unused.* of the run is .*: expected (known code|no interpolation)"):
+    with pytest.raises(
+        InputError,
+        match=r"algorithm\.unused.* of the run is .*: expected (known code|no interpolation)",
+    ):
         jensen.load(run)
     assert not mark.exists()
 
@@ -116,12 +134,17 @@ def test_what_is_not_known_is_refused_before_anything_is_called(run, mark, how):
 @pytest.mark.parametrize("place", PLACES)
 def test_it_is_refused_wherever_it_stands(run, mark, place):
     changed(run, place, evil(mark))
-    with pytest.raises(InputError, match=r"of the run is 'os\.makedirs', which is no part of jensen: .* add trust=\[os\]"):
+    with pytest.raises(
+        InputError,
+        match=r"of the run is 'os\.makedirs', which is no part of jensen: .* add trust=\[os\]",
+    ):
         on_run(run, "validation", "last", {})
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("place", ["callbacks.more", "diagnostics.more", "logger", "trainer", "unused"])
+@pytest.mark.parametrize(
+    "place", ["callbacks.more", "diagnostics.more", "logger", "trainer", "unused"]
+)
 def test_what_is_never_made_is_not_asked_about(run, mark, place):
     changed(run, place, evil(mark))
     on_run(run, "validation", "last", {})
@@ -133,9 +156,15 @@ def test_every_command_refuses(capsys, run, mark, program):
     changed(run, "algorithm.model.encoder", evil(mark))
     before = contents(run)
     subject = [f"sweep={run.parent}"] if program is report else [f"run={run}"]
-    more = {evaluate: ["diagnostics=[rate]"], encode: [f"out={run.parent / 'codes.npz'}"], report: []}[program]
+    more = {
+        evaluate: ["diagnostics=[rate]"],
+        encode: [f"out={run.parent / 'codes.npz'}"],
+        report: [],
+    }[program]
     ended = run_here(capsys, program.main, *subject, *more)
-    refusal = ended.out if program is report else sentence(ended.err)  # a report goes on without the model
+    refusal = (
+        ended.out if program is report else sentence(ended.err)
+    )  # a report goes on without the model
     assert ended.status == (program is not report)
     assert "algorithm.model.encoder._target_ of the run is 'os.makedirs'" in refusal
     assert contents(run) == before
@@ -154,7 +183,10 @@ def test_training_takes_its_targets_from_its_own_command(capsys, run, mark):
 
 
 def test_other_optimisers_are_known(configure):
-    assert isinstance(build(configure("optimizer._target_=torch.optim.NAdam"), "algorithm", LightningModule), Gradient)
+    assert isinstance(
+        build(configure("optimizer._target_=torch.optim.NAdam"), "algorithm", LightningModule),
+        Gradient,
+    )
 
 
 @pytest.fixture
@@ -163,7 +195,8 @@ def own(tmp_path, monkeypatch):
     folder = tmp_path / "modules"
     folder.mkdir()
     (folder / "own_parts.py").write_text(
-        "import os\nfrom jensen.model.mlp import MLPEncoder\n\nclass Encoder(MLPEncoder):\n    pass\n"
+        "import os\nfrom jensen.model.mlp import MLPEncoder\n\nclass Encoder(MLPEncoder):\n   "
+        " pass\n"
     )
     monkeypatch.syspath_prepend(folder)
     yield "own_parts"
@@ -172,7 +205,9 @@ def own(tmp_path, monkeypatch):
 
 def test_a_module_that_is_trusted_may_be_called(capsys, run, own):
     changed(run, "model.encoder._target_", "own_parts.Encoder")
-    with pytest.raises(InputError, match=r"if you trust that of own_parts, add trust=\[own_parts\]"):
+    with pytest.raises(
+        InputError, match=r"if you trust that of own_parts, add trust=\[own_parts\]"
+    ):
         jensen.load(run)
     assert "own_parts" not in sys.modules
     assert type(jensen.load(run, trust=own).model.encoder).__name__ == "Encoder"
@@ -187,14 +222,18 @@ def test_what_a_trusted_module_imports_is_not_trusted(run, own, mark):
     assert not mark.exists()
 
 
-@pytest.mark.parametrize(("trust", "message"), [([7], "trust is"), ([True], "trust is"), (["nowhere"], "cannot be imported")])
+@pytest.mark.parametrize(
+    ("trust", "message"),
+    [([7], "trust is"), ([True], "trust is"), (["nowhere"], "cannot be imported")],
+)
 def test_trust_in_what_is_no_module_is_refused(run, trust, message):
     changed(run, "model.encoder._target_", "nowhere.Encoder")
     with pytest.raises(InputError, match=message):
         jensen.load(run, trust=trust)
 
 
-# ---- what a file may hold -----------------------------------------------------------------------------
+# ---- what a file may hold
+# -----------------------------------------------------------------------------
 
 
 def evil_checkpoint(run, mark, name="last"):
@@ -213,7 +252,9 @@ def test_a_checkpoint_is_never_unpickled(capsys, run, mark, old):
     (run / "finished.json").unlink()
     before = contents(run)
     for name in ("last", "best"):
-        with pytest.raises(InputError, match=f"{name}.ckpt cannot be read .*: expected a whole checkpoint"):
+        with pytest.raises(
+            InputError, match=f"{name}.ckpt cannot be read .*: expected a whole checkpoint"
+        ):
             jensen.load(run, name)
     for main, words in (
         (evaluate.main, [f"run={run}", "diagnostics=[rate]"]),
@@ -263,7 +304,8 @@ def test_the_cache_is_never_unpickled(tmp_path, mark, monkeypatch):
     monkeypatch.setenv("JENSEN_CACHE", str(tmp_path / "cache"))
     (tmp_path / "cache").mkdir()
     rows = np.arange(6, dtype=np.uint8).reshape(2, 3)
-    pickled, archive = io.BytesIO(), io.BytesIO()
+    pickled = io.BytesIO()
+    archive = io.BytesIO()
     np.save(pickled, objects(mark), allow_pickle=True)
     np.savez(archive, rows=objects(mark))
     for content in (pickled.getvalue(), archive.getvalue(), pickle.dumps(Payload(mark))):
@@ -286,29 +328,51 @@ def test_an_archive_writes_nowhere(tmp_path, name):
     assert not Path("/tmp/jensen_hostile_out").exists()
 
 
-# ---- what a folder may have us write, fetch, start and make -------------------------------------------
+# ---- what a folder may have us write, fetch, start and make
+# -------------------------------------------
 
 
 def mnist_of(root, by_place):
     """A configuration of data that would be fetched into `root`."""
     source = {"_target_": "jensen.data.idx.mnist", "_partial_": True}
     given = {"_args_": [str(root), "train", True]} if by_place else {}
-    options = {} if by_place else {"root": str(root), "download": True, "splits": ["train", "test"], "validation": 0}
-    module = {"_target_": "jensen.data.module.DataModule", "x_shape": [1, 28, 28], "batch_size": 2, "seed": 0, "validation": 1}
+    options = (
+        {}
+        if by_place
+        else {"root": str(root), "download": True, "splits": ["train", "test"], "validation": 0}
+    )
+    module = {
+        "_target_": "jensen.data.module.DataModule",
+        "x_shape": [1, 28, 28],
+        "batch_size": 2,
+        "seed": 0,
+        "validation": 1,
+    }
     return module | options | {"source": source | given}
 
 
 @pytest.mark.parametrize("by_place", [False, True])
 @pytest.mark.parametrize("program", [evaluate, encode, report])
-def test_nothing_is_fetched_unless_the_command_line_says_so(capsys, run, mark, monkeypatch, program, by_place):
+def test_nothing_is_fetched_unless_the_command_line_says_so(
+    capsys, run, mark, monkeypatch, program, by_place
+):
     fetched = []
-    monkeypatch.setattr(idx, "download_url", lambda *what: fetched.append(what) or pytest.fail("it was fetched"))
+    monkeypatch.setattr(
+        idx, "download_url", lambda *what: fetched.append(what) or pytest.fail("it was fetched")
+    )
     changed(run, "data", mnist_of(mark, by_place))
     subject = [f"sweep={run.parent}"] if program is report else [f"run={run}"]
-    more = {evaluate: ["diagnostics=[rate]"], encode: [f"out={run.parent / 'codes.npz'}"], report: []}[program]
+    more = {
+        evaluate: ["diagnostics=[rate]"],
+        encode: [f"out={run.parent / 'codes.npz'}"],
+        report: [],
+    }[program]
     ended = run_here(capsys, program.main, *subject, *more)
     said = ended.out if program is report else sentence(ended.err)
-    assert "would be downloaded, as the run's configuration says: expected files that are there" in said
+    assert (
+        "would be downloaded, as the run's configuration says: expected files that are there"
+        in said
+    )
     assert "add download=true" in said
     assert not fetched
     assert not mark.exists()
@@ -326,7 +390,11 @@ def test_the_command_line_may_have_data_fetched(run, mark, monkeypatch):
 
 def test_a_model_fetches_nothing_while_it_is_made(run, mark, monkeypatch):
     monkeypatch.setattr(idx, "download_url", lambda *what: pytest.fail("it was fetched"))
-    changed(run, "algorithm.unused", {"_target_": "jensen.data.idx.mnist", "root": str(mark), "download": True})
+    changed(
+        run,
+        "algorithm.unused",
+        {"_target_": "jensen.data.idx.mnist", "root": str(mark), "download": True},
+    )
     with pytest.raises(InputError, match="would be downloaded"):
         jensen.load(run)
     assert not mark.exists()
@@ -335,7 +403,9 @@ def test_a_model_fetches_nothing_while_it_is_made(run, mark, monkeypatch):
 def test_the_machine_says_how_data_are_served(run, monkeypatch):
     seen = []
     loader = module.DataLoader
-    monkeypatch.setattr(module, "DataLoader", lambda *a, **k: seen.append(k["num_workers"]) or loader(*a, **k))
+    monkeypatch.setattr(
+        module, "DataLoader", lambda *a, **k: seen.append(k["num_workers"]) or loader(*a, **k)
+    )
     changed(run, "data.workers", 300)
     on_run(run, "validation", "last", {})
     changed(run, "data.workers", 0)
@@ -347,7 +417,8 @@ def test_the_machine_says_how_data_are_served(run, monkeypatch):
 def test_a_model_that_does_not_fit_is_not_made(run):
     changed(run, "model.encoder.latent_dim", 10**10)
     with pytest.raises(
-        InputError, match=r"in algorithm of the run 'algorithm' takes \d[\d,]+ GB: expected at most half of the"
+        InputError,
+        match=r"in algorithm of the run 'algorithm' takes \d[\d,]+ GB: expected at most half of the",
     ):
         jensen.load(run)
 
@@ -356,7 +427,9 @@ def test_data_that_do_not_fit_are_not_made(run):
     source = {"_target_": "jensen.data.blobs.blobs", "_partial_": True, "size": 10**13}
     shape = {"x_shape": [2], "batch_size": 2, "seed": 0, "validation": 1}
     changed(run, "data", {"_target_": "jensen.data.module.DataModule", "source": source, **shape})
-    with pytest.raises(InputError, match=r"data of the run takes \d[\d,]+ GB: expected at most half of the"):
+    with pytest.raises(
+        InputError, match=r"data of the run takes \d[\d,]+ GB: expected at most half of the"
+    ):
         on_run(run, "validation", "last", {})
 
 
@@ -366,7 +439,9 @@ def test_an_archive_that_does_not_fit_is_not_unpacked(tmp_path, monkeypatch):
     assert path.stat().st_size < 100_000
     monkeypatch.setattr(memory, "memory", lambda: 10_000_000)
     for read in (codes, lambda path: read_codes(Path(path))):
-        with pytest.raises(InputError, match=r"codes\.npz takes 0\.00801 GB: expected at most half of the 0\.01 GB"):
+        with pytest.raises(
+            InputError, match=r"codes\.npz takes 0\.00801 GB: expected at most half of the 0\.01 GB"
+        ):
             read(str(path))
 
 
@@ -378,7 +453,10 @@ def test_a_device_is_no_file(read):
 
 def test_a_checkpoint_that_is_packed_is_not_unpacked(run):
     last = run / "checkpoints" / "last.ckpt"
-    with zipfile.ZipFile(last) as whole, zipfile.ZipFile(run / "packed", "w", zipfile.ZIP_DEFLATED) as packed:
+    with (
+        zipfile.ZipFile(last) as whole,
+        zipfile.ZipFile(run / "packed", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
         for part in whole.infolist():
             packed.writestr(part.filename, whole.read(part) + bytes(1 << 20))
     (run / "packed").replace(last)
@@ -387,7 +465,8 @@ def test_a_checkpoint_that_is_packed_is_not_unpacked(run):
 
 
 BOMB = "a: &a [1, 1]\n" + "".join(
-    f"{name}: &{name} [{', '.join([f'*{last}'] * 9)}]\n" for last, name in itertools.pairwise("abcdefghi")
+    f"{name}: &{name} [{', '.join([f'*{last}'] * 9)}]\n"
+    for last, name in itertools.pairwise("abcdefghi")
 )
 SETTINGS = {
     "aliases": (BOMB, "it has aliases"),
@@ -465,7 +544,15 @@ def test_a_report_counts_no_run_that_says_what_it_is_by_links(run, tmp_path, nam
 
 
 @pytest.mark.parametrize(
-    "name", [".hydra", "checkpoints", "train.log", ".lock", "hparams.yaml", "checkpoints/last.previous.ckpt"]
+    "name",
+    [
+        ".hydra",
+        "checkpoints",
+        "train.log",
+        ".lock",
+        "hparams.yaml",
+        "checkpoints/last.previous.ckpt",
+    ],
 )
 def test_no_link_leads_training_out_of_the_folder(capsys, run, tmp_path, name):
     other = victim(tmp_path / "other")
@@ -476,7 +563,11 @@ def test_no_link_leads_training_out_of_the_folder(capsys, run, tmp_path, name):
     (run / name).unlink(missing_ok=True)
     (run / name).symlink_to(target)
     before = contents(other)
-    words = (*(word for word in QUICK if "max_steps" not in word), "trainer.max_steps=8", f"hydra.run.dir={run}")
+    words = (
+        *(word for word in QUICK if "max_steps" not in word),
+        "trainer.max_steps=8",
+        f"hydra.run.dir={run}",
+    )
     ended = run_here(capsys, training.main, *words)
     assert f"out of {run}: expected a folder in it, or a file" in sentence(ended.err)
     assert contents(other) == before
@@ -499,7 +590,13 @@ def test_a_log_that_is_a_link_is_not_followed(tmp_path):
 def test_interpolations_that_double_end_in_one_sentence(capsys, run, tmp_path, main):
     changed(run, "algorithm.k0", "x" * 100)
     for place in range(1, 60):
-        changed(run, f"algorithm.k{place}", f"${{algorithm.k{place - 1}}}${{algorithm.k{place - 1}}}")
+        changed(
+            run, f"algorithm.k{place}", f"${{algorithm.k{place - 1}}}${{algorithm.k{place - 1}}}"
+        )
     words = [f"sweep={run.parent}"] if main is report.main else [f"run={run}"]
-    ended = run_here(capsys, main, *words, *([f"out={tmp_path / 'x.npz'}"] if main is encode.main else []))
-    assert "characters once its interpolations are resolved: expected at most" in sentence(ended.err)
+    ended = run_here(
+        capsys, main, *words, *([f"out={tmp_path / 'x.npz'}"] if main is encode.main else [])
+    )
+    assert "characters once its interpolations are resolved: expected at most" in sentence(
+        ended.err
+    )

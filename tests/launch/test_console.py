@@ -14,7 +14,10 @@ from jensen.launch.console import one_sentence, quoted, readable
 @pytest.mark.parametrize(
     ("argument", "value"),
     [
-        ("run=runs/sweep/beta=4_seed=0", "runs/sweep/beta=4_seed=0"),  # a folder of a sweep, as the shell completes it
+        (
+            "run=runs/sweep/beta=4_seed=0",
+            "runs/sweep/beta=4_seed=0",
+        ),  # a folder of a sweep, as the shell completes it
         ("data.path=/tmp/it's=here", "/tmp/it's=here"),
         ("data.root=a,b", None),
         ("data.root=choice(a,b)", None),
@@ -53,7 +56,9 @@ NAMES = (
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("key", ["run", "codes", "out", "sweep", "hydra.run.dir", "data.root", "data.path"])
+@pytest.mark.parametrize(
+    "key", ["run", "codes", "out", "sweep", "hydra.run.dir", "data.root", "data.path"]
+)
 def test_a_folder_of_any_name_is_read_as_it_is_from_a_shell(key, name):
     argument = f"{key}=/tmp/runs/{name}"
     if "," in name and key.startswith("data."):  # which names two
@@ -71,7 +76,10 @@ def test_what_is_read_is_read_the_same_again():
 
 
 def test_a_full_disk_is_a_sentence_wherever_it_is_met():
-    with pytest.raises(CompactHydraException, match=r"^runs/x cannot be written \(No space left"), one_sentence():
+    with (
+        pytest.raises(CompactHydraException, match=r"^runs/x cannot be written \(No space left"),
+        one_sentence(),
+    ):
         raise OSError(errno.ENOSPC, "No space left on device", "runs/x")
     with pytest.raises(FileNotFoundError), one_sentence():  # a defect of ours keeps its traceback
         raise FileNotFoundError(errno.ENOENT, "No such file", "x")

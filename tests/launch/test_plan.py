@@ -1,4 +1,6 @@
-"""Which jobs of a sweep are to do, where they belong, and what is said of them; nothing is trained."""
+"""Which jobs of a sweep are to do, where they belong, and what is said of them; nothing is
+trained.
+"""
 
 import json
 
@@ -26,13 +28,21 @@ from jensen.run.conf import conf_folder
 from jensen.run.folder import open_run
 from jensen.run.identity import LOCATION, WITHOUT_EFFECT
 
-BLOBS = ("data=blobs", "model=linear", "latent_dim=2", "trainer.max_steps=20", "trainer.accelerator=cpu")
+BLOBS = (
+    "data=blobs",
+    "model=linear",
+    "latent_dim=2",
+    "trainer.max_steps=20",
+    "trainer.accelerator=cpu",
+)
 RESULTS = {"val/elbo": -1.5, "mig_hist20/mig_hist20": 0.25}
 
 
 @pytest.fixture
 def sweep(tmp_path, monkeypatch):
-    """`sweep(*overrides)`: as the launcher of `jensen.train -m ... hydra.sweep.dir=sweep` sets it up."""
+    """`sweep(*overrides)`: as the launcher of `jensen.train -m ... hydra.sweep.dir=sweep` sets it
+    up.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(folders, "PATIENCE", 0.05)
     naming.register()
@@ -77,15 +87,21 @@ def test_runs_are_named_and_all_are_to_do(sweep, tmp_path):
     first = sweep()
     planned = first.plan(jobs(1, 2))
     name = "data=blobs_model=linear_latent_dim=2_max_steps=20_beta="
-    assert [job.folder for job in planned] == [tmp_path / "sweep" / f"{name}{beta}" for beta in (1, 2)]
+    assert [job.folder for job in planned] == [
+        tmp_path / "sweep" / f"{name}{beta}" for beta in (1, 2)
+    ]
     assert first.to_do(planned) == planned
     assert [job.cfg.objective.beta for job in planned] == [1, 2]
 
 
 def test_without_a_folder_the_experiment_names_it(sweep, tmp_path):
-    planned = sweep(folder=()).plan([("experiment=beta_sprites", "seed=1"), ("experiment=mnist_mlp", "seed=1"), ("seed=1",)])
+    planned = sweep(folder=()).plan(
+        [("experiment=beta_sprites", "seed=1"), ("experiment=mnist_mlp", "seed=1"), ("seed=1",)]
+    )
     names = ("beta_sprites", "mnist_mlp", "sweep")
-    assert [job.folder for job in planned] == [tmp_path / "runs" / name / "seed=1" for name in names]
+    assert [job.folder for job in planned] == [
+        tmp_path / "runs" / name / "seed=1" for name in names
+    ]
 
 
 def test_a_sweep_that_is_run_again_does_what_is_left(sweep, capsys):
@@ -112,7 +128,10 @@ def test_a_sweep_that_is_run_again_does_what_is_left(sweep, capsys):
 
     returned = second.returns(planned)
     assert [each.status == JobStatus.COMPLETED for each in returned] == [True, True, False, True]
-    with pytest.raises(CompactHydraException, match=r"1 of the sweep's runs failed: sweep/.*beta=3: RuntimeError: first line"):
+    with pytest.raises(
+        CompactHydraException,
+        match=r"1 of the sweep's runs failed: sweep/.*beta=3: RuntimeError: first line",
+    ):
         _ = returned[2].return_value
 
     third = again(sweep, second, retry_failed=True)
@@ -130,9 +149,10 @@ def test_a_diagnostic_more_makes_no_other_run_and_an_edited_key_does(sweep):
     done(job)
     before = {file: file.read_bytes() for file in job.folder.rglob("*") if file.is_file()}
     second = again(sweep, first)
-    assert [each.before for each in second.plan(jobs(1, extra=("diagnostics=[rate]", "callbacks.best.mode=min")))] == [
-        "finished"
-    ]
+    assert [
+        each.before
+        for each in second.plan(jobs(1, extra=("diagnostics=[rate]", "callbacks.best.mode=min")))
+    ] == ["finished"]
 
     # conf/ was edited since: the same overrides compose another learning rate
     second.config.hydra.overrides.hydra.append("hydra.sweep.subdir=" + quoted(job.folder.name))
@@ -146,7 +166,9 @@ def test_a_diagnostic_more_makes_no_other_run_and_an_edited_key_does(sweep):
 
     third = again(sweep, second)
     third.config.hydra.overrides.hydra.append("hydra.sweep.subdir=" + quoted(job.folder.name))
-    assert [each.before for each in third.plan(jobs(1, extra=("optimizer.lr=0.5",)))] == ["finished"]
+    assert [each.before for each in third.plan(jobs(1, extra=("optimizer.lr=0.5",)))] == [
+        "finished"
+    ]
     assert [each.before for each in third.plan(jobs(1))] == ["finished"]
 
 
@@ -190,22 +212,33 @@ def test_the_result_to_maximise_is_returned_also_of_a_run_that_is_skipped(sweep)
     second = again(sweep, first)
     planned = second.plan(jobs(1, extra=("maximise=mig_hist20/mig_hist20",)))
     assert [each.return_value for each in second.returns(planned)] == [0.25]
-    with pytest.raises(InputError, match=r"maximise is 'mig_hist20/typo': expected one of val/elbo, mig_hist20/mig_hist20"):
+    with pytest.raises(
+        InputError,
+        match=r"maximise is 'mig_hist20/typo': expected one of val/elbo, mig_hist20/mig_hist20",
+    ):
         second.returns(second.plan(jobs(1, extra=("maximise=mig_hist20/typo",))))
 
 
 def test_a_folder_holds_one_experiment(sweep, tmp_path):
     first = sweep()
     first.plan([("experiment=beta_sprites",)])
-    with pytest.raises(InputError, match=r"sweep holds the sweep of experiment=beta_sprites and this is experiment=mnist_mlp"):
+    with pytest.raises(
+        InputError,
+        match=r"sweep holds the sweep of experiment=beta_sprites and this is experiment=mnist_mlp",
+    ):
         again(sweep, first).plan([("experiment=mnist_mlp",)])
-    assert json.loads((tmp_path / "sweep" / "sweep.json").read_text()) == {"experiment": "beta_sprites"}
+    assert json.loads((tmp_path / "sweep" / "sweep.json").read_text()) == {
+        "experiment": "beta_sprites"
+    }
 
 
 def test_a_mark_that_no_sweep_made_is_refused_and_a_torn_one_made_anew(sweep, tmp_path):
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "sweep.json").write_text('{"x": 1}')
-    with pytest.raises(InputError, match=r"sweep\.json names no experiment: expected what a sweep of jensen\.train wrote"):
+    with pytest.raises(
+        InputError,
+        match=r"sweep\.json names no experiment: expected what a sweep of jensen\.train wrote",
+    ):
         sweep().plan(jobs(1))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "sweep.json").write_text('{"exper')
@@ -215,16 +248,23 @@ def test_a_mark_that_no_sweep_made_is_refused_and_a_torn_one_made_anew(sweep, tm
 def test_one_sweep_at_a_time(sweep):
     first = sweep()
     first.plan(jobs(1))
-    with pytest.raises(InputError, match=r"another sweep works in .*sweep: expected one at a time; wait for it, or choose"):
+    with pytest.raises(
+        InputError,
+        match=r"another sweep works in .*sweep: expected one at a time; wait for it, or choose",
+    ):
         sweep().plan(jobs(1))
     assert again(sweep, first).plan(jobs(1))
 
 
 def test_jobs_run_one_after_the_other_unless_another_launcher_is_named(sweep):
     launchers = [
-        sweep(*named).config.hydra.launcher for named in ((), ("hydra/launcher=in_turn",), ("hydra/launcher=sequential",))
+        sweep(*named).config.hydra.launcher
+        for named in ((), ("hydra/launcher=in_turn",), ("hydra/launcher=sequential",))
     ]
-    assert launchers == [{"_target_": "hydra_plugins.jensen_plugins.Sequential", "retry_failed": False}] * 3
+    assert (
+        launchers
+        == [{"_target_": "hydra_plugins.jensen_plugins.Sequential", "retry_failed": False}] * 3
+    )
 
 
 def test_ranks_of_its_own_are_refused_before_any_work(sweep):
@@ -238,27 +278,52 @@ def test_ranks_of_its_own_are_refused_before_any_work(sweep):
 @pytest.mark.parametrize(
     ("extra", "sentence"),
     [
-        (("trainer.devices=2",), "hydra.launcher.tasks_per_node is 1 and trainer.devices is 2: expected the same number"),
-        (("trainer.num_nodes=2",), "hydra.launcher.nodes is 1 and trainer.num_nodes is 2: expected the same number"),
+        (
+            ("trainer.devices=2",),
+            "hydra.launcher.tasks_per_node is 1 and trainer.devices is 2: expected the same number",
+        ),
+        (
+            ("trainer.num_nodes=2",),
+            "hydra.launcher.nodes is 1 and trainer.num_nodes is 2: expected the same number",
+        ),
     ],
 )
 def test_slurm_starts_as_many_ranks_as_a_job_wants(sweep, extra, sentence):
-    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="the extra jensen[slurm] is not installed")
+    pytest.importorskip(
+        "hydra_plugins.hydra_submitit_launcher", reason="the extra jensen[slurm] is not installed"
+    )
     made = sweep()
     with pytest.raises(InputError, match=sentence):
-        slurm.launch(made, made.plan(jobs(1, extra=extra)), lambda cfg: None, {"tasks_per_node": 1, "nodes": 1})
+        slurm.launch(
+            made,
+            made.plan(jobs(1, extra=extra)),
+            lambda cfg: None,
+            {"tasks_per_node": 1, "nodes": 1},
+        )
 
 
-# ---- keys without effect on the numbers that name the data ---------------------------------------------
+# ---- keys without effect on the numbers that name the data
+# ---------------------------------------------
 
-TINY_VAE = ("model=mlp", "latent_dim=2", "model/likelihood=normal", "data.validation=1", "trainer.max_steps=20")
+TINY_VAE = (
+    "model=mlp",
+    "latent_dim=2",
+    "model/likelihood=normal",
+    "data.validation=1",
+    "trainer.max_steps=20",
+)
 NOT_THE_DATA = ("data.device", "data.workers", "data.download")
 
 
 @pytest.fixture
 def places(tmp_path):
-    """By the key that names it: a choice of data, and three places, of which the first and the last hold the same."""
-    made: dict[str, tuple[str, list[str]]] = {"data.root": ("folder", []), "data.path": ("codes", [])}
+    """By the key that names it: a choice of data, and three places, of which the first and the last
+    hold the same.
+    """
+    made: dict[str, tuple[str, list[str]]] = {
+        "data.root": ("folder", []),
+        "data.path": ("codes", []),
+    }
     for number, shade in enumerate((10, 200, 10)):
         (root := tmp_path / f"root{number}").mkdir()
         for image in range(3):
@@ -279,11 +344,15 @@ def swept(sweep, places, key, names, *more, params=False, **options):
     made = sweep(*task, **options)
     if params:
         made.config.hydra.sweeper.params = {key: over}
-    (batch,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides([*fixed, f"{key}={over}"]), None)
+    (batch,) = BasicSweeper.split_arguments(
+        OverridesParser.create().parse_overrides([*fixed, f"{key}={over}"]), None
+    )
     return made, made.plan(batch)
 
 
-@pytest.mark.parametrize(("key", "more"), [*((key, ()) for key in LOCATION), ("data.path", ("hydra.sweep.subdir=x",))])
+@pytest.mark.parametrize(
+    ("key", "more"), [*((key, ()) for key in LOCATION), ("data.path", ("hydra.sweep.subdir=x",))]
+)
 def test_each_place_of_data_is_a_run_and_the_same_sweep_finds_it(sweep, places, key, more):
     """Also with the points in another order, fewer or more of them."""
     options = {"folder": ("hydra.sweep.dir=sweep", *more)}
@@ -303,7 +372,9 @@ def test_each_place_of_data_is_a_run_and_the_same_sweep_finds_it(sweep, places, 
         made._held.close()
 
 
-@pytest.mark.parametrize(("key", "params"), [("data.root", False), ("data.path", False), ("data.path", True)])
+@pytest.mark.parametrize(
+    ("key", "params"), [("data.root", False), ("data.path", False), ("data.path", True)]
+)
 def test_a_place_that_is_swept_is_named_and_one_for_all_is_not(sweep, places, key, params):
     _, planned = swept(sweep, places, key, (0, 1), params=params)
     for job, place in zip(planned, places[key][1], strict=False):
@@ -326,31 +397,46 @@ def test_a_sweep_of_before_goes_on_in_the_folder_of_its_only_run(sweep, places):
 
 def test_places_that_cannot_be_read_fail_by_themselves(sweep, places):
     places["data.path"][1][0] = "/nowhere.npz"
-    made, planned = swept(sweep, places, "data.path", (0, 1), folder=("hydra.sweep.dir=sweep", "hydra.sweep.subdir=x"))
+    made, planned = swept(
+        sweep, places, "data.path", (0, 1), folder=("hydra.sweep.dir=sweep", "hydra.sweep.subdir=x")
+    )
     assert len(made.to_do(planned)) == 2
     with pytest.raises(InputError, match=r"nowhere\.npz cannot be read"):
         done(planned[0])
     done(planned[1])
     made._held.close()
-    _, again = swept(sweep, places, "data.path", (0, 1), folder=("hydra.sweep.dir=sweep", "hydra.sweep.subdir=x"))
+    _, again = swept(
+        sweep, places, "data.path", (0, 1), folder=("hydra.sweep.dir=sweep", "hydra.sweep.subdir=x")
+    )
     assert [job.before for job in again] == ["failed", "finished"]
     assert [job.folder for job in again] == [job.folder for job in planned]
 
 
 def test_the_same_data_in_two_places_under_one_name_are_one_run(sweep, places):
-    made, planned = swept(sweep, places, "data.path", (0, 2), folder=("hydra.sweep.dir=sweep", "hydra.sweep.subdir=x"))
+    made, planned = swept(
+        sweep, places, "data.path", (0, 2), folder=("hydra.sweep.dir=sweep", "hydra.sweep.subdir=x")
+    )
     assert len(made.to_do(planned)) == 1
 
 
 @pytest.mark.parametrize(
     ("key", "values"),
-    [("data.device", "cpu,auto"), ("data.workers", "0,1"), ("diagnostics", "[],[rate]"), ("trainer.benchmark", "true,false")],
+    [
+        ("data.device", "cpu,auto"),
+        ("data.workers", "0,1"),
+        ("diagnostics", "[],[rate]"),
+        ("trainer.benchmark", "true,false"),
+    ],
 )
 def test_a_sweep_over_a_key_without_effect_is_one_run(sweep, monkeypatch, key, values):
-    monkeypatch.setattr(sweeps, "fingerprint", lambda data: pytest.fail("nothing asks for the data"))
+    monkeypatch.setattr(
+        sweeps, "fingerprint", lambda data: pytest.fail("nothing asks for the data")
+    )
     made = sweep(f"{key}={values}")
     added = f"+{key}" if key == "trainer.benchmark" else key
-    (batch,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides([*BLOBS, f"{added}={values}"]), None)
+    (batch,) = BasicSweeper.split_arguments(
+        OverridesParser.create().parse_overrides([*BLOBS, f"{added}={values}"]), None
+    )
     planned = made.plan(batch)
     assert len(planned) == 2
     assert len(made.to_do(planned)) == 1

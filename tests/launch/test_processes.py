@@ -1,4 +1,6 @@
-"""Jobs as processes: how many at a time, on which GPUs, and that none outlives its sweep. They are small scripts, not runs."""
+"""Jobs as processes: how many at a time, on which GPUs, and that none outlives its sweep. They are
+small scripts, not runs.
+"""
 
 import os
 import signal
@@ -33,7 +35,11 @@ def test_each_job_has_a_share_of_the_gpus(case):
 
 REFUSED = {
     ((), 1, 0): "hydra.launcher.n_jobs is 0: expected an integer of at least 1",
-    (("0", "1"), 1, 3): "hydra.launcher.n_jobs is 3 and a job takes 1 of 2 GPUs: expected at most 2; lower it",
+    (
+        ("0", "1"),
+        1,
+        3,
+    ): "hydra.launcher.n_jobs is 3 and a job takes 1 of 2 GPUs: expected at most 2; lower it",
     (("0",), 2, None): "hydra.launcher.n_jobs is 1 and a job takes 2 of 1 GPUs: expected at most 0",
 }
 
@@ -45,7 +51,9 @@ def test_more_than_the_gpus_serve_is_refused(case):
 
 
 def job(folder, accelerator="cpu", devices=1):
-    return Job((), OmegaConf.create({"trainer": {"accelerator": accelerator, "devices": devices}}), folder)
+    return Job(
+        (), OmegaConf.create({"trainer": {"accelerator": accelerator, "devices": devices}}), folder
+    )
 
 
 def test_which_gpus_there_are(tmp_path, monkeypatch):
@@ -53,15 +61,22 @@ def test_which_gpus_there_are(tmp_path, monkeypatch):
     assert processes.visible([job(tmp_path, "auto")], "auto") == ["4", "GPU-a"]
     assert processes.visible([job(tmp_path, "auto")], [1, 1]) == ["1", "1"]
     assert processes.visible([job(tmp_path, "cpu")], "auto") == []
-    with pytest.raises(InputError, match=r"hydra.launcher.devices is all: expected auto, or a list"):
+    with pytest.raises(
+        InputError, match=r"hydra.launcher.devices is all: expected auto, or a list"
+    ):
         processes.visible([job(tmp_path, "auto")], "all")
     for devices in (None, -1, 0, float("nan"), 1e300, [], True, [True], [-1], [""]):
-        with pytest.raises(InputError, match=r"hydra.launcher.devices is .*: expected auto, or a list"):
+        with pytest.raises(
+            InputError, match=r"hydra.launcher.devices is .*: expected auto, or a list"
+        ):
             processes.visible([job(tmp_path, "cpu")], devices)
 
 
 def test_how_many_a_job_takes(tmp_path):
-    assert [processes.width(job(tmp_path, devices=each).cfg) for each in (1, "2", [0, 3], "0,3", "auto", -1)] == [
+    assert [
+        processes.width(job(tmp_path, devices=each).cfg)
+        for each in (1, "2", [0, 3], "0,3", "auto", -1)
+    ] == [
         1,
         2,
         2,
@@ -72,7 +87,8 @@ def test_how_many_a_job_takes(tmp_path):
 
 
 def test_what_a_job_is_told_of_the_sweeps_own_command_line():
-    kept, dropped = ["hydra.verbose=true"], ["hydra/launcher=subprocess", "hydra.sweep.dir=x", "+hydra.sweeper.params=1"]
+    kept = ["hydra.verbose=true"]
+    dropped = ["hydra/launcher=subprocess", "hydra.sweep.dir=x", "+hydra.sweeper.params=1"]
     sources = [{"provider": "main", "path": "/conf"}, {"provider": "command-line", "path": "/mine"}]
     hydra = {
         "overrides": {"hydra": dropped + kept},
@@ -80,7 +96,14 @@ def test_what_a_job_is_told_of_the_sweeps_own_command_line():
         "job": {"config_name": "train"},
     }
     told = processes.common(OmegaConf.create({"hydra": hydra}))
-    assert told == ["--config-name", "train", "--config-dir", "/mine", *kept, "hydra/job_logging=stdout"]
+    assert told == [
+        "--config-name",
+        "train",
+        "--config-dir",
+        "/mine",
+        *kept,
+        "hydra/job_logging=stdout",
+    ]
 
 
 @pytest.fixture
@@ -115,11 +138,17 @@ def test_a_failing_process_stops_no_other(script, tmp_path):
     script("import pathlib, sys; sys.exit(3 * (pathlib.Path.cwd().name == '0'))")
     jobs = [job(tmp_path / str(number)) for number in range(2)]
     processes.run(jobs, [None], [])
-    assert [each.problem for each in jobs] == [f"ended with status 3, see {tmp_path / '0' / 'train.log'}", ""]
+    assert [each.problem for each in jobs] == [
+        f"ended with status 3, see {tmp_path / '0' / 'train.log'}",
+        "",
+    ]
 
 
 def test_a_rank_does_not_outlive_its_leader(script, tmp_path):
-    script("import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']).pid)")
+    script(
+        "import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', 'import time;"
+        " time.sleep(60)']).pid)"
+    )
     processes.run([job(tmp_path / "0")], [None], [])
     rank = int((tmp_path / "0" / "train.log").read_text())
     assert gone(rank)
@@ -156,7 +185,8 @@ def test_a_sweep_that_is_stopped_has_its_jobs_save_themselves(script, tmp_path, 
 def test_a_job_that_does_not_stop_is_killed(script, tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "GRACE", 0.2)
     script(
-        "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(os.getpid(), flush=True)\n"
+        "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        " print(os.getpid(), flush=True)\n"
         "os.kill(os.getppid(), signal.SIGINT); time.sleep(60)"
     )
     with pytest.raises(KeyboardInterrupt):
@@ -172,11 +202,14 @@ def test_a_job_ends_with_a_sweep_that_is_killed(tmp_path):
     child = f"import os, runpy, time; runpy.run_path({str(PARENT)!r})['hold'](); print(os.getpid(), flush=True); time.sleep(60)"
     parent = (
         "import os, subprocess, sys\n"
-        f"child = subprocess.Popen([sys.executable, '-c', {child!r}], stdin=subprocess.PIPE, process_group=0,"
+        f"child = subprocess.Popen([sys.executable, '-c', {child!r}], stdin=subprocess.PIPE,"
+        " process_group=0,"
         " env=os.environ | {'JENSEN_ENDS_WITH_PARENT': '1'}, stdout=subprocess.PIPE, text=True)\n"
         "print(child.stdout.readline(), flush=True); child.wait()"
     )
-    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True) as killed:
+    with subprocess.Popen(
+        [sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True
+    ) as killed:
         assert killed.stdout is not None
         pid = int(killed.stdout.readline())
         assert not Path(f"/proc/{pid}/status").read_text().count("State:\tZ")
@@ -186,20 +219,28 @@ def test_a_job_ends_with_a_sweep_that_is_killed(tmp_path):
 
 def test_a_process_of_another_origin_is_not_tied_to_its_input():
     line = f"import runpy, time; runpy.run_path({str(PARENT)!r})['hold'](); time.sleep(.3); print('alive')"
-    environment = {name: value for name, value in os.environ.items() if name != "JENSEN_ENDS_WITH_PARENT"}
-    done = subprocess.run([sys.executable, "-c", line], input="", env=environment, capture_output=True, text=True)
+    environment = {
+        name: value for name, value in os.environ.items() if name != "JENSEN_ENDS_WITH_PARENT"
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", line], input="", env=environment, capture_output=True, text=True
+    )
     assert done.stdout == "alive\n"
 
 
 def test_a_missing_extra_is_one_sentence(monkeypatch):
-    monkeypatch.setitem(sys.modules, "hydra_plugins.hydra_submitit_launcher.submitit_launcher", None)
+    monkeypatch.setitem(
+        sys.modules, "hydra_plugins.hydra_submitit_launcher.submitit_launcher", None
+    )
     monkeypatch.setitem(sys.modules, "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper", None)
     with pytest.raises(
-        InputError, match=r"hydra/launcher=slurm needs .*: expected hydra-submitit-launcher; pip install 'jensen\[slurm\]'"
+        InputError,
+        match=r"hydra/launcher=slurm needs .*: expected hydra-submitit-launcher; pip install 'jensen\[slurm\]'",
     ):
         slurm.launch(None, [], None, {})
     with pytest.raises(
-        InputError, match=r"hydra/sweeper=maximise needs .*: expected hydra-optuna-sweeper; pip install 'jensen\[optuna\]'"
+        InputError,
+        match=r"hydra/sweeper=maximise needs .*: expected hydra-optuna-sweeper; pip install 'jensen\[optuna\]'",
     ):
         optuna.sweeper({})
 

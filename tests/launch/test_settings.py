@@ -1,4 +1,6 @@
-"""Arguments of Lightning, torch and others: their own annotations are held to, and a run asks for nothing that it cannot do."""
+"""Arguments of Lightning, torch and others: their own annotations are held to, and a run asks for
+nothing that it cannot do.
+"""
 
 from copy import deepcopy
 
@@ -17,20 +19,50 @@ REFUSED = {
     ("optimizer.betas", (0.9, "x")): "optimizer.betas is [0.9, 'x']: expected a list of 2",
     ("optimizer._partial_", "yes"): "optimizer._partial_ is 'yes': expected true or false",
     ("data._convert_", "al"): "data._convert_ is 'al': expected one of none, partial, object, all",
-    ("callbacks.hparams._recursive_", 0): "callbacks.hparams._recursive_ is 0: expected true or false",
-    ("callbacks.progress.refresh_rate", None): "callbacks.progress.refresh_rate is None: expected an integer",
+    (
+        "callbacks.hparams._recursive_",
+        0,
+    ): "callbacks.hparams._recursive_ is 0: expected true or false",
+    (
+        "callbacks.progress.refresh_rate",
+        None,
+    ): "callbacks.progress.refresh_rate is None: expected an integer",
     ("logger.default_hp_metric", "no"): "logger.default_hp_metric is 'no': expected true or false",
     ("trainer.devices", True): "trainer.devices is True: expected a list or a text or an integer",
-    ("trainer.enable_model_summary", 1): "trainer.enable_model_summary is 1: expected true or false or null",
+    (
+        "trainer.enable_model_summary",
+        1,
+    ): "trainer.enable_model_summary is 1: expected true or false or null",
     ("trainer.max_epochs", 0): "trainer.max_epochs is 0: expected an integer of at least 1",
-    ("trainer.max_epochs", float("nan")): "trainer.max_epochs is nan: expected an integer of at least 1",
-    ("trainer.check_val_every_n_epoch", 0): "trainer.check_val_every_n_epoch is 0: expected an integer of at least 1",
-    ("trainer.num_sanity_val_steps", "two"): "trainer.num_sanity_val_steps is 'two': expected an integer of at least -1",
-    ("trainer.overfit_batches", 1): "trainer.overfit_batches is 1: expected 0, since it would put another order of the data",
+    (
+        "trainer.max_epochs",
+        float("nan"),
+    ): "trainer.max_epochs is nan: expected an integer of at least 1",
+    (
+        "trainer.check_val_every_n_epoch",
+        0,
+    ): "trainer.check_val_every_n_epoch is 0: expected an integer of at least 1",
+    (
+        "trainer.num_sanity_val_steps",
+        "two",
+    ): "trainer.num_sanity_val_steps is 'two': expected an integer of at least -1",
+    (
+        "trainer.overfit_batches",
+        1,
+    ): "trainer.overfit_batches is 1: expected 0, since it would put another order of the data",
     ("trainer.overfit_batches", 0.1): "trainer.overfit_batches is 0.1: expected 0",
-    ("trainer.fast_dev_run", True): "trainer.fast_dev_run is True: expected false, since such a run keeps nothing",
-    ("trainer.limit_train_batches", 0): "trainer.limit_train_batches is 0: expected more, since nothing would be trained",
-    ("trainer.use_distributed_sampler", True): "trainer.use_distributed_sampler is True: expected false",
+    (
+        "trainer.fast_dev_run",
+        True,
+    ): "trainer.fast_dev_run is True: expected false, since such a run keeps nothing",
+    (
+        "trainer.limit_train_batches",
+        0,
+    ): "trainer.limit_train_batches is 0: expected more, since nothing would be trained",
+    (
+        "trainer.use_distributed_sampler",
+        True,
+    ): "trainer.use_distributed_sampler is True: expected false",
 }
 TAKEN = [
     ("optimizer.fused", None),
@@ -99,7 +131,9 @@ def test_no_other_interval_is_taken(cfg, interval):
 
 
 class Mine:
-    """A user's callback; its annotations are those of whoever wrote it, and one of them is wrong about its default."""
+    """A user's callback; its annotations are those of whoever wrote it, and one of them is wrong
+    about its default.
+    """
 
     def __init__(self, path: "str", limit: float = None, names: list[str] | None = None, plain=3):  # noqa: RUF013
         pass
@@ -114,7 +148,10 @@ class Mine:
         ({"path": 3}, "callbacks.mine.path is 3: expected a text"),
         ({"path": "x", "limit": "y"}, "callbacks.mine.limit is 'y': expected a number"),
         ({"path": "x", "names": "a"}, "callbacks.mine.names is 'a': expected a list or null"),
-        ({"path": "x", "names": ["a", 1]}, "callbacks.mine.names is ['a', 1]: expected a list or null"),
+        (
+            {"path": "x", "names": ["a", 1]},
+            "callbacks.mine.names is ['a', 1]: expected a list or null",
+        ),
     ],
 )
 def test_a_users_own_annotations_are_held_to_as_well(cfg, given, sentence):

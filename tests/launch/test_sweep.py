@@ -14,9 +14,16 @@ from tiny import TINY
 
 from jensen.train import train
 
-SHORT = ("trainer.accelerator=cpu", "trainer.max_steps=12", "trainer.val_check_interval=6", "diagnostics=[rate,mig_hist20]")
+SHORT = (
+    "trainer.accelerator=cpu",
+    "trainer.max_steps=12",
+    "trainer.val_check_interval=6",
+    "diagnostics=[rate,mig_hist20]",
+)
 QUICK = (*TINY, *SHORT, "hydra.sweep.dir=sweep", "hydra.sweep.subdir='beta=${objective.beta}'")
-ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
+ENVIRONMENT = {
+    name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))
+}
 
 
 def sweep(*overrides, cwd, status=0, setting=QUICK):
@@ -32,28 +39,47 @@ def weights(folder):
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    """A sweep in processes, of a run that is trained and one that fails; its folder and what was said."""
+    """A sweep in processes, of a run that is trained and one that fails; its folder and what was
+    said.
+    """
     folder = tmp_path_factory.mktemp("swept")
-    done = sweep("objective.beta=1,-1", "hydra/launcher=subprocess", "hydra.launcher.n_jobs=2", cwd=folder, status=1)
+    done = sweep(
+        "objective.beta=1,-1",
+        "hydra/launcher=subprocess",
+        "hydra.launcher.n_jobs=2",
+        cwd=folder,
+        status=1,
+    )
     return folder, done
 
 
 def test_a_sweep_in_processes_leaves_whole_runs_and_lists_what_failed(swept, configure):
     folder, done = swept
     assert "sweep of 2: 1 trained, 1 failed" in done.stdout
-    assert "failed      sweep/beta=-1: objective.beta is -1: expected a number of at least 0" in done.stdout
+    assert (
+        "failed      sweep/beta=-1: objective.beta is -1: expected a number of at least 0"
+        in done.stdout
+    )
     assert "1 of the sweep's runs failed: sweep/beta=-1: objective.beta is -1" in done.stderr
     run = folder / "sweep" / "beta=1"
-    scores, marker = (json.loads((run / f"{name}.json").read_text()) for name in ("scores", "finished"))
+    scores, marker = (
+        json.loads((run / f"{name}.json").read_text()) for name in ("scores", "finished")
+    )
     assert scores["step"] == marker["step"] == 12
     assert scores["bound"]["elbo"] == marker["results"]["val/elbo"]
-    assert scores["diagnostics"]["mig_hist20"]["mig_hist20"] == pytest.approx(marker["results"]["mig_hist20/mig_hist20"])
+    assert scores["diagnostics"]["mig_hist20"]["mig_hist20"] == pytest.approx(
+        marker["results"]["mig_hist20/mig_hist20"]
+    )
     assert "val/elbo" in (run / "train.log").read_text()
     assert "objective.beta=1" in (run / ".hydra" / "overrides.yaml").read_text()
 
     alone = folder / "alone"
-    assert train(configure(*TINY, *SHORT, "objective.beta=1"), alone) == pytest.approx(marker["results"], rel=1e-5)
-    assert all(torch.allclose(value, weights(alone)[key], atol=1e-6) for key, value in weights(run).items())
+    assert train(configure(*TINY, *SHORT, "objective.beta=1"), alone) == pytest.approx(
+        marker["results"], rel=1e-5
+    )
+    assert all(
+        torch.allclose(value, weights(alone)[key], atol=1e-6) for key, value in weights(run).items()
+    )
 
 
 def test_the_same_sweep_again_trains_nothing(swept):
@@ -63,25 +89,45 @@ def test_the_same_sweep_again_trains_nothing(swept):
     assert "sweep of 2: 1 skipped, 1 failed" in done.stdout
     assert "hydra.launcher.retry_failed=true tries again what failed before" in done.stdout
     assert "training in" not in done.stdout
-    assert all(torch.equal(value, before[key]) for key, value in weights(folder / "sweep" / "beta=1").items())
+    assert all(
+        torch.equal(value, before[key])
+        for key, value in weights(folder / "sweep" / "beta=1").items()
+    )
 
 
 def test_ranks_in_a_sweep_give_what_one_process_gives(swept):
     folder, _ = swept
-    ranks = ("trainer=ddp", "trainer.devices=2", "hydra/launcher=subprocess", "hydra.sweep.dir=ranks")
+    ranks = (
+        "trainer=ddp",
+        "trainer.devices=2",
+        "hydra/launcher=subprocess",
+        "hydra.sweep.dir=ranks",
+    )
     assert "1 trained" in sweep("objective.beta=1", *ranks, cwd=folder).stdout
-    one, two = weights(folder / "sweep" / "beta=1"), weights(folder / "ranks" / "beta=1")
+    one = weights(folder / "sweep" / "beta=1")
+    two = weights(folder / "ranks" / "beta=1")
     assert max((one[key] - two[key]).abs().max() for key in one) < 1e-6
     assert [file.name for file in (folder / "ranks").iterdir() if file.is_dir()] == ["beta=1"]
-    done = sweep("objective.beta=1", "hydra.sweep.dir=ranks", cwd=folder)  # the number of ranks makes no other run
+    done = sweep(
+        "objective.beta=1", "hydra.sweep.dir=ranks", cwd=folder
+    )  # the number of ranks makes no other run
     assert "1 skipped" in done.stdout
 
 
 def test_ctrl_c_leaves_a_sweep_that_continues(tmp_path):
-    endless = ("trainer.max_steps=1000000", "objective.beta=1,2,3", "hydra/launcher=subprocess", "hydra.launcher.n_jobs=2")
+    endless = (
+        "trainer.max_steps=1000000",
+        "objective.beta=1,2,3",
+        "hydra/launcher=subprocess",
+        "hydra.launcher.n_jobs=2",
+    )
     line = [sys.executable, "-m", "jensen.train", "-m", *QUICK, *endless]
-    with subprocess.Popen(line, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
-        saved = [tmp_path / "sweep" / f"beta={beta}" / "checkpoints" / "last.ckpt" for beta in (1, 2)]
+    with subprocess.Popen(
+        line, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
+    ) as process:
+        saved = [
+            tmp_path / "sweep" / f"beta={beta}" / "checkpoints" / "last.ckpt" for beta in (1, 2)
+        ]
         while process.poll() is None and not all(file.exists() for file in saved):
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
@@ -98,7 +144,12 @@ def test_ctrl_c_ends_a_sweep_in_turn_with_its_summary(tmp_path):
     endless = ("trainer.max_steps=1000000", "objective.beta=1,2", "diagnostics=[]")
     line = [sys.executable, "-m", "jensen.train", "-m", *QUICK, *endless]
     with subprocess.Popen(
-        line, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        line,
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as process:
         saved = tmp_path / "sweep" / "beta=1" / "checkpoints" / "last.ckpt"
         while process.poll() is None and not saved.exists():
@@ -112,7 +163,9 @@ def test_ctrl_c_ends_a_sweep_in_turn_with_its_summary(tmp_path):
 
 
 def test_optuna_maximises_and_goes_on(tmp_path):
-    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="the extra jensen[optuna] is not installed")
+    pytest.importorskip(
+        "hydra_plugins.hydra_optuna_sweeper", reason="the extra jensen[optuna] is not installed"
+    )
     setting = (*TINY, *SHORT, "data.factors=null", "experiment=tune_beta", "hydra.sweep.dir=tuned")
     done = sweep("hydra.sweeper.n_trials=1", cwd=tmp_path, setting=setting)
     assert "sweep of 1: 1 trained" in done.stdout
@@ -121,7 +174,11 @@ def test_optuna_maximises_and_goes_on(tmp_path):
     assert "sweep of 1: 1 trained" in done.stdout
     results = [json.loads(file.read_text())["results"] for file in tmp_path.rglob("finished.json")]
     best = max(each["mig_hist20/mig_hist20"] for each in results)
-    (found,) = [line for line in (tmp_path / "tuned" / "optimization_results.yaml").read_text().splitlines() if "value" in line]
+    (found,) = [
+        line
+        for line in (tmp_path / "tuned" / "optimization_results.yaml").read_text().splitlines()
+        if "value" in line
+    ]
     assert float(found.split()[1]) == pytest.approx(best)
 
 
@@ -129,7 +186,10 @@ def test_optuna_maximises_and_goes_on(tmp_path):
     ("overrides", "sentence"),
     [
         (("hydra/launcher=nowhere",), "Could not find 'hydra/launcher/nowhere'"),
-        (("hydra/launcher=subprocess", "hydra.launcher.n_jobs=0"), "hydra.launcher.n_jobs is 0: expected an integer"),
+        (
+            ("hydra/launcher=subprocess", "hydra.launcher.n_jobs=0"),
+            "hydra.launcher.n_jobs is 0: expected an integer",
+        ),
     ],
 )
 def test_what_cannot_work_is_said_before_any_run(tmp_path, overrides, sentence):
@@ -141,7 +201,14 @@ def test_what_cannot_work_is_said_before_any_run(tmp_path, overrides, sentence):
 def test_a_disk_without_room_ends_in_a_sentence_and_keeps_what_is_there(tmp_path):
     limited = ["bash", "-c", 'ulimit -f 200; exec "$@"', "bash"]  # files of 200 kB at most
     line = [sys.executable, "-m", "jensen.train", "-m", *QUICK, "objective.beta=1,2"]
-    done = subprocess.run([*limited, *line], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [*limited, *line],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 1
     assert "Traceback" not in done.stdout + done.stderr
     assert "sweep of 2: 2 failed" in done.stdout

@@ -1,4 +1,6 @@
-"""What a run says before its first step of what it was given and will not use, or will not leave."""
+"""What a run says before its first step of what it was given and will not use, or will not
+leave.
+"""
 
 import pytest
 import torch
@@ -22,10 +24,16 @@ CSV = "logger._target_=pytorch_lightning.loggers.CSVLogger ~logger.default_hp_me
         ("callbacks=[checkpoint,diagnose] diagnostics=[rate]", set()),
         ("callbacks=[checkpoint] diagnostics=[]", set()),
         ("callbacks=[checkpoint] diagnostics=[rate,codes]", {IDLE}),
-        ("callbacks=[checkpoint,diagnose] diagnostics=[rate,codes] callbacks.diagnose=null", {IDLE}),
+        (
+            "callbacks=[checkpoint,diagnose] diagnostics=[rate,codes] callbacks.diagnose=null",
+            {IDLE},
+        ),
         ("callbacks=[checkpoint,diagnose] diagnostics=[rate,codes] diagnostics.codes=null", set()),
         ("callbacks=[diagnose] diagnostics=[rate]", {NO_BEST}),
-        ("callbacks=[checkpoint] diagnostics=[] callbacks.best=null callbacks.last=null", {NO_BEST}),
+        (
+            "callbacks=[checkpoint] diagnostics=[] callbacks.best=null callbacks.last=null",
+            {NO_BEST},
+        ),
         (f"callbacks=[checkpoint] diagnostics=[] {CSV}", {OTHER}),
         (f"callbacks=[] diagnostics=[rate,codes] {CSV}", {IDLE, OTHER, NO_BEST}),
     ],
@@ -40,5 +48,8 @@ def test_what_is_configured_and_not_used_is_said(configure, tmp_path, capsys, wo
 
 
 def test_a_duration_may_be_given_in_parts(configure, tmp_path):
-    train(configure(*RUN, "callbacks=[checkpoint]", "diagnostics=[]", "+trainer.max_time={hours: 2}"), tmp_path)
+    train(
+        configure(*RUN, "callbacks=[checkpoint]", "diagnostics=[]", "+trainer.max_time={hours: 2}"),
+        tmp_path,
+    )
     assert (tmp_path / "finished.json").exists()

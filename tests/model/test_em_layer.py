@@ -1,4 +1,6 @@
-"""EM as a layer: gradients against finite differences and against each other, sets against single fits, bad input."""
+"""EM as a layer: gradients against finite differences and against each other, sets against single
+fits, bad input.
+"""
 
 import math
 import warnings
@@ -31,7 +33,9 @@ def normal(*shape, seed=0):
 
 
 def points(sets=1, n=60, dim=2, k=3, separation=3.2, seed=0):
-    """Clusters whose centres are `separation` from 0, and a start near them, `(B, N, D)` and a `(K, D)` mean."""
+    """Clusters whose centres are `separation` from 0, and a start near them, `(B, N, D)` and a `(K,
+    D)` mean.
+    """
     centre = nn.functional.normalize(normal(k, dim, seed=seed), dim=1) * separation
     x = centre[torch.arange(n) % k] + normal(sets, n, dim, seed=seed + 1)
     return x, centre + 0.1 * normal(k, dim, seed=seed + 2)
@@ -39,7 +43,10 @@ def points(sets=1, n=60, dim=2, k=3, separation=3.2, seed=0):
 
 def start_at(mean, covariance="full"):
     ones = torch.ones(mean.shape[-1], dtype=torch.float64)
-    return Mixture(mean.new_full(mean.shape[:-1], -math.log(mean.shape[-2])), STRUCTURES[covariance].at(mean, ones))
+    return Mixture(
+        mean.new_full(mean.shape[:-1], -math.log(mean.shape[-2])),
+        STRUCTURES[covariance].at(mean, ones),
+    )
 
 
 def parts(result):
@@ -49,7 +56,9 @@ def parts(result):
 def score(result, seed=40):
     """A number that depends on everything the mixture is."""
     values = (*parts(result), result.log_likelihood)
-    return sum((value * normal(*value.shape, seed=seed + i)).sum() for i, value in enumerate(values))
+    return sum(
+        (value * normal(*value.shape, seed=seed + i)).sum() for i, value in enumerate(values)
+    )
 
 
 def close(found, expected, tolerance=1e-12):
@@ -74,7 +83,9 @@ def gradient(layer, x, **options):
 @every_gradient
 def test_the_result_is_em_from_the_start(covariance, gradient):
     x, mean = points(2)
-    layer = EMLayer(3, 2, covariance, steps=4, gradient=gradient, tolerance=0, starts="given", prior=PRIOR)
+    layer = EMLayer(
+        3, 2, covariance, steps=4, gradient=gradient, tolerance=0, starts="given", prior=PRIOR
+    )
     start = start_at(mean, covariance)
     found = layer(x, start=start)
     for i in range(2):
@@ -101,7 +112,8 @@ def test_with_a_tolerance_each_set_runs_until_it_has_converged(covariance):
 
 def layer_slice(found, i):
     part = Mixture(
-        found.mixture.log_weight[i : i + 1], type(found.mixture.components)(*(v[i : i + 1] for v in found.mixture.components))
+        found.mixture.log_weight[i : i + 1],
+        type(found.mixture.components)(*(v[i : i + 1] for v in found.mixture.components)),
     )
     return found._replace(mixture=part, log_likelihood=found.log_likelihood[i : i + 1])
 
@@ -138,7 +150,10 @@ def test_batched_and_masked_sets_are_each_set_by_itself(covariance, gradient):
         close(alone.residual, found.residual[i : i + 1])
         close(alone.responsibilities[0], found.responsibilities[i][mask[i]])
         values = (*parts(alone), alone.log_likelihood)
-        total = sum((value[0] * normal(3, *value.shape[1:], seed=40 + j)[i]).sum() for j, value in enumerate(values))
+        total = sum(
+            (value[0] * normal(3, *value.shape[1:], seed=40 + j)[i]).sum()
+            for j, value in enumerate(values)
+        )
         (total + (alone.responsibilities**2).sum()).backward()
         close(only.grad[0], holes.grad[i][mask[i]], 1e-7 if gradient == "implicit" else 1e-11)
 
@@ -182,10 +197,17 @@ def test_unrolled_gradients_are_exact(covariance):
 
     def value(x, weights, log_weight, mean, shape):
         shape = shape.tril() if "scale_tril" in STRUCTURES[covariance]._fields else shape
-        result = layer(x, weights=weights, mask=mask, start=Mixture(log_weight, STRUCTURES[covariance](mean, shape)))
+        result = layer(
+            x,
+            weights=weights,
+            mask=mask,
+            start=Mixture(log_weight, STRUCTURES[covariance](mean, shape)),
+        )
         return *parts(result), result.responsibilities, result.log_likelihood
 
-    leaves = [leaf.clone().requires_grad_() for leaf in (x, weights, first.log_weight, *first.components)]
+    leaves = [
+        leaf.clone().requires_grad_() for leaf in (x, weights, first.log_weight, *first.components)
+    ]
     assert torch.autograd.gradcheck(value, leaves)
 
 
@@ -228,7 +250,9 @@ CASES = {  # covariance, points, dimensions, components, distance of the centres
 
 
 def errors(case, names, prior):
-    """Relative errors against central differences of EM run to convergence, in 3 random directions."""
+    """Relative errors against central differences of EM run to convergence, in 3 random
+    directions.
+    """
     covariance, n, dim, k, separation = CASES[case]
     x, mean = points(1, n, dim, k, separation)
     start = start_at(mean, covariance)
@@ -236,21 +260,36 @@ def errors(case, names, prior):
     weights = 1 + torch.arange(n, dtype=torch.float64)[None] % 3
     exact = EMLayer(k, dim, covariance, gradient="none", **options)
     found = {
-        name: gradient(EMLayer(k, dim, covariance, gradient=name, **options), x, start=start, weights=weights) for name in names
+        name: gradient(
+            EMLayer(k, dim, covariance, gradient=name, **options), x, start=start, weights=weights
+        )
+        for name in names
     }
     numbers = []
     for seed in range(3):
-        direction, step = normal(*x.shape, seed=100 + seed), 1e-5
-        up, down = (score(exact(x + sign * step * direction, start=start, weights=weights)) for sign in (1, -1))
-        numbers.append(torch.stack([(up - down) / (2 * step), *((value * direction).sum() for value in found.values())]))
+        direction = normal(*x.shape, seed=100 + seed)
+        step = 1e-5
+        up, down = (
+            score(exact(x + sign * step * direction, start=start, weights=weights))
+            for sign in (1, -1)
+        )
+        numbers.append(
+            torch.stack(
+                [(up - down) / (2 * step), *((value * direction).sum() for value in found.values())]
+            )
+        )
     truth, *others = torch.stack(numbers, -1)
-    return {name: ((other - truth).norm() / truth.norm()).item() for name, other in zip(names, others, strict=True)}
+    return {
+        name: ((other - truth).norm() / truth.norm()).item()
+        for name, other in zip(names, others, strict=True)
+    }
 
 
 @pytest.fixture
 def products(monkeypatch):
     """How many vector-Jacobian products each implicit gradient took, with the last."""
-    counts, gmres = [], fixed_point.gmres
+    counts = []
+    gmres = fixed_point.gmres
 
     def counting(product, *rest):
         counts.append(1)
@@ -266,7 +305,8 @@ def products(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("case", "prior"), [*((case, FLAT) for case in CASES), ("moderate full", PRIOR), ("moderate tied", PRIOR)]
+    ("case", "prior"),
+    [*((case, FLAT) for case in CASES), ("moderate full", PRIOR), ("moderate tied", PRIOR)],
 )
 def test_implicit_gradients_are_those_of_em_run_to_convergence(case, prior, products):
     assert errors(case, ["implicit"], prior)["implicit"] <= 1e-6
@@ -288,14 +328,20 @@ def test_implicit_gradients_are_those_of_many_unrolled_steps(covariance):
     x.requires_grad_()
     by = {}
     for name in ("implicit", "unroll"):
-        result = EMLayer(3, 2, covariance, gradient=name, **options)(x, weights=weights, start=start_at(mean, covariance))
-        by[name] = torch.autograd.grad(score(result) + (result.responsibilities**2).sum(), (x, weights))
+        result = EMLayer(3, 2, covariance, gradient=name, **options)(
+            x, weights=weights, start=start_at(mean, covariance)
+        )
+        by[name] = torch.autograd.grad(
+            score(result) + (result.responsibilities**2).sum(), (x, weights)
+        )
     for a, b in zip(*by.values(), strict=True):
         assert (a - b).norm() / b.norm() < 1e-8
 
 
 def test_no_implicit_gradient_takes_more_than_25_products(products, monkeypatch):
-    """Not even of a fixed point whose system needs more, one EM step at a time: then the error is reported."""
+    """Not even of a fixed point whose system needs more, one EM step at a time: then the error is
+    reported.
+    """
     monkeypatch.setattr(fixed_point, "steps_in_one", lambda *_, **__: 1)
     x, mean = points(1, 300, 4, 6, 2.5)
     layer = EMLayer(6, 4, "full", starts="given", gradient="implicit", tolerance=1e-4)
@@ -332,7 +378,9 @@ def test_no_gradient_passes_through_em_with_none():
     found = EMLayer(3, 2, "full", gradient="none", starts="given")(x, start=start_at(mean))
     assert not any(part.requires_grad for part in parts(found))
     by_point = torch.autograd.grad(found.log_likelihood.sum(), x)[0][0]
-    alone = Mixture(found.mixture.log_weight[0], FullGaussian(*(v[0] for v in found.mixture.components)))
+    alone = Mixture(
+        found.mixture.log_weight[0], FullGaussian(*(v[0] for v in found.mixture.components))
+    )
     leaf = x.detach()[0].requires_grad_()
     close(by_point, torch.autograd.grad(mixture.log_prob(leaf, alone).mean(), leaf)[0])
 
@@ -358,14 +406,18 @@ def test_a_residual_too_large_for_an_implicit_gradient_warns_once():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         gradient(layer, x, start=start_at(mean, "diag"))
-        EMLayer(3, 4, steps=10, gradient="implicit", starts="given")(x, start=start_at(mean, "diag"))  # no gradient wanted
+        EMLayer(3, 4, steps=10, gradient="implicit", starts="given")(
+            x, start=start_at(mean, "diag")
+        )  # no gradient wanted
 
 
 def test_a_linear_system_that_is_not_solved_warns(monkeypatch):
     x, mean = points(1, 200, 4, 3, 1.8)
     monkeypatch.setattr(fixed_point, "MOST_PRODUCTS", 4)
     with pytest.warns(ImplicitGradientWarning, match="the linear system of an implicit gradient"):
-        gradient(EMLayer(3, 4, gradient="implicit", starts="given"), x, start=start_at(mean, "diag"))
+        gradient(
+            EMLayer(3, 4, gradient="implicit", starts="given"), x, start=start_at(mean, "diag")
+        )
 
 
 # ---- edges ---------------------------------------------------------------------------------------
@@ -397,7 +449,10 @@ def _gradient_of_two(layer, x, mask):
     x = x.clone().requires_grad_()
     result = layer(x, mask=mask)
     values = (*parts(result), result.log_likelihood)
-    total = sum((value * normal(3, *value.shape[1:], seed=40 + i)[::2]).sum() for i, value in enumerate(values))
+    total = sum(
+        (value * normal(3, *value.shape[1:], seed=40 + i)[::2]).sum()
+        for i, value in enumerate(values)
+    )
     return torch.autograd.grad(total + result.responsibilities.sum(), x)[0]
 
 
@@ -449,7 +504,9 @@ def test_points_that_are_all_the_same_are_finite(covariance, gradient):
 
 @every_covariance
 def test_the_state_is_plain_tensors_and_starts_differ(covariance, tmp_path):
-    layer = EMLayer(3, 2, covariance, seed=1, prior=PseudoCounts(1.0, 2.0, torch.tensor([1.0, 4.0])))
+    layer = EMLayer(
+        3, 2, covariance, seed=1, prior=PseudoCounts(1.0, 2.0, torch.tensor([1.0, 4.0]))
+    )
     torch.save(layer.state_dict(), tmp_path / "state.pt")
     other = EMLayer(3, 2, covariance, seed=2)
     assert not other.start.components.mean.equal(layer.start.components.mean)
@@ -475,26 +532,38 @@ BAD = {
     "x has shape": lambda: EMLayer(2, 2)(torch.zeros(4, 2)),
     r"expected \(sets, points, 2\)": lambda: EMLayer(2, 2)(torch.zeros(1, 4, 3)),
     "x has dtype": lambda: EMLayer(2, 2)(torch.zeros(1, 4, 2, dtype=torch.long)),
-    "mask has shape": lambda: EMLayer(2, 2)(torch.zeros(1, 4, 2), mask=torch.ones(1, 3, dtype=torch.bool)),
+    "mask has shape": lambda: EMLayer(2, 2)(
+        torch.zeros(1, 4, 2), mask=torch.ones(1, 3, dtype=torch.bool)
+    ),
     "mask has dtype": lambda: EMLayer(2, 2)(torch.zeros(1, 4, 2), mask=torch.ones(1, 4)),
     "weights has shape": lambda: EMLayer(2, 2)(torch.zeros(1, 4, 2), weights=torch.ones(4)),
     "negative": lambda: EMLayer(2, 2)(torch.zeros(1, 4, 2), weights=-torch.ones(1, 4)),
-    "weights holds": lambda: EMLayer(2, 2)(torch.zeros(1, 4, 2), weights=torch.full((1, 4), torch.nan)),
+    "weights holds": lambda: EMLayer(2, 2)(
+        torch.zeros(1, 4, 2), weights=torch.full((1, 4), torch.nan)
+    ),
     "NaN or infinite": lambda: EMLayer(2, 2)(torch.full((1, 4, 2), torch.inf)),
-    "fewer points than the 5 components": lambda: EMLayer(5, 2, prior=PseudoCounts())(torch.zeros(1, 4, 2)),
+    "fewer points than the 5 components": lambda: EMLayer(5, 2, prior=PseudoCounts())(
+        torch.zeros(1, 4, 2)
+    ),
     "singular": lambda: EMLayer(2, 2, "full", prior=PseudoCounts())(torch.zeros(1, 4, 2)),
     "start is missing": lambda: EMLayer(2, 2, starts="given")(torch.zeros(1, 4, 2)),
     "no start of its own": lambda: EMLayer(2, 2, starts="given").start,
-    "start is given": lambda: EMLayer(2, 2)(torch.zeros(1, 4, 2), start=start_at(normal(2, 2), "diag")),
-    "FullGaussian components": lambda: EMLayer(2, 2, starts="given")(torch.zeros(1, 4, 2), start=start_at(normal(2, 2))),
+    "start is given": lambda: EMLayer(2, 2)(
+        torch.zeros(1, 4, 2), start=start_at(normal(2, 2), "diag")
+    ),
+    "FullGaussian components": lambda: EMLayer(2, 2, starts="given")(
+        torch.zeros(1, 4, 2), start=start_at(normal(2, 2))
+    ),
     "start.log_weight has shape": lambda: EMLayer(2, 2, starts="given")(
         torch.zeros(1, 4, 2), start=start_at(normal(3, 2), "diag")
     ),
     "start.log_var has shape": lambda: EMLayer(2, 2, starts="given")(
-        torch.zeros(1, 4, 2), start=Mixture(torch.zeros(2), Gaussian(torch.zeros(2, 2), torch.zeros(2)))
+        torch.zeros(1, 4, 2),
+        start=Mixture(torch.zeros(2), Gaussian(torch.zeros(2, 2), torch.zeros(2))),
     ),
     "start holds": lambda: EMLayer(2, 2, "full", starts="given")(
-        torch.zeros(1, 4, 2), start=Mixture(torch.zeros(2), FullGaussian(torch.zeros(2, 2), torch.zeros(2, 2, 2)))
+        torch.zeros(1, 4, 2),
+        start=Mixture(torch.zeros(2), FullGaussian(torch.zeros(2, 2), torch.zeros(2, 2, 2))),
     ),
 }
 

@@ -1,4 +1,6 @@
-"""`jensen.GMM`, against scikit-learn, scipy, torch.distributions and known answers; what it refuses; the peers' bugs."""
+"""`jensen.GMM`, against scikit-learn, scipy, torch.distributions and known answers; what it
+refuses; the peers' bugs.
+"""
 
 import io
 import logging
@@ -66,9 +68,14 @@ def test_old_faithful(shared_data):
     assert two.log_likelihood == pytest.approx(-1130.263960, abs=1e-6)
     close(two.log_weight.exp(), [0.355873, 0.644127], 1e-6)
     close(two.mean, [[2.036388, 54.478516], [4.289662, 79.968115]], 1e-6)
-    expected = [[[0.069168, 0.435168], [0.435168, 33.697282]], [[0.169968, 0.940609], [0.940609, 36.046210]]]
+    expected = [
+        [[0.069168, 0.435168], [0.435168, 33.697282]],
+        [[0.169968, 0.940609], [0.940609, 36.046210]],
+    ]
     close(covariances(two), torch.tensor(expected).double(), 1e-6)
-    three = GMM(3, init="random", tolerance=1e-13).fit(x)  # from k-means it is the higher -1114.439873
+    three = GMM(3, init="random", tolerance=1e-13).fit(
+        x
+    )  # from k-means it is the higher -1114.439873
     assert three.log_likelihood == pytest.approx(-1119.213971, abs=1e-6)
     best = GMM(3, restarts=20, tolerance=1e-10).fit(x)
     assert best.log_likelihood >= three.log_likelihood - 1e-6
@@ -77,7 +84,8 @@ def test_old_faithful(shared_data):
 @every_covariance
 def test_the_same_steps_as_scikit_learn(covariance):
     x = blobs()
-    means, variance = x[:3], x.var(0)
+    means = x[:3]
+    variance = x.var(0)
     inverse = {
         "full": np.repeat(np.diag(1 / variance)[None], 3, 0),
         "tied": np.diag(1 / variance),
@@ -85,21 +93,28 @@ def test_the_same_steps_as_scikit_learn(covariance):
         "spherical": np.full(3, 1 / variance.mean()),
     }
     peer = GaussianMixture(
-        3, covariance_type=covariance, means_init=means, weights_init=np.full(3, 1 / 3), precisions_init=inverse[covariance]
+        3,
+        covariance_type=covariance,
+        means_init=means,
+        weights_init=np.full(3, 1 / 3),
+        precisions_init=inverse[covariance],
     )
     peer.set_params(max_iter=1000, tol=1e-12, reg_covar=0).fit(x)
     ours = GMM(3, covariance, init=means, accelerate=False, tolerance=1e-12).fit(x)
     assert ours.log_likelihood / len(x) == pytest.approx(peer.score(x), abs=1e-9)
     close(ours.log_weight.exp(), peer.weights_, 1e-4)
     close(ours.mean, peer.means_, 1e-4)
-    expected = np.broadcast_to(peer.covariances_, (3, 3, 3)) if covariance in ("full", "tied") else None
+    expected = (
+        np.broadcast_to(peer.covariances_, (3, 3, 3)) if covariance in ("full", "tied") else None
+    )
     if expected is not None:
         close(covariances(ours), expected.copy(), 1e-4)
 
 
 @every_covariance
 def test_scores_are_scikit_learns_and_both_ways_convert(covariance):
-    x, new = blobs(), blobs(50, seed=1)
+    x = blobs()
+    new = blobs(50, seed=1)
     gmm = GMM(3, covariance).fit(x)
     peer = gmm.to_sklearn()
     close(gmm.log_prob(new), peer.score_samples(new))
@@ -128,7 +143,9 @@ def test_the_history_climbs_and_adds_up(covariance, accelerate):
     assert gmm.log_likelihood == pytest.approx(gmm.log_prob(x).sum().item(), abs=1e-6)
     bound = gmm.bound(x)
     close(bound.elbo, gmm.log_prob(x))
-    assert (gmm.bound(x, torch.full((600, 3), 1 / 3).double()).elbo <= gmm.log_prob(x) + 1e-12).all()
+    assert (
+        gmm.bound(x, torch.full((600, 3), 1 / 3).double()).elbo <= gmm.log_prob(x) + 1e-12
+    ).all()
 
 
 @every_covariance
@@ -145,9 +162,14 @@ def test_data_moved_by_a_million_move_the_means_and_nothing_else(covariance):
 @every_covariance
 @pytest.mark.parametrize("far", [1e4, 4000.0])
 def test_float32_is_float64_far_from_zero_and_far_apart(covariance, far):
-    """An offset of 1e4 standard deviations, or a separation of 4,000: within 1e-4 nats, where peers fail."""
+    """An offset of 1e4 standard deviations, or a separation of 4,000: within 1e-4 nats, where peers
+    fail.
+    """
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(5000, 2)) + np.where(rng.random(5000) < 0.4, 0, 3 if far == 1e4 else far)[:, None]
+    x = (
+        rng.normal(size=(5000, 2))
+        + np.where(rng.random(5000) < 0.4, 0, 3 if far == 1e4 else far)[:, None]
+    )
     x = (x + (far if far == 1e4 else 0)).astype(np.float32)
     whole = GMM(2, covariance).fit(x.astype(np.float64))
     single = GMM(2, covariance).fit(x)
@@ -181,7 +203,9 @@ def test_weights_count_copies(covariance):
     copied = GMM(3, covariance, init=x[1:4], tolerance=1e-10).fit(x.repeat(times, 0))
     assert weighted.log_likelihood == pytest.approx(copied.log_likelihood, abs=1e-8)
     close(weighted.mean, copied.mean, 1e-6)
-    part = GMM(3, covariance).fit(x, weights=np.where(np.arange(200) < 100, 1e-3, 0))  # any scale; 0 is not there
+    part = GMM(3, covariance).fit(
+        x, weights=np.where(np.arange(200) < 100, 1e-3, 0)
+    )  # any scale; 0 is not there
     assert part.mean.isfinite().all()
     assert part.converged
 
@@ -196,7 +220,9 @@ def test_restarts_are_fitted_at_once_and_the_best_is_kept():
 
 
 def test_one_start_is_at_the_best_optimum_as_often_as_scikit_learns():
-    """Of fifteen clusters in six of six fits, scikit-learn in four; from one k-means for each start in two."""
+    """Of fifteen clusters in six of six fits, scikit-learn in four; from one k-means for each start
+    in two.
+    """
     x = make_blobs(2000, 10, centers=15, random_state=0)[0]
     ours = [GMM(15, seed=seed).fit(x).log_likelihood / 2000 for seed in range(6)]
     theirs = [GaussianMixture(15, random_state=seed).fit(x).score(x) for seed in range(6)]
@@ -208,18 +234,26 @@ def test_one_start_is_at_the_best_optimum_as_often_as_scikit_learns():
 def test_ten_restarts_find_the_same_optimum_whatever_the_seed():
     """-5.46618 nats, where fifty k-means++ starts end at -5.4755 with some seeds."""
     x = blobs(1200, 3, 8, apart=1.0)
-    found = [GMM(8, "tied", restarts=10, seed=seed).fit(x).log_likelihood / 1200 for seed in range(3)]
+    found = [
+        GMM(8, "tied", restarts=10, seed=seed).fit(x).log_likelihood / 1200 for seed in range(3)
+    ]
     assert found == pytest.approx([found[0]] * 3, abs=1e-5)
     peer = GaussianMixture(8, covariance_type="tied", n_init=10, random_state=0).fit(x)
     assert found[0] >= peer.score(x)
 
 
-@pytest.mark.parametrize(("covariance", "seed"), [("full", 3), ("tied", 18), ("diag", 3), ("diag", 7), ("spherical", 11)])
+@pytest.mark.parametrize(
+    ("covariance", "seed"), [("full", 3), ("tied", 18), ("diag", 3), ("diag", 7), ("spherical", 11)]
+)
 def test_acceleration_stays_in_the_basin_of_plain_em(covariance, seed):
-    """Where SQUAREM without a limit to its steps ends lower, by up to .015 nats, or (tied) .065 higher, in another basin."""
+    """Where SQUAREM without a limit to its steps ends lower, by up to .015 nats, or (tied) .065
+    higher, in another basin.
+    """
     x = blobs(250, 2, 6, apart=1.5, seed=seed)
     settings = {"init": x[:6], "tolerance": 1e-8, "max_iter": 3000}
-    plain, fast = (GMM(6, covariance, accelerate=accelerate, **settings).fit(x) for accelerate in (False, True))
+    plain, fast = (
+        GMM(6, covariance, accelerate=accelerate, **settings).fit(x) for accelerate in (False, True)
+    )
     assert fast.log_likelihood / 250 == pytest.approx(plain.log_likelihood / 250, abs=1e-4)
     assert fast.iterations < 0.7 * plain.iterations
 
@@ -227,13 +261,22 @@ def test_acceleration_stays_in_the_basin_of_plain_em(covariance, seed):
 @every_covariance
 def test_a_prior_pulls_and_its_objective_climbs(covariance):
     x = blobs(60)
-    gmm = GMM(3, covariance, prior=PseudoCounts(weight=5.0, covariance=20.0, variance=1.0, floor=1e-10)).fit(x)
+    gmm = GMM(
+        3, covariance, prior=PseudoCounts(weight=5.0, covariance=20.0, variance=1.0, floor=1e-10)
+    ).fit(x)
     for before, after in pairwise(gmm.history):
-        assert after.log_likelihood + after.log_prior >= before.log_likelihood + before.log_prior - 1e-12
+        assert (
+            after.log_likelihood + after.log_prior
+            >= before.log_likelihood + before.log_prior - 1e-12
+        )
     heavy = GMM(3, covariance, prior=PseudoCounts(weight=1e9, covariance=1e9)).fit(x)
     close(heavy.log_weight.exp(), torch.full((3,), 1 / 3).double(), 1e-6)
     variance = x.var(0).mean() if covariance == "spherical" else x.var(0)
-    close(covariances(heavy).diagonal(dim1=-2, dim2=-1), np.broadcast_to(variance, (3, 3)).copy(), 1e-5)
+    close(
+        covariances(heavy).diagonal(dim1=-2, dim2=-1),
+        np.broadcast_to(variance, (3, 3)).copy(),
+        1e-5,
+    )
 
 
 def test_annealing_visits_its_temperatures():
@@ -279,10 +322,19 @@ def test_missing_values_are_marginalised_on_request(covariance):
         assert after.log_likelihood >= before.log_likelihood - 1e-12
     assert gmm.log_likelihood == pytest.approx(gmm.log_prob(holes).sum().item(), abs=1e-6)
     close(gmm.log_prob(holes)[4], torch.tensor(0.0).double(), 1e-12)
-    means, cov = gmm.mean.numpy(), covariances(gmm).numpy()
-    pdf = [stats.multivariate_normal(means[k][[0, 2]], cov[k][np.ix_([0, 2], [0, 2])]).pdf(holes[0, [0, 2]]) for k in range(3)]
-    assert gmm.log_prob(holes[:1]).item() == pytest.approx(math.log((gmm.log_weight.exp().numpy() * pdf).sum()))
-    whole, plain = GMM(3, covariance, missing=True).fit(x), GMM(3, covariance).fit(x)
+    means = gmm.mean.numpy()
+    cov = covariances(gmm).numpy()
+    pdf = [
+        stats.multivariate_normal(means[k][[0, 2]], cov[k][np.ix_([0, 2], [0, 2])]).pdf(
+            holes[0, [0, 2]]
+        )
+        for k in range(3)
+    ]
+    assert gmm.log_prob(holes[:1]).item() == pytest.approx(
+        math.log((gmm.log_weight.exp().numpy() * pdf).sum())
+    )
+    whole = GMM(3, covariance, missing=True).fit(x)
+    plain = GMM(3, covariance).fit(x)
     assert whole.log_likelihood == pytest.approx(plain.log_likelihood, abs=1e-6)
 
 
@@ -296,17 +348,22 @@ def test_samples_have_the_distribution(covariance):
     expected = gmm.as_distribution()
     close(x.mean(0), expected.mean, 0.1)
     close(x.var(0), expected.variance, 0.1)
-    assert gmm.log_prob(x).mean().item() == pytest.approx(gmm.log_prob(expected.sample((20_000,))).mean().item(), abs=0.05)
+    assert gmm.log_prob(x).mean().item() == pytest.approx(
+        gmm.log_prob(expected.sample((20_000,))).mean().item(), abs=0.05
+    )
 
 
 @every_covariance
 def test_conditionals_and_marginals(covariance):
-    gmm, x = GMM(3, covariance).fit(blobs()), torch.from_numpy(blobs(9, seed=2))
+    gmm = GMM(3, covariance).fit(blobs())
+    x = torch.from_numpy(blobs(9, seed=2))
     marginal = gmm.marginal([2, 0])
     for values in (x[:, [2, 0]], x[4, [2, 0]]):
         conditional = gmm.conditional([2, 0], values)
         rest = x[:, None, [1]] if values.dim() == 2 else x[4:5, [1]]
-        found = mixture.log_prob(rest, conditional).flatten() + mixture.log_prob(values.reshape(-1, 2), marginal)
+        found = mixture.log_prob(rest, conditional).flatten() + mixture.log_prob(
+            values.reshape(-1, 2), marginal
+        )
         close(found, gmm.log_prob(x if values.dim() == 2 else x[4:5]))
     regression = mixture.mean(gmm.conditional([2, 0], x[:, [2, 0]]))
     assert regression.shape == (9, 1)
@@ -325,7 +382,8 @@ def test_conditionals_and_marginals(covariance):
 @every_covariance
 def test_a_checkpoint_holds_plain_tensors(covariance):
     x = blobs()
-    gmm, file = GMM(3, covariance).fit(x), io.BytesIO()
+    gmm = GMM(3, covariance).fit(x)
+    file = io.BytesIO()
     torch.save(gmm.state_dict(), file)
     file.seek(0)
     state = torch.load(file, weights_only=True)
@@ -347,7 +405,9 @@ def test_log_prob_is_differentiable_and_takes_any_float():
     close(gmm(x.detach().float()), gmm.log_prob(x.detach()), 1e-4)
     half = GMM(2, "diag").fit(blobs().astype(np.float16))
     assert half.mean.dtype == torch.float64
-    assert GMM(2, "diag").fit(np.random.default_rng(0).integers(0, 255, (100, 2), np.uint8)).converged
+    assert (
+        GMM(2, "diag").fit(np.random.default_rng(0).integers(0, 255, (100, 2), np.uint8)).converged
+    )
 
 
 def test_empty_components_are_seeded_anew_and_reported(caplog):
@@ -377,7 +437,9 @@ def test_collapsing_components_are_seeded_anew_and_the_floor_holds(covariance):
 
 @every_covariance
 def test_what_a_fit_leaves_is_fit_for_gradients(covariance):
-    """Of the density in the points, and in the parameters, in five dimensions that no fit before has seen."""
+    """Of the density in the points, and in the parameters, in five dimensions that no fit before
+    has seen.
+    """
     x = torch.as_tensor(blobs(200, 5))
     gmm = GMM(2, covariance, max_iter=3).fit(x)
     points = x.clone().requires_grad_()
@@ -394,7 +456,9 @@ def test_what_a_fit_leaves_is_fit_for_gradients(covariance):
 
 
 def test_a_start_that_cannot_proceed_does_not_end_the_others():
-    """Without a floor a component that holds copies of one point alone has an infinite likelihood."""
+    """Without a floor a component that holds copies of one point alone has an infinite
+    likelihood.
+    """
     here, there = (blobs(60, 2, 1, seed=seed) for seed in (0, 1))
     x = np.concatenate([here - here.mean(0), there - 40, np.full((40, 2), 8.0)])
     settings = {"init": "random", "prior": PseudoCounts(), "max_iter": 60, "accelerate": False}
@@ -407,7 +471,9 @@ def test_a_start_that_cannot_proceed_does_not_end_the_others():
 
 @pytest.mark.parametrize("accelerate", [False, True])
 def test_without_a_tolerance_max_iter_ends_the_fit(accelerate):
-    """Long after it is at the maximum, where rounding alone moves the log-likelihood, up or down."""
+    """Long after it is at the maximum, where rounding alone moves the log-likelihood, up or
+    down.
+    """
     gmm = GMM(2, tolerance=0.0, max_iter=300, accelerate=accelerate).fit(blobs(60, 2, 2))
     assert gmm.iterations == 300
     assert not gmm.converged
@@ -415,12 +481,15 @@ def test_without_a_tolerance_max_iter_ends_the_fit(accelerate):
 
 @pytest.mark.parametrize("accelerate", [False, True])
 def test_a_float32_fit_ends_where_the_float64_one_does(accelerate, monkeypatch):
-    """Rough while it gains much, in float64 at the end: the farthest component is 650 deviations from the origin."""
+    """Rough while it gains much, in float64 at the end: the farthest component is 650 deviations
+    from the origin.
+    """
     rng = np.random.default_rng(0)
     label = rng.choice(3, 40000, p=[0.9, 0.05, 0.05])
     x = rng.normal(size=(40000, 4)) * [1, 1, 1, 0.02] + 2 * label[:, None] * [1, 0, 0, 3.5]
     x[label == 2, 0] += 3 * rng.normal(size=(label == 2).sum())
-    dtypes, step = [], Stream.__call__
+    dtypes = []
+    step = Stream.__call__
 
     def spied(self, p, dtype, *rest):
         dtypes.append(dtype)
@@ -450,7 +519,8 @@ def test_a_fit_that_cannot_proceed_keeps_its_last_good_parameters(caplog):
 
 
 X = np.random.default_rng(0).normal(size=(20, 3))
-HOLE, WIDE = X.copy(), X.copy()
+HOLE = X.copy()
+WIDE = X.copy()
 HOLE[4, 1] = np.nan
 WIDE[5, 2] = np.inf
 FLAT = np.where(np.arange(3) == 1, 7.0, X)
@@ -462,7 +532,12 @@ FLAT = np.where(np.arange(3) == 1, 7.0, X)
         (HOLE, {}, None, "NaN in row 4, column 1: .* missing=True"),
         (WIDE, {}, None, "an infinite number in row 5, column 2"),
         (WIDE, {"missing": True}, None, "an infinite number in row 5, column 2"),
-        (np.where(np.arange(3) == 1, np.nan, X), {"missing": True}, None, "column 1 of x holds nothing but NaN"),
+        (
+            np.where(np.arange(3) == 1, np.nan, X),
+            {"missing": True},
+            None,
+            "column 1 of x holds nothing but NaN",
+        ),
         (X[:1], {}, None, "x has 1 points: expected at least 2"),
         (X[:0], {}, None, "x has 0 points: expected at least 2"),
         (X, {}, np.arange(20) < 1, "x has 1 points: expected at least 2"),
@@ -489,7 +564,12 @@ FLAT = np.where(np.arange(3) == 1, 7.0, X)
         (X, {"init": X[:3]}, None, r"init has means of shape \(3, 3\) .*: expected \(2, 3\)"),
         (X, {"init": X[:2, :2]}, None, r"init has means of shape \(2, 2\)"),
         (X, {"init": X[[0, 0]]}, None, "the same mean twice"),
-        (X, {"init": GMM(2, "diag").fit(X)}, None, "Gaussian covariances: expected .* and FullGaussian"),
+        (
+            X,
+            {"init": GMM(2, "diag").fit(X)},
+            None,
+            "Gaussian covariances: expected .* and FullGaussian",
+        ),
     ],
 )
 def test_points_that_no_mixture_can_be_fitted_to_are_refused(x, options, weights, message):
@@ -505,7 +585,10 @@ def test_points_that_no_mixture_can_be_fitted_to_are_refused(x, options, weights
     [
         ({"components": 0}, "components is 0"),
         ({"components": 2.0}, "components is 2.0"),
-        ({"covariance": "banded"}, "covariance is 'banded': expected one of full, tied, diag, spherical"),
+        (
+            {"covariance": "banded"},
+            "covariance is 'banded': expected one of full, tied, diag, spherical",
+        ),
         ({"init": "kmeans"}, "init is 'kmeans'"),
         ({"restarts": 0}, "restarts is 0"),
         ({"restarts": 2, "init": X[:2]}, "restarts is 2 with a given init"),
@@ -545,18 +628,23 @@ def test_what_is_scored_must_fit():
 
 
 def test_importing_jensen_stays_light():
-    code = "import jensen, sys; assert 'torch' not in sys.modules; assert jensen.GMM.__name__ == 'GMM'"
+    code = (
+        "import jensen, sys; assert 'torch' not in sys.modules; assert jensen.GMM.__name__ == 'GMM'"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
     assert jensen.GMM is GMM
     with pytest.raises(AttributeError, match="no attribute 'GMN'"):
         _ = jensen.GMN
 
 
-# ---- bugs of the peers, found by running them ------------------------------------------------------
+# ---- bugs of the peers, found by running them
+# ------------------------------------------------------
 
 
 def test_batches_do_not_change_the_covariances_and_are_read_once_an_iteration():
-    """torchgmm 0.1.4 and pycave 3.2.1: covariances about running means, and two passes where there is one batch."""
+    """torchgmm 0.1.4 and pycave 3.2.1: covariances about running means, and two passes where there
+    is one batch.
+    """
     x = torch.from_numpy(np.concatenate([blobs(300, 2, 1), 8 + blobs(300, 2, 1, seed=1)]))
     passes = []
 
@@ -571,8 +659,11 @@ def test_batches_do_not_change_the_covariances_and_are_read_once_an_iteration():
     found = {}
     for size in (600, 64):
         passes.clear()
-        found[size] = GMM(2, "diag", init=x[[0, 599]], accelerate=False, max_iter=10, tolerance=0.0).fit(Batches(size))
-        # A look at the data, an E-step for each M-step, and the log-likelihood at the end; one small batch is kept.
+        found[size] = GMM(
+            2, "diag", init=x[[0, 599]], accelerate=False, max_iter=10, tolerance=0.0
+        ).fit(Batches(size))
+        # A look at the data, an E-step for each M-step, and the log-likelihood at the end; one
+        # small batch is kept.
         assert len(passes) == (1 + 10 + 1 if size == 64 else 2)
     close(found[64].log_weight, found[600].log_weight)
     close(covariances(found[64]), covariances(found[600]))
@@ -590,7 +681,8 @@ def test_a_diagonal_sample_has_the_variance_and_not_its_square():
 def test_float64_statistics_are_float64():
     """pomegranate 1.1.2 keeps float32 sums for a float64 model, and fails at an offset of 1e4."""
     x = blobs(500, 2, 2)
-    near, far = GMM(2, init=x[:2]).fit(x), GMM(2, init=x[:2] + 1e4).fit(x + 1e4)
+    near = GMM(2, init=x[:2]).fit(x)
+    far = GMM(2, init=x[:2] + 1e4).fit(x + 1e4)
     assert far.log_likelihood / 500 == pytest.approx(near.log_likelihood / 500, abs=1e-8)
     assert all(value.dtype == torch.float64 for value in far.state_dict().values())
 
@@ -609,8 +701,12 @@ def test_no_global_setting_lowers_the_precision():
 
 
 def test_float32_spherical_variances_of_distant_clusters():
-    """scikit-learn #30382: variances of 0.1 and 112 for two clusters of variance 1, or negative ones."""
+    """scikit-learn #30382: variances of 0.1 and 112 for two clusters of variance 1, or negative
+    ones.
+    """
     rng = np.random.default_rng(0)
-    x = np.concatenate([9999 + rng.normal(size=(500, 2)), rng.normal(size=(500, 2))]).astype(np.float32)
+    x = np.concatenate([9999 + rng.normal(size=(500, 2)), rng.normal(size=(500, 2))]).astype(
+        np.float32
+    )
     gmm = GMM(2, "spherical").fit(x)
     close(gmm.log_var.exp(), torch.ones(2).double(), 0.1)

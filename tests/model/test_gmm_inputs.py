@@ -1,4 +1,6 @@
-"""Everyday arrays in every entry of `jensen.GMM`: read as the numbers they hold, or refused in one sentence."""
+"""Everyday arrays in every entry of `jensen.GMM`: read as the numbers they hold, or refused in one
+sentence.
+"""
 
 import datetime
 import decimal
@@ -30,7 +32,9 @@ class Frame:
     """What a pandas or polars frame looks like from outside."""
 
     def __init__(self, x, columns=("height", "width")):
-        self._x, self.columns, self.shape = x, list(columns), x.shape
+        self._x = x
+        self.columns = list(columns)
+        self.shape = x.shape
 
     def to_numpy(self):
         return self._x
@@ -69,7 +73,9 @@ ROWS = {
     "list of tensors": lambda x: list(torch.from_numpy(x)),
     "objects": lambda x: x.astype(object),
     "frame": lambda x: Frame(x) if x.ndim == 2 else Column(x),
-    "frame of objects": lambda x: Frame(x.astype(object)) if x.ndim == 2 else Column(x.astype(object)),
+    "frame of objects": lambda x: (
+        Frame(x.astype(object)) if x.ndim == 2 else Column(x.astype(object))
+    ),
     "unmasked": np.ma.masked_array,
     "tensor": torch.from_numpy,
     "subclass": lambda x: torch.from_numpy(x).as_subclass(Tagged),
@@ -84,10 +90,12 @@ ROWS = {
 
 @pytest.mark.parametrize("kind", ROWS)
 def test_whatever_holds_the_numbers_they_are_the_same_numbers(kind):
-    of, plain = ROWS[kind], GMM(2, init=X[:2]).fit(X, WEIGHTS)
+    of = ROWS[kind]
+    plain = GMM(2, init=X[:2]).fit(X, WEIGHTS)
     gmm = GMM(2, init=of(X[:2])).fit(of(X), of(WEIGHTS))
     close(gmm.mean, plain.mean)
-    x, values = of(X[:9]), of(X[0, :1])
+    x = of(X[:9])
+    values = of(X[0, :1])
     for name in ("log_prob", "predict", "responsibilities"):
         found = getattr(gmm, name)(x).detach()
         assert type(found) is torch.Tensor
@@ -104,11 +112,14 @@ def test_narrow_numbers_are_what_they_say(dtype):
     x = np.abs(np.round(X)).astype(dtype)
     plain, found = (GMM(2, "diag", init="random").fit(each) for each in (x.astype(np.float64), x))
     torch.testing.assert_close(found.mean, plain.mean, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(found.log_prob(x).double(), plain.log_prob(x.astype(np.float64)), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        found.log_prob(x).double(), plain.log_prob(x.astype(np.float64)), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_pandas_and_polars_frames():
-    pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+    pandas = pytest.importorskip("pandas")
+    polars = pytest.importorskip("polars")
     plain = GMM(2, init=X[:2]).fit(X)
     for frame in (pandas.DataFrame(X, columns=["a", "b"]), polars.DataFrame(X, schema=["a", "b"])):
         gmm = GMM(2, init=frame[:2]).fit(frame)
@@ -116,7 +127,9 @@ def test_pandas_and_polars_frames():
         assert gmm.columns == ("a", "b")
         close(gmm.log_prob(frame), plain.log_prob(X))
         assert gmm.bic(frame) == pytest.approx(plain.bic(X), rel=1e-12)
-    nullable = pandas.DataFrame({"a": [1, 2, None, 4, 8] * 9, "b": np.arange(45.0)}).convert_dtypes()
+    nullable = pandas.DataFrame(
+        {"a": [1, 2, None, 4, 8] * 9, "b": np.arange(45.0)}
+    ).convert_dtypes()
     assert GMM(1, missing=True).fit(nullable).mean[0, 0].item() == pytest.approx(3.75, abs=0.3)
     with pytest.raises(InputError, match=r"NaN in row 2, column 0 \(a\)"):
         GMM(1).fit(nullable)
@@ -131,9 +144,14 @@ def test_a_frames_columns_come_back():
     by_name = gmm.conditional(["width"], [2.0]).components.mean
     assert torch.equal(by_name, gmm.conditional([1], [2.0]).components.mean)
     for call in (gmm.log_prob, gmm.predict, gmm.bound, gmm.bic):
-        with pytest.raises(InputError, match="x has the columns width, height: expected height, width"):
+        with pytest.raises(
+            InputError, match="x has the columns width, height: expected height, width"
+        ):
             call(Frame(X[:, ::-1], ["width", "height"]))
-    with pytest.raises(InputError, match=r"dims is \['depth'\]: expected different coordinates of 0..1 or height, width"):
+    with pytest.raises(
+        InputError,
+        match=r"dims is \['depth'\]: expected different coordinates of 0..1 or height, width",
+    ):
         gmm.marginal(["depth"])
     with pytest.raises(InputError, match=r"column 1 \(width\) of x is 3 in every point"):
         GMM(2).fit(Frame(np.where(np.arange(2) == 1, 3.0, X)))
@@ -211,25 +229,55 @@ ENTRIES = {
 }
 JAGGED = torch.nested.nested_tensor([torch.ones(2, 2), torch.ones(3, 2)], layout=torch.jagged)
 BAD = {
-    "mask": (np.ma.masked_array(X, np.arange(240).reshape(X.shape) % 120 == 0), "masked values, the first at"),
+    "mask": (
+        np.ma.masked_array(X, np.arange(240).reshape(X.shape) % 120 == 0),
+        "masked values, the first at",
+    ),
     "imaginary parts": (X + 5j, "complex numbers: expected real ones"),
-    "imaginary parts of a tensor": (torch.from_numpy(X) + 5j, "complex numbers: expected real ones"),
+    "imaginary parts of a tensor": (
+        torch.from_numpy(X) + 5j,
+        "complex numbers: expected real ones",
+    ),
     "text": (X.astype(str), "expected numbers"),
-    "text among objects": (np.where(np.arange(2) == 0, X.astype(object), "1.5"), r"holds '1.5' at \[0"),
+    "text among objects": (
+        np.where(np.arange(2) == 0, X.astype(object), "1.5"),
+        r"holds '1.5' at \[0",
+    ),
     "times": (X.astype("datetime64[s]"), "array of datetime64"),
     "sparse": (torch.from_numpy(X).to_sparse(), "use to_dense"),
-    "scipy's sparse": (sparse.csc_matrix(X), "is a csc_matrix: expected an array of numbers; use toarray"),
+    "scipy's sparse": (
+        sparse.csc_matrix(X),
+        "is a csc_matrix: expected an array of numbers; use toarray",
+    ),
     "lazy": (Lazy(), "expected .*numbers; use collect"),
-    "no device's": (torch.from_numpy(X).to("meta"), "is a tensor on the device meta, which has no numbers"),
+    "no device's": (
+        torch.from_numpy(X).to("meta"),
+        "is a tensor on the device meta, which has no numbers",
+    ),
     "nested": (JAGGED, "is a nested tensor: expected rows of as many"),
     "spans": (X.astype("timedelta64[s]"), "array of timedelta64"),
-    "dates": (np.full(X.shape, datetime.datetime(2020, 1, 1)), r"holds datetime.datetime\(2020, 1, 1, 0, 0\) at \[0"),
+    "dates": (
+        np.full(X.shape, datetime.datetime(2020, 1, 1)),
+        r"holds datetime.datetime\(2020, 1, 1, 0, 0\) at \[0",
+    ),
     "records": (np.zeros((120, 2), [("a", "f8")]), "expected numbers"),
     "bytes": (X.astype("S"), "expected numbers"),
-    "long integers": ((X * 10).astype(np.int64) + 2**60 + 1, "holds the integer 1152.*, which float64 would round"),
-    "long integers of torch": (torch.full((120, 2), 2**53 + 1), "holds the integer 9007199254740993, which"),
-    "long integers of Python": (np.full((120, 2), 2**70 + 1, object), "holds the integer 1180591620717411303425, which"),
-    "unsigned integers": (np.full((120, 2), 2**64 - 1, np.uint64), "holds the integer 18446744073709551615, which"),
+    "long integers": (
+        (X * 10).astype(np.int64) + 2**60 + 1,
+        "holds the integer 1152.*, which float64 would round",
+    ),
+    "long integers of torch": (
+        torch.full((120, 2), 2**53 + 1),
+        "holds the integer 9007199254740993, which",
+    ),
+    "long integers of Python": (
+        np.full((120, 2), 2**70 + 1, object),
+        "holds the integer 1180591620717411303425, which",
+    ),
+    "unsigned integers": (
+        np.full((120, 2), 2**64 - 1, np.uint64),
+        "holds the integer 18446744073709551615, which",
+    ),
 }
 
 
@@ -254,7 +302,9 @@ def test_what_is_not_finite_is_refused_everywhere(entry, value):
         ENTRIES[entry](bad)
 
 
-@pytest.mark.parametrize("entry", ["log_prob", "predict", "responsibilities", "bound", "bic", "aic"])
+@pytest.mark.parametrize(
+    "entry", ["log_prob", "predict", "responsibilities", "bound", "bic", "aic"]
+)
 def test_an_infinite_number_is_not_missing(entry):
     gmm = GMM(2, missing=True).fit(X)
     with pytest.raises(InputError, match="an infinite number in row 3, column 1"):
@@ -294,10 +344,15 @@ def test_only_ratios_of_weights_matter(covariance):
     tiny = GMM(2, covariance).fit(X, np.full(120, 1e-290))
     assert tiny.log_weight.exp().sum().item() == pytest.approx(1.0)
     close(tiny.log_weight.sort().values, GMM(2, covariance).fit(X).log_weight.sort().values)
-    holed = [GMM(2, covariance, missing=True, init=X[1:3]).fit(HOLED, WEIGHTS * by).mean for by in (1, 2.0**-960)]
+    holed = [
+        GMM(2, covariance, missing=True, init=X[1:3]).fit(HOLED, WEIGHTS * by).mean
+        for by in (1, 2.0**-960)
+    ]
     close(*holed)
     for extreme in (5e-324, 1e308):
-        with pytest.raises(InputError, match="expected numbers nearer to 1; divide them by their mean"):
+        with pytest.raises(
+            InputError, match="expected numbers nearer to 1; divide them by their mean"
+        ):
             GMM(2, covariance).fit(X, np.full(120, extreme))
 
 
@@ -306,20 +361,25 @@ def test_pseudo_counts_are_in_the_unit_of_the_weights():
     prior = PseudoCounts(weight=3.0, covariance=2.0)
     plain = GMM(2, prior=prior).fit(X)
     scale = 2.0**400
-    found = GMM(2, prior=PseudoCounts(weight=3 * scale, covariance=2 * scale)).fit(X, np.full(120, scale))
+    found = GMM(2, prior=PseudoCounts(weight=3 * scale, covariance=2 * scale)).fit(
+        X, np.full(120, scale)
+    )
     torch.testing.assert_close(found.mean, plain.mean)
     torch.testing.assert_close(found.log_weight, plain.log_weight)
 
 
 def test_a_layer_takes_no_weights_out_of_range():
-    layer, x = EMLayer(2, 2), torch.from_numpy(X)[None]
+    layer = EMLayer(2, 2)
+    x = torch.from_numpy(X)[None]
     for extreme in (1e-290, 1e290):
         with pytest.raises(InputError, match="divide them by their mean"):
             layer(x, weights=torch.full((1, 120), extreme, dtype=torch.float64))
     with pytest.raises(InputError, match="x is a ndarray: expected a tensor"):
         layer(X[None])
     for scale in (1e101, 1e160, np.inf):
-        with pytest.raises(InputError, match=r"NaN or infinite values, or some beyond 1e\+100, .* or rescale x"):
+        with pytest.raises(
+            InputError, match=r"NaN or infinite values, or some beyond 1e\+100, .* or rescale x"
+        ):
             layer(x * scale)
 
 
@@ -331,7 +391,10 @@ def test_a_layer_takes_no_weights_out_of_range():
         ("points.csv", "x is a str: expected"),
         (None, "x is a NoneType: expected"),
         ([[1.0, 2.0], [3.0]], "x is a list that is no array: expected rows of as many numbers"),
-        (DataLoader([{"y": row} for row in torch.from_numpy(X)], 50), 'dicts of y: expected points as "x"'),
+        (
+            DataLoader([{"y": row} for row in torch.from_numpy(X)], 50),
+            'dicts of y: expected points as "x"',
+        ),
         ([np.ones((3, 2)), "text"], "x is a str: expected"),
         ([torch.ones(3), torch.ones(4)], "x is a list that is no array"),
     ],
@@ -343,7 +406,9 @@ def test_what_holds_no_points_is_refused(x, message):
 
 
 def test_numbers_of_every_sort_among_objects():
-    found = as_tensor("x", np.array([1, 2.5, True, None, fractions.Fraction(1, 4), np.float32(3)], object))
+    found = as_tensor(
+        "x", np.array([1, 2.5, True, None, fractions.Fraction(1, 4), np.float32(3)], object)
+    )
     np.testing.assert_array_equal(found, [1, 2.5, 1, np.nan, 0.25, 3])
     assert found.dtype == torch.float64
 
@@ -351,11 +416,20 @@ def test_numbers_of_every_sort_among_objects():
 def test_numbers_of_a_prior_keep_their_precision():
     """As float32 0.1 would be 0.10000000149."""
     variance = torch.tensor([2.0, 3.0], dtype=torch.float64)
-    prior = GMM(1, prior=PseudoCounts(covariance=1.0, variance=0.1, floor=0.1)).recipe.pseudo_counts(variance, torch.zeros(2))
+    prior = GMM(
+        1, prior=PseudoCounts(covariance=1.0, variance=0.1, floor=0.1)
+    ).recipe.pseudo_counts(variance, torch.zeros(2))
     assert prior.variance.tolist() == [0.1 * 2, 0.1 * 3]
     assert prior.floor.tolist() == [0.1 * 2, 0.1 * 3]
-    for covariance in ("full", "tied", "diag", "spherical"):  # where there are no points the prior's variance is all there is
-        gmm = GMM(1, covariance, prior=PseudoCounts(covariance=1e14, variance=0.1)).fit(X / X.std(0))
+    for covariance in (
+        "full",
+        "tied",
+        "diag",
+        "spherical",
+    ):  # where there are no points the prior's variance is all there is
+        gmm = GMM(1, covariance, prior=PseudoCounts(covariance=1e14, variance=0.1)).fit(
+            X / X.std(0)
+        )
         cov = gmm.mixture.components.cholesky().square().sum(-1)[0]
         np.testing.assert_allclose(cov, 0.1, rtol=1e-9)
     with pytest.raises(InputError, match=r"prior\.variance is nan: expected finite"):
@@ -369,21 +443,34 @@ COVARIANCES = ["full", "tied", "diag", "spherical"]
 @pytest.mark.parametrize("init", ["kmeans++", "random", "means"])
 def test_other_units_change_nothing_but_the_units_or_are_refused(covariance, init):
     def fitted(scale):
-        return GMM(2, covariance, order="mean", init=X[:2] * scale if init == "means" else init).fit(X * scale)
+        return GMM(
+            2, covariance, order="mean", init=X[:2] * scale if init == "means" else init
+        ).fit(X * scale)
 
     plain = fitted(1.0)
     for scale in (2.0**-325, 2.0**-100, 2.0**100, 2.0**325):  # 1e-98 to 1e98
-        found, nats = fitted(scale), 2 * np.log(scale)
+        found = fitted(scale)
+        nats = 2 * np.log(scale)
         close(found.mean / scale, plain.mean)
         assert found.log_likelihood + 120 * nats == pytest.approx(plain.log_likelihood, rel=1e-10)
         assert (found.converged, found.failure, found.collapsed) == (True, None, [])
         close(found.log_prob(X * scale) + nats, plain.log_prob(X))
         assert torch.equal(found.predict(X * scale), plain.predict(X))
         close(found.sample(9) / scale, plain.sample(9))
-        close(*(gmm.conditional([0], X[:9, :1] * by).components.mean / by for gmm, by in ((found, scale), (plain, 1.0))))
+        close(
+            *(
+                gmm.conditional([0], X[:9, :1] * by).components.mean / by
+                for gmm, by in ((found, scale), (plain, 1.0))
+            )
+        )
     for scale in (1e-320, 1e-200, 1e-160, 1e-120, 1e120, 1e160, 1e200, 1e300):
-        size = rf"column 0 of x reaches {np.abs(X[:, 0] - X[0, 0]).max() * scale:.1g}".partition(".")[0].partition("e")[0]
-        with pytest.raises(InputError, match=size + r".* from its first value: expected 1e-100 to 1e\+100, .* divide it by"):
+        size = rf"column 0 of x reaches {np.abs(X[:, 0] - X[0, 0]).max() * scale:.1g}".partition(
+            "."
+        )[0].partition("e")[0]
+        with pytest.raises(
+            InputError,
+            match=size + r".* from its first value: expected 1e-100 to 1e\+100, .* divide it by",
+        ):
             fitted(scale)
 
 
@@ -393,11 +480,16 @@ def test_float32_of_any_unit_is_fitted_as_float64_is(covariance, scale):
     """Of more points than a chunk holds, products would be in float32, which ends at 3e38."""
     x = np.resize(X, (60_000, 2)) + np.random.default_rng(1).normal(size=(60_000, 2)) / 8
     x = (x * scale).astype(np.float32)
-    single, double = (GMM(2, covariance, init=each[:2], tolerance=1e-4).fit(each) for each in (x, x.astype(np.float64)))
+    single, double = (
+        GMM(2, covariance, init=each[:2], tolerance=1e-4).fit(each)
+        for each in (x, x.astype(np.float64))
+    )
     assert single.failure is None
     torch.testing.assert_close(single.mean / scale, double.mean / scale, rtol=1e-6, atol=1e-6)
     assert single.log_likelihood == pytest.approx(double.log_likelihood, rel=1e-6)
-    torch.testing.assert_close(single.log_prob(x[:50]).double(), double.log_prob(x[:50]), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(
+        single.log_prob(x[:50]).double(), double.log_prob(x[:50]), rtol=1e-5, atol=1e-4
+    )
 
 
 def test_one_point_far_away_or_one_tiny_column_is_named():
@@ -408,28 +500,39 @@ def test_one_point_far_away_or_one_tiny_column_is_named():
             GMM(2).fit(points)
     used = np.arange(120) != 7  # a point of weight 0 counts for nothing
     for covariance in COVARIANCES:
-        found, plain = GMM(2, covariance, init=X[:2]).fit(far, used), GMM(2, covariance, init=X[:2]).fit(X[used])
+        found = GMM(2, covariance, init=X[:2]).fit(far, used)
+        plain = GMM(2, covariance, init=X[:2]).fit(X[used])
         close(found.mean, plain.mean)
         close(found.log_weight, plain.log_weight)
     with pytest.raises(InputError, match=r"column 0 \(height\) of x reaches .*e-1[67]\d from"):
         GMM(2).fit(Frame(X * [1e-170, 1]))
     with pytest.raises(InputError, match=r"column 1 of x reaches 1e\+170"):
-        GMM(2, missing=True).fit(np.where(HOLES, np.nan, np.where(np.arange(240).reshape(X.shape) == 17, 1e170, X)))
+        GMM(2, missing=True).fit(
+            np.where(HOLES, np.nan, np.where(np.arange(240).reshape(X.shape) == 17, 1e170, X))
+        )
     with pytest.raises(InputError, match="column 1 of x is 1e-170 in every point"):
         GMM(2).fit(np.where(np.arange(2) == 1, 1e-170, X))
     for mean in (1e160, 1e300):
-        with pytest.raises(InputError, match=rf"init has a mean that lies {mean:g}".replace("+", r"\+")):
+        with pytest.raises(
+            InputError, match=rf"init has a mean that lies {mean:g}".replace("+", r"\+")
+        ):
             GMM(2, init=[[mean, 0], [0, 1]]).fit(X)
 
 
-@pytest.mark.parametrize("entry", ["log_prob", "predict", "responsibilities", "bound", "bic", "aic"])
+@pytest.mark.parametrize(
+    "entry", ["log_prob", "predict", "responsibilities", "bound", "bic", "aic"]
+)
 @pytest.mark.parametrize("covariance", COVARIANCES)
 def test_a_point_without_a_density_is_named_rather_than_labelled(covariance, entry):
-    gmm, x = GMM(2, covariance, missing=True).fit(X), X.copy()
+    gmm = GMM(2, covariance, missing=True).fit(X)
+    x = X.copy()
     getattr(gmm, entry)(np.where(np.arange(120)[:, None] == 70, 1e140, x))
     x[70] = 1e160
     for points in (x, np.where(HOLES, np.nan, x)):
-        with pytest.raises(InputError, match="row 70 of x is so far from all components that the density there is no number"):
+        with pytest.raises(
+            InputError,
+            match="row 70 of x is so far from all components that the density there is no number",
+        ):
             getattr(gmm, entry)(points)
     with pytest.raises(InputError, match="row 1 of values is so far"):
         gmm.conditional([1], [[0.0], [1e160]])
@@ -438,7 +541,13 @@ def test_a_point_without_a_density_is_named_rather_than_labelled(covariance, ent
 def test_integers_that_float64_holds_are_taken_however_long():
     """2^54 + 2 k is one of its numbers, and so is 2^60 + 256 k."""
     whole = np.arange(120)[:, None] * [256, 512] + 2**60
-    for x in (whole, torch.from_numpy(whole), whole.astype(np.uint64), whole.astype(object), (-whole)):
+    for x in (
+        whole,
+        torch.from_numpy(whole),
+        whole.astype(np.uint64),
+        whole.astype(object),
+        (-whole),
+    ):
         found = GMM(1).fit(x).mean[0].numpy()
         mean = np.arange(120).mean() * np.array([256, 512])  # which is rounded, to 128
         np.testing.assert_allclose(np.abs(found - np.sign(found) * 2**60), mean, rtol=0, atol=128)
@@ -448,7 +557,9 @@ def test_integers_that_float64_holds_are_taken_however_long():
 def test_the_remedy_for_a_mask_is_one_that_the_argument_has(entry):
     with pytest.raises(InputError) as caught:
         ENTRIES[entry](BAD["mask"][0])
-    assert ("missing=True" in str(caught.value)) == (entry not in ("weights", "init", "values", "r"))
+    assert ("missing=True" in str(caught.value)) == (
+        entry not in ("weights", "init", "values", "r")
+    )
     assert ("with 0 to leave points out" in str(caught.value)) == (entry == "weights")
 
 

@@ -1,4 +1,6 @@
-"""Likelihoods, against torch.distributions, quadrature, exact enumeration and numerical minimisation."""
+"""Likelihoods, against torch.distributions, quadrature, exact enumeration and numerical
+minimisation.
+"""
 
 import itertools
 import math
@@ -31,7 +33,9 @@ def event(seed=0, dtype=torch.float32):
     """A decoder's output and grey levels, `(4, 2, 3, 3)`."""
     generator = torch.Generator().manual_seed(seed)
     output = 3 * torch.randn(4, 2, 3, 3, generator=generator, dtype=torch.float64)
-    return output.to(dtype), torch.rand(4, 2, 3, 3, generator=generator, dtype=torch.float64).to(dtype)
+    return output.to(dtype), torch.rand(4, 2, 3, 3, generator=generator, dtype=torch.float64).to(
+        dtype
+    )
 
 
 def total(log_prob):
@@ -55,7 +59,9 @@ def test_bernoulli_is_the_distribution(dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_normal_is_the_distribution(dtype, variance):
     output, x = event(dtype=dtype)
-    expected = total(distributions.Normal(output.double(), math.sqrt(variance)).log_prob(x.double()))
+    expected = total(
+        distributions.Normal(output.double(), math.sqrt(variance)).log_prob(x.double())
+    )
     for likelihood in (Normal(variance), LearnedNormal(variance)):
         close(likelihood.distortion(output, x), expected)
         assert torch.equal(likelihood.mean(output), output)
@@ -71,7 +77,9 @@ def test_continuous_bernoulli_is_the_distribution(dtype):
 
 def integral(logit, power=0):
     """The integral of x^power exp(logit (x - 1/2)) over [0, 1]."""
-    return integrate.quad(lambda x: x**power * math.exp(logit * (x - 0.5)), 0, 1, epsabs=0, epsrel=1e-13, limit=200)[0]
+    return integrate.quad(
+        lambda x: x**power * math.exp(logit * (x - 0.5)), 0, 1, epsabs=0, epsrel=1e-13, limit=200
+    )[0]
 
 
 def exact_log_normaliser(logit):
@@ -81,7 +89,8 @@ def exact_log_normaliser(logit):
 
 @pytest.mark.parametrize("logit", LOGITS)
 def test_the_density_of_the_continuous_bernoulli_integrates_to_one(logit):
-    likelihood, output = ContinuousBernoulli(), torch.tensor([[logit]])
+    likelihood = ContinuousBernoulli()
+    output = torch.tensor([[logit]])
     density = lambda x: math.exp(-likelihood.distortion(output, torch.tensor([[x]])).item())  # noqa: E731
     assert integrate.quad(density, 0, 1, epsabs=1e-6, limit=200)[0] == pytest.approx(1, abs=5e-6)
 
@@ -103,16 +112,24 @@ def test_the_mean_of_the_continuous_bernoulli_is_the_integral(logit):
 
 def test_the_series_of_the_normaliser_is_as_accurate_as_documented():
     logit = math.nextafter(EDGE, 0)
-    error = abs(log_normaliser(torch.tensor(logit, dtype=torch.float64)).item() - exact_log_normaliser(logit))
+    error = abs(
+        log_normaliser(torch.tensor(logit, dtype=torch.float64)).item()
+        - exact_log_normaliser(logit)
+    )
     assert error < 5e-7
 
 
 @pytest.mark.parametrize("at", [0.0, -EDGE, EDGE])
 def test_the_continuous_bernoulli_does_not_jump_where_its_forms_meet(at):
-    beside = (at + torch.tensor([-2e-6, -1e-6, 0.0, 1e-6, 2e-6], dtype=torch.float64)).requires_grad_()
+    beside = (
+        at + torch.tensor([-2e-6, -1e-6, 0.0, 1e-6, 2e-6], dtype=torch.float64)
+    ).requires_grad_()
     value = log_normaliser(beside)
     (slope,) = torch.autograd.grad(value.sum(), beside)
-    expected = [1 / (1 + math.exp(-logit)) - integral(logit, 1) / integral(logit) for logit in beside.tolist()]
+    expected = [
+        1 / (1 + math.exp(-logit)) - integral(logit, 1) / integral(logit)
+        for logit in beside.tolist()
+    ]
     assert slope.tolist() == pytest.approx(expected, abs=1e-5)
     assert value.diff().abs().max() < 1e-6
     assert ContinuousBernoulli().mean(beside).diff().abs().max() < 1e-6
@@ -154,10 +171,13 @@ def test_gradients_are_finite_at_absurd_logits(likelihood, logit):
 
 
 def test_cross_entropy_is_the_bernoulli_distortion_expected_over_binarised_pixels():
-    output, x = torch.tensor([[0.3, -2.0, 4.0]]), torch.tensor([[0.1, 0.5, 0.8]])
+    output = torch.tensor([[0.3, -2.0, 4.0]])
+    x = torch.tensor([[0.1, 0.5, 0.8]])
     expected = 0.0
     for binary in itertools.product((0.0, 1.0), repeat=3):
-        chance = math.prod(p if bit else 1 - p for bit, p in zip(binary, x[0].tolist(), strict=True))
+        chance = math.prod(
+            p if bit else 1 - p for bit, p in zip(binary, x[0].tolist(), strict=True)
+        )
         expected += chance * Bernoulli().distortion(output, torch.tensor([binary])).item()
     assert CrossEntropy().distortion(output, x).item() == pytest.approx(expected, rel=1e-6)
 
@@ -178,25 +198,32 @@ def test_a_learned_variance_starts_where_it_is_told(variance):
 
 @pytest.mark.parametrize("variance", [0.01, 0.5, 3.0])
 def test_the_gradient_of_a_learned_variance_is_that_of_finite_differences(variance):
-    likelihood, (output, x) = LearnedNormal(variance), event()
+    likelihood = LearnedNormal(variance)
+    (output, x) = event()
 
     def loss(raw):
         deviation = math.exp(10 * math.tanh(raw / 20))
         return -stats.norm(output.double().numpy(), deviation).logpdf(x.double().numpy()).sum()
 
-    raw, step = likelihood.raw_log_var.item(), 1e-4
+    raw = likelihood.raw_log_var.item()
+    step = 1e-4
     likelihood.distortion(output, x).sum().backward()
-    assert likelihood.raw_log_var.grad.item() == pytest.approx((loss(raw + step) - loss(raw - step)) / (2 * step), rel=1e-4)
+    assert likelihood.raw_log_var.grad.item() == pytest.approx(
+        (loss(raw + step) - loss(raw - step)) / (2 * step), rel=1e-4
+    )
 
 
 def test_a_learned_variance_goes_to_the_mean_squared_error():
-    likelihood, (output, x) = LearnedNormal(), event()
+    likelihood = LearnedNormal()
+    (output, x) = event()
     optimizer = torch.optim.Adam(likelihood.parameters(), lr=0.2)
     for _ in range(150):
         optimizer.zero_grad()
         likelihood.distortion(output, x).mean().backward()
         optimizer.step()
-    assert likelihood.log_var.exp().item() == pytest.approx((output - x).square().mean().item(), rel=1e-2)
+    assert likelihood.log_var.exp().item() == pytest.approx(
+        (output - x).square().mean().item(), rel=1e-2
+    )
 
 
 @pytest.mark.parametrize("scale", [0.05, 1.0, 40.0])
@@ -205,9 +232,13 @@ def test_in_training_an_optimal_variance_gives_the_least_mean_distortion(scale):
     output = x + scale * output
 
     def loss(log_var):
-        return -stats.norm(output.double().numpy(), math.exp(log_var / 2)).logpdf(x.double().numpy()).sum() / len(x)
+        return -stats.norm(output.double().numpy(), math.exp(log_var / 2)).logpdf(
+            x.double().numpy()
+        ).sum() / len(x)
 
-    best = optimize.minimize_scalar(loss, bounds=(-10, 10), method="bounded", options={"xatol": 1e-8})
+    best = optimize.minimize_scalar(
+        loss, bounds=(-10, 10), method="bounded", options={"xatol": 1e-8}
+    )
     likelihood = OptimalNormal().train()
     assert likelihood.distortion(output, x).mean().item() == pytest.approx(best.fun, rel=1e-5)
     assert likelihood.variance.item() == pytest.approx(math.exp(best.x), rel=1e-4)
@@ -217,11 +248,14 @@ def test_the_gradient_of_an_optimal_variance_is_that_of_the_profiled_loss():
     output, x = event()
     output.requires_grad_()
     (found,) = torch.autograd.grad(OptimalNormal().train().distortion(output, x).mean(), output)
-    exact, target = output.detach().double().requires_grad_(), x.double()
+    exact = output.detach().double().requires_grad_()
+    target = x.double()
     size = target[0].numel()
     variance = (exact - target).square().mean()  # differentiated through
     profiled = -distributions.Normal(exact, variance.sqrt()).log_prob(target).sum() / len(target)
-    assert profiled.item() == pytest.approx(size / 2 * (math.log(2 * math.pi * variance.item()) + 1))
+    assert profiled.item() == pytest.approx(
+        size / 2 * (math.log(2 * math.pi * variance.item()) + 1)
+    )
     (expected,) = torch.autograd.grad(profiled, exact)
     close(found, expected)
 
@@ -236,7 +270,8 @@ def test_an_optimal_variance_has_a_floor():
 
 
 def test_in_evaluation_an_optimal_variance_is_the_running_one():
-    likelihood, errors = OptimalNormal(decay=0.9).train(), []
+    likelihood = OptimalNormal(decay=0.9).train()
+    errors = []
     for seed in range(3):
         output, x = event(seed)
         likelihood.distortion(output, x)
@@ -247,14 +282,21 @@ def test_in_evaluation_an_optimal_variance_is_the_running_one():
     assert likelihood.variance.item() == pytest.approx(expected, rel=1e-5)
     likelihood.eval()
     output, x = event(9)
-    for part in (slice(None), slice(1), slice(2, 4)):  # so what a bound says does not depend on the batch
+    for part in (
+        slice(None),
+        slice(1),
+        slice(2, 4),
+    ):  # so what a bound says does not depend on the batch
         found = likelihood.distortion(output[part], x[part])
-        close(found, total(distributions.Normal(output[part], math.sqrt(expected)).log_prob(x[part])))
+        close(
+            found, total(distributions.Normal(output[part], math.sqrt(expected)).log_prob(x[part]))
+        )
     assert likelihood.variance.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_running_variance_is_part_of_a_checkpoint():
-    trained, (output, x) = OptimalNormal().train(), event()
+    trained = OptimalNormal().train()
+    (output, x) = event()
     trained.distortion(output, x)
     assert list(trained.state_dict()) == ["variance"]
     restored = OptimalNormal().eval()
@@ -263,13 +305,15 @@ def test_the_running_variance_is_part_of_a_checkpoint():
 
 
 def test_an_optimal_variance_can_be_evaluated_before_it_was_trained():
-    likelihood, (output, x) = OptimalNormal().eval(), event()
+    likelihood = OptimalNormal().eval()
+    (output, x) = event()
     assert likelihood.distortion(output, x).isfinite().all()
     assert likelihood.variance.isnan()
 
 
 def test_an_optimal_variance_is_the_error_over_all_ranks(monkeypatch):
-    (output, x), (other_output, other_x) = event(), event(1)
+    (output, x) = event()
+    (other_output, other_x) = event(1)
     other = (other_output - other_x).square().mean()
     monkeypatch.setattr(distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
@@ -277,7 +321,11 @@ def test_an_optimal_variance_is_the_error_over_all_ranks(monkeypatch):
     likelihood = OptimalNormal().train()
     found = likelihood.distortion(output, x)
     monkeypatch.undo()
-    together = OptimalNormal().train().distortion(torch.cat([output, other_output]), torch.cat([x, other_x]))
+    together = (
+        OptimalNormal()
+        .train()
+        .distortion(torch.cat([output, other_output]), torch.cat([x, other_x]))
+    )
     torch.testing.assert_close(found, together[:4])
 
 
@@ -294,7 +342,9 @@ def test_a_decay_is_a_part(bad):
         OptimalNormal(bad)
 
 
-BINARY, GREY, BEYOND = torch.tensor([[0.0, 1.0]]), torch.tensor([[0.0, 0.25]]), torch.tensor([[-0.5, 3.0]])
+BINARY = torch.tensor([[0.0, 1.0]])
+GREY = torch.tensor([[0.0, 0.25]])
+BEYOND = torch.tensor([[-0.5, 3.0]])
 UNBOUNDED = [Normal(), LearnedNormal(), OptimalNormal()]
 
 
@@ -313,13 +363,25 @@ def test_data_that_pass():
         (
             Bernoulli(),
             GREY,
-            r"bernoulli takes .* hold 0\.25: use cross_entropy or continuous_bernoulli for grey levels, or normal",
+            r"bernoulli takes .* hold 0\.25: use cross_entropy or continuous_bernoulli for grey"
+            r" levels, or normal",
         ),
         (Bernoulli(), BEYOND, r"bernoulli takes .* hold -0\.5: use cross_entropy or"),
-        (CrossEntropy(), BEYOND, r"=cross_entropy takes .* lie in \[-0\.5, 3\]: use model/likelihood=normal"),
+        (
+            CrossEntropy(),
+            BEYOND,
+            r"=cross_entropy takes .* lie in \[-0\.5, 3\]: use model/likelihood=normal",
+        ),
         (CrossEntropy(), BINARY + 1e-3, r"lie in \[0\.001, 1\]: use model/likelihood=normal"),
-        (ContinuousBernoulli(), BEYOND, r"=continuous_bernoulli takes .* lie in \[-0\.5, 3\]: use model/likelihood=normal"),
-        *((likelihood, BEYOND * math.inf, "infinite numbers: .* remove or mend") for likelihood in UNBOUNDED),
+        (
+            ContinuousBernoulli(),
+            BEYOND,
+            r"=continuous_bernoulli takes .* lie in \[-0\.5, 3\]: use model/likelihood=normal",
+        ),
+        *(
+            (likelihood, BEYOND * math.inf, "infinite numbers: .* remove or mend")
+            for likelihood in UNBOUNDED
+        ),
     ],
 )
 def test_data_that_a_likelihood_is_no_density_of_are_refused_with_a_remedy(likelihood, x, message):
@@ -327,7 +389,9 @@ def test_data_that_a_likelihood_is_no_density_of_are_refused_with_a_remedy(likel
         likelihood.check(x)
 
 
-@pytest.mark.parametrize("likelihood", [Bernoulli(), CrossEntropy(), ContinuousBernoulli(), *UNBOUNDED])
+@pytest.mark.parametrize(
+    "likelihood", [Bernoulli(), CrossEntropy(), ContinuousBernoulli(), *UNBOUNDED]
+)
 def test_data_with_a_nan_are_refused(likelihood):
     with pytest.raises(InputError):
         likelihood.check(torch.tensor([[0.0, math.nan, 1.0]]))

@@ -34,7 +34,9 @@ def outputs(network, kind, x):
     shapes = []
     for layer in network.modules():
         if isinstance(layer, kind):
-            layer.register_forward_hook(lambda layer, given, result: shapes.append(tuple(result.shape[1:])))
+            layer.register_forward_hook(
+                lambda layer, given, result: shapes.append(tuple(result.shape[1:]))
+            )
     network(x)
     return shapes
 
@@ -74,14 +76,16 @@ def test_every_output_depends_on_every_input():
 def test_rows_do_not_see_each_other():
     for encoder, decoder, options in PAIRS.values():
         x = torch.rand(4, 3, 16, 16)
-        encode, decode = encoder((3, 16, 16), 2, **options), decoder((3, 16, 16), 2, **options)
+        encode = encoder((3, 16, 16), 2, **options)
+        decode = decoder((3, 16, 16), 2, **options)
         together = encode(x)
         torch.testing.assert_close(encode(x[2:3]).mean, together.mean[2:3])
         torch.testing.assert_close(decode(together.mean[2:3]), decode(together.mean)[2:3])
 
 
 def test_the_linear_encoder_is_affine_with_one_variance():
-    encoder, x = LinearEncoder((2, 3), 4), torch.randn(5, 2, 3)
+    encoder = LinearEncoder((2, 3), 4)
+    x = torch.randn(5, 2, 3)
     layer = encoder.mean[1]
     expected = torch.einsum("bi,oi->bo", x.flatten(1), layer.weight) + layer.bias
     torch.testing.assert_close(encoder(x).mean, expected)
@@ -94,7 +98,8 @@ def test_the_linear_encoder_is_affine_with_one_variance():
 
 def test_the_mlp_is_its_layers():
     torch.manual_seed(0)
-    encoder, x = MLPEncoder((2, 3), 2, hidden=(7, 5), activation="tanh"), torch.randn(4, 2, 3)
+    encoder = MLPEncoder((2, 3), 2, hidden=(7, 5), activation="tanh")
+    x = torch.randn(4, 2, 3)
     weights = [parameter.detach() for parameter in encoder.parameters()]
     assert [tuple(weight.shape) for weight in weights] == [(7, 6), (7,), (5, 7), (5,), (4, 5), (4,)]
     h = torch.tanh(x.flatten(1) @ weights[0].T + weights[1])
@@ -103,7 +108,14 @@ def test_the_mlp_is_its_layers():
     posterior = encoder(x)
     torch.testing.assert_close(torch.cat(list(posterior), 1).detach(), h)
     decoder = MLPDecoder((2, 3), 2, hidden=(7, 5), activation="tanh")
-    assert [tuple(weight.shape) for weight in decoder.parameters()] == [(5, 2), (5,), (7, 5), (7,), (6, 7), (6,)]
+    assert [tuple(weight.shape) for weight in decoder.parameters()] == [
+        (5, 2),
+        (5,),
+        (7, 5),
+        (7,),
+        (6, 7),
+        (6,),
+    ]
     assert sum(isinstance(layer, nn.Tanh) for layer in decoder) == 2
 
 
@@ -114,7 +126,12 @@ def test_the_mlp_of_mnist_has_as_many_parameters_as_counted_by_hand():
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "gelu", "softplus"])
 def test_an_activation_is_the_one_named(activation):
-    expected = {"relu": torch.relu, "tanh": torch.tanh, "gelu": nn.functional.gelu, "softplus": nn.functional.softplus}
+    expected = {
+        "relu": torch.relu,
+        "tanh": torch.tanh,
+        "gelu": nn.functional.gelu,
+        "softplus": nn.functional.softplus,
+    }
     z = torch.randn(3, 2)
     decoder = MLPDecoder((4,), 2, hidden=(6,), activation=activation)
     torch.testing.assert_close(decoder[1](z), expected[activation](z))
@@ -130,7 +147,12 @@ def test_locatello_has_the_layers_and_parameters_counted_by_hand():
 
     z = torch.randn(2, 10)
     decoder = ConvDecoder((1, 64, 64), 10, **LOCATELLO_DECODER)
-    assert outputs(decoder, nn.ConvTranspose2d, z) == [(64, 8, 8), (32, 16, 16), (32, 32, 32), (1, 64, 64)]
+    assert outputs(decoder, nn.ConvTranspose2d, z) == [
+        (64, 8, 8),
+        (32, 16, 16),
+        (32, 32, 32),
+        (1, 64, 64),
+    ]
     assert outputs(decoder, nn.Linear, z)[-2:] == [(256,), (1024,)]
     convolutions = 64 * 16 * 64 + 64 + 64 * 16 * 32 + 32 + 32 * 16 * 32 + 32 + 32 * 16 * 1 + 1
     assert count(decoder) == (10 + 1) * 256 + (256 + 1) * 1024 + convolutions == 381_313
@@ -138,9 +160,21 @@ def test_locatello_has_the_layers_and_parameters_counted_by_hand():
 
 def test_burgess_has_as_many_parameters_as_counted_by_hand():
     corner = 32 * 4 * 4
-    encoder = (1 * 16 + 1) * 32 + 3 * (32 * 16 + 1) * 32 + (corner + 1) * 256 + (256 + 1) * 256 + (256 + 1) * 20
+    encoder = (
+        (1 * 16 + 1) * 32
+        + 3 * (32 * 16 + 1) * 32
+        + (corner + 1) * 256
+        + (256 + 1) * 256
+        + (256 + 1) * 20
+    )
     assert count(ConvEncoder((1, 64, 64), 10, **BURGESS)) == encoder
-    decoder = (10 + 1) * 256 + (256 + 1) * 256 + (256 + 1) * corner + 3 * (32 * 16 + 1) * 32 + (32 * 16 * 1 + 1)
+    decoder = (
+        (10 + 1) * 256
+        + (256 + 1) * 256
+        + (256 + 1) * corner
+        + 3 * (32 * 16 + 1) * 32
+        + (32 * 16 * 1 + 1)
+    )
     assert count(ConvDecoder((1, 64, 64), 10, **BURGESS)) == decoder
 
 
@@ -171,9 +205,13 @@ def test_a_latent_dim_is_a_positive_integer(network, options, bad):
 
 
 @pytest.mark.parametrize("network", [ConvEncoder, ConvDecoder])
-@pytest.mark.parametrize("shape", [(1, 28, 28), (1, 64, 60), (1, 60, 64), (3, 8, 8), (64, 64), (5,), (1, 1, 16, 16)])
+@pytest.mark.parametrize(
+    "shape", [(1, 28, 28), (1, 64, 60), (1, 60, 64), (3, 8, 8), (64, 64), (5,), (1, 1, 16, 16)]
+)
 def test_a_convolution_refuses_other_sides_with_a_remedy(network, shape):
-    with pytest.raises(InputError, match=r"x_shape is .* multiples of 16 .*pad or resize .*or use model=mlp") as caught:
+    with pytest.raises(
+        InputError, match=r"x_shape is .* multiples of 16 .*pad or resize .*or use model=mlp"
+    ) as caught:
         network(shape, 2, **CONV)
     assert str(list(shape)) in str(caught.value)
 
@@ -204,7 +242,10 @@ def test_a_convolution_refuses_other_layers(network, options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"activation": "Relu"}, "activation is 'Relu': expected one of relu, tanh, gelu, softplus"),
+        (
+            {"activation": "Relu"},
+            "activation is 'Relu': expected one of relu, tanh, gelu, softplus",
+        ),
         ({"activation": None}, "activation is None"),
         ({"hidden": (8, 0)}, "hidden is 0: expected an integer of at least 1"),
         ({"hidden": (8.0,)}, r"hidden is 8\.0"),

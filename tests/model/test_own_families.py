@@ -1,4 +1,6 @@
-"""A prior of one's own, and posteriors with a covariance: every choice of every group gives what is right, or refuses."""
+"""A prior of one's own, and posteriors with a covariance: every choice of every group gives what is
+right, or refuses.
+"""
 
 from functools import partial
 
@@ -69,8 +71,16 @@ def test_the_rate_against_a_density_is_the_divergence():
     assert parts.rate_se > 0
     assert abs(parts.rate - exact) < 4 * parts.rate_se
     assert parts.rate_se < 0.02 * exact
-    assert (parts.mutual_information + parts.marginal_kl).item() == pytest.approx(parts.rate.item(), abs=1e-9)
-    unknown = ("latent_rate", "dimension_wise_kl", "dimension_wise_kl_se", "latent_dimension_wise_kl", "prior_dependence")
+    assert (parts.mutual_information + parts.marginal_kl).item() == pytest.approx(
+        parts.rate.item(), abs=1e-9
+    )
+    unknown = (
+        "latent_rate",
+        "dimension_wise_kl",
+        "dimension_wise_kl_se",
+        "latent_dimension_wise_kl",
+        "prior_dependence",
+    )
     assert all(getattr(parts, name) is None for name in unknown)
 
 
@@ -78,7 +88,12 @@ def test_what_does_not_ask_the_prior_is_the_same_under_any():
     q = bent_codes()
     plain = decompose(q, samples=2000, generator=generator(1))
     masked = decompose(q, samples=2000, generator=generator(1), prior=Masked())
-    for name in ("mutual_information", "total_correlation", "mutual_information_se", "total_correlation_se"):
+    for name in (
+        "mutual_information",
+        "total_correlation",
+        "mutual_information_se",
+        "total_correlation_se",
+    ):
         torch.testing.assert_close(getattr(masked, name), getattr(plain, name))
     # log p(z) is a function of the moments, which the regression knows: nothing is left to chance.
     assert masked.rate.item() == pytest.approx(plain.rate.item(), abs=1e-6)
@@ -101,7 +116,9 @@ def test_the_audit_is_against_the_prior():
     rate = banana_rate(q).mean().item()
     assert sum(found[f"{part}_exact"].item() for part in parts) == pytest.approx(rate, rel=0.02)
     # An estimate of all rows adds up to their sampled rate.
-    assert sum(found[f"{part}_stratified"].item() for part in parts) == pytest.approx(rate, rel=0.05)
+    assert sum(found[f"{part}_stratified"].item() for part in parts) == pytest.approx(
+        rate, rel=0.05
+    )
 
 
 def test_latents_of_unknown_rate_are_in_the_order_of_their_variance():
@@ -120,7 +137,10 @@ def test_a_run_with_a_prior_of_ones_own_reports_its_rate(configure, tmp_path):
         q = model.encode(instantiate(cfg.data).show(60))
     exact = banana_rate(q).mean()
     assert abs(found["decomposition/rate"] - exact) < 4 * found["decomposition/rate_se"]
-    assert abs(exact - gaussian.kl(q, gaussian.STANDARD).sum(1).mean()) > 8 * found["decomposition/rate_se"]
+    assert (
+        abs(exact - gaussian.kl(q, gaussian.STANDARD).sum(1).mean())
+        > 8 * found["decomposition/rate_se"]
+    )
 
     draws = q.rsample(torch.randn(1000, 60, 3, generator=generator()))
     spread = (q.log_prob(draws) - Banana().log_prob(draws)).std(0).square().mean().sqrt()
@@ -133,7 +153,9 @@ def test_a_run_with_a_prior_of_ones_own_reports_its_rate(configure, tmp_path):
 def test_every_objective_takes_a_prior_of_ones_own_or_refuses_it(configure, tmp_path, objective):
     cfg = configure(*QUICK, *BANANA, f"objective={objective}", "diagnostics=[]", *needed(objective))
     if objective in ("free_bits", "mmd", "wae"):
-        with pytest.raises(InputError, match=r"model\.prior a BananaPrior: expected model/prior=standard_normal"):
+        with pytest.raises(
+            InputError, match=r"model\.prior a BananaPrior: expected model/prior=standard_normal"
+        ):
             train(cfg, tmp_path)
         assert not (tmp_path / "checkpoints").exists()
     else:
@@ -144,11 +166,15 @@ def test_every_objective_takes_a_prior_of_ones_own_or_refuses_it(configure, tmp_
 
 
 def needed(objective):
-    return {"capacity": ["objective.capacity=1"], "control": ["objective.target=1"]}.get(objective, [])
+    return {"capacity": ["objective.capacity=1"], "control": ["objective.target=1"]}.get(
+        objective, []
+    )
 
 
 def both(configure, *overrides):
-    """The same weights with the posterior as a diagonal Gaussian and as one with a covariance matrix, and a batch."""
+    """The same weights with the posterior as a diagonal Gaussian and as one with a covariance
+    matrix, and a batch.
+    """
     pair = []
     for encoder in (MLPEncoder, AsNormal):
         torch.manual_seed(0)
@@ -163,13 +189,18 @@ DIAGONAL_ALONE = {"beta_tcvae", "decomposed", "dip", "dip_ii"}
 
 
 @pytest.mark.parametrize("objective", choices("objective"))
-def test_every_objective_is_the_same_for_a_diagonal_covariance_matrix_or_refuses_it(configure, objective):
+def test_every_objective_is_the_same_for_a_diagonal_covariance_matrix_or_refuses_it(
+    configure, objective
+):
     losses = []
     for algorithm in both(configure, f"objective={objective}", *needed(objective)):
         own = algorithm.objective
         own.dataset_size = 300
         if losses and objective in DIAGONAL_ALONE:
-            with pytest.raises(InputError, match=r"needs a diagonal Gaussian and model\.encoder gives a FullGaussian"):
+            with pytest.raises(
+                InputError,
+                match=r"needs a diagonal Gaussian and model\.encoder gives a FullGaussian",
+            ):
                 loss_of(algorithm)
             return
         losses.append(loss_of(algorithm))
@@ -178,7 +209,9 @@ def test_every_objective_is_the_same_for_a_diagonal_covariance_matrix_or_refuses
 
 def loss_of(algorithm):
     algorithm.eval()
-    inference = algorithm.model(images(), torch.randn(8 * algorithm.objective.samples, 3, generator=generator(2)))
+    inference = algorithm.model(
+        images(), torch.randn(8 * algorithm.objective.samples, 3, generator=generator(2))
+    )
     terms = algorithm.objective.terms(inference, torch.tensor(0))
     return torch.stack([algorithm.objective(inference, torch.tensor(0)), *terms.values()])
 
@@ -196,16 +229,21 @@ def test_every_prior_is_right_for_a_covariance_or_refuses_it(configure, prior):
         with pytest.raises(InputError, match=r"model/prior=vamp needs a diagonal Gaussian"):
             full(images(), noise)
         return
-    same, own = diagonal(images(), noise), full(images(), noise)
+    same = diagonal(images(), noise)
+    own = full(images(), noise)
     torch.testing.assert_close(own.bound.rate, same.bound.rate, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(own.log_posterior, same.log_posterior, rtol=1e-4, atol=1e-4)
 
     full.encoder.tilt = 0.5
     tilted = full.encode(images())
-    torch_q = distributions.MultivariateNormal(tilted.mean.double(), scale_tril=tilted.scale_tril.double())
+    torch_q = distributions.MultivariateNormal(
+        tilted.mean.double(), scale_tril=tilted.scale_tril.double()
+    )
     p = full.prior.distribution()
     draws = torch_q.sample((20_000,))
-    sampled = torch_q.log_prob(draws) - p.log_prob(draws.flatten(0, 1)).unflatten(0, draws.shape[:2])
+    sampled = torch_q.log_prob(draws) - p.log_prob(draws.flatten(0, 1)).unflatten(
+        0, draws.shape[:2]
+    )
     error = 5 * sampled.std(0) / 20_000**0.5
     # Before the warm-up every prior is N(0, I): the rate is the closed form.
     assert ((rate_of(full.prior, tilted, tilted.mean) - sampled.mean(0)).abs() < error + 1e-4).all()
@@ -213,15 +251,21 @@ def test_every_prior_is_right_for_a_covariance_or_refuses_it(configure, prior):
 
 def test_learned_priors_bound_the_divergence_of_posteriors_with_a_covariance(configure):
     for prior in ("mixture", "factorised"):
-        model = both(configure, f"model/prior={prior}", "model.prior.components=4", "model.prior.warmup=0")[1].model
+        model = both(
+            configure, f"model/prior={prior}", "model.prior.components=4", "model.prior.warmup=0"
+        )[1].model
         model.encoder.tilt = 0.5
         for step in range(20):
             model.prior.update(model.encode(images()), torch.tensor(step))
         q = model.encode(images())
-        torch_q = distributions.MultivariateNormal(q.mean.double(), scale_tril=q.scale_tril.double())
+        torch_q = distributions.MultivariateNormal(
+            q.mean.double(), scale_tril=q.scale_tril.double()
+        )
         draws = torch_q.sample((20_000,))
         p = model.prior.distribution()
-        sampled = torch_q.log_prob(draws) - p.log_prob(draws.flatten(0, 1)).unflatten(0, draws.shape[:2])
+        sampled = torch_q.log_prob(draws) - p.log_prob(draws.flatten(0, 1)).unflatten(
+            0, draws.shape[:2]
+        )
         error = 5 * sampled.std(0) / 20_000**0.5
         excess = rate_of(model.prior, q, q.mean) - sampled.mean(0)
         assert (excess > -error).all(), prior
@@ -229,9 +273,12 @@ def test_learned_priors_bound_the_divergence_of_posteriors_with_a_covariance(con
 
 
 @pytest.mark.parametrize("diagnostic", ["decomposition", "decomposition_full", "estimator_audit"])
-def test_a_diagnostic_of_diagonal_posteriors_is_refused_before_the_first_step(configure, tmp_path, diagnostic):
+def test_a_diagnostic_of_diagonal_posteriors_is_refused_before_the_first_step(
+    configure, tmp_path, diagnostic
+):
     with pytest.raises(
-        InputError, match=r"diagnostics holds \w+, and model\.encoder gives a FullGaussian: expected a Gaussian"
+        InputError,
+        match=r"diagnostics holds \w+, and model\.encoder gives a FullGaussian: expected a Gaussian",
     ):
         train(configure(*QUICK, OWN, f"diagnostics=[{diagnostic}]"), tmp_path)
     assert not (tmp_path / "checkpoints").exists()
@@ -251,7 +298,9 @@ def test_a_run_of_posteriors_with_a_covariance_shows_all_the_rest(configure, tmp
     with torch.no_grad():
         q = model.encode(instantiate(configure(*QUICK).data).show(60))
     torch_q = distributions.MultivariateNormal(q.mean, scale_tril=q.scale_tril)
-    exact = distributions.kl_divergence(torch_q, distributions.MultivariateNormal(torch.zeros(3), torch.eye(3))).mean()
+    exact = distributions.kl_divergence(
+        torch_q, distributions.MultivariateNormal(torch.zeros(3), torch.eye(3))
+    ).mean()
     assert found["val/rate"] == pytest.approx(exact.item(), rel=1e-4)
 
 

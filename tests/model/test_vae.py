@@ -1,4 +1,6 @@
-"""The VAE's bound, from scratch with torch.distributions, and against the exact evidence of a linear model."""
+"""The VAE's bound, from scratch with torch.distributions, and against the exact evidence of a
+linear model.
+"""
 
 import math
 
@@ -19,9 +21,13 @@ from jensen.model.vae import VAE
 few = settings(derandomize=True, deadline=None, max_examples=20)
 VARIANCE = 0.3
 OFFSET = torch.tensor([0.5, -1.0, 2.0, 0.0, 0.25])
-AXES = torch.linalg.qr(torch.randn(5, 2, generator=torch.Generator().manual_seed(3))).Q * torch.tensor([1.5, 0.6])
+AXES = torch.linalg.qr(
+    torch.randn(5, 2, generator=torch.Generator().manual_seed(3))
+).Q * torch.tensor([1.5, 0.6])
 """The loadings W of a probabilistic PCA: orthogonal columns of different length."""
-EVIDENCE = distributions.MultivariateNormal(OFFSET.double(), AXES.double() @ AXES.double().T + VARIANCE * torch.eye(5).double())
+EVIDENCE = distributions.MultivariateNormal(
+    OFFSET.double(), AXES.double() @ AXES.double().T + VARIANCE * torch.eye(5).double()
+)
 PRECISION = (AXES.double().T @ AXES.double() + VARIANCE * torch.eye(2).double()) / VARIANCE
 NODES = math.sqrt(2) * torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
 """Noise whose plain mean is the exact expectation of any quadratic under N(0, I)."""
@@ -29,7 +35,9 @@ NODES = math.sqrt(2) * torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, 
 
 def pca(slope, intercept, log_var):
     """The linear-Gaussian model with the encoder N(slope x + intercept, exp(log_var))."""
-    model = VAE(LinearEncoder((5,), 2), LinearDecoder((5,), 2), Normal(VARIANCE), StandardNormal(), 2)
+    model = VAE(
+        LinearEncoder((5,), 2), LinearDecoder((5,), 2), Normal(VARIANCE), StandardNormal(), 2
+    )
     with torch.no_grad():
         model.encoder.mean[1].weight.copy_(slope)
         model.encoder.mean[1].bias.copy_(intercept)
@@ -41,12 +49,18 @@ def pca(slope, intercept, log_var):
 
 def expected_elbo(model, x):
     with torch.no_grad():
-        return torch.stack([model(x, node.expand(len(x), 2)).bound.elbo for node in NODES]).double().mean(0)
+        return (
+            torch.stack([model(x, node.expand(len(x), 2)).bound.elbo for node in NODES])
+            .double()
+            .mean(0)
+        )
 
 
 def exact_posterior(x):
     covariance = torch.linalg.inv(PRECISION)
-    return distributions.MultivariateNormal((x.double() - OFFSET) @ AXES.double() @ covariance / VARIANCE, covariance)
+    return distributions.MultivariateNormal(
+        (x.double() - OFFSET) @ AXES.double() @ covariance / VARIANCE, covariance
+    )
 
 
 @pytest.fixture
@@ -61,35 +75,52 @@ def best_encoder():
 
 
 def test_at_the_exact_posterior_the_bound_is_the_evidence(x):
-    torch.testing.assert_close(expected_elbo(pca(*best_encoder()), x), EVIDENCE.log_prob(x.double()), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        expected_elbo(pca(*best_encoder()), x), EVIDENCE.log_prob(x.double()), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_at_the_exact_posterior_many_draws_average_to_the_evidence(x):
-    model, draws = pca(*best_encoder()), 20_000
+    model = pca(*best_encoder())
+    draws = 20_000
     with torch.no_grad():
-        inference = model(x[:1].expand(draws, 5), torch.randn(draws, 2, generator=torch.Generator().manual_seed(0)))
+        inference = model(
+            x[:1].expand(draws, 5),
+            torch.randn(draws, 2, generator=torch.Generator().manual_seed(0)),
+        )
     elbo = inference.bound.elbo.double()
     assert abs(elbo.mean() - EVIDENCE.log_prob(x[0].double())) < 4 * elbo.std() / math.sqrt(draws)
     # log p(x, z) - log q(z|x) is the evidence itself at every draw when q is the posterior
     q = distributions.Normal(inference.posterior.mean, (inference.posterior.log_var / 2).exp())
     weight = inference.log_prior - inference.bound.distortion - q.log_prob(inference.z).sum(1)
-    torch.testing.assert_close(weight.double(), EVIDENCE.log_prob(x[:1].double()).expand(draws), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        weight.double(), EVIDENCE.log_prob(x[:1].double()).expand(draws), rtol=1e-4, atol=1e-4
+    )
 
 
 @given(st.integers(0, 10**6))
 @few
 def test_at_any_encoder_the_gap_is_the_divergence_from_the_posterior(seed):
     generator = torch.Generator().manual_seed(seed)
-    slope, intercept, log_var = (torch.randn(*shape, generator=generator) for shape in ((2, 5), (2,), (2,)))
+    slope, intercept, log_var = (
+        torch.randn(*shape, generator=generator) for shape in ((2, 5), (2,), (2,))
+    )
     x = OFFSET + torch.randn(8, 5, generator=generator)
-    elbo, evidence = expected_elbo(pca(slope, intercept, log_var), x), EVIDENCE.log_prob(x.double())
+    elbo = expected_elbo(pca(slope, intercept, log_var), x)
+    evidence = EVIDENCE.log_prob(x.double())
     assert (elbo <= evidence).all()
-    q = distributions.MultivariateNormal((x @ slope.T + intercept).double(), log_var.double().exp().diag())
-    torch.testing.assert_close(evidence - elbo, distributions.kl_divergence(q, exact_posterior(x)), rtol=1e-4, atol=1e-4)
+    q = distributions.MultivariateNormal(
+        (x @ slope.T + intercept).double(), log_var.double().exp().diag()
+    )
+    torch.testing.assert_close(
+        evidence - elbo, distributions.kl_divergence(q, exact_posterior(x)), rtol=1e-4, atol=1e-4
+    )
 
 
 def scratch(model, x, noise, observed):
-    """The bound again, from the networks' raw outputs; `observed` is the distribution of x for an output of the decoder."""
+    """The bound again, from the networks' raw outputs; `observed` is the distribution of x for an
+    output of the decoder.
+    """
     raw = model.encoder(x)
     q = distributions.Normal(raw.mean, (10 * torch.tanh(raw.log_var / 20)).exp())
     z = q.mean + q.stddev * noise
@@ -108,11 +139,14 @@ def scratch(model, x, noise, observed):
 def test_forward_is_the_bound_computed_from_scratch(likelihood, observed):
     torch.manual_seed(0)
     shape = (1, 4, 4)
-    model = VAE(MLPEncoder(shape, 3, (8,)), MLPDecoder(shape, 3, (8,)), likelihood, StandardNormal(), 3)
+    model = VAE(
+        MLPEncoder(shape, 3, (8,)), MLPDecoder(shape, 3, (8,)), likelihood, StandardNormal(), 3
+    )
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3)
-    x, noise = torch.rand(6, *shape).round(), torch.randn(6, 3)
+    x = torch.rand(6, *shape).round()
+    noise = torch.randn(6, 3)
     found = model(x, noise)
     distortion, rate, q, z, log_prior = scratch(model, x, noise, observed)
     assert isinstance(found, Inference)

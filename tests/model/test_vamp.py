@@ -15,13 +15,19 @@ from jensen.model.mlp import MLPDecoder, MLPEncoder
 from jensen.model.vae import VAE
 from jensen.model.vamp import VampPrior
 
-SHAPE, PSEUDO, DIM = (1, 4, 4), 6, 3
+SHAPE = (1, 4, 4)
+PSEUDO = 6
+DIM = 3
 
 
 def vae(**options):
     torch.manual_seed(0)
     model = VAE(
-        MLPEncoder(SHAPE, DIM, (8,)), MLPDecoder(SHAPE, DIM, (8,)), Bernoulli(), VampPrior(PSEUDO, SHAPE, **options), DIM
+        MLPEncoder(SHAPE, DIM, (8,)),
+        MLPDecoder(SHAPE, DIM, (8,)),
+        Bernoulli(),
+        VampPrior(PSEUDO, SHAPE, **options),
+        DIM,
     )
     with torch.no_grad():
         for parameter in model.encoder.parameters():
@@ -41,13 +47,19 @@ def x():
 
 def explicit(model):
     q = model.encode(model.prior.raw.sigmoid())
-    components = distributions.Independent(distributions.Normal(q.mean.double(), (q.log_var.double() / 2).exp()), 1)
-    return distributions.MixtureSameFamily(distributions.Categorical(torch.ones(PSEUDO).double()), components)
+    components = distributions.Independent(
+        distributions.Normal(q.mean.double(), (q.log_var.double() / 2).exp()), 1
+    )
+    return distributions.MixtureSameFamily(
+        distributions.Categorical(torch.ones(PSEUDO).double()), components
+    )
 
 
 def test_log_prob_is_that_of_the_mixture_of_encodings(model):
     z = torch.randn(20, DIM)
-    torch.testing.assert_close(log_prob_of(model.prior, z), explicit(model).log_prob(z.double()).float())
+    torch.testing.assert_close(
+        log_prob_of(model.prior, z), explicit(model).log_prob(z.double()).float()
+    )
 
 
 def test_the_rate_is_that_of_the_sample(model, x):
@@ -71,11 +83,17 @@ def test_the_rate_of_each_latent_is_at_least_the_divergence_from_the_marginal(mo
         q = model.encode(x)
         mixture = model.prior.distribution()
         z = (q.mean + (q.log_var / 2).exp() * torch.randn(20_000, 7, DIM)).double()
-        components = distributions.Normal(mixture.components.mean.T, (mixture.components.log_var.T / 2).exp())
+        components = distributions.Normal(
+            mixture.components.mean.T, (mixture.components.log_var.T / 2).exp()
+        )
         weights = distributions.Categorical(logits=mixture.log_weight.expand(DIM, -1))
         marginal = distributions.MixtureSameFamily(weights, components)
-        values = distributions.Normal(q.mean.double(), (q.log_var.double() / 2).exp()).log_prob(z) - marginal.log_prob(z)
-        assert (latent_rate_of(model.prior, q) > values.mean(0) - 4 * values.std(0) / 20_000**0.5).all()
+        values = distributions.Normal(q.mean.double(), (q.log_var.double() / 2).exp()).log_prob(
+            z
+        ) - marginal.log_prob(z)
+        assert (
+            latent_rate_of(model.prior, q) > values.mean(0) - 4 * values.std(0) / 20_000**0.5
+        ).all()
 
 
 def test_gradients_reach_the_pseudo_inputs_and_the_encoder(model, x):
@@ -108,8 +126,14 @@ def test_copies_have_their_own_encoder(model):
 def test_swapped_weights_are_seen_by_the_prior(model):
     """As a stack of models does it."""
     z = torch.randn(5, DIM)
-    zeros = {name: torch.zeros_like(value) for name, value in model.state_dict().items() if name.startswith("encoder")}
-    found = torch.func.functional_call(Density(model), {f"model.{name}": value for name, value in zeros.items()}, (z,))
+    zeros = {
+        name: torch.zeros_like(value)
+        for name, value in model.state_dict().items()
+        if name.startswith("encoder")
+    }
+    found = torch.func.functional_call(
+        Density(model), {f"model.{name}": value for name, value in zeros.items()}, (z,)
+    )
     torch.testing.assert_close(found, distributions.Normal(0.0, 1.0).log_prob(z).sum(1))
 
 
@@ -124,7 +148,8 @@ class Density(torch.nn.Module):
 
 def test_samples_are_those_of_the_mixture(model):
     with torch.no_grad():
-        draws, expected = draws_of(model.prior, 5, torch.arange(40_000), DIM), explicit(model)
+        draws = draws_of(model.prior, 5, torch.arange(40_000), DIM)
+        expected = explicit(model)
     assert (draws.mean(0) - expected.mean).abs().max() < 0.05
     assert (draws.var(0) / expected.variance - 1).abs().max() < 0.05
     assert torch.equal(draws_of(model.prior, 5, torch.tensor([30_000, 7]), DIM), draws[[30_000, 7]])
@@ -141,4 +166,8 @@ def test_wrong_values_are_one_sentence():
     with pytest.raises(InputError, match="x_shape is 0"):
         VampPrior(3, (1, 0, 4))
     with pytest.raises(InputError, match=r"without an encoder: expected a VAE around it"):
-        rate_of(VampPrior(3, SHAPE), Gaussian(torch.zeros(2, DIM), torch.zeros(2, DIM)), torch.zeros(2, DIM))
+        rate_of(
+            VampPrior(3, SHAPE),
+            Gaussian(torch.zeros(2, DIM), torch.zeros(2, DIM)),
+            torch.zeros(2, DIM),
+        )

@@ -16,7 +16,9 @@ STEP = torch.tensor(0)
 
 
 def inference(distortion=(10.0, 20.0, 60.0), rate=(1.0, 2.0, 6.0)):
-    bound = Bound(torch.tensor(distortion, requires_grad=True), torch.tensor(rate, requires_grad=True))
+    bound = Bound(
+        torch.tensor(distortion, requires_grad=True), torch.tensor(rate, requires_grad=True)
+    )
     nan = torch.full((3, 2), math.nan)  # nothing else enters the loss
     return Inference(bound, Gaussian(nan, nan), nan, nan[:, 0])
 
@@ -57,7 +59,9 @@ def test_an_objective_lists_only_its_own_schedules():
     class Two(Objective):
         def __init__(self):
             super().__init__()
-            self.weight, self.other, self.layer = Constant(1.0), Linear(0.0, 1.0, 3), torch.nn.Linear(1, 1)
+            self.weight = Constant(1.0)
+            self.other = Linear(0.0, 1.0, 3)
+            self.layer = torch.nn.Linear(1, 1)
             self.nested = Beta(2.0)
 
         def forward(self, inference, step):
@@ -76,9 +80,13 @@ def test_what_is_no_weight_is_refused(beta):
         Beta(beta)
 
 
-@pytest.mark.parametrize("beta", [Constant(-1.0), Linear(-1.0, 4.0, 10), Linear(4.0, -1.0, 10), Cyclic(-1.0, 1.0, 10)])
+@pytest.mark.parametrize(
+    "beta", [Constant(-1.0), Linear(-1.0, 4.0, 10), Linear(4.0, -1.0, 10), Cyclic(-1.0, 1.0, 10)]
+)
 def test_a_schedule_that_falls_below_zero_is_refused(beta):
-    with pytest.raises(InputError, match="beta falls to -1 in its schedule: expected numbers of at least 0"):
+    with pytest.raises(
+        InputError, match="beta falls to -1 in its schedule: expected numbers of at least 0"
+    ):
         Beta(beta)
 
 

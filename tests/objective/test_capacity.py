@@ -14,7 +14,9 @@ STEP = torch.tensor(0)
 
 
 def inference(rate=(1.0, 2.0, 6.0)):
-    bound = Bound(torch.tensor([10.0, 20.0, 60.0], requires_grad=True), torch.tensor(rate, requires_grad=True))
+    bound = Bound(
+        torch.tensor([10.0, 20.0, 60.0], requires_grad=True), torch.tensor(rate, requires_grad=True)
+    )
     nan = torch.full((3, 2), torch.nan)  # nothing else enters the loss
     return Inference(bound, Gaussian(nan, nan), nan, nan[:, 0])
 
@@ -41,7 +43,9 @@ def test_the_loss_by_hand(convention, capacity, loss, gradient):
 def test_per_example_is_never_less():
     rates = torch.rand(50, 3, generator=torch.Generator().manual_seed(0)) * 10
     for rate in rates.tolist():
-        batch, example = (Capacity(5.0, 10.0, name)(inference(rate), STEP) for name in ("batch", "example"))
+        batch, example = (
+            Capacity(5.0, 10.0, name)(inference(rate), STEP) for name in ("batch", "example")
+        )
         assert example >= batch - 1e-5
 
 
@@ -54,9 +58,14 @@ def test_the_capacity_grows():
 
 @pytest.mark.parametrize("convention", ["batch", "example"])
 def test_gradients_are_finite_differences(convention):
-    bound = [torch.tensor(values, dtype=torch.float64, requires_grad=True) for values in ([1.0, 2.0, 3.0], [1.0, 2.0, 6.0])]
+    bound = [
+        torch.tensor(values, dtype=torch.float64, requires_grad=True)
+        for values in ([1.0, 2.0, 3.0], [1.0, 2.0, 6.0])
+    ]
     objective = Capacity(2.5, 10.0, convention).double()
-    assert torch.autograd.gradcheck(lambda *parts: objective(inference()._replace(bound=Bound(*parts)), STEP), bound)
+    assert torch.autograd.gradcheck(
+        lambda *parts: objective(inference()._replace(bound=Bound(*parts)), STEP), bound
+    )
 
 
 @pytest.fixture
@@ -70,7 +79,9 @@ def one_thread():
 
 @pytest.mark.usefixtures("one_thread")
 def test_a_trained_linear_model_ends_at_the_capacity():
-    """T18: x of covariance diag(4, 2, 1, 0.5), a decoder of fixed variance 0.2; its free rate at C = 3 would be 5.8 nats."""
+    """T18: x of covariance diag(4, 2, 1, 0.5), a decoder of fixed variance 0.2; its free rate at C
+    = 3 would be 5.8 nats.
+    """
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(512, 4, generator=generator) * torch.tensor([4.0, 2.0, 1.0, 0.5]).sqrt()
     encoder, decoder = (torch.nn.utils.skip_init(torch.nn.Linear, 4, 4) for _ in range(2))
@@ -89,7 +100,9 @@ def test_a_trained_linear_model_ends_at_the_capacity():
         z = mean + std * torch.randn(512, 4, generator=generator)
         distortion = -Normal(decoder(z), 0.2**0.5).log_prob(x).sum(1)
         rate = kl_divergence(Normal(mean, std), Normal(0.0, 1.0)).sum(1)
-        inferred = Inference(Bound(distortion, rate), Gaussian(mean, log_var.expand_as(mean)), z, torch.zeros(512))
+        inferred = Inference(
+            Bound(distortion, rate), Gaussian(mean, log_var.expand_as(mean)), z, torch.zeros(512)
+        )
         optimizer.zero_grad()
         objective(inferred, torch.tensor(step)).backward()
         optimizer.step()
@@ -103,7 +116,10 @@ def test_a_trained_linear_model_ends_at_the_capacity():
         ({"capacity": -1}, "capacity is -1: expected a number of at least 0"),
         ({"capacity": Linear(0.0, -5.0, 3)}, "capacity falls to -5"),
         ({"capacity": 1, "gamma": -1}, "gamma is -1"),
-        ({"capacity": 1, "convention": "sample"}, "convention is 'sample': expected one of batch, example"),
+        (
+            {"capacity": 1, "convention": "sample"},
+            "convention is 'sample': expected one of batch, example",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence(options, sentence):

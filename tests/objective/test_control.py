@@ -21,7 +21,8 @@ def infer(rate, distortion=10.0):
 
 def drive(objective, steps, start=0, gain=20.0):
     """A model whose rate falls to gain / (1 + beta), slowly; the betas."""
-    rate, betas = gain, []
+    rate = gain
+    betas = []
     for step in range(start, start + steps):
         objective(infer(rate), torch.tensor(step))
         betas.append(objective.beta.item())
@@ -30,13 +31,18 @@ def drive(objective, steps, start=0, gain=20.0):
 
 
 def test_the_first_steps_by_hand():
-    objective, integral = Control(5.0, kp=0.5, ki=0.01, beta_min=1.0, beta_max=3.0), 0.0
+    objective = Control(5.0, kp=0.5, ki=0.01, beta_min=1.0, beta_max=3.0)
+    integral = 0.0
     for step, rate in enumerate([20.0, 12.0, 6.0, 4.0, 1.0, 200.0, 200.0]):
         error = 5 - rate
         integral = min(max(integral - 0.01 * error, 0), 2)
         beta = min(1 + 0.5 / (1 + math.exp(error)) + integral, 3)
-        assert objective(infer(rate), torch.tensor(step)).item() == pytest.approx(10 + beta * rate, rel=1e-5)
-        assert objective.terms(infer(rate), torch.tensor(step))["beta"].item() == pytest.approx(beta, rel=1e-5)
+        assert objective(infer(rate), torch.tensor(step)).item() == pytest.approx(
+            10 + beta * rate, rel=1e-5
+        )
+        assert objective.terms(infer(rate), torch.tensor(step))["beta"].item() == pytest.approx(
+            beta, rel=1e-5
+        )
     assert beta == 3
 
 
@@ -77,8 +83,10 @@ def test_only_training_moves_it():
 def test_a_restart_goes_on_as_if_nothing_had_happened():
     whole = Control(5.0, ki=0.01)
     straight = drive(whole, 60)[0]
-    first, second = Control(5.0, ki=0.01), Control(5.0, ki=0.01)
-    rate, betas = 20.0, []
+    first = Control(5.0, ki=0.01)
+    second = Control(5.0, ki=0.01)
+    rate = 20.0
+    betas = []
     for step in range(60):
         if step == 25:
             second.load_state_dict(first.state_dict())
@@ -112,7 +120,10 @@ def test_extreme_rates_leave_it_in_bounds(rate):
     [
         ({"target": -1}, "target is -1: expected a number of at least 0"),
         ({"target": 1, "ki": -1}, "ki is -1"),
-        ({"target": 1, "beta_min": 2, "beta_max": 1}, "beta_max is 1: expected at least beta_min, which is 2"),
+        (
+            {"target": 1, "beta_min": 2, "beta_max": 1},
+            "beta_max is 1: expected at least beta_min, which is 2",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence(options, sentence):

@@ -14,12 +14,19 @@ STEP = torch.tensor(5)
 
 
 def leaves(count=9, dim=4):
-    mean, log_var = torch.randn(2, count, dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return mean @ torch.randn(dim, dim, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 2, log_var
+    mean, log_var = torch.randn(
+        2, count, dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+    return mean @ torch.randn(
+        dim, dim, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    ) + 2, log_var
 
 
 def infer(mean, log_var):
-    bound = Bound(torch.linspace(1, 2, len(mean), dtype=mean.dtype), torch.linspace(3, 7, len(mean), dtype=mean.dtype))
+    bound = Bound(
+        torch.linspace(1, 2, len(mean), dtype=mean.dtype),
+        torch.linspace(3, 7, len(mean), dtype=mean.dtype),
+    )
     return Inference(bound, Gaussian(mean, log_var), mean, mean[:, 0])
 
 
@@ -34,14 +41,21 @@ def test_the_loss_is_that_of_numpys_covariance(variant):
     objective = DIP(variant, off_diagonal=3.0, diagonal=7.0).double()
     assert objective(infer(mean, log_var), STEP).item() == pytest.approx(1.5 + 5 + 3 * off + 7 * on)
     terms = objective.terms(infer(mean, log_var), STEP)
-    assert [terms["covariance_off_diagonal"].item(), terms["covariance_diagonal"].item()] == pytest.approx([off, on])
+    assert [
+        terms["covariance_off_diagonal"].item(),
+        terms["covariance_diagonal"].item(),
+    ] == pytest.approx([off, on])
 
 
 def test_an_aggregate_with_the_priors_moments_costs_nothing():
-    corners = torch.tensor([[sign_a, sign_b] for sign_a in (-1, 1) for sign_b in (-1, 1)], dtype=torch.float64)
+    corners = torch.tensor(
+        [[sign_a, sign_b] for sign_a in (-1, 1) for sign_b in (-1, 1)], dtype=torch.float64
+    )
     whitened = infer(0.6 * corners, torch.full((4, 2), 2 * np.log(0.8), dtype=torch.float64))
     assert DIP("II").double()(whitened, STEP).item() == pytest.approx(1.5 + 5)
-    assert DIP("I").double()(infer(corners, torch.zeros_like(corners)), STEP).item() == pytest.approx(1.5 + 5)
+    assert DIP("I").double()(
+        infer(corners, torch.zeros_like(corners)), STEP
+    ).item() == pytest.approx(1.5 + 5)
 
 
 @pytest.mark.parametrize("variant", ["I", "II"])

@@ -1,4 +1,6 @@
-"""FactorVAE: the total correlation of a Gaussian by its exact density ratio, and two losses that leave each other alone."""
+"""FactorVAE: the total correlation of a Gaussian by its exact density ratio, and two losses that
+leave each other alone.
+"""
 
 import math
 
@@ -52,7 +54,9 @@ def test_the_exact_density_ratio_gives_the_total_correlation():
     assert terms["total_correlation"].item() == pytest.approx(TOTAL_CORRELATION, abs=4 * error)
     assert error < 0.01
     elbo = inference.bound.elbo.mean().item()
-    assert objective(inference, STEP).item() == pytest.approx(-elbo + 10 * logits.mean().item(), rel=1e-5)
+    assert objective(inference, STEP).item() == pytest.approx(
+        -elbo + 10 * logits.mean().item(), rel=1e-5
+    )
     assert 0.6 < terms["discriminator_accuracy"] < 0.9
     assert terms["discriminator_loss"] < math.log(2)
 
@@ -70,7 +74,9 @@ def one_thread():
 def test_a_trained_discriminator_finds_the_total_correlation():
     """By the objective's own loss and options; the codes do not move."""
     objective = small()
-    optimizer = torch.optim.Adam([{"params": objective.parameters(), **objective.optimizer_options, "lr": 3e-3}])
+    optimizer = torch.optim.Adam(
+        [{"params": objective.parameters(), **objective.optimizer_options, "lr": 3e-3}]
+    )
     for step in range(250):
         optimizer.zero_grad()
         objective(infer(correlated(1024, step)), torch.tensor(step)).backward()
@@ -80,14 +86,16 @@ def test_a_trained_discriminator_finds_the_total_correlation():
 
 
 def test_the_value_is_the_vaes_loss_alone():
-    objective, inference = small(gamma=3.0), infer(correlated(50))
+    objective = small(gamma=3.0)
+    inference = infer(correlated(50))
     expected = -inference.bound.elbo.mean() + 3 * objective.discriminator(inference.z).mean()
     torch.testing.assert_close(objective(inference, STEP), expected)
 
 
 def test_the_model_is_not_moved_by_the_discriminators_loss():
     """Its gradient is that of distortion + rate + gamma * logit, whatever is permuted how."""
-    objective, z = small(gamma=3.0), correlated(50).requires_grad_()
+    objective = small(gamma=3.0)
+    z = correlated(50).requires_grad_()
     inference = infer(z)
     vae = -inference.bound.elbo.mean() + 3 * objective.discriminator(z).mean()
     expected = torch.autograd.grad(vae, z)[0]
@@ -103,10 +111,14 @@ def test_the_discriminator_is_not_moved_by_the_models_loss():
     permuted = objective._permuted(z, STEP)
     logits = objective.discriminator(torch.cat([z, permuted]))[:, 0]
     label = torch.cat([torch.ones(50), torch.zeros(50)])
-    expected = torch.autograd.grad(binary_cross_entropy_with_logits(logits, label), [*objective.parameters()])
+    expected = torch.autograd.grad(
+        binary_cross_entropy_with_logits(logits, label), [*objective.parameters()]
+    )
     for gamma in (0.0, 100.0):
         made = small(gamma=gamma)
-        found = torch.autograd.grad(made(infer(z.clone().requires_grad_()), STEP), [*made.parameters()])
+        found = torch.autograd.grad(
+            made(infer(z.clone().requires_grad_()), STEP), [*made.parameters()]
+        )
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other)
 
@@ -128,7 +140,8 @@ def test_each_latent_is_permuted_on_its_own():
 
 def test_permutations_are_a_function_of_the_seed_and_the_step():
     z = correlated(64)
-    first, again = small()._permuted(z, STEP), small()._permuted(z, STEP)
+    first = small()._permuted(z, STEP)
+    again = small()._permuted(z, STEP)
     assert torch.equal(first, again)
     assert not torch.equal(first, small()._permuted(z, STEP + 1))
     assert not torch.equal(first, small(seed=1)._permuted(z, STEP))
@@ -137,7 +150,9 @@ def test_permutations_are_a_function_of_the_seed_and_the_step():
 def test_the_discriminator_has_its_own_optimiser_options_and_is_saved():
     objective = Factor(10)
     assert objective.optimizer_options == {"lr": 1e-4, "betas": (0.5, 0.9)}
-    assert [tuple(p.shape) for p in objective.parameters()][::2] == [(1000, 10)] + [(1000, 1000)] * 5 + [(1, 1000)]
+    assert [tuple(p.shape) for p in objective.parameters()][::2] == [(1000, 10)] + [
+        (1000, 1000)
+    ] * 5 + [(1, 1000)]
     assert len(objective.state_dict()) == 14
 
 

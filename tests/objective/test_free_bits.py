@@ -13,7 +13,9 @@ from jensen.objective.free_bits import FreeBits
 
 STEP = torch.tensor(5)
 # Latent 0 coded well, 1 hardly, 2 not at all.
-MEAN = torch.tensor([[1.5, 0.2, 0.0], [-1.0, -0.3, 0.0], [0.5, 0.1, 0.0], [-2.0, 0.0, 0.0]], dtype=torch.float64)
+MEAN = torch.tensor(
+    [[1.5, 0.2, 0.0], [-1.0, -0.3, 0.0], [0.5, 0.1, 0.0], [-2.0, 0.0, 0.0]], dtype=torch.float64
+)
 LOG_VAR = torch.tensor([[-3.0, -0.1, 0.0]], dtype=torch.float64).expand(4, 3)
 
 
@@ -38,7 +40,8 @@ def test_without_free_nats_it_is_the_elbo():
 
 
 def test_a_latent_below_the_floor_has_no_gradient_of_the_rate():
-    mean, log_var = MEAN.clone().requires_grad_(), LOG_VAR.clone().requires_grad_()
+    mean = MEAN.clone().requires_grad_()
+    log_var = LOG_VAR.clone().requires_grad_()
     loss = FreeBits(0.25)(infer(mean, log_var), STEP) - infer(mean, log_var).bound.distortion.mean()
     by_mean, by_log_var = torch.autograd.grad(loss, (mean, log_var))
     assert by_mean[:, 1:].abs().max() < 1e-15
@@ -53,7 +56,9 @@ def test_gradients_are_finite_differences():
 
 
 def test_the_latents_on_the_floor_are_counted():
-    found = [FreeBits(free).terms(infer(), STEP)["latents_at_floor"].item() for free in (0.0, 0.25, 10.0)]
+    found = [
+        FreeBits(free).terms(infer(), STEP)["latents_at_floor"].item() for free in (0.0, 0.25, 10.0)
+    ]
     assert found == [1, 2, 3]
 
 

@@ -1,4 +1,6 @@
-"""MMD against sums written out in numpy, quadrature, its closed form for a Gaussian q, and its mean of 0 for q = p."""
+"""MMD against sums written out in numpy, quadrature, its closed form for a Gaussian q, and its mean
+of 0 for q = p.
+"""
 
 import math
 
@@ -18,12 +20,16 @@ STEP = torch.tensor(5)
 
 
 def infer(z):
-    bound = Bound(torch.linspace(1, 2, len(z), dtype=z.dtype), torch.linspace(3, 7, len(z), dtype=z.dtype))
+    bound = Bound(
+        torch.linspace(1, 2, len(z), dtype=z.dtype), torch.linspace(3, 7, len(z), dtype=z.dtype)
+    )
     return Inference(bound, Gaussian(z, z), z, z[:, 0])
 
 
 def draws(count, dim, seed=0):
-    return torch.randn(count, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(
+        count, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 def mmd(z, *bandwidths):
@@ -33,8 +39,12 @@ def mmd(z, *bandwidths):
 @pytest.mark.parametrize("dim", [1, 2])
 @pytest.mark.parametrize("bandwidth", [0.3, 1.0, 3.0])
 def test_expectations_under_the_prior_are_integrals(dim, bandwidth):
-    """Each is a product over dimensions, by the trapezoidal rule; the pairs are summed one by one."""
-    z, scale, count = draws(5, dim).numpy() * 1.5 + 0.4, bandwidth**2 * dim, 5
+    """Each is a product over dimensions, by the trapezoidal rule; the pairs are summed one by
+    one.
+    """
+    z = draws(5, dim).numpy() * 1.5 + 0.4
+    scale = bandwidth**2 * dim
+    count = 5
 
     grid = np.linspace(-9, 9, 2001)
     mass = stats.norm.pdf(grid) * (grid[1] - grid[0])
@@ -44,13 +54,19 @@ def test_expectations_under_the_prior_are_integrals(dim, bandwidth):
 
     prior = (mass @ kernel(grid[:, None] - grid) @ mass) ** dim
     cross = np.mean([np.prod([kernel(at - grid) @ mass for at in row]) for row in z])
-    pairs = [kernel(np.linalg.norm(z[i] - z[j])) for i in range(count) for j in range(count) if i != j]
-    assert mmd(torch.tensor(z), bandwidth) == pytest.approx(prior - 2 * cross + np.mean(pairs), abs=1e-8)
+    pairs = [
+        kernel(np.linalg.norm(z[i] - z[j])) for i in range(count) for j in range(count) if i != j
+    ]
+    assert mmd(torch.tensor(z), bandwidth) == pytest.approx(
+        prior - 2 * cross + np.mean(pairs), abs=1e-8
+    )
 
 
 def test_several_kernels_are_averaged():
     z = draws(20, 3)
-    assert mmd(z, 0.5, 1.0, 4.0) == pytest.approx(np.mean([mmd(z, width) for width in (0.5, 1.0, 4.0)]), abs=1e-12)
+    assert mmd(z, 0.5, 1.0, 4.0) == pytest.approx(
+        np.mean([mmd(z, width) for width in (0.5, 1.0, 4.0)]), abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("bandwidth", [0.5, 1.0])
@@ -64,7 +80,9 @@ def test_it_is_zero_on_average_for_the_prior_itself(bandwidth):
 
 def test_it_is_the_divergence_of_a_gaussian_on_average():
     """E k(z, z') and E k(z, u) for z ~ N(m, t I): Gaussian integrals of another variance."""
-    dim, mean, variance = 3, 0.7, 0.25
+    dim = 3
+    mean = 0.7
+    variance = 0.25
     s = float(dim)
 
     def expected(spread, shift):
@@ -91,7 +109,9 @@ def test_the_elbo_is_a_choice_of_weights():
 
 def test_gradients_are_finite_differences():
     objective = MMD(0.5, 10.0, bandwidths=(0.5, 2.0)).double()
-    assert torch.autograd.gradcheck(lambda z: objective(infer(z), STEP), draws(5, 2).requires_grad_())
+    assert torch.autograd.gradcheck(
+        lambda z: objective(infer(z), STEP), draws(5, 2).requires_grad_()
+    )
 
 
 def test_a_batch_of_one_and_distant_codes_are_finite():
@@ -104,7 +124,10 @@ def test_a_batch_of_one_and_distant_codes_are_finite():
     [
         ({"alpha": 1.5}, "alpha is 1.5: expected at most 1, above which the rate is rewarded"),
         ({"alpha": Linear(0.0, 2.0, 5)}, "alpha is 2: expected at most 1"),
-        ({"alpha": 0.0, "marginal": 0.5}, "marginal is too small: alpha \\+ marginal is 0.5, expected at least 1"),
+        (
+            {"alpha": 0.0, "marginal": 0.5},
+            "marginal is too small: alpha \\+ marginal is 0.5, expected at least 1",
+        ),
         ({"marginal": -1}, "marginal is -1"),
         ({"bandwidths": []}, "bandwidths is empty"),
         ({"bandwidths": [0]}, "bandwidths is 0: expected a number of at least 1e-06"),

@@ -1,4 +1,5 @@
-"""Two gloo processes with half a minibatch each give the loss and the gradients of one process with all of it (T12).
+"""Two gloo processes with half a minibatch each give the loss and the gradients of one process with
+all of it (T12).
 
 Rows are shared out as `data/order.py` does: rank r has rows r, r + 2, r + 4, ...
 """
@@ -39,7 +40,8 @@ def compute(name, rank, world):
     torch.manual_seed(0)
     objective = MAKE[name]().double()
     objective.dataset_size = 50
-    generator, found = torch.Generator().manual_seed(1), {}
+    generator = torch.Generator().manual_seed(1)
+    found = {}
     for step in range(3):
         whole = torch.randn(3, 8, 3, generator=generator, dtype=torch.float64)
         mean, log_var, noise = (part[rank::world].clone() for part in whole)
@@ -47,15 +49,21 @@ def compute(name, rank, world):
         objective.zero_grad()
         loss = objective(infer(mean, log_var, noise), torch.tensor(step))
         loss.backward()
-        found[f"loss {step}"], found[f"mean {step}"], found[f"log_var {step}"] = loss.detach(), mean.grad, log_var.grad
+        found[f"loss {step}"] = loss.detach()
+        found[f"mean {step}"] = mean.grad
+        found[f"log_var {step}"] = log_var.grad
         for key, parameter in objective.named_parameters():
             found[f"own {key} {step}"] = parameter.grad.clone()
     found |= {f"state {key}": value.clone() for key, value in objective.state_dict().items()}
     objective.eval()
     with torch.no_grad():  # shares of unequal size, as in validation
         inference = infer(*(part[rank:7:world] for part in whole))
-        found["evaluation"], found["rows"] = objective(inference, torch.tensor(3)), torch.tensor(len(inference.z))
-        found |= {f"term {key}": value for key, value in objective.terms(inference, torch.tensor(3)).items()}
+        found["evaluation"] = objective(inference, torch.tensor(3))
+        found["rows"] = torch.tensor(len(inference.z))
+        found |= {
+            f"term {key}": value
+            for key, value in objective.terms(inference, torch.tensor(3)).items()
+        }
     return found
 
 
@@ -63,12 +71,16 @@ def infer(mean, log_var, noise):
     std = (log_var / 2).exp()
     z = mean + std * noise
     rate = kl_divergence(Normal(mean, std), Normal(0.0, 1.0)).sum(1)
-    return Inference(Bound(z.cos().sum(1), rate), Gaussian(mean, log_var), z, Normal(0.0, 1.0).log_prob(z).sum(1))
+    return Inference(
+        Bound(z.cos().sum(1), rate), Gaussian(mean, log_var), z, Normal(0.0, 1.0).log_prob(z).sum(1)
+    )
 
 
 def process(rank, folder):
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD
+    )
     torch.save({name: compute(name, rank, WORLD) for name in MAKE}, f"{folder}/{rank}.pt")
     distributed.destroy_process_group()
 
@@ -85,7 +97,8 @@ def ranks(tmp_path_factory):
 
 @pytest.mark.parametrize("name", MAKE)
 def test_two_ranks_are_one_process(ranks, name):
-    one, shares = compute(name, 0, 1), [rank[name] for rank in ranks]
+    one = compute(name, 0, 1)
+    shares = [rank[name] for rank in ranks]
     assert shares[0].keys() == shares[1].keys() == one.keys()
     for key, expected in one.items():
         found = [share[key] for share in shares]
@@ -100,5 +113,7 @@ def test_two_ranks_are_one_process(ranks, name):
             torch.testing.assert_close(found[0], expected, rtol=0, atol=1e-6)
         elif kind == "evaluation" or kind == "term":
             rows = [share["rows"] for share in shares]
-            weighted = sum(part * count for part, count in zip(found, rows, strict=True)) / sum(rows)
+            weighted = sum(part * count for part, count in zip(found, rows, strict=True)) / sum(
+                rows
+            )
             torch.testing.assert_close(weighted, expected, rtol=0, atol=1e-6)

@@ -1,4 +1,6 @@
-"""A sweep's report: its numbers against numpy's, on folders written by hand, and the whole command on a real sweep."""
+"""A sweep's report: its numbers against numpy's, on folders written by hand, and the whole command
+on a real sweep.
+"""
 
 import csv
 import itertools
@@ -33,20 +35,41 @@ SCORE = "jensen.diagnostics.score.score"
 def scores(elbo: float, **diagnostics: dict) -> dict:
     """A scores.json; diagnostics by name, those that are called like a score with its settings."""
     bound = {"loss": 1.0, "elbo": elbo, "distortion": -elbo - 10, "rate": 10.0}
-    return {"run": "r", "checkpoint": "last", "step": 5, "split": "validation", "bound": bound, "diagnostics": diagnostics}
+    return {
+        "run": "r",
+        "checkpoint": "last",
+        "step": 5,
+        "split": "validation",
+        "bound": bound,
+        "diagnostics": diagnostics,
+    }
 
 
 def score(name: str, **values: object) -> dict:
-    return {"settings": {"_target_": SCORE, "function": {"path": f"jensen.scores.{name}"}}, **values}
+    return {
+        "settings": {"_target_": SCORE, "function": {"path": f"jensen.scores.{name}"}},
+        **values,
+    }
 
 
-def write_run(folder: Path, found: dict | None, *, experiment: str = "a", finished: bool = True, **settings: object) -> Path:
-    """The folder of a run as training leaves it, without a checkpoint; `settings` by key, `__` for a dot."""
+def write_run(
+    folder: Path,
+    found: dict | None,
+    *,
+    experiment: str = "a",
+    finished: bool = True,
+    **settings: object,
+) -> Path:
+    """The folder of a run as training leaves it, without a checkpoint; `settings` by key, `__` for
+    a dot.
+    """
     lines = ["algorithm: {}", "data: {source: {_target_: here}, x_shape: [2]}"]
     lines += [f"{key}: {json.dumps(value)}" for key, value in settings.items()]
     (folder / ".hydra").mkdir(parents=True)
     (folder / ".hydra" / "config.yaml").write_text("\n".join(lines) + "\n")
-    (folder / ".hydra" / "hydra.yaml").write_text(f"hydra: {{runtime: {{choices: {{experiment: {experiment}}}}}}}\n")
+    (folder / ".hydra" / "hydra.yaml").write_text(
+        f"hydra: {{runtime: {{choices: {{experiment: {experiment}}}}}}}\n"
+    )
     if found is not None:
         (folder / "scores.json").write_text(json.dumps(found))
     if finished:
@@ -55,32 +78,53 @@ def write_run(folder: Path, found: dict | None, *, experiment: str = "a", finish
 
 
 RNG = np.random.default_rng(0)
-BETAS, SEEDS = (1, 2, 16), range(4)
+BETAS = (1, 2, 16)
+SEEDS = range(4)
 ELBO = {(beta, seed): float(RNG.normal(-100 - beta, 2)) for beta in BETAS for seed in SEEDS}
 MIG = {(beta, seed): float(RNG.uniform(0, 1)) for beta in BETAS for seed in SEEDS}
-PARTS = {"mutual_information": 3.0, "total_correlation": 1.0, "dimension_wise_kl": 2.5, "log_n": 7.0}
+PARTS = {
+    "mutual_information": 3.0,
+    "total_correlation": 1.0,
+    "dimension_wise_kl": 2.5,
+    "log_n": 7.0,
+}
 
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
-    """3 betas and 4 seeds; the diagnostic mig_hist20 is missing in one run, and one is of seven runs only."""
+    """3 betas and 4 seeds; the diagnostic mig_hist20 is missing in one run, and one is of seven
+    runs only.
+    """
     for (beta, seed), elbo in ELBO.items():
         found = scores(
             elbo,
             decomposition={"settings": {"_target_": "d"}, **PARTS},
-            rate={"settings": {"_target_": "r"}, "active_units": 5.0, "by_latent": [0.1 * beta, 4.0 / beta]},
-            mig_hist20=score("mig_hist20", mig_hist20=MIG[beta, seed], points=100, per_factor=[0.1, 0.2]),
+            rate={
+                "settings": {"_target_": "r"},
+                "active_units": 5.0,
+                "by_latent": [0.1 * beta, 4.0 / beta],
+            },
+            mig_hist20=score(
+                "mig_hist20", mig_hist20=MIG[beta, seed], points=100, per_factor=[0.1, 0.2]
+            ),
         )
         if (beta, seed) == (2, 1):
             del found["diagnostics"]["mig_hist20"]
-        write_run(tmp_path / f"beta={beta}_seed={seed}", found, seed=seed, objective={"beta": beta, "kind": "x"})
+        write_run(
+            tmp_path / f"beta={beta}_seed={seed}",
+            found,
+            seed=seed,
+            objective={"beta": beta, "kind": "x"},
+        )
     return tmp_path
 
 
 def test_groups_are_the_values_of_what_was_swept_and_the_seeds_are_inside(sweep):
     found = read(sweep)
     assert found.keys == {"beta": "objective.beta"}
-    assert [group.values for group in found.groups] == [{"beta": beta} for beta in BETAS]  # by number: 16 comes last
+    assert [group.values for group in found.groups] == [
+        {"beta": beta} for beta in BETAS
+    ]  # by number: 16 comes last
     assert [[run.seed for run in group.runs] for group in found.groups] == [[0, 1, 2, 3]] * 3
     assert [group.label for group in found.groups] == ["beta = 1", "beta = 2", "beta = 16"]
     assert not found.left_out
@@ -88,16 +132,25 @@ def test_groups_are_the_values_of_what_was_swept_and_the_seeds_are_inside(sweep)
 
 def test_medians_and_quartiles_are_numpys(sweep):
     found = read(sweep)
-    table = {(row["beta"], row["quantity"]): row for row in csv.DictReader(as_csv(found, measured(found)).splitlines())}
+    table = {
+        (row["beta"], row["quantity"]): row
+        for row in csv.DictReader(as_csv(found, measured(found)).splitlines())
+    }
     for beta in BETAS:
         for name, source in (("elbo", ELBO), ("mig_hist20/mig_hist20", MIG)):
-            values = [source[beta, seed] for seed in SEEDS if (name, beta, seed) != ("mig_hist20/mig_hist20", 2, 1)]
+            values = [
+                source[beta, seed]
+                for seed in SEEDS
+                if (name, beta, seed) != ("mig_hist20/mig_hist20", 2, 1)
+            ]
             row = table[str(beta), name]
             assert int(row["runs"]) == len(values)
             assert float(row["median"]) == pytest.approx(np.median(values), rel=1e-12)
             assert float(row["quartile_1"]) == pytest.approx(np.percentile(values, 25), rel=1e-12)
             assert float(row["quartile_3"]) == pytest.approx(np.percentile(values, 75), rel=1e-12)
-        assert float(table[str(beta), "decomposition/log_n"]["median"]) == 7.0  # not in the tables, but in the file
+        assert (
+            float(table[str(beta), "decomposition/log_n"]["median"]) == 7.0
+        )  # not in the tables, but in the file
     assert ("1", "mig_hist20/points") not in table
 
 
@@ -105,9 +158,21 @@ def test_the_tables_show_the_bound_its_parts_and_the_scores(sweep):
     found = read(sweep)
     values = measured(found)
     first, second = tables(found, values)
-    assert first[0] == ["beta", "runs", "distortion", "rate", "elbo", "MI", "TC", "DWKL", "active units"]
+    assert first[0] == [
+        "beta",
+        "runs",
+        "distortion",
+        "rate",
+        "elbo",
+        "MI",
+        "TC",
+        "DWKL",
+        "active units",
+    ]
     assert second[0] == ["beta", "runs", "mig_hist20"]
-    median, low, high = (np.percentile([ELBO[1, seed] for seed in SEEDS], at) for at in (50, 25, 75))
+    median, low, high = (
+        np.percentile([ELBO[1, seed] for seed in SEEDS], at) for at in (50, 25, 75)
+    )
     assert first[1][4] == f"{median:.2f} [{low:.2f}, {high:.2f}]"
     assert second[2][2].endswith("(3 of 4)")
     assert columns(found, values)[-1] == "mig_hist20/mig_hist20"
@@ -129,7 +194,12 @@ def test_unfinished_failed_and_torn_runs_are_listed_and_not_counted(sweep):
     torn.write_text(torn.read_text()[:40])
     (sweep / "beta=2_seed=2" / "scores.json").unlink()
     found = read(sweep)
-    assert found.left_out.keys() == {"beta=1_seed=0", "beta=1_seed=1", "beta=2_seed=0", "beta=2_seed=2"}
+    assert found.left_out.keys() == {
+        "beta=1_seed=0",
+        "beta=1_seed=1",
+        "beta=2_seed=0",
+        "beta=2_seed=2",
+    }
     assert "continues it" in found.left_out["beta=1_seed=0"]
     assert found.left_out["beta=1_seed=1"] == "failed: objective.beta is -1"
     for name in ("beta=2_seed=0", "beta=2_seed=2"):
@@ -147,13 +217,21 @@ def test_the_same_settings_and_seed_count_once(sweep):
 def place_of_data(folder: Path, key: str, place: str, data: str, seed: int = 0) -> None:
     write_run(folder, scores(-1.0), seed=seed)
     config = folder / ".hydra" / "config.yaml"
-    config.write_text(config.read_text().replace("x_shape: [2]", f"x_shape: [2], {key.removeprefix('data.')}: {place}"))
+    config.write_text(
+        config.read_text().replace(
+            "x_shape: [2]", f"x_shape: [2], {key.removeprefix('data.')}: {place}"
+        )
+    )
     (folder / ".hydra" / "identity.json").write_text(json.dumps({"identity": "x", "data": data}))
 
 
 @pytest.mark.parametrize("key", LOCATION)
-def test_runs_on_other_data_are_told_apart_by_their_place_and_runs_on_the_same_are_not(tmp_path, key):
-    for number, (place, data) in enumerate([("/a/one.v1", "1"), ("/b/two.v1", "2"), ("/mount/b/two.v1", "2")]):
+def test_runs_on_other_data_are_told_apart_by_their_place_and_runs_on_the_same_are_not(
+    tmp_path, key
+):
+    for number, (place, data) in enumerate(
+        [("/a/one.v1", "1"), ("/b/two.v1", "2"), ("/mount/b/two.v1", "2")]
+    ):
         place_of_data(tmp_path / f"{number}", key, place, data, seed=number)
     found = read(tmp_path)
     assert found.keys == {key.removeprefix("data."): key}
@@ -167,7 +245,10 @@ def test_data_that_were_changed_where_they_lie_are_told_apart(tmp_path):
     place_of_data(tmp_path / "before", "data.root", "/a", "1" * 64)
     place_of_data(tmp_path / "after", "data.root", "/a", "2" * 64)
     found = read(tmp_path)
-    assert [group.label for group in found.groups] == ["fingerprint = 11111111", "fingerprint = 22222222"]
+    assert [group.label for group in found.groups] == [
+        "fingerprint = 11111111",
+        "fingerprint = 22222222",
+    ]
     assert not found.left_out
 
 
@@ -192,33 +273,49 @@ def test_a_run_whose_weights_are_not_of_the_step_it_says_is_not_counted(sweep):
     (run / "finished.json").write_text('{"identity": "x", "step": 60}')
     (run / "checkpoints").mkdir()
     torch.save({"global_step": 40}, run / "checkpoints" / "last.ckpt")
-    assert "last.ckpt holds step 40 of 60; the sweep's command again" in read(sweep).left_out[run.name]
+    assert (
+        "last.ckpt holds step 40 of 60; the sweep's command again" in read(sweep).left_out[run.name]
+    )
 
 
 @pytest.mark.parametrize("content", [None, b"torn"])
-def test_a_run_whose_checkpoints_are_gone_or_torn_is_not_counted_and_a_copy_without_the_folder_is(sweep, content):
+def test_a_run_whose_checkpoints_are_gone_or_torn_is_not_counted_and_a_copy_without_the_folder_is(
+    sweep, content
+):
     run = sweep / "beta=1_seed=0"
     (run / "checkpoints").mkdir()
     if content is not None:
         (run / "checkpoints" / "last.ckpt").write_bytes(content)
     found = read(sweep)
     assert found.left_out.keys() == {run.name}
-    assert "its checkpoints/ holds no last.ckpt that can be read; restore it, or" in found.left_out[run.name]
+    assert (
+        "its checkpoints/ holds no last.ckpt that can be read; restore it, or"
+        in found.left_out[run.name]
+    )
     assert len(found.runs) == 11
 
 
 def test_a_run_without_an_experiment_is_said_to_have_none(sweep):
-    write_run(sweep / "other", scores(-1.0), experiment="null", seed=0, objective={"beta": 1, "kind": "x"})
-    with pytest.raises(InputError, match=r"mixes experiments \(beta=16_seed=0 is of experiment=a, other of no experiment\)"):
+    write_run(
+        sweep / "other", scores(-1.0), experiment="null", seed=0, objective={"beta": 1, "kind": "x"}
+    )
+    with pytest.raises(
+        InputError,
+        match=r"mixes experiments \(beta=16_seed=0 is of experiment=a, other of no experiment\)",
+    ):
         read(sweep)
 
 
 @pytest.mark.parametrize("label", ["x" * 160, "costs $1, and no formula: $\\frac$"])
 def test_figures_have_room_for_any_label_and_warn_of_nothing(label, recwarn):
     runs = [
-        run(seed, **{"model.kind": f"{label}{number}", "objective.beta": 1 + number}) for number in (0, 1) for seed in (0, 1)
+        run(seed, **{"model.kind": f"{label}{number}", "objective.beta": 1 + number})
+        for number in (0, 1)
+        for seed in (0, 1)
     ]
-    found = grouped([*runs, *(each._replace(seed=seed) for seed, each in enumerate(runs[:1], 5))], {})
+    found = grouped(
+        [*runs, *(each._replace(seed=seed) for seed, each in enumerate(runs[:1], 5))], {}
+    )
     values = measured(found)
     drawn = [figures.rate_distortion(found, values), figures.scores(found, values, ["elbo"])]
     drawn.append(figures.choices(found, chosen(found, values)))
@@ -228,13 +325,23 @@ def test_figures_have_room_for_any_label_and_warn_of_nothing(label, recwarn):
 
 
 def test_a_folder_of_two_experiments_is_refused(sweep):
-    write_run(sweep / "other", scores(-1.0), experiment="b", seed=0, objective={"beta": 1, "kind": "x"})
-    with pytest.raises(InputError, match=r"mixes experiments \(beta=16_seed=0 is of experiment=a, other of experiment=b\)"):
+    write_run(
+        sweep / "other", scores(-1.0), experiment="b", seed=0, objective={"beta": 1, "kind": "x"}
+    )
+    with pytest.raises(
+        InputError,
+        match=r"mixes experiments \(beta=16_seed=0 is of experiment=a, other of experiment=b\)",
+    ):
         read(sweep)
 
 
 def test_runs_judged_on_other_data_do_not_share_a_table(sweep):
-    write_run(sweep / "other", scores(-1.0) | {"split": "test"}, seed=9, objective={"beta": 1, "kind": "x"})
+    write_run(
+        sweep / "other",
+        scores(-1.0) | {"split": "test"},
+        seed=9,
+        objective={"beta": 1, "kind": "x"},
+    )
     with pytest.raises(InputError, match="judged on test"):
         read(sweep)
 
@@ -244,8 +351,22 @@ def run(seed: int, elbo: float = -1.0, **settings: object) -> Run:
 
 
 def test_a_swept_group_is_named_by_what_it_makes():
-    runs = [run(0, **{"objective._target_": "jensen.objective.beta.Beta", "objective.beta": 4, "lr": lr}) for lr in (0.1, 0.01)]
-    runs.append(run(0, **{"objective._target_": "jensen.objective.dip.DIP", "objective.diagonal": 9, "lr": 0.1}))
+    runs = [
+        run(
+            0, **{"objective._target_": "jensen.objective.beta.Beta", "objective.beta": 4, "lr": lr}
+        )
+        for lr in (0.1, 0.01)
+    ]
+    runs.append(
+        run(
+            0,
+            **{
+                "objective._target_": "jensen.objective.dip.DIP",
+                "objective.diagonal": 9,
+                "lr": 0.1,
+            },
+        )
+    )
     found = grouped(runs, {})
     assert list(found.keys) == ["objective", "lr"]  # diagonal and beta have one value each
     assert [group.label for group in found.groups] == [
@@ -257,7 +378,10 @@ def test_a_swept_group_is_named_by_what_it_makes():
 
 def test_a_key_that_only_some_runs_have_tells_them_apart_where_nothing_else_does():
     """A choice that is null in one run and an object in another, and a key that was added."""
-    runs = [run(0, **{"transform": None}), run(0, **{"transform._target_": "t.noise", "transform.level": 1})]
+    runs = [
+        run(0, **{"transform": None}),
+        run(0, **{"transform._target_": "t.noise", "transform.level": 1}),
+    ]
     found = grouped(runs, {})
     assert [group.label for group in found.groups] == ["transform = noise", "transform = None"]
     assert not found.left_out
@@ -267,14 +391,30 @@ def test_a_key_that_only_some_runs_have_tells_them_apart_where_nothing_else_does
 
 
 def test_keys_that_end_alike_keep_their_whole_names():
-    found = grouped([run(0, **{"optimizer.lr": a, "objective.lr": b}) for a, b in ((1, 2), (2, 1))], {})
+    found = grouped(
+        [run(0, **{"optimizer.lr": a, "objective.lr": b}) for a, b in ((1, 2), (2, 1))], {}
+    )
     assert list(found.keys) == ["optimizer.lr", "objective.lr"]
 
 
 def test_flat_and_shown():
-    assert flat({"a": {"b": 1, "c": {"d": [1, 2]}}, "e": None}) == {"a.b": 1, "a.c.d": (1, 2), "e": None}
-    assert [shown(value) for value in (4.0, 0.001, (1, 2), "a.b.C", True, None)] == ["4", "0.001", "[1,2]", "C", "True", "None"]
-    assert [shown(value) for value in (1234567, 0.12345678)] == ["1234567", "0.12345678"]  # six digits would join them
+    assert flat({"a": {"b": 1, "c": {"d": [1, 2]}}, "e": None}) == {
+        "a.b": 1,
+        "a.c.d": (1, 2),
+        "e": None,
+    }
+    assert [shown(value) for value in (4.0, 0.001, (1, 2), "a.b.C", True, None)] == [
+        "4",
+        "0.001",
+        "[1,2]",
+        "C",
+        "True",
+        "None",
+    ]
+    assert [shown(value) for value in (1234567, 0.12345678)] == [
+        "1234567",
+        "0.12345678",
+    ]  # six digits would join them
 
 
 def test_more_draws_stand_for_fewer():
@@ -284,7 +424,10 @@ def test_more_draws_stand_for_fewer():
 
 def exact_share(values: list[list[float]]) -> list[float]:
     """The share that `choose` estimates, by all resamples of all groups."""
-    medians = [[float(np.median(draw)) for draw in itertools.product(group, repeat=len(group))] for group in values]
+    medians = [
+        [float(np.median(draw)) for draw in itertools.product(group, repeat=len(group))]
+        for group in values
+    ]
     wins = np.zeros(len(values))
     for drawn in itertools.product(*medians):
         best = np.array(drawn) == max(drawn)
@@ -324,12 +467,16 @@ def test_a_group_without_the_score_cannot_win():
 
 def test_each_criterion_chooses(sweep):
     found = read(sweep)
-    choices = chosen(found, measured(found) | {"udr/lasso": [[0.1, 0.1, math.nan, math.nan]] * 2 + [[0.2] * 4]})
+    choices = chosen(
+        found, measured(found) | {"udr/lasso": [[0.1, 0.1, math.nan, math.nan]] * 2 + [[0.2] * 4]}
+    )
     assert choices.keys() == {"elbo", "mig_hist20/mig_hist20", "udr/lasso"}
     medians = [np.median([ELBO[beta, seed] for seed in SEEDS]) for beta in BETAS]
     assert choices["elbo"].best == int(np.argmax(medians))
     assert choices["udr/lasso"].best == 2
-    assert choices["udr/lasso"].share is None  # two groups of two runs, which have one number between them
+    assert (
+        choices["udr/lasso"].share is None
+    )  # two groups of two runs, which have one number between them
 
 
 def test_beta_has_a_scale_of_octaves_and_other_keys_make_series():
@@ -371,36 +518,54 @@ def test_every_figure_of_a_sweep_without_the_rest_can_be_left_out(sweep):
 
 def test_the_spectrum_is_sorted_in_each_run(sweep):
     (picture,) = figures.kl_spectrum(read(sweep)).axes[0].get_images()
-    assert np.asarray(picture.get_array()).tolist() == [[4.0, 2.0, pytest.approx(1.6)], [pytest.approx(0.1), 0.2, 0.25]]
+    assert np.asarray(picture.get_array()).tolist() == [
+        [4.0, 2.0, pytest.approx(1.6)],
+        [pytest.approx(0.1), 0.2, 0.25],
+    ]
 
 
 def test_the_curve_of_theory_ends_where_shannon_says(configure, tmp_path):
-    """Rate 0 costs the variance of the data; at a rate r of equal variances the error is variance * exp(-2 r / D)."""
+    """Rate 0 costs the variance of the data; at a rate r of equal variances the error is variance *
+    exp(-2 r / D).
+    """
     from omegaconf import OmegaConf
 
     (tmp_path / ".hydra").mkdir()
-    cfg = configure("experiment=water_filling", "data.variances=[2.0,2.0]", "data.x_shape=[2]", "latent_dim=2")
+    cfg = configure(
+        "experiment=water_filling", "data.variances=[2.0,2.0]", "data.x_shape=[2]", "latent_dim=2"
+    )
     OmegaConf.save(cfg, tmp_path / ".hydra" / "config.yaml")
     noise = cfg.model.likelihood.variance
     points = theory(tmp_path)
     assert points[-1][0] == pytest.approx(0, abs=1e-9)
     for rate, distortion in points:
         error = 4.0 * math.exp(-rate)
-        assert distortion == pytest.approx(error / (2 * noise) + math.log(2 * math.pi * noise), rel=1e-9)
+        assert distortion == pytest.approx(
+            error / (2 * noise) + math.log(2 * math.pi * noise), rel=1e-9
+        )
     OmegaConf.save(configure(), tmp_path / ".hydra" / "config.yaml")
     assert theory(tmp_path) == []
 
 
-def command(*words: str, module: str = "jensen.report", cwd: Path) -> subprocess.CompletedProcess[str]:
+def command(
+    *words: str, module: str = "jensen.report", cwd: Path
+) -> subprocess.CompletedProcess[str]:
     return shell.run(module, *words, cwd=cwd)
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def trained(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """A real sweep, and what the report of it said."""
     folder = tmp_path_factory.mktemp("trained")
     quick = ("trainer.accelerator=cpu", "trainer.max_steps=4", "trainer.val_check_interval=4")
-    swept = ("objective.beta=1,4", "seed=0,1", "hydra.sweep.dir=sweep", "diagnostics=[rate,decomposition,mig_hist20]")
+    swept = (
+        "objective.beta=1,4",
+        "seed=0,1",
+        "hydra.sweep.dir=sweep",
+        "diagnostics=[rate,decomposition,mig_hist20]",
+    )
     done = command("-m", *TINY, *quick, *swept, module="jensen.train", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder, command("sweep=sweep", cwd=folder)
@@ -439,12 +604,22 @@ def test_the_udr_of_a_group_is_that_of_its_codes(trained, tmp_path):
     from scipy.stats import spearmanr
 
     folder, _ = trained
-    codes, rates = [], []
+    codes = []
+    rates = []
     for seed in (0, 1):
         (place,) = (folder / "sweep").glob(f"*beta=1_seed={seed}")
-        assert command(f"run='{place}'", f"out={tmp_path / 'codes.npz'}", module="jensen.encode", cwd=folder).returncode == 0
+        assert (
+            command(
+                f"run='{place}'",
+                f"out={tmp_path / 'codes.npz'}",
+                module="jensen.encode",
+                cwd=folder,
+            ).returncode
+            == 0
+        )
         with np.load(tmp_path / "codes.npz") as file:
-            mean, log_var = file["codes"].astype(float), file["log_var"].astype(float)
+            mean = file["codes"].astype(float)
+            log_var = file["log_var"].astype(float)
         codes.append(mean)
         rates.append(0.5 * (np.exp(log_var) + mean**2 - 1 - log_var).mean(0) > 0.01)
     one, other = (code[:, used] for code, used in zip(codes, rates, strict=True))
@@ -452,7 +627,9 @@ def test_the_udr_of_a_group_is_that_of_its_codes(trained, tmp_path):
     by_row, by_column = ((table.max(axis) ** 2 / table.sum(axis)).sum() for axis in (1, 0))
     expected = (by_row + by_column) / sum(table.shape)
     rows = csv.DictReader((folder / "sweep" / "report.csv").read_text().splitlines())
-    (found,) = [row for row in rows if (row["beta"], row["quantity"]) == ("1", "udr/spearman")] or [None]
+    (found,) = [row for row in rows if (row["beta"], row["quantity"]) == ("1", "udr/spearman")] or [
+        None
+    ]
     if found is None:  # the second report ran first
         assert command("sweep=sweep", cwd=folder).returncode == 0
         rows = csv.DictReader((folder / "sweep" / "report.csv").read_text().splitlines())
@@ -469,7 +646,9 @@ def test_a_model_whose_codes_are_not_finite_is_left_out_with_the_reason(trained,
     torch.save(saved, path)
     done = command("sweep=sweep", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "its codes are NaN or infinite: expected finite ones; restore its checkpoint" in done.stdout
+    assert (
+        "its codes are NaN or infinite: expected finite ones; restore its checkpoint" in done.stdout
+    )
 
 
 def test_bad_input_ends_the_command_with_a_sentence(tmp_path):

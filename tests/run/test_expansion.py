@@ -1,4 +1,6 @@
-"""Sizes of resolved configurations, told without resolving them, against OmegaConf, which resolves them."""
+"""Sizes of resolved configurations, told without resolving them, against OmegaConf, which resolves
+them.
+"""
 
 import pytest
 from omegaconf import OmegaConf
@@ -35,13 +37,18 @@ MADE = (
 
 @pytest.mark.parametrize("kind", BOMBS)
 def test_what_doubles_at_each_line_is_refused_at_once(kind):
-    with pytest.raises(InputError, match=r"^file says .* characters once its interpolations are resolved: expected at most"):
+    with pytest.raises(
+        InputError,
+        match=r"^file says .* characters once its interpolations are resolved: expected at most",
+    ):
         expansion.check(BOMBS[kind], "file")
 
 
 @pytest.mark.parametrize("text", MADE)
 def test_a_name_that_is_known_only_by_resolving_it_is_refused(text):
-    with pytest.raises(InputError, match=r"^file has the interpolation .*: expected the plain name of a key in it"):
+    with pytest.raises(
+        InputError, match=r"^file has the interpolation .*: expected the plain name of a key in it"
+    ):
         expansion.check({"k": "a", "a": "x", "b": [{"c": text}]}, "file")
 
 
@@ -57,7 +64,10 @@ def test_no_size_is_too_small(kind):
     assert least <= expansion._Sizes(small).of(()) <= 40 * least
 
 
-@pytest.mark.parametrize("overrides", ["", "experiment=gmm", "experiment=water_filling", "algorithm=stepwise_em data=blobs"])
+@pytest.mark.parametrize(
+    "overrides",
+    ["", "experiment=gmm", "experiment=water_filling", "algorithm=stepwise_em data=blobs"],
+)
 def test_what_jensen_train_writes_is_far_below(configure, overrides):
     tree = OmegaConf.to_container(configure(*overrides.split()))
     expansion.check(tree, "file")

@@ -44,7 +44,8 @@ OTHER = {
 
 @pytest.mark.parametrize("override", SAME)
 def test_a_key_without_effect_on_the_numbers_makes_no_other_run(configure, override):
-    before, after = configure(*TINY), configure(*TINY, override)
+    before = configure(*TINY)
+    after = configure(*TINY, override)
     assert before != after
     assert identity(before) == identity(after)
     assert difference(before, after) == ""
@@ -52,7 +53,8 @@ def test_a_key_without_effect_on_the_numbers_makes_no_other_run(configure, overr
 
 @pytest.mark.parametrize("override", LONGER)
 def test_a_longer_run_is_another_one_but_may_continue(configure, override):
-    before, after = configure(*TINY), configure(*TINY, override)
+    before = configure(*TINY)
+    after = configure(*TINY, override)
     assert identity(before) != identity(after)
     assert difference(before, after) == ""
 
@@ -60,19 +62,26 @@ def test_a_longer_run_is_another_one_but_may_continue(configure, override):
 @pytest.mark.parametrize("override", OTHER)
 def test_any_other_key_makes_another_run_and_is_named(configure, override):
     before = configure(*TINY)
-    after = configure(*(each for each in TINY if each.split("=")[0] != override.split("=")[0]), override)
+    after = configure(
+        *(each for each in TINY if each.split("=")[0] != override.split("=")[0]), override
+    )
     assert identity(before) != identity(after)
     assert OTHER[override] in difference(before, after)
     assert difference(after, before).startswith(OTHER[override].split(" is ")[0])
 
 
 def test_a_key_that_is_gone_is_named_too(configure):
-    before, after = configure(*TINY, "+something.of.yours=1"), configure(*TINY)
+    before = configure(*TINY, "+something.of.yours=1")
+    after = configure(*TINY)
     assert difference(before, after) == "something.of.yours is absent here and 1 there"
 
 
 def data(images, factors=None, names=()):
-    examples = Examples(images, pixels) if factors is None else Examples(images, pixels, factors, names, (4,))
+    examples = (
+        Examples(images, pixels)
+        if factors is None
+        else Examples(images, pixels, factors, names, (4,))
+    )
     return DataModule(lambda: examples, images.shape[1:], batch_size=2, seed=0, validation=1)
 
 

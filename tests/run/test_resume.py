@@ -1,4 +1,6 @@
-"""A run that is stopped anywhere and started again ends as one that was not, and what is torn is noticed."""
+"""A run that is stopped anywhere and started again ends as one that was not, and what is torn is
+noticed.
+"""
 
 import random
 import shutil
@@ -16,10 +18,24 @@ from jensen.run.load import resume_from, state
 from jensen.train import train
 
 RUN = (
-    *(*TINY, "trainer.accelerator=cpu", "trainer.max_steps=30", "trainer.val_check_interval=12", "trainer.log_every_n_steps=1"),
-    *("callbacks=[checkpoint,diagnose]", "diagnostics=[decomposition,samples]", "+trainer.enable_progress_bar=false"),
+    *(
+        *TINY,
+        "trainer.accelerator=cpu",
+        "trainer.max_steps=30",
+        "trainer.val_check_interval=12",
+        "trainer.log_every_n_steps=1",
+    ),
+    *(
+        "callbacks=[checkpoint,diagnose]",
+        "diagnostics=[decomposition,samples]",
+        "+trainer.enable_progress_bar=false",
+    ),
     *("callbacks.last.seconds=0", "callbacks.last.share=1e9"),  # saved at every step
-    *("+schedule@algorithm.lr_scale=linear", "algorithm.lr_scale.steps=25", "algorithm.lr_scale.end=0.1"),
+    *(
+        "+schedule@algorithm.lr_scale=linear",
+        "algorithm.lr_scale.steps=25",
+        "algorithm.lr_scale.end=0.1",
+    ),
 )
 MIXTURE = ("model/prior=mixture", "model.prior.components=4", "model.prior.warmup=5")
 DROPOUT = (
@@ -34,7 +50,9 @@ class StoppedError(Exception):
 
 
 class Stop(Callback):
-    """Raises in a hook at a step, before that step is saved: the logs then hold more than the checkpoint knows."""
+    """Raises in a hook at a step, before that step is saved: the logs then hold more than the
+    checkpoint knows.
+    """
 
     def __init__(self, hook, step):
         self.step = step
@@ -47,7 +65,9 @@ class Stop(Callback):
 
 @pytest.fixture
 def stop(monkeypatch):
-    """`stop(hook, step)` makes the next run end there, with more in its logs than its checkpoint knows."""
+    """`stop(hook, step)` makes the next run end there, with more in its logs than its checkpoint
+    knows.
+    """
 
     def stop(hook, step):
         from jensen.launch import trainer as program
@@ -94,14 +114,24 @@ def whole(configure, wholes):
         ((), "on_validation_start", 12),
         (MIXTURE, "on_validation_end", 24),
         (MIXTURE, "on_train_batch_end", 26),
-        (("objective=control", "objective.target=5", "model/likelihood=optimal_normal"), "on_train_batch_end", 9),
+        (
+            ("objective=control", "objective.target=5", "model/likelihood=optimal_normal"),
+            "on_train_batch_end",
+            9,
+        ),
         (("objective=factor", "objective.hidden=[8]"), "on_train_batch_end", 9),
         (("data.workers=2",), "on_train_batch_end", 13),
-        (("trainer.accumulate_grad_batches=3", "trainer.max_steps=26", *MIXTURE), "on_train_batch_end", 6),  # 6 steps an epoch
+        (
+            ("trainer.accumulate_grad_batches=3", "trainer.max_steps=26", *MIXTURE),
+            "on_train_batch_end",
+            6,
+        ),  # 6 steps an epoch
         (DROPOUT, "on_train_batch_end", 9),
     ],
 )
-def test_a_run_that_was_stopped_equals_one_that_was_not(configure, tmp_path, whole, stop, overrides, hook, step):
+def test_a_run_that_was_stopped_equals_one_that_was_not(
+    configure, tmp_path, whole, stop, overrides, hook, step
+):
     stop(hook, step)
     with pytest.raises(StoppedError):
         train(configure(*RUN, *overrides), tmp_path / "parts")
@@ -110,10 +140,31 @@ def test_a_run_that_was_stopped_equals_one_that_was_not(configure, tmp_path, who
 
 
 EM = (
-    *("algorithm=em", "data=blobs", "data.size=600", "data.validation=60", "data.batch_size=256", "model.components=2"),
-    *("trainer.accelerator=cpu", "trainer.max_steps=24", "algorithm.tolerance=0", "trainer.log_every_n_steps=1"),
-    *("callbacks=[checkpoint]", "diagnostics=[]", "callbacks.last.seconds=0", "callbacks.last.share=1e9"),
-    *("+trainer.enable_progress_bar=false", "trainer.check_val_every_n_epoch=5", "model.restarts=1"),
+    *(
+        "algorithm=em",
+        "data=blobs",
+        "data.size=600",
+        "data.validation=60",
+        "data.batch_size=256",
+        "model.components=2",
+    ),
+    *(
+        "trainer.accelerator=cpu",
+        "trainer.max_steps=24",
+        "algorithm.tolerance=0",
+        "trainer.log_every_n_steps=1",
+    ),
+    *(
+        "callbacks=[checkpoint]",
+        "diagnostics=[]",
+        "callbacks.last.seconds=0",
+        "callbacks.last.share=1e9",
+    ),
+    *(
+        "+trainer.enable_progress_bar=false",
+        "trainer.check_val_every_n_epoch=5",
+        "model.restarts=1",
+    ),
 )
 BY_EPOCHS = (
     *RUN,
@@ -131,13 +182,31 @@ BY_EPOCHS = (
         (EM, (7, 14)),
         (EM, (6, 11, 17)),  # each just after a validation
         ((*EM, "trainer.precision=64-true"), (6, 14)),
-        ((*EM, "algorithm=stepwise_em", "trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=5"), (3, 11, 14)),
+        (
+            (
+                *EM,
+                "algorithm=stepwise_em",
+                "trainer.check_val_every_n_epoch=null",
+                "trainer.val_check_interval=5",
+            ),
+            (3, 11, 14),
+        ),
         (BY_EPOCHS, (5, 13, 17)),  # 4 steps an epoch: after the end of one, each
-        ((*BY_EPOCHS, "trainer.max_steps=-1", "trainer.max_epochs=7", "algorithm.lr_scale.steps=20"), (5, 9, 13)),
+        (
+            (
+                *BY_EPOCHS,
+                "trainer.max_steps=-1",
+                "trainer.max_epochs=7",
+                "algorithm.lr_scale.steps=20",
+            ),
+            (5, 9, 13),
+        ),
         ((*RUN, "trainer.precision=64-true", *MIXTURE), (7, 21, 26)),
     ],
 )
-def test_a_run_that_was_stopped_again_and_again_equals_one_that_was_not(configure, tmp_path, stop, overrides, stops):
+def test_a_run_that_was_stopped_again_and_again_equals_one_that_was_not(
+    configure, tmp_path, stop, overrides, stops
+):
     train(configure(*overrides), tmp_path / "whole")
     for step in stops:
         stop("on_train_batch_end", step)
@@ -151,37 +220,70 @@ def test_a_run_that_was_stopped_again_and_again_equals_one_that_was_not(configur
 
 
 @pytest.mark.parametrize(
-    ("overrides", "every"), [(EM, 5), ((*BY_EPOCHS, "trainer.max_steps=24", "~algorithm.lr_scale", "+algorithm.lr_scale=1"), 8)]
+    ("overrides", "every"),
+    [
+        (EM, 5),
+        ((*BY_EPOCHS, "trainer.max_steps=24", "~algorithm.lr_scale", "+algorithm.lr_scale=1"), 8),
+    ],
 )
-def test_a_run_that_is_trained_longer_equals_one_that_was_so_from_the_start(configure, tmp_path, overrides, every):
+def test_a_run_that_is_trained_longer_equals_one_that_was_so_from_the_start(
+    configure, tmp_path, overrides, every
+):
     """Its last steps, which were validated because they were, are amid the interval."""
     train(configure(*overrides), tmp_path / "whole")
     for steps in (4, 7, 12, 13, 24):
         train(configure(*overrides, f"trainer.max_steps={steps}"), tmp_path / "parts")
-    saved = [torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("whole", "parts")]
-    assert all(equal(saved[0][key], saved[1][key]) for key in ("state_dict", "optimizer_states", "global_step", "epoch"))
+    saved = [
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)
+        for name in ("whole", "parts")
+    ]
+    assert all(
+        equal(saved[0][key], saved[1][key])
+        for key in ("state_dict", "optimizer_states", "global_step", "epoch")
+    )
     validated = [step for tag, step, _ in records(tmp_path / "parts") if tag == "val/elbo"]
     assert validated == sorted({4, 7, 12, 13, 24, *range(every, 25, every)})
 
 
-@pytest.mark.parametrize("interval", [(), ("trainer.check_val_every_n_epoch=1", "trainer.val_check_interval=1.0")])
-def test_a_run_of_more_epochs_equals_one_that_had_them_from_the_start(configure, tmp_path, interval):
+@pytest.mark.parametrize(
+    "interval", [(), ("trainer.check_val_every_n_epoch=1", "trainer.val_check_interval=1.0")]
+)
+def test_a_run_of_more_epochs_equals_one_that_had_them_from_the_start(
+    configure, tmp_path, interval
+):
     """However its validations are spaced: by steps none is due at the end of an epoch."""
-    overrides = (*(word for word in RUN if "lr_scale" not in word), *interval, "trainer.max_steps=-1")
+    overrides = (
+        *(word for word in RUN if "lr_scale" not in word),
+        *interval,
+        "trainer.max_steps=-1",
+    )
     train(configure(*overrides, "trainer.max_epochs=3"), tmp_path / "whole")
     for epochs in (1, 2, 3):
         train(configure(*overrides, f"trainer.max_epochs={epochs}"), tmp_path / "parts")
-    saved = [torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("whole", "parts")]
-    assert all(equal(saved[0][key], saved[1][key]) for key in ("state_dict", "optimizer_states", "global_step", "epoch"))
+    saved = [
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)
+        for name in ("whole", "parts")
+    ]
+    assert all(
+        equal(saved[0][key], saved[1][key])
+        for key in ("state_dict", "optimizer_states", "global_step", "epoch")
+    )
     assert saved[0]["global_step"] == 60
     before = content(tmp_path / "parts")
-    with pytest.raises(RefusedError, match=r"trainer.max_epochs is 2 but .* has finished epoch 3: expected at least that"):
+    with pytest.raises(
+        RefusedError,
+        match=r"trainer.max_epochs is 2 but .* has finished epoch 3: expected at least that",
+    ):
         train(configure(*overrides, "trainer.max_epochs=2"), tmp_path / "parts")
     assert content(tmp_path / "parts") == before
 
 
-def test_a_continued_mixture_knows_which_components_were_seeded_anew(configure, tmp_path, stop, monkeypatch):
-    """They are no more than three times each: without the count, the rest of a run would seed as often again."""
+def test_a_continued_mixture_knows_which_components_were_seeded_anew(
+    configure, tmp_path, stop, monkeypatch
+):
+    """They are no more than three times each: without the count, the rest of a run would seed as
+    often again.
+    """
     monkeypatch.setattr("jensen.algorithm.fate.LOOK", 2)
     monkeypatch.setattr("jensen.algorithm.fate.lost", lambda *_: [(0, 0, "collapsed")])
     train(configure(*EM), tmp_path / "whole")
@@ -195,7 +297,9 @@ def test_a_continued_mixture_knows_which_components_were_seeded_anew(configure, 
     assert [step for step, *_ in saved["reseeded"]] == [2, 4, 6, 8, 10, 12]
 
 
-def test_validations_are_counted_in_optimiser_steps_and_each_step_is_logged_once(configure, tmp_path):
+def test_validations_are_counted_in_optimiser_steps_and_each_step_is_logged_once(
+    configure, tmp_path
+):
     train(configure(*RUN, "trainer.accumulate_grad_batches=3", "trainer.max_steps=25"), tmp_path)
     found = [each[:2] for each in records(tmp_path)]
     assert [step for tag, step in found if tag == "val/elbo"] == [12, 24, 25]
@@ -221,7 +325,9 @@ def tear(path):
 
 
 def content(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
 
 
 def test_the_checkpoint_before_a_torn_one_is_used_and_the_person_is_told(run, capsys):
@@ -256,7 +362,10 @@ def test_two_torn_checkpoints_are_refused_and_nothing_is_changed(configure, run)
     for name in ("last", "last.previous"):
         tear(run / "checkpoints" / f"{name}.ckpt")
     before = content(run)
-    with pytest.raises(InputError, match=r"last.ckpt cannot be read .* and .*last.previous.ckpt cannot be read .*: expected"):
+    with pytest.raises(
+        InputError,
+        match=r"last.ckpt cannot be read .* and .*last.previous.ckpt cannot be read .*: expected",
+    ):
         resume_from(run)
     assert content(run) == before
 
@@ -264,7 +373,9 @@ def test_two_torn_checkpoints_are_refused_and_nothing_is_changed(configure, run)
 def test_a_torn_checkpoint_is_no_model(run):
     for name in ("last", "best"):
         tear(run / "checkpoints" / f"{name}.ckpt")
-        with pytest.raises(InputError, match=rf"{name}.ckpt cannot be read .*: expected a whole checkpoint"):
+        with pytest.raises(
+            InputError, match=rf"{name}.ckpt cannot be read .*: expected a whole checkpoint"
+        ):
             state(run, name)
 
 

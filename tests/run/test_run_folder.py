@@ -1,4 +1,6 @@
-"""The life of a run in its folder, without training: what is refused, what is left behind, what is never touched."""
+"""The life of a run in its folder, without training: what is refused, what is left behind, what is
+never touched.
+"""
 
 import errno
 import json
@@ -37,7 +39,12 @@ def go(folder, cfg, until="finished"):
             (folder / "checkpoints").mkdir(exist_ok=True)
             torch.save({"global_step": cfg.trainer.max_steps}, folder / "checkpoints" / "last.ckpt")
             if until == "finished":
-                this.finish(cfg.trainer.max_steps, "trainer.max_steps", RESULTS, {"run": str(folder), "diagnostics": {}})
+                this.finish(
+                    cfg.trainer.max_steps,
+                    "trainer.max_steps",
+                    RESULTS,
+                    {"run": str(folder), "diagnostics": {}},
+                )
         return results
 
 
@@ -46,7 +53,11 @@ def seen(folder, cfg):
 
 
 def contents(folder):
-    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file() and file.name != ".lock"}
+    return {
+        file: file.read_bytes()
+        for file in folder.rglob("*")
+        if file.is_file() and file.name != ".lock"
+    }
 
 
 def test_a_run_is_described_before_it_is_trained(cfg, tmp_path):
@@ -99,7 +110,10 @@ def test_a_finished_run_is_trained_longer_and_is_unfinished_meanwhile(cfg, tmp_p
 def test_a_finished_run_is_not_made_shorter(cfg, tmp_path):
     go(tmp_path, cfg())
     before = contents(tmp_path)
-    with pytest.raises(RefusedError, match=r"trainer.max_steps is 10 but .* has finished step 20: expected at least that"):
+    with pytest.raises(
+        RefusedError,
+        match=r"trainer.max_steps is 10 but .* has finished step 20: expected at least that",
+    ):
         go(tmp_path, cfg("trainer.max_steps=10"))
     assert contents(tmp_path) == before
 
@@ -108,7 +122,10 @@ def test_a_finished_run_is_not_made_shorter(cfg, tmp_path):
 def test_another_run_is_refused_and_nothing_is_changed(cfg, tmp_path, until):
     go(tmp_path, cfg(), until)
     before = contents(tmp_path)
-    with pytest.raises(RefusedError, match=r"seed is 1 here and 0 there.*: expected the same one.*; train in another folder"):
+    with pytest.raises(
+        RefusedError,
+        match=r"seed is 1 here and 0 there.*: expected the same one.*; train in another folder",
+    ):
         go(tmp_path, cfg("seed=1", "objective.beta=7"))
     assert contents(tmp_path) == before
     assert seen(tmp_path, cfg("seed=1")) == "other"
@@ -125,7 +142,9 @@ def test_other_data_under_the_same_configuration_are_refused(cfg, tmp_path, monk
     go(tmp_path, cfg(), until="saved")
     before = contents(tmp_path)
     monkeypatch.setattr(folders, "fingerprint", lambda data: "others")
-    with pytest.raises(RefusedError, match="was trained on other data under the same configuration"):
+    with pytest.raises(
+        RefusedError, match="was trained on other data under the same configuration"
+    ):
         go(tmp_path, cfg())
     assert contents(tmp_path) == before
     assert standing(tmp_path, cfg(), lambda: "others") == "other"
@@ -161,7 +180,9 @@ def test_a_failure_is_written_down_until_the_next_attempt(cfg, tmp_path, error, 
     assert json.loads((tmp_path / FAILED).read_text())["error"] == line
     assert seen(tmp_path, cfg()) == "failed"
     assert seen(tmp_path, cfg("seed=1")) == "new"
-    assert seen(tmp_path, cfg("diagnostics=[rate]")) == "new"  # without effect on the numbers, but it may be the mend
+    assert (
+        seen(tmp_path, cfg("diagnostics=[rate]")) == "new"
+    )  # without effect on the numbers, but it may be the mend
     go(tmp_path, cfg(), until="saved")
     assert not (tmp_path / FAILED).exists()
     assert seen(tmp_path, cfg()) == "interrupted"
@@ -178,7 +199,9 @@ def test_one_process_at_a_time(cfg, tmp_path):
     with open_run(tmp_path, cfg()):
         before = contents(tmp_path)
         with (
-            pytest.raises(RefusedError, match=r"another process trains in .*: expected one at a time"),
+            pytest.raises(
+                RefusedError, match=r"another process trains in .*: expected one at a time"
+            ),
             open_run(tmp_path, cfg()),
         ):
             pass

@@ -1,4 +1,6 @@
-"""Parts are named by their package, in conf/ and in the folders of runs; names of older runs still load, and no others."""
+"""Parts are named by their package, in conf/ and in the folders of runs; names of older runs still
+load, and no others.
+"""
 
 import re
 from importlib import import_module
@@ -21,12 +23,19 @@ NAMED = sorted(
         for name in re.findall(r"(?:_target_|path): *(jensen\.[\w.]+)", file.read_text())
     }
 )
-SHORT = [f"jensen.{package}.{name}" for package in PACKAGES for name in import_module(f"jensen.{package}").PLACES]
+SHORT = [
+    f"jensen.{package}.{name}"
+    for package in PACKAGES
+    for name in import_module(f"jensen.{package}").PLACES
+]
 
 
 def spelt_out(tree):
     if isinstance(tree, dict):
-        return {key: long(value) if key == "_target_" else spelt_out(value) for key, value in tree.items()}
+        return {
+            key: long(value) if key == "_target_" else spelt_out(value)
+            for key, value in tree.items()
+        }
     return [*map(spelt_out, tree)] if isinstance(tree, list) else tree
 
 
@@ -85,14 +94,21 @@ def test_a_run_is_the_same_in_either_spelling(configure):
 @pytest.mark.parametrize(
     "target",
     [
-        *("jensen.callbacks.Last", "jensen.data.lazily", "jensen.base.lazy.import_module", "jensen.model.import_module"),
+        *(
+            "jensen.callbacks.Last",
+            "jensen.data.lazily",
+            "jensen.base.lazy.import_module",
+            "jensen.model.import_module",
+        ),
         *("jensen.objective.__getattr__", "jensen.run.targets.import_module", "jensen.load"),
     ],
 )
 def test_a_stranger_may_name_no_more_by_a_package(configure, target):
     cfg = OmegaConf.create(OmegaConf.to_container(configure("data=gaussian", "model=linear")))
     cfg.model.encoder = {"_target_": target}
-    with pytest.raises(InputError, match=r"^model\.encoder\._target_ of the run is .* which is no part of jensen"):
+    with pytest.raises(
+        InputError, match=r"^model\.encoder\._target_ of the run is .* which is no part of jensen"
+    ):
         build(cfg, "model", VAE)
 
 

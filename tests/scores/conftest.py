@@ -27,7 +27,9 @@ BY_NAME = {
     "mig_exact": with_variance(partial(scores.mig_exact, samples=200)),
     "mig_knn": scores.mig_knn,
     "mig_sup": scores.mig_sup,
-    "dci_boost20": partial(scores.dci_boost20, **SMALL),  # and so dci, which differs in the number of trees alone
+    "dci_boost20": partial(
+        scores.dci_boost20, **SMALL
+    ),  # and so dci, which differs in the number of trees alone
     "dcimig": scores.dcimig,
     "jemmig": scores.jemmig,
     "sap_svc": partial(scores.sap_svc, **SMALL),

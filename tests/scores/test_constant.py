@@ -13,8 +13,11 @@ from jensen.scores.constant import constant, settled, varying
 RNG = np.random.default_rng(0)
 SIZES = (3, 4, 6)
 FACTORS = RNG.integers(0, SIZES, (999, 3))
-CODES = FACTORS[:, [0, 1, 2, 1]] * (0.9, 0.7, 1.3, 1.0) + RNG.normal(0, (0.3, 0.3, 0.5, 2.0), (999, 4))
-FACTOR, NOISE = FACTORS[:, 2], RNG.standard_normal(999)
+CODES = FACTORS[:, [0, 1, 2, 1]] * (0.9, 0.7, 1.3, 1.0) + RNG.normal(
+    0, (0.3, 0.3, 0.5, 2.0), (999, 4)
+)
+FACTOR = FACTORS[:, 2]
+NOISE = RNG.standard_normal(999)
 
 DEAD = {
     "zeros": np.zeros(999),
@@ -64,7 +67,9 @@ def numbers(found):
 
 
 def corrected(name, found, latents):
-    """`found` of some latents and the dead, as it would be if the published definition did not count all latents."""
+    """`found` of some latents and the dead, as it would be if the published definition did not
+    count all latents.
+    """
     everyone = latents + len(DEAD)
     if name == "modularity":  # a mean over all latents
         return found | {name: found[name] * everyone / latents}
@@ -81,9 +86,12 @@ def test_adding_a_dead_latent_changes_nothing(name):
 
 
 def test_a_dead_latent_predicts_at_chance_in_sap_svc():
-    """So it may be the runner-up, as in the libraries: nothing changes where another is better than chance."""
+    """So it may be the runner-up, as in the libraries: nothing changes where another is better than
+    chance.
+    """
     score = SCORES["sap_svc"]
-    expected, found = score(CODES, FACTORS), score(with_dead(CODES), FACTORS)
+    expected = score(CODES, FACTORS)
+    found = score(with_dead(CODES), FACTORS)
     assert np.array_equal(found["predictability"][BEFORE : BEFORE + 4], expected["predictability"])
     assert np.delete(found["predictability"], range(BEFORE, BEFORE + 4), 0).max() < CHANCE
     assert found["sap_svc"] <= expected["sap_svc"]
@@ -115,7 +123,10 @@ def test_what_is_constant_and_what_is_not():
     assert not constant(far).any()
     assert not constant(1e-9 * CODES).any()  # units are no matter, where all are the same
     assert not constant((5 + 1e-3 * CODES).astype(np.float32).astype(float)).any()
-    assert settled(np.column_stack([dead, CODES])).tolist() == np.column_stack([0 * dead, CODES]).tolist()
+    assert (
+        settled(np.column_stack([dead, CODES])).tolist()
+        == np.column_stack([0 * dead, CODES]).tolist()
+    )
     assert varying(np.column_stack([dead, CODES])).tolist() == [*range(len(DEAD), len(DEAD) + 4)]
     assert varying(0 * CODES).tolist() == [0]
 
@@ -129,6 +140,8 @@ def test_a_constant_is_not_active_by_any_rule_however_high_its_rate():
 
 
 def test_every_score_of_the_package_is_called_by_the_tests_of_all():
-    """`dci` is called at its edges by name, and differs from dci_boost20 in the number of trees alone."""
+    """`dci` is called at its edges by name, and differs from dci_boost20 in the number of trees
+    alone.
+    """
     tried = {name.split()[0].rstrip(",") for name in SCORES}
     assert tried | {"dci"} == {*scores.__all__}

@@ -1,4 +1,6 @@
-"""What holds of every score: finite and in range at the edges, unmoved by names and units, the same bytes twice."""
+"""What holds of every score: finite and in range at the edges, unmoved by names and units, the same
+bytes twice.
+"""
 
 import json
 
@@ -11,9 +13,22 @@ from jensen.base.errors import InputError
 
 SIZES = (3, 4, 5)
 ORDERED = ("sap_r2",)  # labels count as numbers
-SCALED = ("sap_svc", "beta_vae", "irs", "mig_exact")  # units count: a penalty, a weight, or the posterior's own scale
-DRAWN = {"mig_exact": 0.05, "mig_knn": 0.02, "beta_vae": 0.02, "factor_vae": 0.1, "dci_boost20": 0.03}
-"""How much the order of latents or factors matters: it decides which of equal splits a tree takes, and what is drawn."""
+SCALED = (
+    "sap_svc",
+    "beta_vae",
+    "irs",
+    "mig_exact",
+)  # units count: a penalty, a weight, or the posterior's own scale
+DRAWN = {
+    "mig_exact": 0.05,
+    "mig_knn": 0.02,
+    "beta_vae": 0.02,
+    "factor_vae": 0.1,
+    "dci_boost20": 0.03,
+}
+"""How much the order of latents or factors matters: it decides which of equal splits a tree takes,
+and what is drawn.
+"""
 
 
 def factors_of(points=600, sizes=SIZES, seed=0):
@@ -77,7 +92,10 @@ def one_of_each():
 
 def unbalanced_factors():
     rng = np.random.default_rng(3)
-    factors = np.stack([rng.binomial(1, 0.01, 600), rng.geometric(0.3, 600), (rng.random(600) < 0.9).astype(int)], 1)
+    factors = np.stack(
+        [rng.binomial(1, 0.01, 600), rng.geometric(0.3, 600), (rng.random(600) < 0.9).astype(int)],
+        1,
+    )
     return codes_of(factors), factors
 
 
@@ -143,7 +161,10 @@ def test_scores_are_finite_and_in_range(score, headlines, edge):
 
 @pytest.mark.parametrize("edge", [constant_latent, factor_of_size_one, one_latent, few_points])
 def test_dci_is_finite_and_in_range(edge):
-    check(scores.dci(*edge(), train=60, test=40), ("dci", "disentanglement", "completeness", "informativeness"))
+    check(
+        scores.dci(*edge(), train=60, test=40),
+        ("dci", "disentanglement", "completeness", "informativeness"),
+    )
 
 
 def test_a_factor_with_a_value_for_each_point(name, score, headlines):
@@ -155,8 +176,14 @@ def test_a_factor_with_a_value_for_each_point(name, score, headlines):
 @pytest.mark.parametrize("edge", [nothing_active, only_factors_of_size_one])
 def test_where_there_is_nothing_to_score_the_score_is_0(name, score, headlines, edge):
     found = score(*edge())
-    at_chance = {"explicitness": 0.5, "beta_vae": 0.45, "jemmig": 0.75}  # jemmig: what its definition gives a constant
-    assert found[headlines[0]] <= (at_chance.get(name, 0.0) if edge is nothing_active else 0.0) + 1e-12
+    at_chance = {
+        "explicitness": 0.5,
+        "beta_vae": 0.45,
+        "jemmig": 0.75,
+    }  # jemmig: what its definition gives a constant
+    assert (
+        found[headlines[0]] <= (at_chance.get(name, 0.0) if edge is nothing_active else 0.0) + 1e-12
+    )
 
 
 def test_a_factor_of_size_one_changes_nothing_else(name, score, headlines):
@@ -170,7 +197,9 @@ def test_scores_do_not_see_the_names_of_values(name, score, headlines):
     factors = factors_of()
     codes = codes_of(factors)
     rng = np.random.default_rng(2)
-    renamed = np.stack([rng.permutation(size)[column] for size, column in zip(SIZES, factors.T, strict=True)], 1)
+    renamed = np.stack(
+        [rng.permutation(size)[column] for size, column in zip(SIZES, factors.T, strict=True)], 1
+    )
     if name in ORDERED:
         renamed = 3 * factors + 5
     elif name != "irs":
@@ -237,7 +266,12 @@ def test_inputs_are_not_written_to(score):
 
 def test_a_score_can_be_written_as_json(score, headlines):
     found = score(*perfect())
-    json.dumps({key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in found.items()})
+    json.dumps(
+        {
+            key: value.tolist() if isinstance(value, np.ndarray) else value
+            for key, value in found.items()
+        }
+    )
 
 
 def wrong(codes=None, factors=None):
@@ -251,21 +285,36 @@ ENDLESS = codes_of(factors_of(20))
 ENDLESS[0, 1] = -np.inf
 
 BAD = [
-    (wrong(codes=codes_of(factors_of(19))), "codes have 19 rows and factors 20: expected one row of each a point"),
-    (wrong(codes=HOLED), r"codes hold nan at row 3, latent 2 \(1 such values\): expected finite numbers"),
+    (
+        wrong(codes=codes_of(factors_of(19))),
+        "codes have 19 rows and factors 20: expected one row of each a point",
+    ),
+    (
+        wrong(codes=HOLED),
+        r"codes hold nan at row 3, latent 2 \(1 such values\): expected finite numbers",
+    ),
     (wrong(codes=ENDLESS), "codes hold -inf at row 0, latent 1"),
     (wrong(codes=np.full((20, 2), 1e200)), r"codes hold 1e\+200"),
-    (wrong(factors=factors_of(20).astype(float)), "factors are float64: expected integer labels; number the values"),
+    (
+        wrong(factors=factors_of(20).astype(float)),
+        "factors are float64: expected integer labels; number the values",
+    ),
     (wrong(factors=factors_of(20) - 1), "factors lie in -1..3: expected labels of at least 0"),
     (wrong(factors=factors_of(20)[:, 0]), r"factors are of shape \(20,\): expected \(N, F\)"),
     (wrong(codes=HOLED[:, 0]), r"codes are of shape \(20,\): expected \(N, D\)"),
     (wrong(codes=HOLED[None]), r"codes are of shape \(1, 20, 4\)"),
-    (wrong(codes=np.zeros((0, 4)), factors=np.zeros((0, 2), int)), r"codes of shape \(0, 4\) are empty"),
+    (
+        wrong(codes=np.zeros((0, 4)), factors=np.zeros((0, 2), int)),
+        r"codes of shape \(0, 4\) are empty",
+    ),
     (wrong(codes=np.zeros((20, 0))), r"codes of shape \(20, 0\) are empty"),
     (wrong(factors=np.zeros((20, 0), int)), r"factors of shape \(20, 0\) are empty"),
     (wrong(codes=np.full((20, 2), "a")), "codes hold <U1: expected real numbers"),
     (wrong(codes=np.zeros((20, 2), complex)), "codes hold complex128"),
-    (wrong(codes=np.zeros((1, 2)), factors=np.zeros((1, 2), int)), "hold 1 points: expected at least"),
+    (
+        wrong(codes=np.zeros((1, 2)), factors=np.zeros((1, 2), int)),
+        "hold 1 points: expected at least",
+    ),
 ]
 
 

@@ -1,8 +1,9 @@
 """Codes whose scores were measured elsewhere (the metrics reference, 2.12): its table, reproduced.
 
-The sizes are the table's: 10,000 training and 5,000 test points; SVC fits of 3,000, boosted trees of 2,000, neighbours of
-3,000 points. Only votes are not 3,000 and 1,500 but the default 10,000 and 5,000: they cost little, and 1,500 leave a
-standard deviation of .015. Where a value is worked out by hand, a comment says why.
+The sizes are the table's: 10,000 training and 5,000 test points; SVC fits of 3,000, boosted trees
+of 2,000, neighbours of 3,000 points. Only votes are not 3,000 and 1,500 but the default 10,000 and
+5,000: they cost little, and 1,500 leave a standard deviation of .015. Where a value is worked out
+by hand, a comment says why.
 """
 
 import numpy as np
@@ -34,7 +35,16 @@ COLUMNS = {  # the codes in the order of CODES
     "factor_vae": (1.00, 1.00, 0.81, 0.88, 1.00, 0.79, 0.81, 0.21),
     "factor_vae, no threshold": (1.00, 1.00, 0.81, 0.88, 1.00, 0.97, 0.94, 0.21),
 }
-FOREST = ((0.61, 0.52), (0.42, 0.38), (0.49, 0.42), (0.21, 0.22), (0.82, 0.58), (0.55, 0.47), (0.39, 0.40), (0.00, 0.00))
+FOREST = (
+    (0.61, 0.52),
+    (0.42, 0.38),
+    (0.49, 0.42),
+    (0.21, 0.22),
+    (0.82, 0.58),
+    (0.55, 0.47),
+    (0.39, 0.40),
+    (0.00, 0.00),
+)
 BOOSTED = {"perfect": (1.00, 1.00), "all five rotated": (0.29, 0.31)}
 INFOMEC = ("infom", "infoc", "infoe", "infom_floored", "infoc_floored")
 
@@ -42,7 +52,8 @@ INFOMEC = ("infom", "infoc", "infoe", "infom_floored", "infoc_floored")
 def measured(column, code, name, factors):
     """The column's score of a code."""
     means = code[:10_000], factors[:10_000]
-    # The table's mig_sup counts the latents that the code was given, also one that was then emptied.
+    # The table's mig_sup counts the latents that the code was given, also one that was then
+    # emptied.
     given = np.arange(10) < (10 if name in ("every factor twice", "pure noise") else 5)
     return {
         "mig_hist20": lambda: scores.mig_hist20(*means),
@@ -100,7 +111,9 @@ def test_the_golden_table_of_forests(golden, place):
 def test_the_golden_table_of_dci(golden, name):
     factors, codes = golden
     found = scores.dci(codes[name], factors, train=2_000, test=1_000)
-    assert (found["disentanglement"], found["completeness"]) == pytest.approx(BOOSTED[name], abs=0.06)
+    assert (found["disentanglement"], found["completeness"]) == pytest.approx(
+        BOOSTED[name], abs=0.06
+    )
 
 
 @pytest.mark.slow
@@ -112,7 +125,9 @@ def test_dci_at_full_size(golden):
     assert min(found["dci"], found["completeness"], found["informativeness"]) > 0.99
 
 
-@pytest.mark.parametrize("name", ["perfect", pytest.param("all five rotated", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["perfect", pytest.param("all five rotated", marks=pytest.mark.slow)]
+)
 def test_the_golden_table_of_dci_by_a_fifth_of_the_trees(golden, name):
     factors, codes = golden
     found = scores.dci_boost20(codes[name], factors, train=1_000, test=500, jobs=1)
@@ -120,7 +135,9 @@ def test_the_golden_table_of_dci_by_a_fifth_of_the_trees(golden, name):
 
 
 def test_the_scores_that_must_fail_apart_do(golden):
-    """What the table is for: each of the three InfoMEC scores, less chance, falls for its own reason."""
+    """What the table is for: each of the three InfoMEC scores, less chance, falls for its own
+    reason.
+    """
     factors, codes = golden
     sizes = {"points": 1_000, "train": 600, "test": 500}
     twice, merged, missing = (

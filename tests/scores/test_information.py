@@ -16,7 +16,14 @@ from jensen.base.errors import InputError
 from jensen.scores.activity import active_latents, mean_kl
 from jensen.scores.importances import completeness, concentration, disentanglement
 from jensen.scores.infomec import excess
-from jensen.scores.information import discretise, divide, entropies, informations, neighbour_informations, top
+from jensen.scores.information import (
+    discretise,
+    divide,
+    entropies,
+    informations,
+    neighbour_informations,
+    top,
+)
 from jensen.scores.inputs import numbered, some_rows, split_rows, standardised
 from jensen.scores.interventions import draw_groups, draw_rows, groups
 
@@ -60,7 +67,9 @@ def test_discretise_takes_any_range():
     assert found.max() == 19
 
 
-@pytest.mark.parametrize(("distance", "deviation"), [(1.0, 0.5), (1.0, 1.0), (1.0, 2.0), (0.0, 1.0)])
+@pytest.mark.parametrize(
+    ("distance", "deviation"), [(1.0, 0.5), (1.0, 1.0), (1.0, 2.0), (0.0, 1.0)]
+)
 def test_neighbours_find_the_information_of_gaussians(distance, deviation):
     rng = np.random.default_rng(2)
     v = rng.integers(0, 2, (5000, 1))
@@ -80,7 +89,9 @@ def test_neighbours_find_nothing_in_a_constant_and_no_more_than_the_entropy():
 
 
 def test_neighbours_count_as_in_scikit_learn_where_its_rounding_lets_it():
-    """With one value's furthest neighbour counted or not by chance there, most points agree; by loops, all."""
+    """With one value's furthest neighbour counted or not by chance there, most points agree; by
+    loops, all.
+    """
     rng = np.random.default_rng(4)
     v = rng.integers(0, 4, (150, 1))
     z = v + rng.standard_normal((150, 1))
@@ -92,11 +103,14 @@ def test_neighbours_count_as_in_scikit_learn_where_its_rounding_lets_it():
         others = np.delete(np.arange(150), i)
         own = others[v[others, 0] == v[i, 0]]
         radius = np.sort(distance[own])[2]
-        near, among_all = (distance[own] <= radius).sum(), (distance[others] <= radius).sum()
+        near = (distance[own] <= radius).sum()
+        among_all = (distance[others] <= radius).sum()
         terms.append(digamma(150) + digamma(near) - digamma(counts[i]) - digamma(among_all))
     assert neighbour_informations(z, v, 3)[0, 0] == pytest.approx(np.mean(terms), abs=1e-12)
     fine = v + rng.standard_normal((2000, 1))[:150]
-    expected = mutual_info_classif(fine, v[:, 0], discrete_features=False, n_neighbors=3, random_state=0)
+    expected = mutual_info_classif(
+        fine, v[:, 0], discrete_features=False, n_neighbors=3, random_state=0
+    )
     assert neighbour_informations(fine, v, 3)[0] == pytest.approx(expected, abs=0.03)
 
 
@@ -107,14 +121,18 @@ def test_neighbours_do_not_hang_on_the_last_bits_of_the_codes(points):
     v = rng.integers(0, (3, 6, 20), (points, 3))
     z = v @ rng.normal(size=(3, 4)) + rng.normal(size=(points, 4))
     moved = z * (1 + 1e-12 * rng.standard_normal(z.shape))
-    np.testing.assert_allclose(neighbour_informations(moved, v, 3), neighbour_informations(z, v, 3), atol=1e-12)
+    np.testing.assert_allclose(
+        neighbour_informations(moved, v, 3), neighbour_informations(z, v, 3), atol=1e-12
+    )
 
 
 def test_the_floor_of_infomec_is_above_what_independence_gives():
     """Its docstring's claim: 3 / sqrt(N) is about 4 standard deviations."""
     rng = np.random.default_rng(3)
     for points in (500, 2000):
-        noise = neighbour_informations(rng.standard_normal((points, 10)), rng.integers(0, (3, 6, 40), (points, 3)), 3)
+        noise = neighbour_informations(
+            rng.standard_normal((points, 10)), rng.integers(0, (3, 6, 40), (points, 3)), 3
+        )
         assert noise.max() < 3 / np.sqrt(points)
         assert np.sqrt(np.mean(noise**2)) == pytest.approx(0.6 / np.sqrt(points), rel=0.5)
 
@@ -128,13 +146,19 @@ def test_divide_and_top():
 
 def test_concentration_is_one_less_the_entropy_in_that_base():
     weights = np.random.default_rng(4).random((6, 5)) ** 4
-    np.testing.assert_allclose(concentration(weights), 1 - stats.entropy(weights, base=5, axis=1), atol=1e-12)
-    assert concentration(np.array([[0.0, 2.0, 0.0], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]])).tolist() == pytest.approx([1, 0, 0])
+    np.testing.assert_allclose(
+        concentration(weights), 1 - stats.entropy(weights, base=5, axis=1), atol=1e-12
+    )
+    assert concentration(
+        np.array([[0.0, 2.0, 0.0], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]])
+    ).tolist() == pytest.approx([1, 0, 0])
     assert concentration(np.array([[3.0], [0.0]])).tolist() == [0, 0]
 
 
 def test_disentanglement_and_completeness_of_a_matrix_by_hand():
-    importances = np.array([[0.8, 0.0], [0.2, 0.0], [0.0, 0.5], [0.0, 0.5]])  # factor 0 mostly in one latent, 1 in two
+    importances = np.array(
+        [[0.8, 0.0], [0.2, 0.0], [0.0, 0.5], [0.0, 0.5]]
+    )  # factor 0 mostly in one latent, 1 in two
     assert disentanglement(importances)[0] == pytest.approx(1)
     expected = [1 - stats.entropy([0.8, 0.2], base=4), 1 - stats.entropy([0.5, 0.5], base=4)]
     assert completeness(importances)[1] == pytest.approx(expected)
@@ -186,7 +210,10 @@ def test_sizes_and_seeds_are_checked(option):
 
 
 def test_draws_hold_their_value_and_values_are_equally_likely():
-    factors = np.stack([np.repeat([4, 9, 2], [90, 9, 1]), np.arange(100), np.zeros(100, int), np.arange(100) % 2], 1)
+    factors = np.stack(
+        [np.repeat([4, 9, 2], [90, 9, 1]), np.arange(100), np.zeros(100, int), np.arange(100) % 2],
+        1,
+    )
     found = groups(factors)
     assert found.factors.tolist() == [0, 3]  # not the one with a value each, not the constant
     assert found.values.tolist() == [2, 2]  # not the value that one point holds
@@ -217,7 +244,16 @@ def test_the_rules_of_activity():
     assert active_latents(codes, None, "variance").tolist() == [True, True, False, False]
     assert active_latents(codes[:, 2:], None, "range").tolist() == [True, False]
     assert active_latents(0 * codes, None, "range").tolist() == [False] * 4
-    assert active_latents(codes, None, [True, False, True, False]).tolist() == [True, False, True, False]
-    for rule, message in (("kl", "there is no log_var"), ("mean", "expected one of kl"), ([1, 0], "expected 4 booleans")):
+    assert active_latents(codes, None, [True, False, True, False]).tolist() == [
+        True,
+        False,
+        True,
+        False,
+    ]
+    for rule, message in (
+        ("kl", "there is no log_var"),
+        ("mean", "expected one of kl"),
+        ([1, 0], "expected 4 booleans"),
+    ):
         with pytest.raises(InputError, match=f"active is .*{message}"):
             active_latents(codes, None, rule)

@@ -1,4 +1,6 @@
-"""Each score against an oracle that shares no code with it: loops, closed forms, quadrature, scikit-learn, simulation."""
+"""Each score against an oracle that shares no code with it: loops, closed forms, quadrature,
+scikit-learn, simulation.
+"""
 
 import math
 import os
@@ -49,7 +51,10 @@ ENTROPY = np.array([stats.entropy(np.bincount(v)) for v in FACTORS.T])
 @pytest.mark.parametrize("bins", [20, 100])
 def test_mig_on_histograms_by_loops(bins):
     found = scores.mig_hist(CODES, FACTORS, bins=bins)
-    gaps = [(sorted(column)[-1] - sorted(column)[-2]) / h for column, h in zip(information(bins).T, ENTROPY, strict=True)]
+    gaps = [
+        (sorted(column)[-1] - sorted(column)[-2]) / h
+        for column, h in zip(information(bins).T, ENTROPY, strict=True)
+    ]
     assert found[f"mig_hist{bins}"] == pytest.approx(np.mean(gaps))
     assert found["per_factor"] == pytest.approx(gaps)
     assert found["best_latent"].tolist() == [0, 1, 2]
@@ -62,7 +67,9 @@ def test_points_are_a_subset_and_said():
     found = scores.mig_hist20(CODES, FACTORS, points=300, seed=4)
     assert found["points"] == 300
     assert scores.mig_hist20(CODES, FACTORS)["points"] == 900
-    others = {scores.mig_hist20(CODES, FACTORS, points=300, seed=seed)["mig_hist20"] for seed in range(5)}
+    others = {
+        scores.mig_hist20(CODES, FACTORS, points=300, seed=seed)["mig_hist20"] for seed in range(5)
+    }
     assert len(others) == 5
 
 
@@ -72,7 +79,9 @@ def test_mig_sup_dcimig_modularity_and_jemmig_by_loops():
     found = scores.mig_sup(CODES, FACTORS, active="variance")
     assert found["active"].tolist() == [True, True, True, True, False]
     assert found["mig_sup"] == pytest.approx(np.mean(gaps[:4]))
-    assert scores.mig_sup(CODES, FACTORS, active=[True] * 5)["mig_sup"] == pytest.approx(np.mean(gaps))
+    assert scores.mig_sup(CODES, FACTORS, active=[True] * 5)["mig_sup"] == pytest.approx(
+        np.mean(gaps)
+    )
 
     best = [0.0] * 3
     for row in information():
@@ -89,7 +98,11 @@ def test_mig_sup_dcimig_modularity_and_jemmig_by_loops():
     parts = []
     for k, column in enumerate(information().T):
         pairs = binned(CODES[:, np.argmax(column)]) * 100 + FACTORS[:, k]
-        nats = stats.entropy(np.unique(pairs, return_counts=True)[1]) - max(column) + sorted(column)[-2]
+        nats = (
+            stats.entropy(np.unique(pairs, return_counts=True)[1])
+            - max(column)
+            + sorted(column)[-2]
+        )
         parts.append(1 - nats / (ENTROPY[k] + math.log(20)))
     assert scores.jemmig(CODES, FACTORS)["per_factor"] == pytest.approx(parts)
     assert scores.jemmig(CODES, FACTORS)["jemmig"] == pytest.approx(np.mean(parts))
@@ -97,16 +110,26 @@ def test_mig_sup_dcimig_modularity_and_jemmig_by_loops():
 
 def test_log_mixture_is_the_logsumexp_of_scipy(monkeypatch):
     rng = np.random.default_rng(2)
-    x, mean, spread = rng.normal(0, 2, 30), rng.normal(0, 2, 50), rng.uniform(0.1, 3, 50)
-    expected = np.log(stats.norm.pdf(x[:, None], mean, spread).mean(1)) + 0.5 * math.log(2 * math.pi)
+    x = rng.normal(0, 2, 30)
+    mean = rng.normal(0, 2, 50)
+    spread = rng.uniform(0.1, 3, 50)
+    expected = np.log(stats.norm.pdf(x[:, None], mean, spread).mean(1)) + 0.5 * math.log(
+        2 * math.pi
+    )
     for block in (1, 120, 10**6):
-        monkeypatch.setattr(sys.modules[log_mixture.__module__], "BLOCK", block)  # the package's attribute is the function
+        monkeypatch.setattr(
+            sys.modules[log_mixture.__module__], "BLOCK", block
+        )  # the package's attribute is the function
         np.testing.assert_allclose(log_mixture(x, mean, spread), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize(("distance", "deviation"), [(1.0, 0.1), (1.0, 0.5), (1.0, 1.0), (1.0, 2.0)])
+@pytest.mark.parametrize(
+    ("distance", "deviation"), [(1.0, 0.1), (1.0, 0.5), (1.0, 1.0), (1.0, 2.0)]
+)
 def test_mig_exact_is_the_integral(distance, deviation):
-    """Two values at +-distance: I(z; v) by quadrature, log 2 - E softplus (the metrics reference, G4)."""
+    """Two values at +-distance: I(z; v) by quadrature, log 2 - E softplus (the metrics reference,
+    G4).
+    """
     v = np.arange(400)[:, None] % 2
     codes = np.concatenate([(2 * v - 1) * distance, np.zeros((400, 1))], 1)
     found = scores.mig_exact(codes, v, np.full((400, 2), 2 * math.log(deviation)), samples=20_000)
@@ -117,22 +140,32 @@ def test_mig_exact_is_the_integral(distance, deviation):
     assert error < 0.006
     assert found["mutual_information"][0, 0] == pytest.approx(expected, abs=4 * error + 1e-9)
     assert found["mutual_information"][1, 0] == pytest.approx(0, abs=1e-9)
-    assert found["mig_exact"] == pytest.approx(expected / math.log(2), abs=4 * found["standard_error"] + 1e-9)
+    assert found["mig_exact"] == pytest.approx(
+        expected / math.log(2), abs=4 * found["standard_error"] + 1e-9
+    )
 
 
 def test_mig_exact_is_the_integral_of_an_unbalanced_factor():
-    """Gaussian means in each of three unequal groups: z given v is Gaussian too, and so the marginal a mixture."""
+    """Gaussian means in each of three unequal groups: z given v is Gaussian too, and so the
+    marginal a mixture.
+    """
     rng = np.random.default_rng(3)
     v = np.repeat([0, 1, 2], (6000, 2500, 1500))
     z = np.array([-1.0, 0.5, 2.0])[v] + 0.4 * rng.standard_normal(10_000)
-    found = scores.mig_exact(z[:, None], v[:, None], np.full((10_000, 1), math.log(0.09)), samples=4000)
+    found = scores.mig_exact(
+        z[:, None], v[:, None], np.full((10_000, 1), math.log(0.09)), samples=4000
+    )
     grid = np.linspace(-6, 7, 20_001)
     weight = np.array([0.6, 0.25, 0.15])
     parts = stats.norm.pdf(grid[:, None], (-1.0, 0.5, 2.0), 0.5)  # .4^2 + .09 = .5^2
-    expected = np.trapezoid((weight * parts * np.log(parts / (parts @ weight)[:, None])).sum(1), grid)
+    expected = np.trapezoid(
+        (weight * parts * np.log(parts / (parts @ weight)[:, None])).sum(1), grid
+    )
     error = found["mutual_information_standard_error"][0, 0]
     assert found["mutual_information"][0, 0] == pytest.approx(expected, abs=4 * error)
-    assert found["mig_exact"] == pytest.approx(expected / stats.entropy(weight), abs=4 * found["standard_error"])
+    assert found["mig_exact"] == pytest.approx(
+        expected / stats.entropy(weight), abs=4 * found["standard_error"]
+    )
 
 
 def test_the_standard_error_of_mig_exact_is_the_spread_over_seeds():
@@ -150,16 +183,23 @@ def test_mig_exact_never_holds_samples_by_points_by_latents():
         "import resource, numpy as np\n"
         "from jensen import scores\n"
         "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        f"rng = np.random.default_rng(0); z = rng.standard_normal(({points}, 2)); v = rng.integers(0, 4, ({points}, 1))\n"
+        f"rng = np.random.default_rng(0); z = rng.standard_normal(({points}, 2)); v ="
+        f" rng.integers(0, 4, ({points}, 1))\n"
         "scores.mig_exact(z[:100], v[:100], 0 * z[:100], samples=10)\n"
         "before = peak(); scores.mig_exact(z, v, 0 * z, samples=1000); print(peak() - before)\n"
     )
-    grown = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)  # KiB
+    grown = int(
+        subprocess.run(
+            [sys.executable, "-c", code], check=True, capture_output=True, text=True
+        ).stdout
+    )  # KiB
     assert grown < 80_000 < points * 1000 * 8 / 1024
 
 
 def test_a_near_perfect_code_has_a_high_mig_exact():
-    """disentangling-vae mixes samples and latents up (`view` for a transpose) and finds .13 here, with I near -80 nats."""
+    """disentangling-vae mixes samples and latents up (`view` for a transpose) and finds .13 here,
+    with I near -80 nats.
+    """
     rng = np.random.default_rng(4)
     factors = rng.integers(0, (4, 8, 5), (2000, 3))
     codes = np.concatenate([(factors - factors.mean(0)) / factors.std(0), np.zeros((2000, 2))], 1)
@@ -185,8 +225,10 @@ def test_mig_exact_asks_for_a_posterior_that_fits():
 def test_dci_is_scikit_learn_and_two_entropies():
     found = scores.dci(CODES, FACTORS, train=300, test=200, seed=3)
     rows = np.random.default_rng(3).permutation(900)
-    train, test = rows[:300], rows[300:500]
-    columns, accuracy = [], []
+    train = rows[:300]
+    test = rows[300:500]
+    columns = []
+    accuracy = []
     for v in FACTORS.T:
         model = GradientBoostingClassifier(random_state=0).fit(CODES[train], v[train])
         columns.append(model.feature_importances_)
@@ -197,19 +239,25 @@ def test_dci_is_scikit_learn_and_two_entropies():
     per_latent = 1 - stats.entropy(found["importances"], base=3, axis=1)
     share = found["importances"].sum(1) / 3
     assert found["disentanglement"] == found["dci"] == pytest.approx(share @ per_latent)
-    assert found["completeness"] == pytest.approx(np.mean(1 - stats.entropy(found["importances"], base=5, axis=0)))
+    assert found["completeness"] == pytest.approx(
+        np.mean(1 - stats.entropy(found["importances"], base=5, axis=0))
+    )
     assert found["informativeness"] == pytest.approx(np.mean(found["accuracy"]))
     assert found["importances"].sum(0) == pytest.approx([1, 1, 1])
 
 
 def test_dci_is_the_same_in_any_number_of_processes():
-    alone, together = (scores.dci_boost20(CODES, FACTORS, train=300, test=100, jobs=jobs) for jobs in (1, 2))
+    alone, together = (
+        scores.dci_boost20(CODES, FACTORS, train=300, test=100, jobs=jobs) for jobs in (1, 2)
+    )
     for key in alone:
         assert np.asarray(alone[key]).tobytes() == np.asarray(together[key]).tobytes(), key
 
 
 def test_dci_by_a_fifth_of_the_trees_agrees():
-    slow, fast = (score(CODES, FACTORS, train=400, test=200) for score in (scores.dci, scores.dci_boost20))
+    slow, fast = (
+        score(CODES, FACTORS, train=400, test=200) for score in (scores.dci, scores.dci_boost20)
+    )
     for key in ("disentanglement", "completeness", "informativeness"):
         assert fast[key] == pytest.approx(slow[key], abs=0.06)
 
@@ -228,7 +276,9 @@ def test_sap_r2_is_the_squared_correlation():
     found = scores.sap_r2(CODES, FACTORS)
     squared = np.array([[stats.linregress(z, v).rvalue ** 2 for v in FACTORS.T] for z in CODES.T])
     np.testing.assert_allclose(found["predictability"], squared, atol=1e-12)
-    assert found["sap_r2"] == pytest.approx(np.mean([sorted(c)[-1] - sorted(c)[-2] for c in squared.T]))
+    assert found["sap_r2"] == pytest.approx(
+        np.mean([sorted(c)[-1] - sorted(c)[-2] for c in squared.T])
+    )
 
 
 def test_sap_svc_by_loops():
@@ -237,18 +287,24 @@ def test_sap_svc_by_loops():
     accuracy = np.zeros((5, 3))
     for j in range(5):
         for k in range(3):
-            model = LinearSVC(C=0.01, class_weight="balanced").fit(CODES[rows[:400], j : j + 1], FACTORS[rows[:400], k])
+            model = LinearSVC(C=0.01, class_weight="balanced").fit(
+                CODES[rows[:400], j : j + 1], FACTORS[rows[:400], k]
+            )
             accuracy[j, k] = model.score(CODES[rows[400:700], j : j + 1], FACTORS[rows[400:700], k])
     np.testing.assert_allclose(found["predictability"], accuracy, atol=0.01)
 
 
 def grid():
     """Every combination of SIZES, often enough that a draw of points is a draw from the grid."""
-    return np.stack([axis.ravel() for axis in np.meshgrid(*map(np.arange, SIZES), indexing="ij")], 1).repeat(4, 0)
+    return np.stack(
+        [axis.ravel() for axis in np.meshgrid(*map(np.arange, SIZES), indexing="ij")], 1
+    ).repeat(4, 0)
 
 
 def encoder(factors, rng):
-    columns = np.stack([factors[:, 0], factors[:, 1] + 0.7 * factors[:, 2], factors[:, 2] - factors[:, 1]], 1)
+    columns = np.stack(
+        [factors[:, 0], factors[:, 1] + 0.7 * factors[:, 2], factors[:, 2] - factors[:, 1]], 1
+    )
     return columns + 0.5 * rng.standard_normal(columns.shape)
 
 
@@ -283,8 +339,19 @@ def test_a_constant_latent_does_not_win_the_votes():
 
 
 def test_pruning_is_at_the_threshold():
-    codes = np.stack([CODES[:, 0], 0.049 * CODES[:, 1] / CODES[:, 1].std(), 0.051 * CODES[:, 2] / CODES[:, 2].std()], 1)
-    assert scores.factor_vae(codes, FACTORS, train=10, test=10)["active"].tolist() == [True, False, True]
+    codes = np.stack(
+        [
+            CODES[:, 0],
+            0.049 * CODES[:, 1] / CODES[:, 1].std(),
+            0.051 * CODES[:, 2] / CODES[:, 2].std(),
+        ],
+        1,
+    )
+    assert scores.factor_vae(codes, FACTORS, train=10, test=10)["active"].tolist() == [
+        True,
+        False,
+        True,
+    ]
     assert scores.factor_vae(codes, FACTORS, train=10, test=10, threshold=0.0)["active"].all()
     none = scores.factor_vae(0.01 * codes, FACTORS, train=10, test=10)
     assert none["factor_vae"] == 0
@@ -333,14 +400,18 @@ def test_irs_by_loops(quantile):
     found = scores.irs(CODES, FACTORS, quantile=quantile, bins=None)
     np.testing.assert_allclose(found["robustness"], robustness, atol=1e-12)
     assert found["irs"] == pytest.approx(np.average(robustness.max(1), weights=deviation))
-    assert scores.irs(CODES, FACTORS, quantile=quantile)["irs"] == pytest.approx(found["irs"])  # few values: a bin each
+    assert scores.irs(CODES, FACTORS, quantile=quantile)["irs"] == pytest.approx(
+        found["irs"]
+    )  # few values: a bin each
 
 
 def test_irs_bins_the_labels_of_large_factors():
     factors = np.random.default_rng(8).integers(0, 40, (4000, 1))
     assert scores.irs(factors.astype(float), factors, bins=None)["irs"] == 1
     # 20 bins of two labels each: half a step from their mean, of 19.5 steps
-    assert scores.irs(factors.astype(float), factors)["irs"] == pytest.approx(1 - 0.5 / 19.5, abs=0.003)
+    assert scores.irs(factors.astype(float), factors)["irs"] == pytest.approx(
+        1 - 0.5 / 19.5, abs=0.003
+    )
 
 
 def test_explicitness_by_scikit_learn():
@@ -364,12 +435,18 @@ def test_infoe_is_the_information_where_the_posterior_is_logistic(deviation):
     v = rng.integers(0, 2, (12_000, 1))
     z = (2 * v - 1) + deviation * rng.standard_normal((12_000, 1))
     found = scores.infomec(z, v, points=100, train=4000, test=8000)
-    assert found["infoe"] == pytest.approx(gaussian_information(1.0, deviation) / math.log(2), abs=0.02)
-    assert found["infom"] == found["infoc"] == 0  # a single factor, a single latent: nothing to be told apart
+    assert found["infoe"] == pytest.approx(
+        gaussian_information(1.0, deviation) / math.log(2), abs=0.02
+    )
+    assert (
+        found["infom"] == found["infoc"] == 0
+    )  # a single factor, a single latent: nothing to be told apart
 
 
 def test_infomec_reads_its_matrix():
-    found = scores.infomec(CODES, FACTORS, active=[True, True, True, False, False], floor=0.0, train=300, test=300)
+    found = scores.infomec(
+        CODES, FACTORS, active=[True, True, True, False, False], floor=0.0, train=300, test=300
+    )
     share = found["normalised_information"][:3]
     modular = (share.max(1) / share.sum(1) - 1 / 3) / (1 - 1 / 3)
     compact = (share.max(0) / share.sum(0) - 1 / 3) / (1 - 1 / 3)
@@ -399,14 +476,23 @@ def test_noise_is_neither_modular_nor_compact():
 
 
 def test_infom_and_infoc_are_of_the_published_rule_whatever_the_floor():
-    """Ratios of neighbour estimates as they are; the floor acts on the variants that are named after it."""
-    found, bare = (scores.infomec(CODES, FACTORS, floor=floor, train=50, test=50) for floor in (3.0, 0.0))
+    """Ratios of neighbour estimates as they are; the floor acts on the variants that are named
+    after it.
+    """
+    found, bare = (
+        scores.infomec(CODES, FACTORS, floor=floor, train=50, test=50) for floor in (3.0, 0.0)
+    )
     share = found["normalised_information"] * found["active"][:, None]
     modular = share.max(1) / share.sum(1).clip(1e-300)
     compact = share.max(0) / share.sum(0)
     active = found["active"].sum()
-    for name, largest, count in (("infom", modular[found["active"]], 3), ("infoc", compact, active)):
-        expected = np.mean(((largest - 1 / count) / (1 - 1 / count)).clip(0))  # a latent that tells nothing counts 0
+    for name, largest, count in (
+        ("infom", modular[found["active"]], 3),
+        ("infoc", compact, active),
+    ):
+        expected = np.mean(
+            ((largest - 1 / count) / (1 - 1 / count)).clip(0)
+        )  # a latent that tells nothing counts 0
         assert found[name] == bare[name] == bare[f"{name}_floored"] == pytest.approx(expected)
         assert found[f"{name}_floored"] > found[name]
 
@@ -418,7 +504,9 @@ def test_active_units_are_counted_by_variance_and_by_kl():
     assert found["variance"] == pytest.approx(codes.var(0))
     assert found["active"].tolist() == [True, True, False]
     assert scores.active_units(torch.from_numpy(codes), threshold=0.001)["active_units"] == 3
-    both = scores.active_units(codes, None, np.log(1 - np.array([1.0, 0.2, 0.05]) ** 2 + 1e-3) * np.ones((5000, 1)))
+    both = scores.active_units(
+        codes, None, np.log(1 - np.array([1.0, 0.2, 0.05]) ** 2 + 1e-3) * np.ones((5000, 1))
+    )
     assert both["active_by_kl"] == 2
     with pytest.raises(InputError, match="codes are of shape"):
         scores.active_units(codes[0])
@@ -430,7 +518,11 @@ def by_hand(similarity):
     return (rows + columns) / sum(similarity.shape)
 
 
-RUNS = [CODES[:, :4], CODES @ np.random.default_rng(12).standard_normal((5, 3)), CODES[:, [2, 0, 1]] ** 3]
+RUNS = [
+    CODES[:, :4],
+    CODES @ np.random.default_rng(12).standard_normal((5, 3)),
+    CODES[:, [2, 0, 1]] ** 3,
+]
 RATES = [np.array([1.0, 2.0, 0.5, 0.009]), np.ones(3), np.ones(3)]
 
 
@@ -439,7 +531,9 @@ def test_udr_by_spearman_by_loops():
     informative = [run[:, rate > 0.01] for run, rate in zip(RUNS, RATES, strict=True)]
     for i, one in enumerate(informative):
         for j, other in enumerate(informative):
-            matrix = np.array([[abs(stats.spearmanr(a, b).statistic) for b in other.T] for a in one.T])
+            matrix = np.array(
+                [[abs(stats.spearmanr(a, b).statistic) for b in other.T] for a in one.T]
+            )
             assert found["pairs"][i, j] == pytest.approx(0 if i == j else by_hand(matrix))
     pairs = found["pairs"]
     assert found["per_run"] == pytest.approx(
@@ -451,7 +545,9 @@ def test_udr_by_spearman_by_loops():
 
 def test_udr_by_lasso_by_loops():
     found = scores.udr(RUNS, RATES, similarity="lasso")
-    one, other = (stats.zscore(run[:, rate > 0.01]) for run, rate in zip(RUNS[:2], RATES[:2], strict=True))
+    one, other = (
+        stats.zscore(run[:, rate > 0.01]) for run, rate in zip(RUNS[:2], RATES[:2], strict=True)
+    )
     matrix = np.stack([np.abs(Lasso(alpha=0.1).fit(one, b).coef_) for b in other.T], 1)
     assert found["pairs"][0, 1] == pytest.approx(by_hand(matrix), abs=1e-6)
 
@@ -461,7 +557,10 @@ def test_udr_of_the_same_latents_in_another_order_is_high_and_of_noise_low():
     z = rng.standard_normal((3000, 4))
     same = scores.udr([z, -2 * z[:, ::-1] + 1, z[:, [1, 0, 3, 2]] ** 3], [np.ones(4)] * 3)
     assert same["udr"] > 0.9
-    assert scores.udr([rng.standard_normal((3000, 4)) for _ in range(3)], [np.ones(4)] * 3)["udr"] < 0.05
+    assert (
+        scores.udr([rng.standard_normal((3000, 4)) for _ in range(3)], [np.ones(4)] * 3)["udr"]
+        < 0.05
+    )
     empty = scores.udr([z, z, z], [np.ones(4), np.zeros(4), np.ones(4)])
     assert empty["per_run"][1] == 0
     assert np.isfinite(empty["pairs"]).all()

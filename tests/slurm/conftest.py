@@ -1,4 +1,6 @@
-"""A SLURM cluster of one machine for the tests of this folder; they are skipped where none can be made."""
+"""A SLURM cluster of one machine for the tests of this folder; they are skipped where none can be
+made.
+"""
 
 import os
 import shutil
@@ -19,8 +21,13 @@ class Cluster:
     """What a user of a cluster does, in a folder of theirs."""
 
     def __init__(self, folder, state):
-        self.folder, self.state = folder, state
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "SLURM"))}
+        self.folder = folder
+        self.state = state
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("PYTEST", "SLURM"))
+        }
         self.environment = environment | {
             "SLURM_CONF": str(state / "slurm.conf"),
             "PATH": f"{HERE}:{environment['PATH']}",  # sacct
@@ -31,7 +38,9 @@ class Cluster:
         }
 
     def call(self, *line, **options):
-        done = subprocess.run(line, cwd=self.folder, env=self.environment, capture_output=True, text=True, **options)
+        done = subprocess.run(
+            line, cwd=self.folder, env=self.environment, capture_output=True, text=True, **options
+        )
         assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
         return done.stdout
 
@@ -54,9 +63,12 @@ class Cluster:
         end = time.monotonic() + seconds
         while not until():
             state = self.show(job)["JobState"]
-            assert state not in ("FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"), f"job {job} is {state}:\n{self.log(job)}"
+            assert state not in ("FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"), (
+                f"job {job} is {state}:\n{self.log(job)}"
+            )
             assert time.monotonic() < end, (
-                f"job {job} is {state} ({self.show(job)['Reason']}) after {seconds} s:\n{self.log(job)}"
+                f"job {job} is {state} ({self.show(job)['Reason']}) after {seconds}"
+                f" s:\n{self.log(job)}"
             )
             time.sleep(0.2)
 
@@ -66,7 +78,9 @@ class Cluster:
     def array(self, process):
         """The ids of the jobs of the array that a process submits, once they are in the queue."""
         while process.poll() is None:
-            lines = self.call("squeue", "--array", "--noheader", "--format=%i", "--name=train", timeout=60).split()
+            lines = self.call(
+                "squeue", "--array", "--noheader", "--format=%i", "--name=train", timeout=60
+            ).split()
             if len(lines) > 1:
                 return sorted(lines)
             time.sleep(0.2)
@@ -79,7 +93,10 @@ class Cluster:
 def cluster(folder, nodes):
     """A cluster of `nodes` virtual nodes, and nothing of it afterwards."""
     if missing := [name for name in NEEDED if shutil.which(name) is None]:
-        pytest.skip(f"{', '.join(missing)} not installed: scripts/test --slurm installs them as root on Debian and Ubuntu")
+        pytest.skip(
+            f"{', '.join(missing)} not installed: scripts/test --slurm installs them as root on"
+            " Debian and Ubuntu"
+        )
     if os.geteuid():
         pytest.skip("a cluster of one's own needs root")
     state = Path(tempfile.mkdtemp(prefix="jensen-slurm-"))

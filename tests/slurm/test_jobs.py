@@ -1,4 +1,6 @@
-"""Jobs on a real SLURM: submitted, preempted, timed out, requeued, and equal to those that were not."""
+"""Jobs on a real SLURM: submitted, preempted, timed out, requeued, and equal to those that were
+not.
+"""
 
 import subprocess
 import sys
@@ -11,24 +13,40 @@ from tiny import TINY
 
 pytestmark = pytest.mark.slurm
 
-SHORT = (*TINY, "trainer.accelerator=cpu", "trainer.log_every_n_steps=5", "trainer.val_check_interval=60", "diagnostics=[rate]")
-PACED = (*SHORT, "trainer.max_steps=300", "+callbacks.pace._target_=pace.Pace", "+callbacks.pace.seconds=0.05")
+SHORT = (
+    *TINY,
+    "trainer.accelerator=cpu",
+    "trainer.log_every_n_steps=5",
+    "trainer.val_check_interval=60",
+    "diagnostics=[rate]",
+)
+PACED = (
+    *SHORT,
+    "trainer.max_steps=300",
+    "+callbacks.pace._target_=pace.Pace",
+    "+callbacks.pace.seconds=0.05",
+)
 TWO = ("--ntasks-per-node=2",)
 
 
 def assert_same(one, other):
     """The bytes of the weights, the scalars that were logged and the files that are left."""
-    expected, found = weights(one), weights(other)
+    expected = weights(one)
+    found = weights(other)
     assert all(torch.equal(expected[key], found[key]) for key in expected)
     for tag in ("train/loss", "val/elbo"):
         assert scalar(one, tag) == scalar(other, tag)
-    files = [sorted(path.name for path in (folder / "checkpoints").iterdir()) for folder in (one, other)]
+    files = [
+        sorted(path.name for path in (folder / "checkpoints").iterdir()) for folder in (one, other)
+    ]
     assert files[0] == files[1] == ["best.ckpt", "last.ckpt", "last.previous.ckpt"]
 
 
 def started(cluster, job):
     """Whether a process of the job is there."""
-    return bool(cluster.call("squeue", "--steps", "--noheader", f"--jobs={job}", timeout=60).strip())
+    return bool(
+        cluster.call("squeue", "--steps", "--noheader", f"--jobs={job}", timeout=60).strip()
+    )
 
 
 def restarts(cluster, job):
@@ -47,7 +65,9 @@ def whole(one_node):
 def test_a_preempted_job_of_two_ranks_is_requeued_and_equals_one_that_was_not(one_node, whole):
     job = one_node.submit(*PACED, "trainer=ddp", options=TWO)
     for count in (1, 2):
-        one_node.wait(job, lambda at=count: one_node.log(job).count("jensen: ") == 2 * at - 1)  # "training in", "continuing in"
+        one_node.wait(
+            job, lambda at=count: one_node.log(job).count("jensen: ") == 2 * at - 1
+        )  # "training in", "continuing in"
         time.sleep(5)
         one_node.call("scancel", "--signal=USR1", job)
         one_node.wait(job, lambda at=count: restarts(one_node, job) == at)
@@ -71,7 +91,9 @@ def test_a_signal_while_the_job_starts_is_not_lost(one_node, whole):
 
 
 def test_a_job_that_reaches_its_time_limit_goes_on_in_the_next(one_node, whole):
-    job = one_node.submit(*PACED, "callbacks.pace.seconds=0.2", options=("--time=1", "--signal=USR1@20"))
+    job = one_node.submit(
+        *PACED, "callbacks.pace.seconds=0.2", options=("--time=1", "--signal=USR1@20")
+    )
     one_node.finish(job, seconds=600)
     assert restarts(one_node, job) >= 1
     assert_same(whole[0], one_node.run_folder(job))
@@ -110,7 +132,11 @@ def test_ranks_that_are_not_the_jobs_tasks_are_refused(one_node, option, overrid
 
 def test_a_sweep_by_submitit_is_preempted_and_ends_with_the_same_bytes(one_node, whole):
     """One job is told while it starts, the other while it trains."""
-    launcher = ("hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.timeout_min=10")
+    launcher = (
+        "hydra/launcher=slurm",
+        "hydra.launcher.cpus_per_task=1",
+        "hydra.launcher.timeout_min=10",
+    )
     line = [
         sys.executable,
         "-m",
@@ -123,7 +149,12 @@ def test_a_sweep_by_submitit_is_preempted_and_ends_with_the_same_bytes(one_node,
         *launcher,
     ]
     sweep = subprocess.Popen(
-        line, cwd=one_node.folder, env=one_node.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        line,
+        cwd=one_node.folder,
+        env=one_node.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     try:
         jobs = one_node.array(sweep)

@@ -1,4 +1,6 @@
-"""The two ways to raise a bound, for Lightning's Trainer: `Gradient` for VAEs, `EM` for mixtures."""
+"""The two ways to raise a bound, for Lightning's Trainer: `Gradient` for VAEs, `EM` for
+mixtures.
+"""
 
 from jensen.base.lazy import lazily
 

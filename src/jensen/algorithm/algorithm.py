@@ -1,4 +1,6 @@
-"""The part of a LightningModule that every algorithm has: batches of any loader, and its word on the held-out set."""
+"""The part of a LightningModule that every algorithm has: batches of any loader, and its word on
+the held-out set.
+"""
 
 from abc import abstractmethod
 from typing import Any
@@ -16,11 +18,14 @@ from jensen.diagnostics.snapshot import Snapshot
 
 
 class Algorithm(LightningModule):
-    """A way to raise a model's bound. Abstract. Validation and test run the same code, and differ in the tag.
+    """A way to raise a model's bound. Abstract. Validation and test run the same code, and differ
+    in the tag.
 
     held_out: sums over the held-out examples so far. x_shape: `event` shape of the last batch.
-    mid_epoch: whether batches have been seen that no step has used yet, and a checkpoint does not hold (`callbacks.last`).
-    ended_by: what ended the training before `trainer.max_steps`, once it has converged (`callbacks.end`).
+    mid_epoch: whether batches have been seen that no step has used yet, and a checkpoint does not
+        hold (`callbacks.last`).
+    ended_by: what ended the training before `trainer.max_steps`, once it has converged
+        (`callbacks.end`).
     """
 
     model: nn.Module
@@ -39,11 +44,15 @@ class Algorithm(LightningModule):
         return torch.full((), self.global_step, device=self.device)
 
     def configure_model(self) -> None:
-        """Lightning would convert it after it has loaded a checkpoint, and so load float64 into float32."""
+        """Lightning would convert it after it has loaded a checkpoint, and so load float64 into
+        float32.
+        """
         self.trainer.precision_plugin.convert_module(self)
 
     def observe(self, given: Any, first: int) -> Batch:
-        """A batch of any loader (`batches.observed`); one of a user's own is checked, since nobody has looked at it."""
+        """A batch of any loader (`batches.observed`); one of a user's own is checked, since nobody
+        has looked at it.
+        """
         trainer = self.trainer
         batch = observed(given, first, trainer.global_rank, trainer.world_size)
         self.x_shape = tuple(batch.x.shape[1:])
@@ -70,7 +79,9 @@ class Algorithm(LightningModule):
         self._log_held_out("test")
 
     def _log_held_out(self, tag: str) -> None:
-        """Means over all examples of all ranks, to the callbacks that monitor them and to the loggers."""
+        """Means over all examples of all ranks, to the callbacks that monitor them and to the
+        loggers.
+        """
         totals = self.held_out.totals(self.trainer.strategy.reduce)
         self.check_held_out(totals)
         means = self.held_out.take(totals)
@@ -86,13 +97,17 @@ class Algorithm(LightningModule):
 
     @abstractmethod
     def look(self, batch: Batch) -> tuple[Inference, dict[str, Tensor]]:
-        """The inference of each held-out example, and sums over them, `()` each, nats: distortion and rate at least."""
+        """The inference of each held-out example, and sums over them, `()` each, nats: distortion
+        and rate at least.
+        """
 
     def known(self, images: Tensor) -> dict[str, Any]:
         """The part of a snapshot that is there before any example is encoded."""
         return known(self.model, images)
 
-    def snapshot(self, inference: Inference, factors: Tensor, names: tuple[str, ...], images: Tensor) -> Snapshot:
+    def snapshot(
+        self, inference: Inference, factors: Tensor, names: tuple[str, ...], images: Tensor
+    ) -> Snapshot:
         """The model's word on the held-out set, for the diagnostics."""
         self.check_held_out(torch.stack([*inference.bound]))
         return snapshot(self.model, inference, factors, names, images)

@@ -1,6 +1,8 @@
-"""Refusals before the first step: parts that do not fit each other, the data or the length of the training.
+"""Refusals before the first step: parts that do not fit each other, the data or the length of the
+training.
 
-Sizes that differ need not fail. A single latent beside two would be broadcast: one draw, used twice, trains without a word.
+Sizes that differ need not fail. A single latent beside two would be broadcast: one draw, used
+twice, trains without a word.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -33,7 +35,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 PRECISIONS = ("32-true", "64-true", "16-mixed", "bf16-mixed")
-"""Precisions of networks; parameters and data are float32, or float64, and no density or divergence is less."""
+"""Precisions of networks; parameters and data are float32, or float64, and no density or divergence
+is less.
+"""
 
 
 def check_precision(precision: object) -> None:
@@ -42,18 +46,31 @@ def check_precision(precision: object) -> None:
 
 
 def check_arguments(
-    model: object, objective: object, optimizer: object, seed: object, non_finite: object, skip_limit: object
+    model: object,
+    objective: object,
+    optimizer: object,
+    seed: object,
+    non_finite: object,
+    skip_limit: object,
 ) -> None:
     """Refuse arguments of `Gradient` that are of another kind."""
     check_choice("non_finite", non_finite, CHOICES)
     check_count("skip_limit", skip_limit)
     check_seed("seed", seed)
     if not isinstance(model, VAE):
-        raise InputError(f"model is a {type(model).__name__}: expected a VAE, such as model=conv; algorithm=em takes a GMM")
+        raise InputError(
+            f"model is a {type(model).__name__}: expected a VAE, such as model=conv; algorithm=em"
+            " takes a GMM"
+        )
     if not isinstance(objective, Objective):
-        raise InputError(f"objective is {objective!r}: expected an objective, such as objective=beta")
+        raise InputError(
+            f"objective is {objective!r}: expected an objective, such as objective=beta"
+        )
     if not callable(optimizer):
-        raise InputError(f"optimizer is {optimizer!r}: expected what makes one of parameters, such as optimizer=adam")
+        raise InputError(
+            f"optimizer is {optimizer!r}: expected what makes one of parameters, such as"
+            " optimizer=adam"
+        )
 
 
 def check_training(algorithm: "Gradient") -> None:
@@ -64,25 +81,37 @@ def check_training(algorithm: "Gradient") -> None:
     dtype: Any = algorithm.dtype
     check_precision(trainer.precision)
     if data is not None and not data.shuffle:
-        raise InputError("data.shuffle is false: expected true, since training by gradient is continued amid an epoch")
-    schedules = {f"objective.{name}": schedule for name, schedule in algorithm.objective.schedules.items()}
+        raise InputError(
+            "data.shuffle is false: expected true, since training by gradient is continued amid an"
+            " epoch"
+        )
+    schedules = {
+        f"objective.{name}": schedule for name, schedule in algorithm.objective.schedules.items()
+    }
     schedules["algorithm.lr_scale"] = algorithm.lr_scale
     check_length(schedules, model.prior.warmup, trainer.estimated_stepping_batches)
     if data is not None:
         data.check_values(lambda x: model.likelihood.check(x.to(algorithm.device, dtype)))
         x = data.show(2).to(algorithm.device, dtype)
         algorithm.posterior_family = check_fit(model, algorithm.objective, x)
-    if not algorithm.training:  # as `jensen.run.restored` gives it; parts that their owner has put in evaluation mode stay
+    # as `jensen.run.restored` gives it; parts that their owner has put in evaluation mode stay
+    if not algorithm.training:
         algorithm.train()
 
 
 def check_em_arguments(model: object, decay: Any, tolerance: object, weights_first: object) -> None:
     """Refuse arguments of `EM` that are of another kind."""
     if not isinstance(model, GMM):
-        raise InputError(f"model is a {type(model).__name__}: expected a GMM, model=gmm; algorithm=gradient takes a VAE")
+        raise InputError(
+            f"model is a {type(model).__name__}: expected a GMM, model=gmm; algorithm=gradient"
+            " takes a VAE"
+        )
     number = isinstance(decay, Real) and not isinstance(decay, bool)
     if decay is not None and not (number and 0.5 < decay <= 1):
-        raise InputError(f"decay is {decay!r}: expected a number above 0.5 and at most 1, or null for EM on all data")
+        raise InputError(
+            f"decay is {decay!r}: expected a number above 0.5 and at most 1, or null for EM on all"
+            " data"
+        )
     check_number("tolerance", tolerance, low=0)
     check_count("weights_first", weights_first, least=0)
 
@@ -97,13 +126,16 @@ def check_em_training(algorithm: "EM") -> None:
         check_whole_epochs(trainer, trainer.datamodule)
     if algorithm.beta.end_step > trainer.max_steps > 0:
         raise InputError(
-            f"algorithm.beta changes until step {algorithm.beta.end_step} but training ends at step {trainer.max_steps}:"
+            f"algorithm.beta changes until step {algorithm.beta.end_step} but training ends at"
+            f" step {trainer.max_steps}:"
             " lower algorithm.beta.steps or raise trainer.max_steps"
         )
 
 
 def check_length(schedules: Mapping[str, Schedule], warmup: int, steps: float) -> None:
-    """Refuse schedules, by the key of the configuration, and a prior's warm-up that end after the training's `steps`."""
+    """Refuse schedules, by the key of the configuration, and a prior's warm-up that end after the
+    training's `steps`.
+    """
     for name, schedule in schedules.items():
         if schedule.end_step > steps:
             raise InputError(
@@ -112,7 +144,8 @@ def check_length(schedules: Mapping[str, Schedule], warmup: int, steps: float) -
             )
     if warmup >= steps:
         raise InputError(
-            f"model.prior.warmup is {warmup} but training ends at step {steps}: lower it or raise trainer.max_steps"
+            f"model.prior.warmup is {warmup} but training ends at step {steps}: lower it or raise"
+            " trainer.max_steps"
         )
 
 
@@ -128,30 +161,38 @@ def check_whole_epochs(trainer: Trainer, data: DataModule) -> None:
     for name, (found, expected, fits) in settings.items():
         if not fits:
             raise InputError(
-                f"{name} is {found}: expected {expected}, since EM on all data counts every example once an epoch and is"
-                " validated between epochs; set trainer.check_val_every_n_epoch, of M-steps, to validate more often or less"
+                f"{name} is {found}: expected {expected}, since EM on all data counts every"
+                " example once an epoch and is"
+                " validated between epochs; set trainer.check_val_every_n_epoch, of M-steps, to"
+                " validate more often or less"
             )
 
 
 def check_points(x: Tensor, missing: bool) -> None:
-    """Refuse points that no mixture is a density of: infinite ones, and NaN unless it stands for what is `missing`."""
+    """Refuse points that no mixture is a density of: infinite ones, and NaN unless it stands for
+    what is `missing`.
+    """
     bad = x.isinf() if missing else ~x.isfinite()
     if bool(bad.any()):
         raise InputError(
-            f"the data hold {x[bad][0]:g}: expected finite numbers; remove those examples, or set model.missing=true to"
+            f"the data hold {x[bad][0]:g}: expected finite numbers; remove those examples, or set"
+            " model.missing=true to"
             " marginalise NaN"
         )
 
 
 def check_fit(model: VAE, objective: Objective, x: Tensor) -> type:
-    """Refuse parts that do not fit each other or the examples `x` `(B, *event)`; else the family of the posterior.
+    """Refuse parts that do not fit each other or the examples `x` `(B, *event)`; else the family of
+    the posterior.
 
     Nothing is left of the trial in running statistics.
 
     Raises:
         InputError: sizes that differ, or an objective whose formula does not hold here.
     """
-    parts = {f"model.{name}": part for name, part in model.named_children()} | {"objective": objective}
+    parts = {f"model.{name}": part for name, part in model.named_children()} | {
+        "objective": objective
+    }
     check_stated(parts, model.latent_dim, tuple(x.shape[1:]))
     row = torch.zeros(1, dtype=torch.int64, device=x.device)
     with _evaluating(model, objective), torch.no_grad():
@@ -184,20 +225,24 @@ def check_stated(parts: dict[str, nn.Module], latent_dim: int, x_shape: tuple[in
         stated = getattr(part, "latent_dim", latent_dim)
         if stated != latent_dim:
             raise InputError(
-                f"{name}.latent_dim is {stated} but model.latent_dim is {latent_dim}: expected one number of latents in all"
+                f"{name}.latent_dim is {stated} but model.latent_dim is {latent_dim}: expected one"
+                " number of latents in all"
                 " parts; set latent_dim alone, which all of them take"
             )
         shape = getattr(part, "x_shape", x_shape)
         if shape != x_shape:
             raise InputError(
-                f"{name}.x_shape is {list(shape)} but examples have shape {list(x_shape)}: expected one shape in all parts;"
+                f"{name}.x_shape is {list(shape)} but examples have shape {list(x_shape)}:"
+                " expected one shape in all parts;"
                 " set data.x_shape alone, which all of them take"
             )
 
 
 @torch.no_grad()
 def check_shapes(model: VAE, x: Tensor) -> None:
-    """Refuse a model whose parts, ours or a user's, give other shapes for `x` `(B, *event)` than its bound is made of."""
+    """Refuse a model whose parts, ours or a user's, give other shapes for `x` `(B, *event)` than
+    its bound is made of.
+    """
     examples = f"{len(x)} examples of shape {list(x.shape[1:])}"
     codes = f"{len(x)} codes of {model.latent_dim} latents"
     latents = (len(x), model.latent_dim)
@@ -220,23 +265,28 @@ def check_shapes(model: VAE, x: Tensor) -> None:
 
 @torch.no_grad()
 def check_objective(objective: Objective, model: VAE, inference: Inference, step: Tensor) -> None:
-    """Refuse an objective whose formula does not hold for the model's posterior or prior; nothing is kept of the trial.
+    """Refuse an objective whose formula does not hold for the model's posterior or prior; nothing
+    is kept of the trial.
 
     Raises:
-        InputError: what the objective refuses (`family.family.diagonal`), a prior that it would take for N(0, I), or a size
-            of the data that it needs and nobody has told it.
+        InputError: what the objective refuses (`family.family.diagonal`), a prior that it would
+            take for N(0, I), or a size of the data that it needs and nobody has told it.
     """
     if objective.needs_dataset_size and not objective.dataset_size:
         raise InputError(
-            f"objective is {type(objective).__name__} and its dataset_size is 0: expected at least 1, the number of training"
-            " examples, which is not known of a stream or of loaders of your own; set objective.dataset_size, or train on"
+            f"objective is {type(objective).__name__} and its dataset_size is 0: expected at least"
+            " 1, the number of training"
+            " examples, which is not known of a stream or of loaders of your own; set"
+            " objective.dataset_size, or train on"
             " map-style data of a jensen.data.module.DataModule, which tells it"
         )
     prior = model.prior.distribution()
     if objective.for_standard_normal and not is_standard(prior):
         raise InputError(
-            f"objective is {type(objective).__name__} and model.prior a {type(model.prior).__name__}: expected"
-            " model/prior=standard_normal, which its formula is of; choose that, or another objective"
+            f"objective is {type(objective).__name__} and model.prior a"
+            f" {type(model.prior).__name__}: expected"
+            " model/prior=standard_normal, which its formula is of; choose that, or another"
+            " objective"
         )
     loss_of(objective, inference, step)
     objective.terms(inference, step)
@@ -248,9 +298,14 @@ def _tried(name: str, told: str, part: Callable[[], T]) -> T:
         return part()
     except (RuntimeError, IndexError, TypeError) as error:
         why = str(error).strip().partition("\n")[0]
-        raise InputError(f"{name} cannot take {told} ({why}): expected parts of one size; change its sizes") from error
+        raise InputError(
+            f"{name} cannot take {told} ({why}): expected parts of one size; change its sizes"
+        ) from error
 
 
 def _check_shape(name: str, told: str, found: Tensor, expected: tuple[int, ...]) -> None:
     if tuple(found.shape) != expected:
-        raise InputError(f"{name} gives shape {list(found.shape)} for {told}: expected {list(expected)}; change its sizes")
+        raise InputError(
+            f"{name} gives shape {list(found.shape)} for {told}: expected {list(expected)}; change"
+            " its sizes"
+        )

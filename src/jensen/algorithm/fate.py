@@ -30,21 +30,29 @@ class Fate:
         self._told_of_rounding = False
 
     def tell_of_rounding(self, p: Mixture, step: int) -> None:
-        """Warn, once, of components so narrow or so far from the origin that sums about it lose their covariances."""
+        """Warn, once, of components so narrow or so far from the origin that sums about it lose
+        their covariances.
+        """
         if step % LOOK or self._told_of_rounding or not local.needed(p, coefficients(p)):
             return
         self._told_of_rounding = True
         variance = p.components.marginals().log_var.exp()
         farthest = (p.components.mean.square() / variance).amax().sqrt().item()
         logger.warning(
-            "components lie up to %.2g of their deviations from the origin, or their covariances are nearly singular:"
-            " algorithm=em has sums about one origin, so those covariances lose digits, or end at the floor of rounding;"
+            "components lie up to %.2g of their deviations from the origin, or their covariances"
+            " are nearly singular:"
+            " algorithm=em has sums about one origin, so those covariances lose digits, or end at"
+            " the floor of rounding;"
             " jensen.GMM.fit, which takes deviations from each mean, keeps them",
             farthest,
         )
 
-    def reseed(self, p: Mixture, seen: Statistics, step: int, prior: PseudoCounts, look: bool) -> Mixture:
-        """`p`, or with its components anew that have no points, or lie on the covariance floor, where it is time to look."""
+    def reseed(
+        self, p: Mixture, seen: Statistics, step: int, prior: PseudoCounts, look: bool
+    ) -> Mixture:
+        """`p`, or with its components anew that have no points, or lie on the covariance floor,
+        where it is time to look.
+        """
         if not look and step % LOOK != LOOK - 1:
             return p
         one = tree_map(lambda part: part[None], p)
@@ -54,7 +62,9 @@ class Fate:
             return p
         for row, component, reason in gone:
             self.reseeded.append(Reseed(step + 1, row, component, reason))
-            logger.warning("component %d was %s after step %d and was seeded anew", component, reason, step)
+            logger.warning(
+                "component %d was %s after step %d and was seeded anew", component, reason, step
+            )
         generator = torch.Generator().manual_seed(fold(self.seed, "reseed", step) % (1 << 63))
         return tree_map(lambda part: part[0], reseed(one, gone, generator))
 

@@ -1,16 +1,18 @@
-"""Losses, gradients and parameters that are NaN or infinite: how they are found, what is done, and what is said.
+"""Losses, gradients and parameters that are NaN or infinite: how they are found, what is done, and
+what is said.
 
-A step whose loss is NaN or infinite ends the run (`Stop`), or is left out (`Skip`). What it was is in `non_finite.json` in
-the run's folder. The same command again comes to the same step, and with `trainer.max_steps` at that step it ends just
-before it; then its batch can be looked at:
+A step whose loss is NaN or infinite ends the run (`Stop`), or is left out (`Skip`). What it was is
+in `non_finite.json` in the run's folder. The same command again comes to the same step, and with
+`trainer.max_steps` at that step it ends just before it; then its batch can be looked at:
 
     facts = json.loads(Path(run, "non_finite.json").read_text())
     algorithm, step = jensen.run.load.restored(run)
     data = instantiate(jensen.run.load.configuration(run).data)
     inference = algorithm.infer(data.batch(facts["rows"], facts["step"]), facts["step"])
 
-A held-out loss that is not finite ends the run too; then `held_out_rows` in the file are rows of the held-out set. Rows are
-those of jensen's `DataModule`; of a user's own loaders they are not known.
+A held-out loss that is not finite ends the run too; then `held_out_rows` in the file are rows of
+the held-out set. Rows are those of jensen's `DataModule`; of a user's own loaders they are not
+known.
 """
 
 import json
@@ -38,7 +40,9 @@ CHOICES = ("stop", "skip")
 
 
 class FirstSteps:
-    """The first step at which each of some values was not finite, kept on their device: nothing waits for it until `take`."""
+    """The first step at which each of some values was not finite, kept on their device: nothing
+    waits for it until `take`.
+    """
 
     def __init__(self) -> None:
         self._steps: Tensor | None = None
@@ -53,10 +57,15 @@ class FirstSteps:
 
         least: over the ranks, elementwise.
         """
-        steps, self._steps = self._steps, None
+        steps = self._steps
+        self._steps = None
         firsts = [] if steps is None else least(steps).tolist()
         first = min(firsts, default=NEVER)
-        return None if first == NEVER else (first, [place for place, step in enumerate(firsts) if step == first])
+        return (
+            None
+            if first == NEVER
+            else (first, [place for place, step in enumerate(firsts) if step == first])
+        )
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
@@ -66,7 +75,9 @@ def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
 
 @torch.no_grad()
 def first_module(root: nn.Module, compute: Callable[[], object]) -> str | None:
-    """The first module inside `root`, by name, of which `compute` gets an output that is not finite; None if there is none."""
+    """The first module inside `root`, by name, of which `compute` gets an output that is not
+    finite; None if there is none.
+    """
     found: list[str] = []
 
     def look_at(name: str) -> Callable[[nn.Module, object, object], None]:
@@ -76,7 +87,9 @@ def first_module(root: nn.Module, compute: Callable[[], object]) -> str | None:
 
         return look
 
-    hooks = [module.register_forward_hook(look_at(name)) for name, module in root.named_modules() if name]
+    hooks = [
+        module.register_forward_hook(look_at(name)) for name, module in root.named_modules() if name
+    ]
     try:
         compute()
     finally:
@@ -104,8 +117,8 @@ def record(path: Path, facts: Mapping[str, object]) -> None:
 class Stop:
     """The run ends at a loss that is not finite, and keeps the checkpoint from before.
 
-    On one CPU at that step; elsewhere at the next that is logged, or saved, since to ask is to wait for the device. A
-    held-out loss ends it too, but for a model that is only evaluated.
+    On one CPU at that step; elsewhere at the next that is logged, or saved, since to ask is to wait
+    for the device. A held-out loss ends it too, but for a model that is only evaluated.
     """
 
     def __init__(self, algorithm: "Gradient") -> None:
@@ -134,7 +147,9 @@ class Stop:
         return {}
 
     def before_saving(self) -> None:
-        """Refuse to save parameters that are not finite; the checkpoints that are there are kept."""
+        """Refuse to save parameters that are not finite; the checkpoints that are there are
+        kept.
+        """
         self._end()
         self._check_parameters()
 
@@ -162,7 +177,9 @@ class Stop:
         self._first.watch(values, self.algorithm.global_step)
 
     def _end(self, batch: Batch | None = None, inference: Inference | None = None) -> None:
-        """End the run, on all ranks, if a loss was not finite. `batch` and `inference` are those of the step under way."""
+        """End the run, on all ranks, if a loss was not finite. `batch` and `inference` are those of
+        the step under way.
+        """
         found = self._first.take(partial(_least, self.algorithm))
         if found is None:
             return
@@ -173,46 +190,72 @@ class Stop:
         if step == self.algorithm.global_step and batch is not None and inference is not None:
             terms += not_finite(self.algorithm.objective.terms(inference, self.algorithm.step))
             infer = partial(self.algorithm.infer, batch, step)
-            module = _of_any_rank(self.algorithm, None if parameters else first_module(self.algorithm, infer))
+            module = _of_any_rank(
+                self.algorithm, None if parameters else first_module(self.algorithm, infer)
+            )
         rows = self._record_step(step, terms=terms, module=module, parameters=parameters)
         where = _where(step, self.algorithm.global_step, module, parameters)
         raise InputError(
-            f"training stopped at step {step}, where {' and '.join(terms)} became NaN or infinite,{where}: {self.report} names"
-            f" {rows}, and the last checkpoint, which is from before, is kept; lower optimizer.lr, set"
+            f"training stopped at step {step}, where {' and '.join(terms)} became NaN or"
+            f" infinite,{where}: {self.report} names"
+            f" {rows}, and the last checkpoint, which is from before, is kept; lower optimizer.lr,"
+            " set"
             " trainer.gradient_clip_val or algorithm.non_finite=skip"
         )
 
     def _record_step(self, step: int, **facts: Any) -> str:
-        """Write down the facts of a step, and its rows where they are known; the word for what the file names."""
+        """Write down the facts of a step, and its rows where they are known; the word for what the
+        file names.
+        """
         data = own_data(self.algorithm.trainer)
-        _record(self.algorithm, self.report, {"step": step, **facts, "rows": None if data is None else data.rows(step)})
+        _record(
+            self.algorithm,
+            self.report,
+            {"step": step, **facts, "rows": None if data is None else data.rows(step)},
+        )
         return "its step" if data is None else "its batch"
 
     def _end_at_held_out(self) -> NoReturn:
         module, rows = _held_out_fault(self.algorithm)
         parameters = not_finite(dict(self.algorithm.named_parameters()))
         step = self.algorithm.global_step
-        facts = {"step": step, "module": module, "parameters": parameters, "held_out_rows": rows.tolist()}
+        facts = {
+            "step": step,
+            "module": module,
+            "parameters": parameters,
+            "held_out_rows": rows.tolist(),
+        }
         _record(self.algorithm, self.report, facts)
-        where = f", because {parameters[0]} is" if parameters else f", first in the output of {module}" if module else ""
+        where = (
+            f", because {parameters[0]} is"
+            if parameters
+            else f", first in the output of {module}"
+            if module
+            else ""
+        )
         named = "the examples" if len(rows) else "the step"
         raise InputError(
-            f"the held-out loss is NaN or infinite after step {step}{where}: {self.report} names {named}, and the last"
+            f"the held-out loss is NaN or infinite after step {step}{where}: {self.report} names"
+            f" {named}, and the last"
             " checkpoint is kept; mend them, lower optimizer.lr or set trainer.gradient_clip_val"
         )
 
     def _check_parameters(self) -> None:
         if names := not_finite(dict(self.algorithm.named_parameters())):
             raise InputError(
-                f"{names[0]} is NaN or infinite after step {self.algorithm.global_step}: expected finite parameters to save,"
-                " so the last checkpoint is kept; lower optimizer.lr or set trainer.gradient_clip_val"
+                f"{names[0]} is NaN or infinite after step {self.algorithm.global_step}: expected"
+                " finite parameters to save,"
+                " so the last checkpoint is kept; lower optimizer.lr or set"
+                " trainer.gradient_clip_val"
             )
 
 
 class Skip(Stop):
-    """A step whose loss, or gradient, is not finite is left out, with all its changes of state. It asks after every step.
+    """A step whose loss, or gradient, is not finite is left out, with all its changes of state. It
+    asks after every step.
 
-    The counts are buffers of the algorithm, `skipped_steps` and `skipped_in_a_row`: a run that continues goes on counting.
+    The counts are buffers of the algorithm, `skipped_steps` and `skipped_in_a_row`: a run that
+    continues goes on counting.
 
     Args:
         limit: so many steps in a row that are left out end the run.
@@ -234,7 +277,8 @@ class Skip(Stop):
 
     def guarded(self, closure: Callable[[], Any]) -> Callable[[], Any] | None:
         result = closure()
-        before, self._before = self._before, []
+        before = self._before
+        self._before = []
         if self._finite():
             self._in_a_row.zero_()
             return lambda: result
@@ -262,14 +306,22 @@ class Skip(Stop):
         return self.algorithm.get_buffer("skipped_in_a_row")
 
     def _changed_by_a_loss(self) -> list[Tensor]:
-        """All that a training step may change before its gradient does: controllers, running means, moments."""
+        """All that a training step may change before its gradient does: controllers, running means,
+        moments.
+        """
         return [*self.algorithm.buffers(), *self.algorithm.model.prior.parameters()]
 
     def _finite(self) -> bool:
-        """Tell whether the losses of this step, on all ranks, and their gradient are. Half precision's scaler judges its own."""
+        """Tell whether the losses of this step, on all ranks, and their gradient are. Half
+        precision's scaler judges its own.
+        """
         finite = self._first.take(partial(_least, self.algorithm)) is None
         if getattr(self.algorithm.trainer.precision_plugin, "scaler", None) is None:
-            gradients = [parameter.grad for parameter in self.algorithm.parameters() if parameter.grad is not None]
+            gradients = [
+                parameter.grad
+                for parameter in self.algorithm.parameters()
+                if parameter.grad is not None
+            ]
             finite = finite and bool(torch.nn.utils.get_total_norm(gradients).isfinite())
         return finite
 
@@ -277,8 +329,10 @@ class Skip(Stop):
         step = self.algorithm.global_step
         rows = self._record_step(step)
         raise InputError(
-            f"training stopped at step {step}, the last of {self.limit} in a row whose loss or gradient is NaN or infinite"
-            f" (algorithm.skip_limit): {self.report} names {rows}; lower optimizer.lr or set trainer.gradient_clip_val"
+            f"training stopped at step {step}, the last of {self.limit} in a row whose loss or"
+            " gradient is NaN or infinite"
+            f" (algorithm.skip_limit): {self.report} names {rows}; lower optimizer.lr or set"
+            " trainer.gradient_clip_val"
         )
 
 
@@ -306,7 +360,9 @@ def _of_any_rank(algorithm: "Gradient", module: str | None) -> str | None:
 
 
 def _held_out_fault(algorithm: "Gradient") -> tuple[str | None, Tensor]:
-    """The first module whose output is not finite in a validation, and the rows it is of, over all ranks."""
+    """The first module whose output is not finite in a validation, and the rows it is of, over all
+    ranks.
+    """
     module = None
     rows = torch.empty(0, dtype=torch.long, device=algorithm.device)
     finite = torch.stack(algorithm.held_out.batches).isfinite().all(1).tolist()

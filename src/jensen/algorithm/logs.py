@@ -18,14 +18,18 @@ Reduce = Callable[..., Any]
 
 
 def bound_terms(loss: Tensor, bound: Bound) -> dict[str, Tensor]:
-    """The terms of every model, `()` each, means over the batch in nats per example, in the order of `TERMS`."""
+    """The terms of every model, `()` each, means over the batch in nats per example, in the order
+    of `TERMS`.
+    """
     distortion = bound.distortion.mean()
     rate = bound.rate.mean()
     return dict(zip(TERMS, (loss, -(distortion + rate), distortion, rate), strict=True))
 
 
 @torch.no_grad()
-def step_terms(loss: Tensor, inference: Inference, objective: Objective, prior: Prior, step: Tensor) -> dict[str, Tensor]:
+def step_terms(
+    loss: Tensor, inference: Inference, objective: Objective, prior: Prior, step: Tensor
+) -> dict[str, Tensor]:
     """All that a training step logs of a batch, `()` each."""
     with torch.autocast(inference.z.device.type, enabled=False):
         terms = bound_terms(loss, inference.bound) | objective.terms(inference, step)
@@ -35,14 +39,17 @@ def step_terms(loss: Tensor, inference: Inference, objective: Objective, prior: 
 
 
 def rate_monte_carlo(inference: Inference) -> Tensor:
-    """log q(z|x) - log p(z) at the sample, `(B,)`, nats: on average the KL, which a rate that is a bound may exceed."""
+    """log q(z|x) - log p(z) at the sample, `(B,)`, nats: on average the KL, which a rate that is a
+    bound may exceed.
+    """
     return inference.log_posterior - inference.log_prior
 
 
 def derived(terms: Mapping[str, float], x_shape: tuple[int, ...]) -> dict[str, float]:
     """Terms, and what follows from them where there is a loss.
 
-    beta_effective: the beta for which distortion + beta * rate would be this loss. bits_per_dimension: of images.
+    beta_effective: the beta for which distortion + beta * rate would be this loss.
+        bits_per_dimension: of images.
     """
     found = dict(terms)
     if "loss" not in found:
@@ -57,21 +64,25 @@ def derived(terms: Mapping[str, float], x_shape: tuple[int, ...]) -> dict[str, f
 def write(loggers: Iterable[Any], tag: str, terms: Mapping[str, float], step: int) -> None:
     """Hand terms to the loggers as `tag/name`.
 
-    Not by `LightningModule.log`, which costs more than a small model's step, and whose own count of steps shifts when a run
-    is continued.
+    Not by `LightningModule.log`, which costs more than a small model's step, and whose own count of
+    steps shifts when a run is continued.
     """
     for logger in loggers:
         logger.log_metrics({f"{tag}/{name}": value for name, value in terms.items()}, step)
 
 
 class StepTerms:
-    """The terms of one optimiser step: of each of its batches, on the device until all are there."""
+    """The terms of one optimiser step: of each of its batches, on the device until all are
+    there.
+    """
 
     def __init__(self) -> None:
         self._batches: list[dict[str, Tensor]] = []
 
     def log(self, trainer: Trainer, terms: dict[str, Tensor], x_shape: tuple[int, ...]) -> None:
-        """Keep the terms of a batch, `()` each; at the last of its step, write their means over batches and ranks."""
+        """Keep the terms of a batch, `()` each; at the last of its step, write their means over
+        batches and ranks.
+        """
         self._batches.append(terms)
         if not trainer.fit_loop._should_accumulate():
             means = derived(self._take(trainer.strategy.reduce), x_shape)
@@ -79,7 +90,8 @@ class StepTerms:
 
     def _take(self, reduce: Reduce) -> dict[str, float]:
         """The means, in one transfer. Begins anew."""
-        batches, self._batches = self._batches, []
+        batches = self._batches
+        self._batches = []
         mean = torch.stack([torch.stack([*terms.values()]) for terms in batches]).mean(0)
         return dict(zip(batches[0], reduce(mean, reduce_op="mean").tolist(), strict=True))
 
@@ -106,7 +118,9 @@ class Means:
         return totals
 
     def take(self, totals: Tensor) -> dict[str, Tensor]:
-        """The means of `totals` by name, `()` each, with the elbo where only its parts were summed. Begins anew."""
+        """The means of `totals` by name, `()` each, with the elbo where only its parts were summed.
+        Begins anew.
+        """
         self.batches.clear()
         *sums, count = totals
         means = {name: total / count for name, total in zip(self._names, sums, strict=True)}

@@ -32,7 +32,9 @@ class Rule(NamedTuple):
 
 
 class MStep(Optimizer):
-    """M-steps, counted, continued and saved as any optimiser's; `step` is that of Lightning, `maximise` the mathematics."""
+    """M-steps, counted, continued and saved as any optimiser's; `step` is that of Lightning,
+    `maximise` the mathematics.
+    """
 
     def __init__(self, parameters: list[Tensor], rule: Rule, fate: Fate) -> None:
         super().__init__(parameters, {})
@@ -44,7 +46,9 @@ class MStep(Optimizer):
 
     @property
     def memory(self) -> dict[str, Tensor]:
-        """The fields of the last M-step's `Statistics`, their entropy, and the objective before it; empty at first."""
+        """The fields of the last M-step's `Statistics`, their entropy, and the objective before it;
+        empty at first.
+        """
         return self.state[self.param_groups[0]["params"][0]]
 
     @property
@@ -52,7 +56,9 @@ class MStep(Optimizer):
         """The sums that the last M-step was made of."""
         return Statistics(*(self.memory[name] for name in Statistics._fields))
 
-    def maximise(self, seen: Statistics, p: Mixture, beta: float, prior: PseudoCounts, step: int) -> tuple[Mixture, bool]:
+    def maximise(
+        self, seen: Statistics, p: Mixture, beta: float, prior: PseudoCounts, step: int
+    ) -> tuple[Mixture, bool]:
         """The mixture of the next step, and whether that ends the training.
 
         Args:
@@ -72,31 +78,44 @@ class MStep(Optimizer):
         return following, converged and not self.fate.reseeded_at(step)
 
     def _converged(self, objective: Tensor, step: int) -> bool:
-        """Tell whether the last M-step gained too little; not where no tolerance is set, since rounding loses nats too."""
+        """Tell whether the last M-step gained too little; not where no tolerance is set, since
+        rounding loses nats too.
+        """
         if self.rule.decay is not None or self.rule.tolerance == 0 or not self.memory:
             return False
         gain = (objective - self.memory["objective"]).item()
         changing = max(self.rule.annealed, self.rule.weights_first)
         return gain < self.rule.tolerance * self.rule.size and step > changing
 
-    def remember(self, seen: Statistics, p: Mixture, beta: float, objective: Tensor | None = None) -> None:
-        """Keep the sums of an E-step at `p` and `beta`, and the objective there, that of the sums if none is given."""
+    def remember(
+        self, seen: Statistics, p: Mixture, beta: float, objective: Tensor | None = None
+    ) -> None:
+        """Keep the sums of an E-step at `p` and `beta`, and the objective there, that of the sums
+        if none is given.
+        """
         own = expected_log_joint(p, coefficients(p, beta), seen, beta)
         entropy = (seen.log_likelihood - own) / beta
         value = seen.log_likelihood if objective is None else objective
         self.memory.update(seen._asdict(), entropy=entropy, objective=value)
 
     def terms(self, seen: Statistics, p: Mixture, beta: float) -> dict[str, float]:
-        """The word of an E-step on the parameters, and on all data how the last M-step raised the bound; nats per example.
+        """The word of an E-step on the parameters, and on all data how the last M-step raised the
+        bound; nats per example.
 
-        The log-likelihood of a batch in stepwise EM is that of its examples, as if they were all there are.
+        The log-likelihood of a batch in stepwise EM is that of its examples, as if they were all
+        there are.
         """
         terms = {"log_likelihood": seen.log_likelihood}
         if self.rule.decay is None and self.memory:
             q = expected_log_joint(p, coefficients(p, beta), self.statistics, beta)
             entropy = self.memory["entropy"]
             bound = q + beta * entropy
-            terms |= {"q": q, "entropy": entropy, "bound": bound, "gap": seen.log_likelihood - bound}
+            terms |= {
+                "q": q,
+                "entropy": entropy,
+                "bound": bound,
+                "gap": seen.log_likelihood - bound,
+            }
         values = {name: value.item() / self.rule.size for name, value in terms.items()}
         return values | {"beta": beta} if self.rule.annealed else values
 

@@ -18,7 +18,8 @@ MakeOptimizer = Callable[[Iterable[dict[str, Any]]], Optimizer]
 
 
 def make(optimizer: MakeOptimizer, model: nn.Module, objective: Objective) -> Optimizer:
-    """An optimiser of the model's parameters and, as a group with options of its own, the objective's.
+    """An optimiser of the model's parameters and, as a group with options of its own, the
+    objective's.
 
     Raises:
         InputError: it takes other settings.
@@ -29,13 +30,16 @@ def make(optimizer: MakeOptimizer, model: nn.Module, objective: Objective) -> Op
     try:
         return optimizer(groups)
     except (TypeError, ValueError) as error:
-        raise InputError(f"optimizer cannot be made ({error}): expected settings that it takes; change that one") from error
+        raise InputError(
+            f"optimizer cannot be made ({error}): expected settings that it takes; change that one"
+        ) from error
 
 
 def scaled(optimizer: Optimizer, scale: Schedule) -> OptimizerLRScheduler:
     """The optimiser with its lr times `scale` of the step.
 
-    The lr is a Python number, as eager optimisers take it: of a tensor, torch's Adam on a GPU would go parameter by parameter.
+    The lr is a Python number, as eager optimisers take it: of a tensor, torch's Adam on a GPU would
+    go parameter by parameter.
     """
     if scale.bounds == (1, 1):
         return optimizer

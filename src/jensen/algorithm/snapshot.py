@@ -1,6 +1,7 @@
 """The word of a model on the held-out set, as the diagnostics read it.
 
-Each is a function of the kind of model: what is known before any example is encoded, and the snapshot.
+Each is a function of the kind of model: what is known before any example is encoded, and the
+snapshot.
 """
 
 from functools import singledispatch
@@ -21,29 +22,42 @@ from jensen.model.vae import VAE
 
 @singledispatch
 def known(model: nn.Module, images: Tensor) -> dict[str, Any]:
-    """The part of a model's snapshot that is there before any example is encoded; `images` `(P, *event)`."""
+    """The part of a model's snapshot that is there before any example is encoded; `images` `(P,
+    *event)`.
+    """
     raise TypeError(f"no snapshot of a {type(model).__name__}")
 
 
 @singledispatch
-def snapshot(model: nn.Module, inference: Inference, factors: Tensor, names: tuple[str, ...], images: Tensor) -> Snapshot:
+def snapshot(
+    model: nn.Module, inference: Inference, factors: Tensor, names: tuple[str, ...], images: Tensor
+) -> Snapshot:
     """The model's word on the held-out set, whose fields `Snapshot` explains."""
     raise TypeError(f"no snapshot of a {type(model).__name__}")
 
 
 @known.register
 def known_of_vae(model: VAE, images: Tensor) -> dict[str, Any]:
-    return {"encode": model.encode, "decode": model.decode, "infer": model, "prior": model.prior.distribution()}
+    return {
+        "encode": model.encode,
+        "decode": model.decode,
+        "infer": model,
+        "prior": model.prior.distribution(),
+    }
 
 
 @snapshot.register
-def snapshot_of_vae(model: VAE, inference: Inference, factors: Tensor, names: tuple[str, ...], images: Tensor) -> Snapshot:
+def snapshot_of_vae(
+    model: VAE, inference: Inference, factors: Tensor, names: tuple[str, ...], images: Tensor
+) -> Snapshot:
     like = inference.z
     latent_rate = latent_rates(inference.posterior, model.prior.distribution())
 
     def draw(count: int) -> Tensor:
         index = torch.arange(count, device=like.device)
-        return draws_of(model.prior.distribution(), fold(0, "samples"), index, model.latent_dim).to(like.dtype)
+        return draws_of(model.prior.distribution(), fold(0, "samples"), index, model.latent_dim).to(
+            like.dtype
+        )
 
     return Snapshot(
         bound=inference.bound,
@@ -60,7 +74,9 @@ def snapshot_of_vae(model: VAE, inference: Inference, factors: Tensor, names: tu
 
 
 def point_inference(model: GMM, x: Tensor) -> Inference:
-    """Points `(B, *event)` as their own codes, without uncertainty, and what the mixture says of them."""
+    """Points `(B, *event)` as their own codes, without uncertainty, and what the mixture says of
+    them.
+    """
     bound = model.bound(x.flatten(1))
     return Inference(bound, points(x), x.flatten(1), bound.elbo)
 
@@ -83,13 +99,17 @@ def known_of_mixture(model: GMM, images: Tensor) -> dict[str, Any]:
 
 
 @snapshot.register
-def snapshot_of_mixture(model: GMM, inference: Inference, factors: Tensor, names: tuple[str, ...], images: Tensor) -> Snapshot:
+def snapshot_of_mixture(
+    model: GMM, inference: Inference, factors: Tensor, names: tuple[str, ...], images: Tensor
+) -> Snapshot:
     return Snapshot(
         bound=inference.bound,
         posterior=inference.posterior,
         z=inference.z,
         log_prior=inference.log_prior,
-        latent_rate=(inference.z - inference.z.mean(0)).square(),  # points have no rate: pictures go by variance
+        latent_rate=(
+            inference.z - inference.z.mean(0)
+        ).square(),  # points have no rate: pictures go by variance
         factors=factors,
         names=names,
         images=images,

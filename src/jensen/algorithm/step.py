@@ -2,13 +2,15 @@
 
     x, row, key, step  ->  noise  ->  inference  ->  loss  ->  what the prior learns of it
 
-All that differs from one step to the next is a tensor: the rows, the key of the noise, the count of steps, and with it the
-schedules. Nothing here waits for the device, draws from a generator or keeps a Python number of the step, so a program that
-was traced at one step is right at every other (`tests/algorithm/test_step.py`).
+All that differs from one step to the next is a tensor: the rows, the key of the noise, the count of
+steps, and with it the schedules. Nothing here waits for the device, draws from a generator or keeps
+a Python number of the step, so a program that was traced at one step is right at every other
+(`tests/algorithm/test_step.py`).
 
-`Gradient` drives it eagerly. Backward, clipping and the optimiser are Lightning's, between the loss and the next step; the
-learning rate is the number that torch's optimisers take (`algorithm.optimiser`). What torch draws by itself, as dropout
-does, is seeded before a step (`seed_networks`).
+`Gradient` drives it eagerly. Backward, clipping and the optimiser are Lightning's, between the loss
+and the next step; the learning rate is the number that torch's optimisers take
+(`algorithm.optimiser`). What torch draws by itself, as dropout does, is seeded before a step
+(`seed_networks`).
 """
 
 from typing import NamedTuple
@@ -33,7 +35,8 @@ class Outcome(NamedTuple):
 def infer(model: VAE, x: Tensor, row: Tensor, key: Tensor, samples: int = 1) -> Inference:
     """Infer each example of `x` `(B, *event)` at `samples` draws of its latents, `(S B, ...)`.
 
-    The noise of an example is a function of the `()` int64 `key` and of its place in the data set, `row` `(B,)`.
+    The noise of an example is a function of the `()` int64 `key` and of its place in the data set,
+    `row` `(B,)`.
     """
     noise = normal(key, row, (samples, model.latent_dim))
     return model(x, noise.transpose(0, 1).flatten(0, 1))
@@ -45,14 +48,18 @@ def loss_of(objective: Objective, inference: Inference, step: Tensor) -> Tensor:
         return objective(inference, step)
 
 
-def forward(model: VAE, objective: Objective, x: Tensor, row: Tensor, key: Tensor, step: Tensor) -> Outcome:
+def forward(
+    model: VAE, objective: Objective, x: Tensor, row: Tensor, key: Tensor, step: Tensor
+) -> Outcome:
     """The first half of a step, to the loss. `step`: `()` int64, the optimiser's steps so far."""
     inference = infer(model, x, row, key, objective.samples)
     return Outcome(loss_of(objective, inference, step), inference)
 
 
 def learn(model: VAE, inference: Inference, examples: int, step: Tensor) -> None:
-    """The second half of a step: the prior learns from the posteriors of its `examples`, in closed form."""
+    """The second half of a step: the prior learns from the posteriors of its `examples`, in closed
+    form.
+    """
     model.prior.update(tree_map(lambda part: part[:examples].detach(), inference.posterior), step)
 
 
@@ -62,7 +69,9 @@ def first_draws(inference: Inference, examples: int) -> Inference:
 
 
 def seed_networks(key: int, device: torch.device) -> None:
-    """Set torch's own generators, which dropout and the like draw from. Not by torch.manual_seed, which takes 90 us."""
+    """Set torch's own generators, which dropout and the like draw from. Not by torch.manual_seed,
+    which takes 90 us.
+    """
     torch.default_generator.manual_seed(key)
     if device.type == "cuda":
         torch.cuda.manual_seed(key)

@@ -16,7 +16,8 @@ Source = Callable[..., Any]
 
 
 def source(data: Any, validation: Any = None) -> Source:
-    """The source that a `DataModule` calls for a split: `data`, and `validation` as the test split where that is no number.
+    """The source that a `DataModule` calls for a split: `data`, and `validation` as the test split
+    where that is no number.
 
     Raises:
         InputError: arrays that are no examples.
@@ -28,13 +29,18 @@ def source(data: Any, validation: Any = None) -> Source:
 
 
 def examples(data: Any) -> Any:
-    """`x` or `(x, factors)`, tensors or arrays of `(N, *event)` and `(N,)` or `(N, F)`, as `Examples`; else `data` itself."""
+    """`x` or `(x, factors)`, tensors or arrays of `(N, *event)` and `(N,)` or `(N, F)`, as
+    `Examples`; else `data` itself.
+    """
     x, factors = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
     if not isinstance(x, Tensor | np.ndarray):
         return data
     stored = observation(x, "data")
     if stored.dim() < 2 or not stored.numel():
-        raise InputError(f"data have the shape {list(stored.shape)}: expected (N, *event), N examples of at least a number")
+        raise InputError(
+            f"data have the shape {list(stored.shape)}: expected (N, *event), N examples of at"
+            " least a number"
+        )
     decode = zeros_and_ones if stored.dtype == torch.bool else identity
     if stored.dtype == torch.uint8:
         decode = zeros_and_ones if is_binary(stored) else pixels
@@ -42,9 +48,16 @@ def examples(data: Any) -> Any:
     if factors is None:
         return Examples(stored, decode, bytewise=bytewise)
     columns = torch.as_tensor(factors)
-    columns = integers(columns.flatten(), "data").reshape(len(columns), -1) if columns.dim() in (1, 2) else columns
+    columns = (
+        integers(columns.flatten(), "data").reshape(len(columns), -1)
+        if columns.dim() in (1, 2)
+        else columns
+    )
     if columns.shape[:1] != stored.shape[:1] or columns.dim() != 2:
-        raise InputError(f"factors have the shape {list(columns.shape)}: expected ({len(stored)},) or ({len(stored)}, F)")
+        raise InputError(
+            f"factors have the shape {list(columns.shape)}: expected ({len(stored)},) or"
+            f" ({len(stored)}, F)"
+        )
     count = columns.shape[1]
     names = ("factor",) if count == 1 else tuple(f"factor_{place}" for place in range(count))
     return Examples(stored, decode, columns, names, tuple((columns.amax(0) + 1).tolist()), bytewise)

@@ -37,11 +37,13 @@ def fit(
     callbacks: Sequence[Callback] = (),
     overrides: Sequence[str] = (),
 ) -> Run:
-    """Train `model`, in place, and leave a run in `folder`; the same call with a folder that is there continues that run.
+    """Train `model`, in place, and leave a run in `folder`; the same call with a folder that is
+    there continues that run.
 
     Args:
         model: of `jensen.VAE`.
-        data: `(N, *event)` tensor or array, `(x, factors)` of them, or a torch `Dataset` or `IterableDataset`.
+        data: `(N, *event)` tensor or array, `(x, factors)` of them, or a torch `Dataset` or
+            `IterableDataset`.
         objective: a name of `conf/objective`, or an object.
         validation: how many examples to hold out, by default a tenth, or other data to validate on.
         max_steps: optimiser steps.
@@ -49,7 +51,8 @@ def fit(
         seed: of the order and the noise.
         folder: of the run; a new `runs/<date>` by default, which is said.
         callbacks: Lightning's, beside those that a run has.
-        overrides: anything else that the command takes: `["optimizer.lr=1e-4", "diagnostics=[rate]", "trainer.devices=2"]`.
+        overrides: anything else that the command takes: `["optimizer.lr=1e-4",
+            "diagnostics=[rate]", "trainer.devices=2"]`.
 
     Raises:
         InputError: whatever the command would refuse.
@@ -57,11 +60,18 @@ def fit(
     check_count("max_steps", max_steps)
     check_list("overrides", overrides)
     if not isinstance(model, VAE):
-        raise InputError(f"model is a {type(model).__name__}: expected a jensen.VAE; a jensen.GMM has a fit of its own")
+        raise InputError(
+            f"model is a {type(model).__name__}: expected a jensen.VAE; a jensen.GMM has a fit of"
+            " its own"
+        )
     objects = objects_of(model, None if isinstance(objective, str) else objective)
     objects["data"] = source(data, validation)
     shape, held_out = _look(objects["data"], validation)
-    words = [f"latent_dim={model.latent_dim}", f"data.x_shape=[{','.join(map(str, shape))}]", f"data.validation={held_out}"]
+    words = [
+        f"latent_dim={model.latent_dim}",
+        f"data.x_shape=[{','.join(map(str, shape))}]",
+        f"data.validation={held_out}",
+    ]
     words += [f"seed={seed}", f"trainer.max_steps={max_steps}", f"data.batch_size={batch_size}"]
     words += [] if held_out else ["data.splits=[train,test]"]
     if isinstance(objective, str):
@@ -96,7 +106,13 @@ def _trained(model: VAE, folder: Path) -> VAE:
     if runs.is_double(runs.configuration(folder)):
         runs.take_float32(model.double())
     saved = runs.state(folder)["state_dict"]
-    model.load_state_dict({key.removeprefix("model."): value for key, value in saved.items() if key.startswith("model.")})
+    model.load_state_dict(
+        {
+            key.removeprefix("model."): value
+            for key, value in saved.items()
+            if key.startswith("model.")
+        }
+    )
     return model.eval()
 
 
@@ -110,12 +126,16 @@ def _look(data: Any, validation: Any) -> tuple[tuple[int, ...], int]:
     if validation is not None:
         return shape, 0
     if isinstance(found, Stream):
-        raise InputError(f"validation is None and {found.name} is a stream: expected other data to validate on")
+        raise InputError(
+            f"validation is None and {found.name} is a stream: expected other data to validate on"
+        )
     return shape, min(max(1, len(found) // 10), MOST_HELD_OUT)
 
 
 def _model(model: VAE, shape: tuple[int, ...]) -> Any:
-    """The model as the configuration has it: the calls of its named parts, and of others that they were given."""
+    """The model as the configuration has it: the calls of its named parts, and of others that they
+    were given.
+    """
     if type(model) is not VAE:
         return node("model", _class(model))
     names = getattr(model, "chosen", {})
@@ -130,7 +150,8 @@ def _class(value: object) -> str:
 def _new() -> Path:
     """A folder that is not there yet."""
     first = Path("runs") / time.strftime("%Y-%m-%d_%H-%M-%S")
-    found, count = first, 1
+    found = first
+    count = 1
     while found.exists():
         count += 1
         found = first.with_name(f"{first.name}_{count}")

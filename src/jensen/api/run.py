@@ -25,7 +25,9 @@ class Run:
     model: the trained model, in evaluation mode.
     """
 
-    def __init__(self, folder: Path, model: VAE, trust: Sequence[str] | str, objects: Mapping[str, object]) -> None:
+    def __init__(
+        self, folder: Path, model: VAE, trust: Sequence[str] | str, objects: Mapping[str, object]
+    ) -> None:
         self.folder = folder
         self.model = model
         self._trust = trust
@@ -33,17 +35,27 @@ class Run:
 
     @property
     def results(self) -> dict[str, float]:
-        """Numbers that the run ended with, by their tags in TensorBoard: `val/elbo` and the like; empty until it is finished."""
+        """Numbers that the run ended with, by their tags in TensorBoard: `val/elbo` and the like;
+        empty until it is finished.
+        """
         return dict(get_json(self.folder / "finished.json").get("results", {}))
 
     @property
     def scores(self) -> dict[str, Any]:
-        """The numbers of each diagnostic, of the last validation and of what `diagnose` has added."""
+        """The numbers of each diagnostic, of the last validation and of what `diagnose` has
+        added.
+        """
         found = get_json(self.folder / "scores.json").get("diagnostics", {})
-        return {name: {key: value for key, value in each.items() if key != "settings"} for name, each in found.items()}
+        return {
+            name: {key: value for key, value in each.items() if key != "settings"}
+            for name, each in found.items()
+        }
 
-    def diagnose(self, diagnostics: Sequence[str], split: str = "validation", checkpoint: str = "last") -> dict[str, Any]:
-        """Run diagnostics of `conf/diagnostics` by their names, as `python -m jensen.evaluate`, and give the numbers of each.
+    def diagnose(
+        self, diagnostics: Sequence[str], split: str = "validation", checkpoint: str = "last"
+    ) -> dict[str, Any]:
+        """Run diagnostics of `conf/diagnostics` by their names, as `python -m jensen.evaluate`, and
+        give the numbers of each.
 
         Raises:
             InputError: a name that is none, or one that failed.
@@ -51,7 +63,14 @@ class Run:
         check_list("diagnostics", diagnostics)
         for name in diagnostics:
             chosen("diagnostics", name, "diagnostics")
-        cfg = compose("evaluate", [f"diagnostics=[{','.join(diagnostics)}]", f"split={split}", f"checkpoint={checkpoint}"])
+        cfg = compose(
+            "evaluate",
+            [
+                f"diagnostics=[{','.join(diagnostics)}]",
+                f"split={split}",
+                f"checkpoint={checkpoint}",
+            ],
+        )
         cfg.run = str(self.folder)
         cfg.trust = [self._trust] if isinstance(self._trust, str) else [*self._trust]
         with giving(_copies(self._objects)):
@@ -83,13 +102,14 @@ def load(
     data: Any = None,
     validation: Any = None,
 ) -> Run:
-    """A run and its trained model: `jensen.load("runs/...").encode(x)`; one of your own code with `trust="my"`.
+    """A run and its trained model: `jensen.load("runs/...").encode(x)`; one of your own code with
+    `trust="my"`.
 
     Of `trainer.precision=64-true` it computes in float64.
 
     Args:
-        model, objective, data, validation: those objects that `jensen.fit` was given and no name could be written down for. The
-            model that is given is not changed.
+        model, objective, data, validation: those objects that `jensen.fit` was given and no name
+            could be written down for. The model that is given is not changed.
     """
     from jensen.api.data import source
 
@@ -103,10 +123,15 @@ def load(
 
 def objects_of(model: VAE | None, objective: object) -> dict[str, object]:
     """Stand-ins for the parts of a model, and for it."""
-    found: dict[str, object] = {} if model is None else {name: getattr(model, name) for name in PARTS} | {"model": model}
+    found: dict[str, object] = (
+        {} if model is None else {name: getattr(model, name) for name in PARTS} | {"model": model}
+    )
     return found if objective is None else found | {"objective": objective}
 
 
 def _copies(objects: Mapping[str, object]) -> dict[str, object]:
     """Modules that a checkpoint may be loaded into."""
-    return {name: deepcopy(each) if isinstance(each, nn.Module) else each for name, each in objects.items()}
+    return {
+        name: deepcopy(each) if isinstance(each, nn.Module) else each
+        for name, each in objects.items()
+    }

@@ -26,7 +26,8 @@ def VAE(  # noqa: N802 (it makes one)
     x_shape: Sequence[int] | None = None,
     seed: int = 0,
 ) -> vae.VAE:
-    """A variational autoencoder, `jensen.model.vae.VAE`, whose named parts are those of `conf/model`.
+    """A variational autoencoder, `jensen.model.vae.VAE`, whose named parts are those of
+    `conf/model`.
 
     >>> import jensen
     >>> model = jensen.VAE("mlp", "mlp", likelihood="normal", latent_dim=3, x_shape=[4])
@@ -34,13 +35,14 @@ def VAE(  # noqa: N802 (it makes one)
     ('Normal', 3)
 
     Args:
-        encoder: a module from `(B, *event)` to a distribution such as `jensen.Gaussian`, or a name of `conf/model`: mlp, conv,
-            linear, locatello.
+        encoder: a module from `(B, *event)` to a distribution such as `jensen.Gaussian`, or a name
+            of `conf/model`: mlp, conv, linear, locatello.
         decoder: a module from `(B, D)` to `(B, *event)`, or such a name.
         likelihood, prior: objects, or names of `conf/model/likelihood` and `conf/model/prior`.
         latent_dim: D.
         x_shape: `event`, which named parts need.
-        seed: of the initial weights of named parts; they are those of a command with that seed where all are named.
+        seed: of the initial weights of named parts; they are those of a command with that seed
+            where all are named.
 
     Raises:
         InputError: a name that is none, or parts that do not fit each other.
@@ -48,16 +50,22 @@ def VAE(  # noqa: N802 (it makes one)
     check_seed("seed", seed)
     parts = dict(zip(PARTS, (encoder, decoder, likelihood, prior), strict=True))
     names = {part: name for part, name in parts.items() if isinstance(name, str)}
-    needs = {"encoder", "decoder"} & {*names} or ({"prior"} if names.get("prior") == "vamp" else set())
+    needs = {"encoder", "decoder"} & {*names} or (
+        {"prior"} if names.get("prior") == "vamp" else set()
+    )
     if x_shape is None and needs:
         part = min(needs)
         raise InputError(
-            f"{part} is {names[part]!r} and x_shape is None: expected the shape of an observation, x_shape=[1,28,28]"
+            f"{part} is {names[part]!r} and x_shape is None: expected the shape of an observation,"
+            " x_shape=[1,28,28]"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            made = {name: instantiate(part) for name, part in _parts(names, latent_dim, x_shape or [1]).items()}
+            made = {
+                name: instantiate(part)
+                for name, part in _parts(names, latent_dim, x_shape or [1]).items()
+            }
         except Exception as error:
             if (sentence := explain(error)) is None:
                 raise
@@ -73,7 +81,9 @@ def _parts(names: dict[str, str], latent_dim: int, x_shape: Sequence[int]) -> di
     return {name: model[name] for name in model if name in names}
 
 
-def described(names: dict[str, str], latent_dim: int, x_shape: Sequence[int], others: dict[str, Any]) -> DictConfig:
+def described(
+    names: dict[str, str], latent_dim: int, x_shape: Sequence[int], others: dict[str, Any]
+) -> DictConfig:
     """The configuration of a model of named parts and, in their places, `others`."""
     for part, name in names.items():
         chosen("model" if part in ("encoder", "decoder") else f"model/{part}", name, part)
@@ -81,7 +91,8 @@ def described(names: dict[str, str], latent_dim: int, x_shape: Sequence[int], ot
     kinds = [f"model/{part}={names[part]}" for part in ("likelihood", "prior") if part in names]
     trees = {
         part: OmegaConf.to_container(
-            compose("train", ["data=torch_dataset", f"model={name}", *kinds, *sizes]).model, resolve=True
+            compose("train", ["data=torch_dataset", f"model={name}", *kinds, *sizes]).model,
+            resolve=True,
         )
         for part, name in ({"encoder": "mlp", "decoder": "mlp"} | names).items()
         if part in ("encoder", "decoder")

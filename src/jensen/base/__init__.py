@@ -1,4 +1,6 @@
-"""Things without any mathematics of the field: errors, random keys, ranks, signals; and the schedules."""
+"""Things without any mathematics of the field: errors, random keys, ranks, signals; and the
+schedules.
+"""
 
 from jensen.base.lazy import lazily
 

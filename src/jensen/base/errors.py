@@ -9,8 +9,8 @@ from os import PathLike
 class InputError(ValueError):
     """Input of the user that cannot be used.
 
-    The message is one sentence that names the key or file, says what was found and what was expected, and how to mend
-    it. The programs print it without a traceback.
+    The message is one sentence that names the key or file, says what was found and what was
+    expected, and how to mend it. The programs print it without a traceback.
     """
 
 
@@ -22,9 +22,19 @@ def check_count(name: str, value: object, least: int = 1) -> None:
 
 def check_number(name: str, value: object, low: float = -math.inf, high: float = math.inf) -> None:
     """Refuse a `value` that is not a finite number in [low, high]."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not (_is_finite(value) and low <= float(value) <= high):
-        bounds = f"a number in [{low:g}, {high:g}]" if high < math.inf else f"a number of at least {low:g}"
-        raise InputError(f"{name} is {value!r}: expected {bounds if low > -math.inf else 'a finite number'}")
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, Real)
+        or not (_is_finite(value) and low <= float(value) <= high)
+    ):
+        bounds = (
+            f"a number in [{low:g}, {high:g}]"
+            if high < math.inf
+            else f"a number of at least {low:g}"
+        )
+        raise InputError(
+            f"{name} is {value!r}: expected {bounds if low > -math.inf else 'a finite number'}"
+        )
 
 
 LARGEST = 3.4e38
@@ -32,10 +42,14 @@ LARGEST = 3.4e38
 
 
 def check_float32(name: str, value: object, low: float = -math.inf) -> None:
-    """Refuse a `value` that is not a number of at least `low` that float32, in which networks are trained, can hold."""
+    """Refuse a `value` that is not a number of at least `low` that float32, in which networks are
+    trained, can hold.
+    """
     check_number(name, value, low)
     if abs(float(value)) > LARGEST:  # type: ignore[arg-type]
-        raise InputError(f"{name} is {value!r}: expected a number within {LARGEST:g}, the range of float32")
+        raise InputError(
+            f"{name} is {value!r}: expected a number within {LARGEST:g}, the range of float32"
+        )
 
 
 def _is_finite(value: Real) -> bool:
@@ -46,13 +60,17 @@ def _is_finite(value: Real) -> bool:
 
 
 def check_flag(name: str, value: object) -> None:
-    """Refuse a `value` that is not True or False: by its truth, "false" would be true and NaN as well."""
+    """Refuse a `value` that is not True or False: by its truth, "false" would be true and NaN as
+    well.
+    """
     if not isinstance(value, bool):
         raise InputError(f"{name} is {value!r}: expected true or false")
 
 
 def check_seed(name: str, value: object) -> None:
-    """Refuse a `value` that is not an integer in [0, 2^32), which every generator takes (numpy's take no more)."""
+    """Refuse a `value` that is not an integer in [0, 2^32), which every generator takes (numpy's
+    take no more).
+    """
     check_count(name, value, 0)
     if int(value) >= 1 << 32:  # type: ignore[call-overload]
         raise InputError(f"{name} is {value!r}: expected an integer below 2^32")
@@ -77,7 +95,9 @@ def check_list(name: str, value: object) -> None:
 
 
 def check_counts(name: str, values: object) -> None:
-    """Refuse `values` that are not a list of integers of at least 1: the sides of a shape, the widths of layers."""
+    """Refuse `values` that are not a list of integers of at least 1: the sides of a shape, the
+    widths of layers.
+    """
     check_list(name, values)
     for value in values:  # type: ignore[attr-defined]
         check_count(name, value)
@@ -85,5 +105,7 @@ def check_counts(name: str, values: object) -> None:
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
     """Refuse a `value` that is not one of `choices`."""
-    if not any(type(value) is type(choice) and value == choice for choice in choices):  # 1 and 1.0 equal True
+    if not any(
+        type(value) is type(choice) and value == choice for choice in choices
+    ):  # 1 and 1.0 equal True
         raise InputError(f"{name} is {value!r}: expected one of {', '.join(map(str, choices))}")

@@ -12,8 +12,8 @@ def lazily(
     """`__getattr__` and `__dir__` of a package (PEP 562).
 
     Args:
-        places: the module below the package that each name is found in. A name that is a module's too would be hidden by
-            it once that is imported: it is not for here.
+        places: the module below the package that each name is found in. A name that is a module's
+            too would be hidden by it once that is imported: it is not for here.
         modules: those below the package that are found themselves.
     """
 

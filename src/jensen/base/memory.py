@@ -11,7 +11,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from jensen.base.errors import InputError
 
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-_MADE_BY_SIZE = ("empty", "zeros", "ones", "full", "rand", "randn", "randint", "randperm", "arange", "eye")
+_MADE_BY_SIZE = (
+    "empty",
+    "zeros",
+    "ones",
+    "full",
+    "rand",
+    "randn",
+    "randint",
+    "randperm",
+    "arange",
+    "eye",
+)
 
 
 def memory() -> int:
@@ -27,7 +38,8 @@ def check_fits(name: str, size: int) -> None:
     """Refuse `size` bytes that are more than half of the memory."""
     if size > memory() // 2:
         raise InputError(
-            f"{name} takes {_gigabytes(size)}: expected at most half of the {_gigabytes(memory())} of memory there is; take a"
+            f"{name} takes {_gigabytes(size)}: expected at most half of the {_gigabytes(memory())}"
+            " of memory there is; take a"
             " smaller one, or a machine with more"
         )
 
@@ -37,7 +49,8 @@ def _gigabytes(size: int) -> str:
 
 
 class Fitting(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """A context in which torch makes no tensor that does not fit, and none that exceeds `total` bytes with all before it.
+    """A context in which torch makes no tensor that does not fit, and none that exceeds `total`
+    bytes with all before it.
 
     Args:
         name: of what is made, for the sentence.

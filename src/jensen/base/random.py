@@ -1,9 +1,10 @@
 """Draws that are a function of what they are for, not of what was drawn before.
 
-A generator that is advanced draw by draw gives other numbers after a resume, on two ranks, with a larger batch or
-inside a stack of models. Here a draw is a hash of `(key, example, position)`, as in counter-based generators (Salmon et
-al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), with the finaliser of SplitMix64 (Steele, Lea & Flood 2014) as
-the hash. The same example at the same step gets the same noise wherever it is computed.
+A generator that is advanced draw by draw gives other numbers after a resume, on two ranks, with a
+larger batch or inside a stack of models. Here a draw is a hash of `(key, example, position)`, as in
+counter-based generators (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), with
+the finaliser of SplitMix64 (Steele, Lea & Flood 2014) as the hash. The same example at the same
+step gets the same noise wherever it is computed.
 """
 
 import hashlib
@@ -12,7 +13,8 @@ import math
 import torch
 from torch import Tensor
 
-# SplitMix64's constants 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9 and 0x94D049BB133111EB as signed words, which torch has.
+# SplitMix64's constants 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9 and 0x94D049BB133111EB as signed
+# words, which torch has.
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 _MULTIPLIERS = (0xBF58476D1CE4E5B9 - (1 << 64), 0x94D049BB133111EB - (1 << 64))
 
@@ -24,7 +26,9 @@ def fold(seed: int, *words: int | str) -> int:
 
 
 def key(seed: int, *words: int | str, device: torch.device | str = "cpu") -> Tensor:
-    """`fold` as a tensor, `()` int64: what a step is told of the host, filled in without waiting for the device."""
+    """`fold` as a tensor, `()` int64: what a step is told of the host, filled in without waiting
+    for the device.
+    """
     return torch.full((), fold(seed, *words), dtype=torch.int64, device=device)
 
 
@@ -40,27 +44,37 @@ def _mix(word: Tensor) -> Tensor:
 
 
 def bits(key: int | Tensor, index: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Uniform int64 words, `(B, *shape)`, for examples `index` `(B,)`; the key may be a tensor, `()` int64 (`key`)."""
+    """Uniform int64 words, `(B, *shape)`, for examples `index` `(B,)`; the key may be a tensor,
+    `()` int64 (`key`).
+    """
     position = torch.arange(math.prod(shape), device=index.device)
     row = _mix(index.long() * _GOLDEN + key)
     word = _mix(row[:, None] + (position + 1) * _GOLDEN)
     return word.reshape(index.shape[0], *shape)
 
 
-def uniform(key: int | Tensor, index: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
-    """Draws in [0, 1), `(B, *shape)`, for examples `index` `(B,)`; 24 random bits in float32, 53 in float64."""
+def uniform(
+    key: int | Tensor, index: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Draws in [0, 1), `(B, *shape)`, for examples `index` `(B,)`; 24 random bits in float32, 53 in
+    float64.
+    """
     digits = 53 if dtype == torch.float64 else 24
     return _shift_right(bits(key, index, shape), 64 - digits).to(dtype) * 2.0**-digits
 
 
-def normal(key: int | Tensor, index: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+def normal(
+    key: int | Tensor, index: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.float32
+) -> Tensor:
     """Standard normal draws, `(B, *shape)`, for examples `index` `(B,)`, by Box & Muller (1958).
 
     In float32 no draw exceeds 5.8 in magnitude, in float64 8.6.
     """
     count = math.prod(shape)
     first, second = uniform(key, index, (2, count), dtype).unbind(1)
-    return ((-2 * torch.log1p(-first)).sqrt() * (2 * math.pi * second).cos()).reshape(index.shape[0], *shape)
+    return ((-2 * torch.log1p(-first)).sqrt() * (2 * math.pi * second).cos()).reshape(
+        index.shape[0], *shape
+    )
 
 
 def permutation(key: int, size: int) -> Tensor:

@@ -13,7 +13,9 @@ def world() -> tuple[int, int]:
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """`(n_rank, ...)` on each rank to `(sum of n_rank, ...)` on all, rank after rank. No gradient."""
+    """`(n_rank, ...)` on each rank to `(sum of n_rank, ...)` on all, rank after rank. No
+    gradient.
+    """
     if world()[1] == 1:
         return rows
     counts = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(world()[1])]
@@ -27,7 +29,8 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 
 def gather_batch(rows: Tensor) -> Tensor:
-    """The ranks' equal shares `(B / world, ...)` of a minibatch as the whole `(B, ...)`, rank after rank, with gradient.
+    """The ranks' equal shares `(B / world, ...)` of a minibatch as the whole `(B, ...)`, rank after
+    rank, with gradient.
 
     The gradient of every rank's use of a row reaches the rank that owns it, summed.
     """

@@ -1,7 +1,7 @@
 """Numbers that depend on the step, as functions of the step: nothing to count, save or restore.
 
-The numbers of a schedule are buffers, so a stack of models holds a stack of them; they are configuration, not state,
-and stay out of checkpoints.
+The numbers of a schedule are buffers, so a stack of models holds a stack of them; they are
+configuration, not state, and stay out of checkpoints.
 """
 
 from abc import ABC, abstractmethod
@@ -20,12 +20,17 @@ def linear(step: Tensor, start: Tensor, end: Tensor, steps: Tensor) -> Tensor:
 
 
 def geometric(step: Tensor, start: Tensor, end: Tensor, steps: Tensor) -> Tensor:
-    """From `start` at step 0 to `end` at step `steps` by equal factors, then `end`; start, end > 0. All `()`."""
+    """From `start` at step 0 to `end` at step `steps` by equal factors, then `end`; start, end > 0.
+    All `()`.
+    """
     return start * (end / start) ** (step / steps).clamp(max=1)
 
 
-def cyclic(step: Tensor, start: Tensor, end: Tensor, steps: Tensor, cycles: Tensor, ramp: Tensor) -> Tensor:
-    """`cycles` equal cycles in `steps`, each rising from `start` to `end` in its first part `ramp`, then `end`. All `()`.
+def cyclic(
+    step: Tensor, start: Tensor, end: Tensor, steps: Tensor, cycles: Tensor, ramp: Tensor
+) -> Tensor:
+    """`cycles` equal cycles in `steps`, each rising from `start` to `end` in its first part `ramp`,
+    then `end`. All `()`.
 
     Fu et al. 2019 (arXiv 1903.10145), eq. 6-7.
     """
@@ -34,7 +39,8 @@ def cyclic(step: Tensor, start: Tensor, end: Tensor, steps: Tensor, cycles: Tens
 
 
 class Schedule(nn.Module, ABC):
-    """A scalar of the step, abstract. Its `numbers` become buffers, of float32 until a module is converted.
+    """A scalar of the step, abstract. Its `numbers` become buffers, of float32 until a module is
+    converted.
 
     In float64 they are the numbers that were given, not those rounded to float32 on the way.
 
@@ -51,13 +57,17 @@ class Schedule(nn.Module, ABC):
             self.register_buffer(name, torch.tensor(number), persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """As every conversion does; the digits that a float32 buffer lacks come from the numbers themselves."""
+        """As every conversion does; the digits that a float32 buffer lacks come from the numbers
+        themselves.
+        """
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, number in self._given.items():
             buffer = getattr(self, name)
             if buffer.dtype == torch.float64:
                 rounded = torch.tensor(number, dtype=torch.float32, device=buffer.device)
-                buffer.copy_(torch.where(buffer.float() == rounded, number, buffer))  # or what someone has put there
+                buffer.copy_(
+                    torch.where(buffer.float() == rounded, number, buffer)
+                )  # or what someone has put there
         return self
 
     @abstractmethod
@@ -89,7 +99,13 @@ class Linear(Schedule):
         check_float32("start", start)
         check_float32("end", end)
         check_count("steps", steps)
-        super().__init__(end_step=steps, bounds=(min(start, end), max(start, end)), start=start, end=end, steps=steps)
+        super().__init__(
+            end_step=steps,
+            bounds=(min(start, end), max(start, end)),
+            start=start,
+            end=end,
+            steps=steps,
+        )
 
     def forward(self, step: Tensor) -> Tensor:
         return linear(step, self.start, self.end, self.steps)
@@ -106,14 +122,22 @@ class Geometric(Schedule):
         check_float32("start", start, low=1e-30)
         check_float32("end", end, low=1e-30)
         check_count("steps", steps)
-        super().__init__(end_step=steps, bounds=(min(start, end), max(start, end)), start=start, end=end, steps=steps)
+        super().__init__(
+            end_step=steps,
+            bounds=(min(start, end), max(start, end)),
+            start=start,
+            end=end,
+            steps=steps,
+        )
 
     def forward(self, step: Tensor) -> Tensor:
         return geometric(step, self.start, self.end, self.steps)
 
 
 class Cyclic(Schedule):
-    """`cyclic` between `start` and `end`: `cycles` cycles in `steps` optimiser steps, rising for the part `ramp` of each."""
+    """`cyclic` between `start` and `end`: `cycles` cycles in `steps` optimiser steps, rising for
+    the part `ramp` of each.
+    """
 
     start: Tensor
     end: Tensor
@@ -121,7 +145,9 @@ class Cyclic(Schedule):
     cycles: Tensor
     ramp: Tensor
 
-    def __init__(self, start: float, end: float, steps: int, cycles: int = 4, ramp: float = 0.5) -> None:
+    def __init__(
+        self, start: float, end: float, steps: int, cycles: int = 4, ramp: float = 0.5
+    ) -> None:
         check_float32("start", start)
         check_float32("end", end)
         check_count("steps", steps)
@@ -142,10 +168,15 @@ class Cyclic(Schedule):
 
 
 def as_schedule(name: str, value: float | Schedule, low: float = float("-inf")) -> Schedule:
-    """`value` itself if it is a schedule, else `Constant(value)`; refused where it falls below `low`."""
+    """`value` itself if it is a schedule, else `Constant(value)`; refused where it falls below
+    `low`.
+    """
     if not isinstance(value, Schedule):
         check_float32(name, value, low)
     schedule = value if isinstance(value, Schedule) else Constant(value)
     if schedule.bounds[0] < low:
-        raise InputError(f"{name} falls to {schedule.bounds[0]:g} in its schedule: expected numbers of at least {low:g}")
+        raise InputError(
+            f"{name} falls to {schedule.bounds[0]:g} in its schedule: expected numbers of at least"
+            f" {low:g}"
+        )
     return schedule

@@ -1,7 +1,9 @@
-"""Signals that ask a run to end: noted when they come, acted on where a run can stop without loss (`callbacks/preempt.py`).
+"""Signals that ask a run to end: noted when they come, acted on where a run can stop without loss
+(`callbacks/preempt.py`).
 
-This file imports nothing that takes time: a command listens in its first line, before the imports that take seconds.
-`python -m jensen.base.signals COMMAND` runs a command for which the signals wait from the start, until it lets them through.
+This file imports nothing that takes time: a command listens in its first line, before the imports
+that take seconds. `python -m jensen.base.signals COMMAND` runs a command for which the signals wait
+from the start, until it lets them through.
 """
 
 import os
@@ -11,8 +13,12 @@ import threading
 from types import FrameType
 from typing import NoReturn
 
-HELD = {getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)}
-"""SIGTERM is what docker, Kubernetes and scancel send; SIGUSR1 (SLURM) and SIGUSR2 (submitit) come ahead of the end."""
+HELD = {
+    getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
+}
+"""SIGTERM is what docker, Kubernetes and scancel send; SIGUSR1 (SLURM) and SIGUSR2 (submitit) come
+ahead of the end.
+"""
 ASKING = HELD | {signal.SIGINT}
 """SIGINT is Ctrl-C; the second one ends the process at once."""
 
@@ -24,7 +30,8 @@ _process: list[int] = []
 class Stopped(SystemExit):
     """A run ended because it was asked to, at a step from which the same command continues.
 
-    sentence: what happened, for the person at the terminal; empty if it was said. code: of the process, 128 + the signal.
+    sentence: what happened, for the person at the terminal; empty if it was said. code: of the
+        process, 128 + the signal.
     """
 
     def __init__(self, sentence: str, code: int) -> None:
@@ -33,7 +40,9 @@ class Stopped(SystemExit):
 
 
 def listen() -> None:
-    """From now on the asking signals are noted, and nothing else. Only a process's main thread can, and any other need not."""
+    """From now on the asking signals are noted, and nothing else. Only a process's main thread can,
+    and any other need not.
+    """
     if threading.current_thread() is threading.main_thread():
         if not _noted:  # a new run in the process of one that was stopped
             _interrupted.clear()
@@ -42,14 +51,18 @@ def listen() -> None:
 
 
 def end_at_interrupt() -> None:
-    """From now on Ctrl-C ends the process with one line: for imports, in which an exception may be swallowed."""
+    """From now on Ctrl-C ends the process with one line: for imports, in which an exception may be
+    swallowed.
+    """
     if threading.current_thread() is threading.main_thread():
         _process.append(os.getpid())
         signal.signal(signal.SIGINT, _end)
 
 
 def unwind_at_interrupt() -> None:
-    """After `end_at_interrupt`, unless the process listens: Ctrl-C raises `Stopped`, so that no file is left half written."""
+    """After `end_at_interrupt`, unless the process listens: Ctrl-C raises `Stopped`, so that no
+    file is left half written.
+    """
     if signal.getsignal(signal.SIGINT) is _end:
         signal.signal(signal.SIGINT, _unwind)
 
@@ -81,18 +94,24 @@ def asked() -> int:
 
 
 def forget() -> None:
-    """Forget what was noted, which has been acted on; a further Ctrl-C still ends the process at once."""
+    """Forget what was noted, which has been acted on; a further Ctrl-C still ends the process at
+    once.
+    """
     _noted.clear()
 
 
 def hold(held: bool) -> None:
-    """Keeps the asking signals waiting, or lets them through: while others set handlers of their own; of SIGINT none do."""
+    """Keeps the asking signals waiting, or lets them through: while others set handlers of their
+    own; of SIGINT none do.
+    """
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_BLOCK if held else signal.SIG_UNBLOCK, HELD)
 
 
 def ignore() -> None:
-    """For `atexit`: the interpreter ends without handlers, and a signal would make a failure of a run that is finished."""
+    """For `atexit`: the interpreter ends without handlers, and a signal would make a failure of a
+    run that is finished.
+    """
     for number in ASKING:
         signal.signal(number, signal.SIG_IGN)
 

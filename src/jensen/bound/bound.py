@@ -1,4 +1,6 @@
-"""The bound that both EM and the VAE raise: `log p(x) >= elbo = -(distortion + rate)`, nats per example."""
+"""The bound that both EM and the VAE raise: `log p(x) >= elbo = -(distortion + rate)`, nats per
+example.
+"""
 
 from typing import NamedTuple
 
@@ -8,7 +10,8 @@ from jensen.family.family import Posterior
 
 
 class Bound(NamedTuple):
-    """The evidence lower bound of each example, by its two parts (Alemi et al. 2018, arXiv 1711.00464, eq. 4-6).
+    """The evidence lower bound of each example, by its two parts (Alemi et al. 2018, arXiv
+    1711.00464, eq. 4-6).
 
     distortion: `(B,)`, -E_q log p(x|z), summed over the observation, constants included.
     rate: `(B,)`, KL(q(z|x) || p(z)), summed over latents.
@@ -27,7 +30,8 @@ class Inference(NamedTuple):
     """A model's word on a minibatch: all that an objective may read.
 
     bound: the `(B,)` distortion and rate.
-    posterior: q(z|x), `(B, D)`, of any family; what needs a certain one says so (`family.family.diagonal`).
+    posterior: q(z|x), `(B, D)`, of any family; what needs a certain one says so
+        (`family.family.diagonal`).
     z: `(B, D)`, a sample of the posterior.
     log_prior: `(B,)`, log p(z) at that sample.
     """

@@ -1,23 +1,29 @@
-"""The rate taken apart: rate = mutual information + total correlation + dimension-wise KL, over a whole data set.
+"""The rate taken apart: rate = mutual information + total correlation + dimension-wise KL, over a
+whole data set.
 
     MI   = E log q(z|x) - E log q(z)                 I(x; z) under q
     TC   = E log q(z) - sum_d E log q(z_d)           KL(q(z) || prod_d q(z_d))
     DWKL = sum_d E [log q(z_d) - log p(z_d)]         sum_d KL(q(z_d) || p(z_d))
 
-with q(z) = (1/N) sum_n q(z|x_n), the aggregate posterior (Hoffman & Johnson 2016; Chen et al. 2018, arXiv 1802.04942, eq. 2).
+with q(z) = (1/N) sum_n q(z|x_n), the aggregate posterior (Hoffman & Johnson 2016; Chen et al. 2018,
+arXiv 1802.04942, eq. 2).
 
-Only E log q(z) has no closed form or cheap quadrature. Everything else is computed to rounding, so the three terms, and
-marginal_kl = TC + DWKL, add up to the closed-form rate. (That they add up proves nothing: any wrong log q(z) cancels.)
+Only E log q(z) has no closed form or cheap quadrature. Everything else is computed to rounding, so
+the three terms, and marginal_kl = TC + DWKL, add up to the closed-form rate. (That they add up
+proves nothing: any wrong log q(z) cancels.)
 
-E log q(z) is a mean over draws z ~ q(z) of the exact log q(z), a sum over all N posteriors. Its variance is reduced by
-regression on functions of the draw whose means are known: log q(z|x) of the posterior it came from, and the first and
-second moments of z. Where q(z) is Gaussian, or the posteriors do not overlap, nothing is left to chance.
+E log q(z) is a mean over draws z ~ q(z) of the exact log q(z), a sum over all N posteriors. Its
+variance is reduced by regression on functions of the draw whose means are known: log q(z|x) of the
+posterior it came from, and the first and second moments of z. Where q(z) is Gaussian, or the
+posteriors do not overlap, nothing is left to chance.
 
-Where they hardly overlap, MI is near log N, by a few of the draws, or by none where some should be: their spread says little
-of the standard error then. It is at least what the posteriors' distances make it (`bound.overlap`).
+Where they hardly overlap, MI is near log N, by a few of the draws, or by none where some should be:
+their spread says little of the standard error then. It is at least what the posteriors' distances
+make it (`bound.overlap`).
 
-With a prior p that does not factorise, KL(q(z) || p) = TC + DWKL - E log [p(z) / prod_d p(z_d)]: a fourth term. Of a prior
-without known marginals, such as a flow, there are rate, MI, TC and marginal_kl; what is of single latents is None.
+With a prior p that does not factorise, KL(q(z) || p) = TC + DWKL - E log [p(z) / prod_d p(z_d)]: a
+fourth term. Of a prior without known marginals, such as a flow, there are rate, MI, TC and
+marginal_kl; what is of single latents is None.
 """
 
 import functools
@@ -40,10 +46,14 @@ _BLOCK = 1 << 18
 """Numbers in a temporary: 2 MB in float64, which a core's cache holds."""
 
 _UNDERFLOW = -80.0
-"""exp is many times slower where it underflows, and exp(-80) of anything that is summed with 1 is nothing."""
+"""exp is many times slower where it underflows, and exp(-80) of anything that is summed with 1 is
+nothing.
+"""
 
 _GRID = 4096
-"""Points of a marginal's quadrature, or as many as there are draws; beyond, it is evaluated at the draws."""
+"""Points of a marginal's quadrature, or as many as there are draws; beyond, it is evaluated at the
+draws.
+"""
 
 _NEAR = 0.1
 """Nats below log N from which overlaps may be too rare to show in the spread of the draws."""
@@ -56,17 +66,21 @@ _REACH = 9.0
 
 
 class Decomposition(NamedTuple):
-    """In nats per example, float64; `()` unless said otherwise. `..._se` is the standard error of a Monte-Carlo term.
+    """In nats per example, float64; `()` unless said otherwise. `..._se` is the standard error of a
+    Monte-Carlo term.
 
-    rate: E KL(q(z|x) || p(z)); closed form for a Gaussian prior, by log p(z) at the draws where nothing better is known.
+    rate: E KL(q(z|x) || p(z)); closed form for a Gaussian prior, by log p(z) at the draws where
+        nothing better is known.
     latent_rate: `(D,)`, E KL(q(z_d|x) || p(z_d)).
     mutual_information, total_correlation, dimension_wise_kl: the parts.
     latent_dimension_wise_kl: `(D,)`, KL(q(z_d) || p(z_d)).
     prior_dependence: E log [p(z) / prod_d p(z_d)] under q(z); 0 for a prior that factorises.
     marginal_kl: KL(q(z) || p(z)) = rate - MI = TC + DWKL - prior_dependence.
-    log_n: log of the data set's size, the most that mutual_information can be. Near it TC measures that size, not the encoder.
+    log_n: log of the data set's size, the most that mutual_information can be. Near it TC measures
+        that size, not the encoder.
 
-    latent_rate, dimension_wise_kl, latent_dimension_wise_kl and prior_dependence are None where p(z_d) is unknown.
+    latent_rate, dimension_wise_kl, latent_dimension_wise_kl and prior_dependence are None where
+    p(z_d) is unknown.
     """
 
     rate: Tensor
@@ -89,7 +103,8 @@ class Decomposition(NamedTuple):
 class Draws(NamedTuple):
     """S draws of the aggregate posterior.
 
-    z: `(S, D)`; row: `(S,)`, the posterior each came from; noise: `(S, D)`, (z - mean) / std of that posterior.
+    z: `(S, D)`; row: `(S,)`, the posterior each came from; noise: `(S, D)`, (z - mean) / std of
+        that posterior.
     """
 
     z: Tensor
@@ -113,16 +128,18 @@ def decompose(
 
     Args:
         posterior: q(z|x_n) of every example of a data set, or of N of its `dataset_size` examples.
-        samples: S, draws of z for E log q(z). The work is S x N x D; the memory does not grow with S x N.
+        samples: S, draws of z for E log q(z). The work is S x N x D; the memory does not grow with
+            S x N.
         generator: of the draws.
-        prior: p(z); by default N(0, I). Its marginals are integrated if they are a `Gaussian` or a `Mixture`; those of another
-            family are evaluated at the draws.
-        dataset_size: where the N posteriors are not all there are: log q(z) is then the stratified estimate, see
-            `aggregate_log_density`.
+        prior: p(z); by default N(0, I). Its marginals are integrated if they are a `Gaussian` or a
+            `Mixture`; those of another family are evaluated at the draws.
+        dataset_size: where the N posteriors are not all there are: log q(z) is then the stratified
+            estimate, see `aggregate_log_density`.
         log_density: used in place of `aggregate_log_density`, to share out the draws.
 
     Raises:
-        InputError: posteriors that are none, not `(N, D)` or not finite; fewer than 2 samples; a dataset_size below N.
+        InputError: posteriors that are none, not `(N, D)` or not finite; fewer than 2 samples; a
+            dataset_size below N.
     """
     q = _checked(posterior)
     check_count("samples", samples, least=2)
@@ -134,7 +151,8 @@ def decompose(
     log_q = (log_density or aggregate_log_density)(draws, q, size)
     own = _own_log_density(draws, q)
     latent_conditional = -gaussian.entropy(q).mean(0)  # E log q(z_d|x)
-    # E log q(z), less the chance in log q(z|x): so MI is a mean of log q(z|x) - log q(z), each at most log N.
+    # E log q(z), less the chance in log q(z|x): so MI is a mean of log q(z|x) - log q(z), each at
+    # most log N.
     joint = _Term.estimate(log_q - own + latent_conditional.sum(), controls)
     joint = joint.with_rare_overlaps(log_q - own, q, size)
     latents = range(q.mean.shape[1])
@@ -188,32 +206,41 @@ def _of_latents(
 
 
 def draw(q: Gaussian, samples: int, generator: Generator) -> Draws:
-    """Draws of the aggregate of `q` `(N, D)`: each posterior as often as any other, give or take one."""
+    """Draws of the aggregate of `q` `(N, D)`: each posterior as often as any other, give or take
+    one.
+    """
     count, dim = q.mean.shape
     device = q.mean.device
     rest = torch.randperm(count, generator=generator, device=generator.device)[: samples % count]
-    row = torch.cat([torch.arange(count, device=generator.device).repeat(samples // count), rest]).to(device)
-    noise = torch.randn(samples, dim, dtype=torch.float64, generator=generator, device=generator.device).to(device)
+    row = torch.cat(
+        [torch.arange(count, device=generator.device).repeat(samples // count), rest]
+    ).to(device)
+    noise = torch.randn(
+        samples, dim, dtype=torch.float64, generator=generator, device=generator.device
+    ).to(device)
     return Draws(gaussian.sample(Gaussian(q.mean[row], q.log_var[row]), noise), row, noise)
 
 
 def aggregate_log_density(draws: Draws, q: Gaussian, dataset_size: int) -> Tensor:
     """log q(z) of the draws, `(S,)`, for the aggregate of `q` `(N, D)`, in float64.
 
-    If N is the `dataset_size` this is the exact log [(1/N) sum_n q(z|x_n)]. Else it is the stratified estimate, which keeps
-    the weight 1 / dataset_size of the posterior that the draw came from and gives the others the rest in equal shares; its
-    expectation over the others is q(z), so its logarithm is biased down where N is small.
+    If N is the `dataset_size` this is the exact log [(1/N) sum_n q(z|x_n)]. Else it is the
+    stratified estimate, which keeps the weight 1 / dataset_size of the posterior that the draw came
+    from and gives the others the rest in equal shares; its expectation over the others is q(z), so
+    its logarithm is biased down where N is small.
 
-    log q(z|x_n) is linear in (z, z^2), so all S x N of them are a matrix product, made and summed a block at a time. Its terms
-    are of size (mean / std)^2 and cancel: hence float64. The log-density of the draw's own posterior is subtracted first. So
-    its own term is 1, there is no search for the largest, and only where another is e^700 times as dense must the sum be
-    taken again.
+    log q(z|x_n) is linear in (z, z^2), so all S x N of them are a matrix product, made and summed a
+    block at a time. Its terms are of size (mean / std)^2 and cancel: hence float64. The log-density
+    of the draw's own posterior is subtracted first. So its own term is 1, there is no search for
+    the largest, and only where another is e^700 times as dense must the sum be taken again.
     """
     mean = q.mean
     precision = (-q.log_var).exp()
     constant = -0.5 * (q.log_var + mean.square() * precision).sum(1, keepdim=True)
     weights = torch.cat([mean * precision, -0.5 * precision, constant], 1)  # (N, 2 D + 1)
-    features = torch.cat([draws.z, draws.z.square(), torch.ones_like(draws.z[:, :1])], 1)  # (S, 2 D + 1)
+    features = torch.cat(
+        [draws.z, draws.z.square(), torch.ones_like(draws.z[:, :1])], 1
+    )  # (S, 2 D + 1)
     own = (features * weights[draws.row]).sum(1, keepdim=True)
     features = torch.cat([features, -own], 1)
     weights = torch.cat([weights, torch.ones_like(constant)], 1).T.contiguous()
@@ -222,8 +249,14 @@ def aggregate_log_density(draws: Draws, q: Gaussian, dataset_size: int) -> Tenso
     height = max(min(len(features), 512), 1)
     buffer = features.new_empty(height * max(_BLOCK // height, 1))
     for block in torch.split(weights, len(buffer) // height, 1):
-        for rows, total in zip(torch.split(features, height), torch.split(ratio, height), strict=True):
-            logs = torch.mm(rows, block, out=buffer[: len(rows) * block.shape[1]].view(len(rows), block.shape[1]))
+        for rows, total in zip(
+            torch.split(features, height), torch.split(ratio, height), strict=True
+        ):
+            logs = torch.mm(
+                rows,
+                block,
+                out=buffer[: len(rows) * block.shape[1]].view(len(rows), block.shape[1]),
+            )
             total += logs.clamp_(min=_UNDERFLOW).exp_().sum(1)
     log_ratio = ratio.log()
     (stuck,) = ratio.isinf().nonzero(as_tuple=True)
@@ -234,7 +267,12 @@ def aggregate_log_density(draws: Draws, q: Gaussian, dataset_size: int) -> Tenso
     if dataset_size == len(q.mean):
         return log_own + log_ratio - math.log(dataset_size)
     share = (dataset_size - 1) / max(len(q.mean) - 1, 1)
-    return log_own + log_ratio + torch.log(share + (1 - share) * (-log_ratio).exp()) - math.log(dataset_size)
+    return (
+        log_own
+        + log_ratio
+        + torch.log(share + (1 - share) * (-log_ratio).exp())
+        - math.log(dataset_size)
+    )
 
 
 def _own_log_density(draws: Draws, q: Gaussian) -> Tensor:
@@ -244,7 +282,9 @@ def _own_log_density(draws: Draws, q: Gaussian) -> Tensor:
 
 @dataclass(frozen=True)
 class _Term:
-    """The mean of a function of z under q(z), and what of each draw `(S,)` is left to chance; nothing if it is exact."""
+    """The mean of a function of z under q(z), and what of each draw `(S,)` is left to chance;
+    nothing if it is exact.
+    """
 
     mean: Tensor
     residual: Tensor
@@ -266,9 +306,11 @@ class _Term:
 
     @staticmethod
     def estimate(values: Tensor, controls: Tensor) -> "_Term":
-        """From the values at the draws, `(S,)`, and `controls` `(S, C)`, functions of the draws whose mean is 0.
+        """From the values at the draws, `(S,)`, and `controls` `(S, C)`, functions of the draws
+        whose mean is 0.
 
-        The regression estimator (Owen 2013, "Monte Carlo theory, methods and examples", section 8.9).
+        The regression estimator (Owen 2013, "Monte Carlo theory, methods and examples", section
+        8.9).
         """
         centred = controls - controls.mean(0)
         inverse = torch.linalg.pinv(centred.T @ centred, hermitian=True)
@@ -282,12 +324,15 @@ class _Term:
         return (self.residual.square().sum() / (self.freedom * count) + self.unseen).sqrt()
 
     def with_rare_overlaps(self, log_ratio: Tensor, q: Gaussian, dataset_size: int) -> "_Term":
-        """Add what an estimate of E log q(z) lacks in variance; `log_ratio` `(S,)` is log q(z) - log q(z|x_row)."""
+        """Add what an estimate of E log q(z) lacks in variance; `log_ratio` `(S,)` is log q(z) -
+        log q(z|x_row).
+        """
         if log_ratio.mean() + math.log(dataset_size) > _NEAR:
             return self
         found = overlap.excess(q)
         count = len(log_ratio)
-        if count * found.mean.square() >= _EVENTS * found.square:  # events of one size: their number; also 0 of 0
+        # events of one size: their number; also 0 of 0
+        if count * found.mean.square() >= _EVENTS * found.square:
             return self
         share = (dataset_size - 1) / max(len(q.mean) - 1, 1)  # each stands for so many
         lacking = share * found.square / count - self.standard_error.square()
@@ -304,13 +349,17 @@ class _Term:
 
 
 def _controls(draws: Draws, q: Gaussian) -> Tensor:
-    """Functions of the draws with a known mean, less that mean, in units of their size: `(S, C)`, C at most S / 10.
+    """Functions of the draws with a known mean, less that mean, in units of their size: `(S, C)`, C
+    at most S / 10.
 
-    log q(z|x_row), which is all of log q(z) where posteriors do not overlap; and the first two moments of z, which are all of
-    it where q(z) is Gaussian.
+    log q(z|x_row), which is all of log q(z) where posteriors do not overlap; and the first two
+    moments of z, which are all of it where q(z) is Gaussian.
     """
     own_entropy = gaussian.entropy(q).sum(1)
-    columns = [0.5 * (1 - draws.noise.square()).sum(1, keepdim=True), (own_entropy[draws.row] - own_entropy.mean())[:, None]]
+    columns = [
+        0.5 * (1 - draws.noise.square()).sum(1, keepdim=True),
+        (own_entropy[draws.row] - own_entropy.mean())[:, None],
+    ]
     centre = q.mean.mean(0)
     z = draws.z - centre
     mean = q.mean - centre
@@ -328,10 +377,11 @@ def _controls(draws: Draws, q: Gaussian) -> Tensor:
 
 
 def _marginal_entropy(latent: int, draws: Draws, q: Gaussian, controls: Tensor) -> _Term:
-    """H(z_d) under q(z), by the trapezoidal rule; at the draws, where that would take too many points.
+    """H(z_d) under q(z), by the trapezoidal rule; at the draws, where that would take too many
+    points.
 
-    At a spacing of half the smallest standard deviation the rule is exact on Gaussians to rounding, and on q log q to some
-    1e-9.
+    At a spacing of half the smallest standard deviation the rule is exact on Gaussians to rounding,
+    and on q log q to some 1e-9.
     """
     grid = _grid(latent, draws, q, 0.5 * (0.5 * q.log_var[:, latent].min()).exp())
     if grid is None:
@@ -344,11 +394,14 @@ def _marginal_entropy(latent: int, draws: Draws, q: Gaussian, controls: Tensor) 
     return _Term.exact(-(log_q.exp() * spacing * log_q).sum())
 
 
-def _marginal_log_prior(latent: int, draws: Draws, q: Gaussian, controls: Tensor, prior: Family) -> _Term | None:
-    """E log p(z_d) under q(z): closed form, by quadrature, or at the draws; None where p(z_d) is unknown.
+def _marginal_log_prior(
+    latent: int, draws: Draws, q: Gaussian, controls: Tensor, prior: Family
+) -> _Term | None:
+    """E log p(z_d) under q(z): closed form, by quadrature, or at the draws; None where p(z_d) is
+    unknown.
 
-    The logarithm of a mixture turns more sharply than that of q(z_d): the quadrature takes a quarter of the smallest standard
-    deviation, and of its own narrowest component.
+    The logarithm of a mixture turns more sharply than that of q(z_d): the quadrature takes a
+    quarter of the smallest standard deviation, and of its own narrowest component.
     """
     marginal = prior.marginal(latent)
     if marginal is None:
@@ -370,7 +423,13 @@ def _marginal_log_prior(latent: int, draws: Draws, q: Gaussian, controls: Tensor
     return _Term.exact((mass * marginal.log_prob(points[:, None])).sum())
 
 
-def _log_prior(prior: Family, marginals: "list[_Term | None]", draws: Draws, controls: Tensor, dtype: torch.dtype) -> _Term:
+def _log_prior(
+    prior: Family,
+    marginals: "list[_Term | None]",
+    draws: Draws,
+    controls: Tensor,
+    dtype: torch.dtype,
+) -> _Term:
     """E log p(z) under q(z), by its marginals where it is their product.
 
     A family of one's own is asked in `dtype`, that of the model.
@@ -383,7 +442,9 @@ def _log_prior(prior: Family, marginals: "list[_Term | None]", draws: Draws, con
 
 
 def _grid(latent: int, draws: Draws, q: Gaussian, spacing: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Points `(G,)` over all of q(z_d), at most `spacing` apart, and how far apart; None if they would be too many."""
+    """Points `(G,)` over all of q(z_d), at most `spacing` apart, and how far apart; None if they
+    would be too many.
+    """
     mean = q.mean[:, latent]
     std = (0.5 * q.log_var[:, latent]).exp()
     low = (mean - _REACH * std).min()
@@ -396,9 +457,13 @@ def _grid(latent: int, draws: Draws, q: Gaussian, spacing: Tensor) -> tuple[Tens
 
 
 def _log_marginal(points: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
-    """log of the mean of N Gaussians of one dimension at G points, `(G,)`; floored far out in the tails."""
+    """log of the mean of N Gaussians of one dimension at G points, `(G,)`; floored far out in the
+    tails.
+    """
     precision = (-log_var).exp()
-    weights = torch.stack([mean * precision, -0.5 * precision, -0.5 * (LOG_2PI + log_var + mean.square() * precision)])
+    weights = torch.stack(
+        [mean * precision, -0.5 * precision, -0.5 * (LOG_2PI + log_var + mean.square() * precision)]
+    )
     features = torch.stack([points, points.square(), torch.ones_like(points)], 1)
     total = torch.zeros_like(points)
     for block in torch.split(weights, max(_BLOCK // len(points), 1), 1):
@@ -411,7 +476,12 @@ def _checked(posterior: Gaussian) -> Gaussian:
     mean, log_var = diagonal(posterior, "the decomposition of the rate")
     if mean.dim() != 2 or mean.shape != log_var.shape or not mean.numel():
         shapes = f"mean {list(mean.shape)} and log_var {list(log_var.shape)}"
-        raise InputError(f"posterior has {shapes}: expected (N, D) for both, with N and D at least 1")
+        raise InputError(
+            f"posterior has {shapes}: expected (N, D) for both, with N and D at least 1"
+        )
     if not (mean.isfinite().all() and log_var.isfinite().all()):
-        raise InputError("posterior holds NaN or infinite numbers: expected finite ones; find the step at which training broke")
+        raise InputError(
+            "posterior holds NaN or infinite numbers: expected finite ones; find the step at which"
+            " training broke"
+        )
     return Gaussian(mean.detach().double(), log_var.detach().double())

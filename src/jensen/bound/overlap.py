@@ -1,9 +1,10 @@
 """The overlap of posteriors that hardly do: the chance that draws of them rarely show.
 
-Where posteriors lie apart, log q(z) is log q(z|x) - log N but for the few draws that fall between two of them, and their
-excess l = log [sum_n q(z|x_n) / q(z|x)] is near 0 or of order 1. Most sets of draws hold none of these and show no variance.
-The excess over one rival n is known in closed form, nearly: of equal covariances, log r = log [q(z|x_n) / q(z|x)] is
-N(-a, 2 a) under q(z|x), with E sqrt(r) = exp(-a / 4) the Bhattacharyya coefficient; of others it is taken to be, at the same
+Where posteriors lie apart, log q(z) is log q(z|x) - log N but for the few draws that fall between
+two of them, and their excess l = log [sum_n q(z|x_n) / q(z|x)] is near 0 or of order 1. Most sets
+of draws hold none of these and show no variance. The excess over one rival n is known in closed
+form, nearly: of equal covariances, log r = log [q(z|x_n) / q(z|x)] is N(-a, 2 a) under q(z|x), with
+    E sqrt(r) = exp(-a / 4) the Bhattacharyya coefficient; of others it is taken to be, at the same
 coefficient, which is what counts: l and its square weigh the tails where r is near 1.
 """
 
@@ -33,10 +34,11 @@ class Excess(NamedTuple):
 
 
 def excess(q: Gaussian) -> Excess:
-    """The excess of log q(z) of the posteriors `q` `(N, D)` over that of each alone, rivals added up one by one.
+    """The excess of log q(z) of the posteriors `q` `(N, D)` over that of each alone, rivals added
+    up one by one.
 
-    Exact as N(-a, 2 a) is, and where no draw lies between three; else too large. Of many posteriors only some are compared
-    with all others.
+    Exact as N(-a, 2 a) is, and where no draw lies between three; else too large. Of many posteriors
+    only some are compared with all others.
     """
     count, dim = q.mean.shape
     some = min(count, max(WORK // (count * dim), 1))
@@ -64,13 +66,18 @@ def _distance(q: Gaussian, rows: Tensor) -> Tensor:
 def _tables() -> Tensor:
     """Logarithms of E l and E l^2 at a = 0, `_STEP`, ..., `(2, A)`, for one rival; l = log (1 + r).
 
-    Under the density tilted by sqrt(r) the logarithm of r is N(0, 2 a): E f(r) = exp(-a / 4) E' f(r) / sqrt(r), a smooth
-    integral that is a sum over even steps to rounding.
+    Under the density tilted by sqrt(r) the logarithm of r is N(0, 2 a): E f(r) = exp(-a / 4) E'
+    f(r) / sqrt(r), a smooth integral that is a sum over even steps to rounding.
     """
     a = torch.arange(_STEP, _FARTHEST + _STEP, _STEP, dtype=torch.float64)
     log_ratio = torch.linspace(-120, 120, 2401, dtype=torch.float64)  # in steps of 0.1
     density = (-log_ratio.square() / (4 * a[:, None])).exp() / (4 * torch.pi * a[:, None]).sqrt()
     excess = torch.nn.functional.softplus(log_ratio)
-    logs = [(density * power * (-0.5 * log_ratio).exp() * 0.1).sum(1).log() - 0.25 * a for power in (excess, excess.square())]
+    logs = [
+        (density * power * (-0.5 * log_ratio).exp() * 0.1).sum(1).log() - 0.25 * a
+        for power in (excess, excess.square())
+    ]
     certain = torch.log(torch.log(torch.tensor(2.0, dtype=torch.float64)))  # r = 1
-    return torch.stack([torch.cat([power * certain[None], log]) for power, log in zip((1, 2), logs, strict=True)])
+    return torch.stack(
+        [torch.cat([power * certain[None], log]) for power, log in zip((1, 2), logs, strict=True)]
+    )

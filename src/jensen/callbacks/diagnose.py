@@ -1,4 +1,6 @@
-"""Encodes the held-out set once per validation, runs the diagnostics on it, and writes what they return to TensorBoard."""
+"""Encodes the held-out set once per validation, runs the diagnostics on it, and writes what they
+return to TensorBoard.
+"""
 
 import time
 from collections.abc import Callable, Mapping
@@ -34,11 +36,12 @@ class _Encoded(NamedTuple):
 
 
 class Diagnose(Callback):
-    """Runs `diagnostics`, by name, at the end of each validation; results are tagged `<name>/<key>`.
+    """Runs `diagnostics`, by name, at the end of each validation; results are tagged
+    `<name>/<key>`.
 
-    The forward pass is the validation's own: nothing is encoded twice. Under DDP each rank encodes its share, the codes are
-    gathered and put back in the order of the data set, every rank runs the diagnostics (which may share out their work,
-    `base.ranks`) and rank zero writes.
+    The forward pass is the validation's own: nothing is encoded twice. Under DDP each rank encodes
+    its share, the codes are gathered and put back in the order of the data set, every rank runs the
+    diagnostics (which may share out their work, `base.ranks`) and rank zero writes.
 
     Args:
         diagnostics: functions of a snapshot, by name.
@@ -58,8 +61,11 @@ class Diagnose(Callback):
             check_list(f"charts.{title}", tags)
             for tag in tags:
                 check_text(f"charts.{title}", tag)
-        self.diagnostics = {name: each for name, each in diagnostics.items() if each is not None}  # null leaves one out
-        self.charts, self.on_encoded = dict(charts or {}), on_encoded
+        self.diagnostics = {
+            name: each for name, each in diagnostics.items() if each is not None
+        }  # null leaves one out
+        self.charts = dict(charts or {})
+        self.on_encoded = on_encoded
         self.results: dict[str, Results] = {}
         self._start = 0.0
         self._parts: list[_Encoded] = []
@@ -68,7 +74,8 @@ class Diagnose(Callback):
         """Refuses data that cannot be shown: those of a user's own loaders."""
         if not isinstance(trainer.datamodule, DataModule):
             raise InputError(
-                "the callback Diagnose has no jensen.data.module.DataModule: expected one, since it shows examples by their"
+                "the callback Diagnose has no jensen.data.module.DataModule: expected one, since"
+                " it shows examples by their"
                 " place and names their factors; pass your data as one, or leave the callback out"
             )
 
@@ -79,7 +86,9 @@ class Diagnose(Callback):
             writer.add_custom_scalars({"jensen": layout})
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuses what holds for other posteriors than the model's, which the algorithm has looked at by now, or for none."""
+        """Refuses what holds for other posteriors than the model's, which the algorithm has looked
+        at by now, or for none.
+        """
         posterior = getattr(pl_module, "posterior_family", None)
         if posterior is not None:
             for name, diagnostic in self.diagnostics.items():
@@ -94,7 +103,9 @@ class Diagnose(Callback):
         images = data.show(PICTURED).to(pl_module.device, pl_module.dtype)
         pl_module.eval()  # a look leaves no trace in running statistics
         known = cast(Any, pl_module).known(images)
-        check_settings(self.diagnostics, Preview(names=data.examples("train").names, images=images, **known))
+        check_settings(
+            self.diagnostics, Preview(names=data.examples("train").names, images=images, **known)
+        )
         pl_module.train(training)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -113,7 +124,8 @@ class Diagnose(Callback):
 
     @torch.no_grad()
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        parts, self._parts = self._parts, []
+        parts = self._parts
+        self._parts = []
         if trainer.sanity_checking or not self.diagnostics:
             return
         row, factors, inference = tree_map(lambda *rows: gather_rows(torch.cat(rows)), *parts)
@@ -123,13 +135,19 @@ class Diagnose(Callback):
             self.on_encoded(len(order), time.perf_counter() - self._start)
         data = trainer.datamodule
         images = data.show(PICTURED).to(pl_module.device)
-        snapshot = cast(Any, pl_module).snapshot(inference, factors, data.examples("train").names, images)
+        snapshot = cast(Any, pl_module).snapshot(
+            inference, factors, data.examples("train").names, images
+        )
         for name, diagnostic in self.diagnostics.items():
             self.results[name] = results = diagnostic(snapshot)
             scalars = {
-                f"{name}/{key}": value for key, value in results.items() if isinstance(value, Tensor) and not value.dim()
+                f"{name}/{key}": value
+                for key, value in results.items()
+                if isinstance(value, Tensor) and not value.dim()
             }
-            pl_module.log_dict(scalars, logger=False)  # for callbacks that monitor them, and for whoever called train
+            pl_module.log_dict(
+                scalars, logger=False
+            )  # for callbacks that monitor them, and for whoever called train
             for writer in writers(trainer):
                 write(writer, name, results, trainer.global_step)
 
@@ -157,4 +175,7 @@ def write(writer: SummaryWriter, name: str, results: Results, step: int) -> None
         elif value.dim() == 3 and value.shape[0] == 3:
             writer.add_image(tag, value, step)
         else:
-            raise TypeError(f"diagnostic {tag} returned shape {list(value.shape)}: expected (), (N,) or (3, H, W)")
+            raise TypeError(
+                f"diagnostic {tag} returned shape {list(value.shape)}: expected (), (N,) or (3, H,"
+                " W)"
+            )

@@ -1,7 +1,9 @@
-"""Checkpoints that are whole or not there, also after a crash of the machine, and how a torn one is told.
+"""Checkpoints that are whole or not there, also after a crash of the machine, and how a torn one is
+told.
 
-Lightning writes to a file in the system's temporary folder and moves it, which is a copy where that is another file system,
-and asks for no flush to the disk: a crash may leave half a file under the final name.
+Lightning writes to a file in the system's temporary folder and moves it, which is a copy where that
+is another file system, and asks for no flush to the disk: a crash may leave half a file under the
+final name.
 """
 
 import os
@@ -19,9 +21,13 @@ from jensen.base.errors import InputError, check_path
 
 
 class Durable(TorchCheckpointIO):
-    """Writes beside the target, flushes to the disk, and then takes the target's place, in one step of the file system."""
+    """Writes beside the target, flushes to the disk, and then takes the target's place, in one step
+    of the file system.
+    """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None
+    ) -> None:
         write(Path(path), lambda file: torch.save(checkpoint, file))
 
 
@@ -40,20 +46,27 @@ def write(path: Path, content: Callable[[Any], object]) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
         sync(path.parent)
-    except BaseException as error:  # of torch.save a full disk is a RuntimeError; Ctrl-C is none of Exception
+    except (
+        BaseException
+    ) as error:  # of torch.save a full disk is a RuntimeError; Ctrl-C is none of Exception
         with suppress(OSError):  # it may not be removed from where it could not be made
             partial.unlink()
         if not isinstance(error, OSError):
             raise
         raise InputError(
-            f"{path} cannot be written ({error.strerror}): expected room in a folder of yours; what was there is kept, so make"
+            f"{path} cannot be written ({error.strerror}): expected room in a folder of yours;"
+            " what was there is kept, so make"
             " room and run the same command again"
         ) from error
 
 
 def _created(path: Path) -> int:
-    """A descriptor of an empty file; of no link, which would lead out of a folder that someone else has made."""
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    """A descriptor of an empty file; of no link, which would lead out of a folder that someone else
+    has made.
+    """
+    return os.open(
+        path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666
+    )
 
 
 def target(name: str, value: object, suffix: str) -> Path:
@@ -66,12 +79,14 @@ def target(name: str, value: object, suffix: str) -> Path:
     path = Path(str(value)).expanduser()
     if path.is_dir():
         raise InputError(
-            f"{name}={value} cannot be written (Is a directory): expected a file; name one in it, such as"
+            f"{name}={value} cannot be written (Is a directory): expected a file; name one in it,"
+            " such as"
             f" {name}={path / f'NAME{suffix}'}"
         )
     if path.suffix.lower() != suffix:
         raise InputError(
-            f"{name}={value} does not end with {suffix}: expected a name of the format that is written; take"
+            f"{name}={value} does not end with {suffix}: expected a name of the format that is"
+            " written; take"
             f" {name}={path.with_suffix(suffix)}"
         )
     return path
@@ -86,7 +101,9 @@ def target_folder(name: str, value: object) -> Path:
     check_path(name, value)
     path = Path(str(value)).expanduser()
     if path.suffix in _REPORTED or (path.exists() and not path.is_dir()):
-        raise InputError(f"{name}={value} is a file: expected a folder, for several; take {name}={path.parent}")
+        raise InputError(
+            f"{name}={value} is a file: expected a folder, for several; take {name}={path.parent}"
+        )
     return path
 
 
@@ -97,7 +114,8 @@ def within(folder: Path, path: Path) -> None:
     """Raises: InputError: `path` is a link that leads out of `folder`."""
     if not path.resolve().is_relative_to(folder.resolve()):
         raise InputError(
-            f"{path} leads to {path.resolve()}, out of {folder}: expected a folder in it, or a file, since none but its own are"
+            f"{path} leads to {path.resolve()}, out of {folder}: expected a folder in it, or a"
+            " file, since none but its own are"
             " read and written; remove the link"
         )
 
@@ -114,17 +132,20 @@ def sync(path: Path) -> None:
 def read(path: Path) -> dict[str, Any]:
     """A checkpoint on the CPU; tensors and plain values only.
 
-    A checkpoint is a zip archive with a CRC-32 of each part. torch looks at none of them, so a flipped bit would pass as a
+    A checkpoint is a zip archive with a CRC-32 of each part. torch looks at none of them, so a
+    flipped bit would pass as a
     weight: they are checked here.
 
     Raises:
-        InputError: the file is cut short, changed, or holds anything else, or NaN, which training never saves.
+        InputError: the file is cut short, changed, or holds anything else, or NaN, which training
+            never saves.
     """
     try:
         if not path.is_file():
             raise zipfile.BadZipFile("it is no file")
         with zipfile.ZipFile(path) as archive:
-            # What torch.save wrote takes no more room in memory than on the disk; an archive of a stranger's may.
+            # What torch.save wrote takes no more room in memory than on the disk; an archive of a
+            # stranger's may.
             if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
                 raise zipfile.BadZipFile("it is compressed")
             if (part := archive.testzip()) is not None:
@@ -135,7 +156,9 @@ def read(path: Path) -> dict[str, Any]:
             raise zipfile.BadZipFile(f"{broken[0]} holds NaN")
     except Exception as error:  # a torn archive may fail anywhere in it
         found = str(error) if isinstance(error, zipfile.BadZipFile) else type(error).__name__
-        raise InputError(f"{path} cannot be read ({found}): expected a whole checkpoint; restore that file") from error
+        raise InputError(
+            f"{path} cannot be read ({found}): expected a whole checkpoint; restore that file"
+        ) from error
     return dict(saved)
 
 

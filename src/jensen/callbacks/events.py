@@ -1,4 +1,6 @@
-"""TensorBoard's event files as a function of the checkpoint: however often a run is killed, no record is missing or twice."""
+"""TensorBoard's event files as a function of the checkpoint: however often a run is killed, no
+record is missing or twice.
+"""
 
 import os
 import time
@@ -13,17 +15,23 @@ from jensen.callbacks.diagnose import writers
 from jensen.callbacks.durable import sync
 
 SUFFIX = ".train"
-"""Ends the names of the event files that training writes (`conf/logger/tensorboard.yaml`). No others are touched."""
+"""Ends the names of the event files that training writes (`conf/logger/tensorboard.yaml`). No
+others are touched.
+"""
 
 
 class Events(Callback):
-    """Puts into each checkpoint how long each event file was, with all that was logged until then on the disk.
+    """Puts into each checkpoint how long each event file was, with all that was logged until then
+    on the disk.
 
-    A run that goes on from there cuts its files to that length (`rewind`) and computes again what is gone. A TensorBoard
-    that was open meanwhile shows what it has read of it until it is reloaded.
+    A run that goes on from there cuts its files to that length (`rewind`) and computes again what
+    is gone. A TensorBoard that was open meanwhile shows what it has read of it until it is
+    reloaded.
     """
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         checkpoint["events"] = {}
         for writer in writers(trainer):
             writer.flush()
@@ -33,7 +41,9 @@ class Events(Callback):
 
 
 def files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.glob(f"events.out.tfevents.*{SUFFIX}") if not file.is_symlink())
+    return sorted(
+        file for file in folder.glob(f"events.out.tfevents.*{SUFFIX}") if not file.is_symlink()
+    )
 
 
 class _Clock:
@@ -47,16 +57,22 @@ class _Clock:
 
 
 def go_after(folder: Path) -> None:
-    """Gives event files from now on names after those in `folder`, also where the clock was set back.
+    """Gives event files from now on names after those in `folder`, also where the clock was set
+    back.
 
-    TensorBoard reads files by the time in their names: steps of a later attempt would come first, and be dropped.
+    TensorBoard reads files by the time in their names: steps of a later attempt would come first,
+    and be dropped.
     """
     times = [file.name.split(".")[3] for file in files(folder)]
-    event_file_writer.time = _Clock(max((int(each) + 1 for each in times if each.isdecimal()), default=0))
+    event_file_writer.time = _Clock(
+        max((int(each) + 1 for each in times if each.isdecimal()), default=0)
+    )
 
 
 def rewind(before: Iterable[Path], sizes: Mapping[str, int]) -> None:
-    """Cuts event files that were there `before` to `sizes`, by name, and removes those that are not named."""
+    """Cuts event files that were there `before` to `sizes`, by name, and removes those that are not
+    named.
+    """
     for file in before:
         if file.name not in sizes:
             file.unlink()

@@ -18,11 +18,12 @@ UNTOLD = ("diagnostics", "callbacks")
 
 
 class HParams(Callback):
-    """Settings at the start, with NaN for `hp/...`; after each validation what each metric is by now.
+    """Settings at the start, with NaN for `hp/...`; after each validation what each metric is by
+    now.
 
-    The settings are `settings`, which every run has, and what the run's folder says it was started with (`.hydra`): the
-    chosen files and the overrides, under their whole keys. The table starts with those that were overridden, and the seed.
-    A continued run has its entry already.
+    The settings are `settings`, which every run has, and what the run's folder says it was started
+    with (`.hydra`): the chosen files and the overrides, under their whole keys. The table starts
+    with those that were overridden, and the seed. A continued run has its entry already.
 
     Args:
         settings: by dotted key or nested; null is left out.
@@ -30,9 +31,13 @@ class HParams(Callback):
         diagnostics: names of those that are run; metrics of others are left out.
     """
 
-    def __init__(self, settings: Mapping[str, Any], metrics: Mapping[str, str], diagnostics: list[str]) -> None:
+    def __init__(
+        self, settings: Mapping[str, Any], metrics: Mapping[str, str], diagnostics: list[str]
+    ) -> None:
         self.settings = settings
-        self.metrics = {name: tag for name, tag in metrics.items() if tag.split("/")[0] in ("val", *diagnostics)}
+        self.metrics = {
+            name: tag for name, tag in metrics.items() if tag.split("/")[0] in ("val", *diagnostics)
+        }
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.global_step:
@@ -50,7 +55,9 @@ class HParams(Callback):
         for writer in writers(trainer):
             for name, tag in self.metrics.items():
                 if tag in trainer.callback_metrics:
-                    writer.add_scalar(f"hp/{name}", trainer.callback_metrics[tag], trainer.global_step)
+                    writer.add_scalar(
+                        f"hp/{name}", trainer.callback_metrics[tag], trainer.global_step
+                    )
 
 
 def _flat(tree: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, float | str]]:
@@ -73,20 +80,32 @@ def entry_of(value: Any) -> float | str:
 
 
 def started_with(folder: Path) -> tuple[dict[str, str], dict[str, float | str]]:
-    """The choices of groups and the overrides of the run in `folder`; nothing for one that no command started."""
+    """The choices of groups and the overrides of the run in `folder`; nothing for one that no
+    command started.
+    """
     try:
         hydra = yaml.safe_load((folder / ".hydra" / "hydra.yaml").read_text())["hydra"]
     except OSError:
         return {}, {}
     choices = hydra["runtime"]["choices"]
-    chosen = {group: str(choice) for group, choice in choices.items() if choice and group.split("/")[0] in TOLD}
-    pairs = (override.lstrip("+").split("=", 1) for override in hydra["overrides"]["task"] if "=" in override)
+    chosen = {
+        group: str(choice)
+        for group, choice in choices.items()
+        if choice and group.split("/")[0] in TOLD
+    }
+    pairs = (
+        override.lstrip("+").split("=", 1)
+        for override in hydra["overrides"]["task"]
+        if "=" in override
+    )
     asked = {key: entry_of(value) for key, value in pairs if key not in (*choices, *UNTOLD)}
     return chosen, asked
 
 
 def _in_front(experiment: Any, names: set[str]) -> Any:
-    """The summary of the table's columns with `names` first: TensorBoard begins with those that it takes to differ."""
+    """The summary of the table's columns with `names` first: TensorBoard begins with those that it
+    takes to differ.
+    """
     plugin = experiment.value[0].metadata.plugin_data
     content = HParamsPluginData.FromString(plugin.content)
     for info in content.experiment.hparam_infos:

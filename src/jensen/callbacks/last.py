@@ -16,9 +16,9 @@ from jensen.callbacks.durable import Durable
 class Last(Checkpoint):
     """Saves after each validation and, on steps that are logged, when `seconds` have passed since.
 
-    A save that was slow is followed by none for long: at a `share` of 0.01 one that took 3 s by none for 5 minutes. The
-    checkpoint before is kept as `last.previous.ckpt`. All checkpoints of the run, of other callbacks too, are
-    written by `durable.Durable`.
+    A save that was slow is followed by none for long: at a `share` of 0.01 one that took 3 s by
+    none for 5 minutes. The checkpoint before is kept as `last.previous.ckpt`. All checkpoints of
+    the run, of other callbacks too, are written by `durable.Durable`.
 
     Args:
         seconds: between two saves within a validation interval.
@@ -28,7 +28,8 @@ class Last(Checkpoint):
     def __init__(self, seconds: float = 60.0, share: float = 0.01) -> None:
         check_number("seconds", seconds, low=0)
         check_number("share", share, low=1e-6)
-        self.seconds, self.share = seconds, share
+        self.seconds = seconds
+        self.share = share
         self._saved = self._cost = 0.0
         self._step = 0
 
@@ -38,11 +39,18 @@ class Last(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved = time.monotonic()
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int
+    ) -> None:
         self._step = trainer.global_step
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
     ) -> None:
         step = trainer.global_step
         if step == self._step or step % trainer.log_every_n_steps or not resumable(trainer):
@@ -68,9 +76,11 @@ class Last(Checkpoint):
 
 
 def resumable(trainer: Trainer) -> bool:
-    """Tell whether a checkpoint that a callback saves at the end of this training batch continues exactly.
+    """Tell whether a checkpoint that a callback saves at the end of this training batch continues
+    exactly.
 
-    Not amid the batches of one step, and not where a validation comes next, which a continued run would leave out.
+    Not amid the batches of one step, and not where a validation comes next, which a continued run
+    would leave out.
     """
     loop = trainer.fit_loop.epoch_loop
     fetcher = trainer.fit_loop._data_fetcher
@@ -79,7 +89,9 @@ def resumable(trainer: Trainer) -> bool:
 
 
 def whole_step(trainer: Trainer) -> bool:
-    """Tell whether the batch that ends is the last of its step: gradients and sums of a part of one are in no checkpoint."""
+    """Tell whether the batch that ends is the last of its step: gradients and sums of a part of one
+    are in no checkpoint.
+    """
     mid_epoch = getattr(trainer.lightning_module, "mid_epoch", False)
     return not (mid_epoch or trainer.fit_loop.epoch_loop._should_accumulate())
 
@@ -90,9 +102,13 @@ def previous(path: Path) -> Path:
 
 
 def keep(path: Path) -> None:
-    """Gives the checkpoint of `path` its second name; the first keeps it too, until another takes its place."""
+    """Gives the checkpoint of `path` its second name; the first keeps it too, until another takes
+    its place.
+    """
     if not path.exists():
         return
     previous(path).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # a file system without hard links keeps one checkpoint, whole all the same
+    with contextlib.suppress(
+        OSError
+    ):  # a file system without hard links keeps one checkpoint, whole all the same
         os.link(path, previous(path))

@@ -15,25 +15,30 @@ from jensen.base.signals import Stopped
 from jensen.callbacks.last import Last, resumable
 
 REQUEUE = {getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)}
-"""Signals that say the time is up, so that the job should go on later; SIGTERM says that it should end."""
+"""Signals that say the time is up, so that the job should go on later; SIGTERM says that it should
+end.
+"""
 
 
 class Preempt(Checkpoint):
     """Saves last.ckpt after the step in which a signal came (`base.signals`) and ends the process.
 
-    The order of the data and all noise are functions of the seed and the step, so the run that continues equals one that
-    was not stopped. Where a validation is due, it is waited for, since a continued run would leave it out. Ranks need not be
-    told at the same step, nor all of them: they agree after each.
+    The order of the data and all noise are functions of the seed and the step, so the run that
+    continues equals one that was not stopped. Where a validation is due, it is waited for, since a
+    continued run would leave it out. Ranks need not be told at the same step, nor all of them: they
+    agree after each.
 
-    A `Checkpoint`, because Lightning calls those last: after a validation, best.ckpt and last.ckpt are written by then.
+    A `Checkpoint`, because Lightning calls those last: after a validation, best.ckpt and last.ckpt
+    are written by then.
     """
 
     def __init__(self) -> None:
         self._group: distributed.ProcessGroup | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        # Before the first step Lightning sets a handler of SIGTERM that broadcasts inside it, so that ranks could hang: no
-        # signal until ours has taken its place. Lightning itself gives the handlers of before back when it ends.
+        # Before the first step Lightning sets a handler of SIGTERM that broadcasts inside it, so
+        # that ranks could hang: no signal until ours has taken its place. Lightning itself gives
+        # the handlers of before back when it ends.
         signals.hold(True)
         if trainer.world_size > 1 and self._group is None:
             # Of CPU tensors: agreeing never waits for the device.
@@ -44,7 +49,12 @@ class Preempt(Checkpoint):
         self._leave_if_asked(trainer, save=False)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
     ) -> None:
         if resumable(trainer):
             self._leave_if_asked(trainer, save=True)
@@ -58,7 +68,12 @@ class Preempt(Checkpoint):
             self._hear()
 
     def on_validation_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: object,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         if trainer.state.fn != "fit":
             self._leave_at_interrupt(trainer)
@@ -67,18 +82,27 @@ class Preempt(Checkpoint):
         self._hear()
 
     def on_test_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: object,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         self._leave_at_interrupt(trainer)
 
     def _leave_at_interrupt(self, trainer: Trainer) -> None:
-        """After the training only a person stops a run, of one rank: all is saved but the last numbers."""
+        """After the training only a person stops a run, of one rank: all is saved but the last
+        numbers.
+        """
         if signals.asked() == signal.SIGINT and self._group is None:
             signals.forget()
             sentence = f"stopped by SIGINT after step {trainer.global_step}, its last; the same command finishes it"
             raise Stopped(sentence, 128 + signal.SIGINT)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
         self.teardown(trainer, pl_module, "")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -1,4 +1,6 @@
-"""The files that TensorBoard's PROJECTOR reads. They are of the last validation: each replaces those of the one before."""
+"""The files that TensorBoard's PROJECTOR reads. They are of the last validation: each replaces
+those of the one before.
+"""
 
 import math
 from pathlib import Path
@@ -16,13 +18,18 @@ FOLDER = "projector"
 def project(run: Path, tag: str, embedding: Embedding) -> None:
     """Writes `embedding` below `run`/projector, and the configuration that names all that is there.
 
-    torch's `add_embedding` would keep the files of every step, and name each again with every write.
+    torch's `add_embedding` would keep the files of every step, and name each again with every
+    write.
     """
     name = tag.replace("/", "_")
     folder = run / FOLDER / name
     within(run, folder)
     # TensorBoard takes the first line for a header only if there are two columns or more.
-    metadata = _tsv([[*embedding.columns], *embedding.labels] if len(embedding.columns) > 1 else embedding.labels)
+    metadata = _tsv(
+        [[*embedding.columns], *embedding.labels]
+        if len(embedding.columns) > 1
+        else embedding.labels
+    )
     codes = _tsv([[f"{value:.6g}" for value in row] for row in embedding.codes.tolist()])
     write(folder / "codes.tsv", lambda file: file.write(codes.encode()))
     write(folder / "metadata.tsv", lambda file: file.write(metadata.encode()))
@@ -31,12 +38,16 @@ def project(run: Path, tag: str, embedding: Embedding) -> None:
         size = "{} {}".format(*reversed(embedding.thumbnails.shape[2:]))
         write(folder / "sprite.png", lambda file: picture.save(file, format="png"))
         write(folder / "size", lambda file: file.write(size.encode()))
-    entries = "".join(_entry(path.name, run) for path in sorted((run / FOLDER).iterdir()) if path.is_dir())
+    entries = "".join(
+        _entry(path.name, run) for path in sorted((run / FOLDER).iterdir()) if path.is_dir()
+    )
     write(run / "projector_config.pbtxt", lambda file: file.write(entries.encode()))
 
 
 def sprite(thumbnails: Tensor) -> Tensor:
-    """`(N, 3, h, w)` as a square of as many rows as columns, `(3, H, W)`, black where it is not full."""
+    """`(N, 3, h, w)` as a square of as many rows as columns, `(3, H, W)`, black where it is not
+    full.
+    """
     count, channels, height, width = thumbnails.shape
     across = math.ceil(math.sqrt(count))
     cells = torch.zeros(across * across, channels, height, width, dtype=thumbnails.dtype)

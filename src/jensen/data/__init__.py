@@ -1,4 +1,6 @@
-"""Data sets, one file each. One that is named as its file is found in it: `jensen.data.sprites.sprites`."""
+"""Data sets, one file each. One that is named as its file is found in it:
+`jensen.data.sprites.sprites`.
+"""
 
 from jensen.base.lazy import lazily
 

@@ -1,4 +1,5 @@
-"""Arrays by their names in an npz or HDF5 file, read block by block: neither is ever in memory as a whole.
+"""Arrays by their names in an npz or HDF5 file, read block by block: neither is ever in memory as a
+whole.
 
 Nothing is unpickled, and of an HDF5 file nothing is followed that leads to another file.
 """
@@ -62,7 +63,8 @@ def stream(path: Path, name: str, array: Named) -> Iterator[np.ndarray]:
     """The rows of `array`, the one under `name`, block after block.
 
     Raises:
-        InputError: it cannot be read, ends early, or is so much larger than what is stored that it would be a trap.
+        InputError: it cannot be read, ends early, or is so much larger than what is stored that it
+            would be a trap.
     """
     _check_size(path, name, array, array.row * array.shape[0])
     rows = max(1, _BLOCK // max(1, array.row))
@@ -73,7 +75,8 @@ def stream(path: Path, name: str, array: Named) -> Iterator[np.ndarray]:
 def _check_size(path: Path, name: str, array: Named, size: int) -> None:
     if size > _RATIO * max(array.stored, _SMALL):
         raise InputError(
-            f"{path} has a {name} of {size / 1e6:,.0f} MB packed in {array.stored:,} bytes: expected at most {_RATIO} times"
+            f"{path} has a {name} of {size / 1e6:,.0f} MB packed in {array.stored:,} bytes:"
+            f" expected at most {_RATIO} times"
             " as much as is stored; save it without compression"
         )
 
@@ -85,14 +88,20 @@ def _read(path: Path) -> Iterator[None]:
     except (InputError, GeneratorExit):
         raise
     except Exception as error:  # numpy, zipfile and h5py raise almost anything on a damaged file
-        why = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
+        why = (
+            getattr(error, "strerror", None)
+            or str(error).partition("\n")[0]
+            or type(error).__name__
+        )
         raise InputError(
-            f"{path} cannot be read ({why}): expected a whole npz or HDF5 file of plain arrays; download or save it again"
+            f"{path} cannot be read ({why}): expected a whole npz or HDF5 file of plain arrays;"
+            " download or save it again"
         ) from error
 
 
 def _is_hdf5(path: Path) -> bool:
-    if path.exists() and not path.is_file() and not path.is_dir():  # to open a pipe is to wait for ever
+    # to open a pipe is to wait for ever
+    if path.exists() and not path.is_file() and not path.is_dir():
         raise OSError("it is no file")
     with path.open("rb") as file:
         mark = file.read(8)
@@ -133,18 +142,25 @@ def header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 def _rows_of_npz(path: Path, name: str, array: Named, rows: int) -> Iterator[np.ndarray]:
     with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
         if header(file)[1] and len(array.shape) > 1:
-            raise InputError(f"{path} has a {name} in Fortran order: expected C order; save it with numpy.ascontiguousarray")
+            raise InputError(
+                f"{path} has a {name} in Fortran order: expected C order; save it with"
+                " numpy.ascontiguousarray"
+            )
         for start in range(0, array.shape[0], rows):
             count = min(rows, array.shape[0] - start)
             content = file.read(count * array.row)
             if len(content) < count * array.row:
                 raise InputError(
-                    f"{path} has a {name} that ends after row {start + len(content) // max(1, array.row)}: expected"
+                    f"{path} has a {name} that ends after row"
+                    f" {start + len(content) // max(1, array.row)}: expected"
                     f" {array.shape[0]}; download or save it again"
                 )
             yield np.frombuffer(content, array.dtype).reshape(count, *array.shape[1:])
         if file.read(1):  # and zipfile compares its checksum
-            raise InputError(f"{path} has bytes behind its {name}: expected {array.shape[0]} rows; download or save it again")
+            raise InputError(
+                f"{path} has bytes behind its {name}: expected {array.shape[0]} rows; download or"
+                " save it again"
+            )
 
 
 # ---- HDF5 ---------------------------------------------------------------------------------------
@@ -154,7 +170,9 @@ def _h5py() -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise InputError("HDF5 files need h5py, which is not installed: expected it; pip install 'jensen[hdf5]'") from error
+        raise InputError(
+            "HDF5 files need h5py, which is not installed: expected it; pip install 'jensen[hdf5]'"
+        ) from error
     return h5py
 
 
@@ -175,9 +193,15 @@ def _rows_of_hdf5(path: Path, name: str, array: Named, rows: int) -> Iterator[np
     with _h5py().File(path, "r") as file:
         data = file[name]
         if data.external or data.is_virtual:
-            raise InputError(f"{path} has a {name} that lies in other files: expected one file; save it as one")
+            raise InputError(
+                f"{path} has a {name} that lies in other files: expected one file; save it as one"
+            )
         if data.chunks:  # a chunk that is cut is unpacked twice
-            _check_size(path, name, array, int(np.prod(data.chunks, dtype=object)) * array.dtype.itemsize)
-            rows = -(-rows // data.chunks[0]) * data.chunks[0] if data.chunks[0] < 8 * rows else rows
+            _check_size(
+                path, name, array, int(np.prod(data.chunks, dtype=object)) * array.dtype.itemsize
+            )
+            rows = (
+                -(-rows // data.chunks[0]) * data.chunks[0] if data.chunks[0] < 8 * rows else rows
+            )
         for start in range(0, array.shape[0], rows):
             yield data[start : start + rows]

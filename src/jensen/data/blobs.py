@@ -14,9 +14,15 @@ def centres(components: int, dim: int, spread: float, seed: int = 0) -> Tensor:
 
 
 def blobs(
-    size: int = 10_000, dim: int = 2, components: int = 5, spread: float = 5.0, scale: float = 1.0, seed: int = 0
+    size: int = 10_000,
+    dim: int = 2,
+    components: int = 5,
+    spread: float = 5.0,
+    scale: float = 1.0,
+    seed: int = 0,
 ) -> Examples:
-    """`size` points of `dim` dimensions about `centres`, with standard deviation `scale`; the factor is the component.
+    """`size` points of `dim` dimensions about `centres`, with standard deviation `scale`; the
+    factor is the component.
 
     Every component has the same number of points, give or take one.
     """

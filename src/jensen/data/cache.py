@@ -1,7 +1,8 @@
 """Arrays that are costly to make, made once and memory-mapped ever after.
 
-A cache file is a plain `.npy` followed by the SHA-256 of everything before it. It appears under its name only when
-complete (written beside it, flushed, renamed), is opened read-only, and is made by one process while the others wait.
+A cache file is a plain `.npy` followed by the SHA-256 of everything before it. It appears under its
+name only when complete (written beside it, flushed, renamed), is opened read-only, and is made by
+one process while the others wait.
 """
 
 import errno
@@ -29,13 +30,19 @@ _log = logging.getLogger(__name__)
 def folder() -> Path:
     """`$JENSEN_CACHE`, else `$XDG_CACHE_HOME/jensen`, else `~/.cache/jensen`."""
     named = os.environ.get("JENSEN_CACHE")
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jensen"
+    return (
+        Path(named)
+        if named
+        else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jensen"
+    )
 
 
 def cached(name: str, shape: tuple[int, ...], build: Build) -> Array:
-    """The uint8 array `name` of `shape`: memory-mapped from the cache, or built and kept there first.
+    """The uint8 array `name` of `shape`: memory-mapped from the cache, or built and kept there
+    first.
 
-    A file that is torn or altered is made again. Where the folder cannot be written the array is built in memory.
+    A file that is torn or altered is made again. Where the folder cannot be written the array is
+    built in memory.
 
     Raises:
         InputError: the disk has no room for the file.
@@ -54,15 +61,20 @@ def cached(name: str, shape: tuple[int, ...], build: Build) -> Array:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise InputError(
-                f"{path} could not be written ({error.strerror}): expected {np.prod(shape) / 1e6:.0f} MB of free disk; free"
+                f"{path} could not be written ({error.strerror}): expected"
+                f" {np.prod(shape) / 1e6:.0f} MB of free disk; free"
                 " some, or set JENSEN_CACHE to a folder that has room"
             ) from error
-        _log.warning("%s cannot be kept (%s): made in memory, for this process only", path, error.strerror)
+        _log.warning(
+            "%s cannot be kept (%s): made in memory, for this process only", path, error.strerror
+        )
         return np.concatenate(list(build()))
 
 
 class _SourceError(Exception):
-    """An OSError of what is being cached, which must not be taken for one of the cache's own folder."""
+    """An OSError of what is being cached, which must not be taken for one of the cache's own
+    folder.
+    """
 
     def __init__(self, cause: OSError) -> None:
         self.cause = cause
@@ -87,7 +99,8 @@ def _load(path: Path, shape: tuple[int, ...]) -> Array | None:
                 left -= len(block)
             if left or file.read() != digest.digest():
                 return None
-        # "c" is copy-on-write: torch wants writable memory, and nothing that is written reaches the file.
+        # "c" is copy-on-write: torch wants writable memory, and nothing that is written reaches the
+        # file.
         array: Array = np.load(path, mmap_mode="c", allow_pickle=False)
         whole = size - _DIGEST_SIZE == array.offset + array.nbytes  # type: ignore[attr-defined]
     except Exception:  # numpy raises almost anything on a header that others wrote
@@ -96,9 +109,13 @@ def _load(path: Path, shape: tuple[int, ...]) -> Array | None:
 
 
 def _make(path: Path, shape: tuple[int, ...], build: Build) -> Array:
-    for leftover in path.parent.glob(f"{path.stem}.*.partial"):  # of a process that was killed: we hold the lock
+    for leftover in path.parent.glob(
+        f"{path.stem}.*.partial"
+    ):  # of a process that was killed: we hold the lock
         leftover.unlink(missing_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f"{path.stem}.", suffix=".partial", delete=False) as file:
+    with tempfile.NamedTemporaryFile(
+        dir=path.parent, prefix=f"{path.stem}.", suffix=".partial", delete=False
+    ) as file:
         partial = Path(file.name)
         try:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
@@ -118,6 +135,7 @@ def _make(path: Path, shape: tuple[int, ...], build: Build) -> Array:
     made = _load(path, shape)
     if made is None:
         raise InputError(
-            f"{path} does not read back as it was written: expected a sound disk; set JENSEN_CACHE to a folder on one"
+            f"{path} does not read back as it was written: expected a sound disk; set JENSEN_CACHE"
+            " to a folder on one"
         )
     return made

@@ -12,7 +12,9 @@ from jensen.data.arrays import arrays, in_words
 from jensen.data.examples import Examples, identity
 
 ARRAYS = ("codes", "factors", "log_var", "names", "prior")
-"""A file as jensen.encode writes it: `prior` is the kind of the prior that the codes were made under, a word."""
+"""A file as jensen.encode writes it: `prior` is the kind of the prior that the codes were made
+under, a word.
+"""
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -28,13 +30,21 @@ def read(path: Path) -> dict[str, np.ndarray]:
             check_fits(str(path), sum(member.file_size for member in archive.infolist()))
         with path.open("rb") as file, np.load(file, allow_pickle=False) as members:
             found = {name: members[name] for name in ARRAYS if name in members}
-        return {name: array.astype(array.dtype.newbyteorder("="), copy=False) for name, array in found.items()}
+        return {
+            name: array.astype(array.dtype.newbyteorder("="), copy=False)
+            for name, array in found.items()
+        }
     except InputError:
         raise
     except Exception as error:  # numpy and zipfile raise almost anything on a damaged file
-        why = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
+        why = (
+            getattr(error, "strerror", None)
+            or str(error).partition("\n")[0]
+            or type(error).__name__
+        )
         raise InputError(
-            f"{path} cannot be read ({why}): expected an npz file of plain arrays; write it with jensen.encode or numpy.savez"
+            f"{path} cannot be read ({why}): expected an npz file of plain arrays; write it with"
+            " jensen.encode or numpy.savez"
         ) from error
 
 
@@ -46,19 +56,38 @@ def codes(path: str) -> Examples:
     """
     check_path("path", path)
     found = read(Path(path).expanduser())
-    if "codes" not in found or found["codes"].ndim != 2 or not np.issubdtype(found["codes"].dtype, np.floating):
+    if (
+        "codes" not in found
+        or found["codes"].ndim != 2
+        or not np.issubdtype(found["codes"].dtype, np.floating)
+    ):
         what = in_words(arrays(Path(path).expanduser()))
-        raise InputError(f"data.path={path} holds {what}: expected floating-point codes (N, D); write it with jensen.encode")
+        raise InputError(
+            f"data.path={path} holds {what}: expected floating-point codes (N, D); write it with"
+            " jensen.encode"
+        )
     if not found["codes"].size or not np.isfinite(found["codes"]).all():
-        raise InputError(f"data.path={path} has codes that are empty, NaN or infinite: expected finite ones; encode again")
+        raise InputError(
+            f"data.path={path} has codes that are empty, NaN or infinite: expected finite ones;"
+            " encode again"
+        )
     points = torch.from_numpy(found["codes"].astype(np.float32, copy=False))
-    factors, names = found.get("factors", np.empty((len(points), 0), np.int64)), found.get("names", np.empty(0, str))
+    factors = found.get("factors", np.empty((len(points), 0), np.int64))
+    names = found.get("names", np.empty(0, str))
     whole = np.issubdtype(factors.dtype, np.integer) and (factors >= 0).all()
-    if factors.ndim != 2 or len(factors) != len(points) or names.shape != factors.shape[1:] or not whole:
+    if (
+        factors.ndim != 2
+        or len(factors) != len(points)
+        or names.shape != factors.shape[1:]
+        or not whole
+    ):
         shapes = f"codes {tuple(points.shape)}, factors {factors.shape} of {factors.dtype} and names {names.shape}"
         raise InputError(
-            f"data.path={path} has {shapes}: expected factors (N, F), integers of at least 0, and names (F,); write it with"
+            f"data.path={path} has {shapes}: expected factors (N, F), integers of at least 0, and"
+            " names (F,); write it with"
             " jensen.encode"
         )
     sizes = tuple(int(column.max()) + 1 for column in factors.T)
-    return Examples(points, identity, torch.from_numpy(factors).long(), tuple(map(str, names)), sizes)
+    return Examples(
+        points, identity, torch.from_numpy(factors).long(), tuple(map(str, names)), sizes
+    )

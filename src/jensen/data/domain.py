@@ -34,16 +34,25 @@ def check_rows(rows: Rows, observe: Observe, check: Check, split: str) -> None:
         check(observe(rows))
     except InputError as error:
         if len(rows.row) == 1:
-            raise InputError(f"{error} (example {rows.row.item()} of the {split} split, counted from 0)") from error
+            raise InputError(
+                f"{error} (example {rows.row.item()} of the {split} split, counted from 0)"
+            ) from error
         for half in range(2):
-            check_rows(tree_map(lambda part, half=half: part.tensor_split(2)[half], rows), observe, check, split)
+            check_rows(
+                tree_map(lambda part, half=half: part.tensor_split(2)[half], rows),
+                observe,
+                check,
+                split,
+            )
         raise
 
 
 def check_bytes(examples: Examples, observe: Observe, check: Check, split: str) -> None:
-    """Check the observations of all examples of a split whose stored bytes become numbers one by one.
+    """Check the observations of all examples of a split whose stored bytes become numbers one by
+    one.
 
-    Mostly all 256 bytes would pass, and then nothing is read. Else those that are there are checked, in as few examples.
+    Mostly all 256 bytes would pass, and then nothing is read. Else those that are there are
+    checked, in as few examples.
 
     Raises:
         InputError: `check` refuses some of them; it names the first.
@@ -67,7 +76,9 @@ def _all_bytes(examples: Examples) -> Rows:
 
 
 def _telling_rows(stored: Tensor) -> Tensor:
-    """The first row of each byte that is anywhere in `stored` `(N, *stored)`, uint8: `(n,)`, n <= 256, sorted."""
+    """The first row of each byte that is anywhere in `stored` `(N, *stored)`, uint8: `(n,)`, n <=
+    256, sorted.
+    """
     flat = stored.flatten(1)
     size = max(1, _CHUNK // flat.shape[1])
     seen = torch.zeros(_BYTES, dtype=torch.bool)

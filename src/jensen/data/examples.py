@@ -1,4 +1,6 @@
-"""A data set: examples in their stored form, how to decode them, and the factors that generated them."""
+"""A data set: examples in their stored form, how to decode them, and the factors that generated
+them.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -25,7 +27,8 @@ def identity(stored: Tensor) -> Tensor:
 class Rows(NamedTuple):
     """Examples as a data set has them; `decode` makes the `x` of a `base.batch.Batch` of `stored`.
 
-    stored: `(B, *stored)`. factors: `(B, F)` int64. row: `(B,)` int64, their places in the data set.
+    stored: `(B, *stored)`. factors: `(B, F)` int64. row: `(B,)` int64, their places in the data
+        set.
     """
 
     stored: Tensor
@@ -37,12 +40,15 @@ class Rows(NamedTuple):
 class Examples(Dataset[Rows]):
     """N examples with F factors.
 
-    stored: `(N, *stored)`, compact (packed bits, bytes, floats), in memory, memory-mapped or on a device.
-    decode: turns gathered rows into observations. It runs after the transfer, so compact rows cross the bus.
+    stored: `(N, *stored)`, compact (packed bits, bytes, floats), in memory, memory-mapped or on a
+        device.
+    decode: turns gathered rows into observations. It runs after the transfer, so compact rows cross
+        the bus.
     factors: `(N, F)` integers, factor f in range(sizes[f]).
     names: of the factors.
     sizes: number of values of each factor.
-    bytewise: whether `stored` is uint8 of which `decode` takes each byte by itself, whatever the others are.
+    bytewise: whether `stored` is uint8 of which `decode` takes each byte by itself, whatever the
+        others are.
     note: what a person should know of how they were read; empty if nothing.
     whole: whether all of them are looked at before training; so it is with what is stored.
     """

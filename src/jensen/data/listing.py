@@ -11,10 +11,25 @@ from jensen.base.errors import InputError
 from jensen.data.picture import is_picture
 
 EXTENSIONS = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
+    *(
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".apng",
+        ".webp",
+        ".gif",
+        ".bmp",
+        ".dib",
+        ".tif",
+        ".tiff",
+    ),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".j2k", ".jpx", ".avif"),
 )
-"""Endings of files that are taken for images, in any case; so are pictures whose names have no extension."""
+"""Endings of files that are taken for images, in any case; so are pictures whose names have no
+extension.
+"""
 
 _LITTER = ("__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin")
 """Names that systems leave beside images, in lower case; so are names that begin with a dot."""
@@ -25,9 +40,12 @@ class Listing(NamedTuple):
     """The files below a folder, as sorted relative paths.
 
     images: files with an image's extension, and pictures without any extension.
-    hidden: files and folders that begin with a dot or that a system left there; nothing in them is looked at.
-    others: how many files there are of each other extension, and `disguised`: those of them that hold a picture.
-    outside: links that lead out of the folder, with where they lead; `led`: how many of the images are reached by them.
+    hidden: files and folders that begin with a dot or that a system left there; nothing in them is
+        looked at.
+    others: how many files there are of each other extension, and `disguised`: those of them that
+        hold a picture.
+    outside: links that lead out of the folder, with where they lead; `led`: how many of the images
+        are reached by them.
     back: folders that are read by another way, or contain the folder itself: a link leads there.
     """
 
@@ -43,7 +61,11 @@ class Listing(NamedTuple):
     def followed(self) -> str:
         """The number of images that lie elsewhere, in words; empty if none do."""
         where = f"{self.led:,} of them reached by {len(self.outside)} links that lead out of it"
-        return f"{where} ({_some(self.outside)}; +data.links=false passes over them)" if self.led else ""
+        return (
+            f"{where} ({_some(self.outside)}; +data.links=false passes over them)"
+            if self.led
+            else ""
+        )
 
     def passed_over(self, links: bool = True) -> str:
         """The files that are not read, in words; empty if there are none."""
@@ -51,21 +73,31 @@ class Listing(NamedTuple):
         if self.hidden:
             parts.append(f"{len(self.hidden)} hidden ({_some(self.hidden)})")
         if self.others:
-            kinds = (f"{kind or 'no extension'} {count}" for kind, count in self.others.most_common())
+            kinds = (
+                f"{kind or 'no extension'} {count}" for kind, count in self.others.most_common()
+            )
             parts.append(f"{self.others.total()} of other kinds ({_some([*kinds])})")
         if self.disguised:
-            parts[-1] += f", {len(self.disguised)} of which hold pictures ({_some(self.disguised)}): rename them to be read"
+            parts[-1] += (
+                f", {len(self.disguised)} of which hold pictures ({_some(self.disguised)}): rename"
+                " them to be read"
+            )
         if self.outside and not links:
             parts.append(f"{len(self.outside)} links that lead out of it ({_some(self.outside)})")
         if self.back:
-            parts.append(f"{len(self.back)} folders that are read by another way or contain this one ({_some(self.back)})")
+            parts.append(
+                f"{len(self.back)} folders that are read by another way or contain this one"
+                f" ({_some(self.back)})"
+            )
         return " and ".join(parts)
 
 
 def listing(top: Path, links: bool = True) -> Listing:
-    """The files below `top`; a folder that is reached twice counts once, and links out of it are followed if `links`.
+    """The files below `top`; a folder that is reached twice counts once, and links out of it are
+    followed if `links`.
 
-    A link to a folder that contains `top` is never followed: it would lead back, by way of everything beside it.
+    A link to a folder that contains `top` is never followed: it would lead back, by way of
+    everything beside it.
 
     Raises:
         InputError: a folder that cannot be listed.
@@ -79,14 +111,17 @@ class _Walk:
     """The one pass over the folder `top`."""
 
     def __init__(self, top: Path, links: bool) -> None:
-        self._top, self._links = top, links
+        self._top = top
+        self._links = links
         self._root = Path(os.path.realpath(top))
         self._seen = {str(self._root)}
         self._led: set[str] = set()  # folders that a link out of `top` leads to
         self._images: list[str] = []
         self._foreign = 0
         self._others: Counter[str] = Counter()
-        self._lists: dict[str, list[str]] = {name: [] for name in ("hidden", "disguised", "outside", "back")}
+        self._lists: dict[str, list[str]] = {
+            name: [] for name in ("hidden", "disguised", "outside", "back")
+        }
 
     @property
     def found(self) -> Listing:
@@ -95,7 +130,9 @@ class _Walk:
 
     def walk(self) -> None:
         for here, below, files in os.walk(self._top, onerror=_refuse, followlinks=True):
-            below[:] = self._entered(here, sorted(below, reverse=True))  # of two links to one folder the first name stays
+            below[:] = self._entered(
+                here, sorted(below, reverse=True)
+            )  # of two links to one folder the first name stays
             for name in files:
                 self._sort(Path(here, name), here in self._led)
 
@@ -103,7 +140,8 @@ class _Walk:
         """The folders of `names` to go into."""
         unseen: dict[str, str] = {}
         for name in names:
-            path, target = Path(here, name), os.path.realpath(Path(here, name))
+            path = Path(here, name)
+            target = os.path.realpath(Path(here, name))
             if _is_hidden(name):
                 self._add("hidden", path)
             elif target in self._seen or self._root.is_relative_to(target):
@@ -156,7 +194,10 @@ class _Walk:
 
 
 def _refuse(error: OSError) -> None:
-    raise InputError(f"{error.filename} cannot be listed ({error.strerror}): expected a readable folder; make it so") from error
+    raise InputError(
+        f"{error.filename} cannot be listed ({error.strerror}): expected a readable folder; make"
+        " it so"
+    ) from error
 
 
 def _is_hidden(name: str) -> bool:
@@ -164,7 +205,9 @@ def _is_hidden(name: str) -> bool:
 
 
 def _is_device(path: Path) -> bool:
-    """Tell whether there is something that is no file; what cannot be looked at is for the reader to refuse."""
+    """Tell whether there is something that is no file; what cannot be looked at is for the reader
+    to refuse.
+    """
     try:
         return not stat.S_ISREG(path.stat().st_mode)
     except OSError:

@@ -1,4 +1,6 @@
-"""EMNIST (Cohen et al. 2017) and QMNIST (Yadav & Bottou 2019) from the idx files that they are published as."""
+"""EMNIST (Cohen et al. 2017) and QMNIST (Yadav & Bottou 2019) from the idx files that they are
+published as.
+"""
 
 from pathlib import Path
 
@@ -13,33 +15,44 @@ _FIRST = {"letters": 1}
 """The label of the first class, where that is not 0: EMNIST's letters are 1..26."""
 
 
-def emnist(root: str | Path, split: str = "train", subset: str = "balanced", pad: int = 0) -> Examples:
-    """The characters of a `subset` of EMNIST, as `idx.mnist`: upright, where its files hold each image transposed.
+def emnist(
+    root: str | Path, split: str = "train", subset: str = "balanced", pad: int = 0
+) -> Examples:
+    """The characters of a `subset` of EMNIST, as `idx.mnist`: upright, where its files hold each
+    image transposed.
 
-    Read from `emnist-<subset>-<split>-images-idx3-ubyte` and its labels, raw or .gz, in `root`, `root/gzip` (as its archive
-    unpacks) or `root/EMNIST/raw`. Classes count from 0, the letters too, whose labels are 1..26.
+    Read from `emnist-<subset>-<split>-images-idx3-ubyte` and its labels, raw or .gz, in `root`,
+    `root/gzip` (as its archive unpacks) or `root/EMNIST/raw`. Classes count from 0, the letters
+    too, whose labels are 1..26.
 
     Raises:
-        InputError: an unknown split or subset, a negative pad, or files that are missing, damaged or of other content.
+        InputError: an unknown split or subset, a negative pad, or files that are missing, damaged
+            or of other content.
     """
     check_choice("subset", subset, tuple(SUBSETS))
     stem = f"emnist-{subset}-{split}"
-    images, labels = _files(root, split, pad, stem, [f"{stem}-labels-idx1-ubyte"], ("gzip", "EMNIST/raw"))
+    images, labels = _files(
+        root, split, pad, stem, [f"{stem}-labels-idx1-ubyte"], ("gzip", "EMNIST/raw")
+    )
     return labelled(images, labels, SUBSETS[subset], pad, _FIRST.get(subset, 0), transposed=True)
 
 
 def qmnist(root: str | Path, split: str = "train", pad: int = 0) -> Examples:
-    """The digits of QMNIST, as `idx.mnist`; of the eight columns of its labels, the first, the class.
+    """The digits of QMNIST, as `idx.mnist`; of the eight columns of its labels, the first, the
+    class.
 
-    Read from `qmnist-<split>-images-idx3-ubyte` and `qmnist-<split>-labels-idx2-int`, raw or .gz, in `root` or
-    `root/QMNIST/raw`.
+    Read from `qmnist-<split>-images-idx3-ubyte` and `qmnist-<split>-labels-idx2-int`, raw or .gz,
+    in `root` or `root/QMNIST/raw`.
 
     Raises:
-        InputError: an unknown split, a negative pad, or files that are missing, damaged or of other content.
+        InputError: an unknown split, a negative pad, or files that are missing, damaged or of other
+            content.
     """
     stem = f"qmnist-{split}"
     endings = ("-labels-idx2-int", "-labels-idx1-ubyte")
-    images, labels = _files(root, split, pad, stem, [stem + ending for ending in endings], ("QMNIST/raw",))
+    images, labels = _files(
+        root, split, pad, stem, [stem + ending for ending in endings], ("QMNIST/raw",)
+    )
     return labelled(images, labels, CLASSES, pad)
 
 

@@ -1,7 +1,7 @@
 """The examples that make up a batch, as a function of the seed and the step.
 
-A run, its resumed copy and its twin on several ranks see the same batches in the same order: nothing is advanced, so
-nothing has to be saved.
+A run, its resumed copy and its twin on several ranks see the same batches in the same order:
+nothing is advanced, so nothing has to be saved.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,18 +15,32 @@ from jensen.base.random import fold, permutation
 
 
 class Shuffled(Sampler[Tensor]):
-    """This rank's share `(batch_size / world,)` of each global batch, epoch after epoch, in an order of its own each.
+    """This rank's share `(batch_size / world,)` of each global batch, epoch after epoch, in an
+    order of its own each.
 
-    position: the number of batches the run has already seen, asked whenever an epoch starts or is resumed.
+    position: the number of batches the run has already seen, asked whenever an epoch starts or is
+        resumed.
     together: batches that make up an optimiser step.
     The examples that do not fill a last step wait for another epoch.
     """
 
     def __init__(
-        self, rows: Tensor, batch_size: int, seed: int, rank: int, world: int, position: Callable[[], int], together: int = 1
+        self,
+        rows: Tensor,
+        batch_size: int,
+        seed: int,
+        rank: int,
+        world: int,
+        position: Callable[[], int],
+        together: int = 1,
     ) -> None:
-        self.rows, self.batch_size, self.seed = rows, batch_size, seed
-        self.rank, self.world, self.position, self.together = rank, world, position, together
+        self.rows = rows
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world = world
+        self.position = position
+        self.together = together
 
     def __len__(self) -> int:
         return len(self.rows) // (self.batch_size * self.together) * self.together
@@ -36,14 +50,18 @@ class Shuffled(Sampler[Tensor]):
             yield batch[self.rank :: self.world]
 
     def batches(self, position: int) -> tuple[Tensor, ...]:
-        """The batches of all ranks, `(batch_size,)` each, from `position` to the end of its epoch."""
+        """The batches of all ranks, `(batch_size,)` each, from `position` to the end of its
+        epoch.
+        """
         epoch, start = divmod(position, len(self))
         order = self.rows[permutation(fold(self.seed, "epoch", epoch), len(self.rows))]
         return order.split(self.batch_size)[start : len(self)]
 
 
 class Keyed(Sampler[tuple[int, Tensor]]):
-    """The batches of an order, each with a key of its optimiser step, for what is drawn while its items are read."""
+    """The batches of an order, each with a key of its optimiser step, for what is drawn while its
+    items are read.
+    """
 
     def __init__(self, order: Shuffled) -> None:
         self.order = order
@@ -59,7 +77,8 @@ class Keyed(Sampler[tuple[int, Tensor]]):
 class InTurn(Sampler[Tensor]):
     """This rank's share of each global batch of `rows`, every row once, none repeated to fill up.
 
-    The batches differ by at most one row, and there are few enough of them that no rank's share is empty.
+    The batches differ by at most one row, and there are few enough of them that no rank's share is
+    empty.
 
     Raises:
         InputError: fewer rows than ranks.
@@ -67,9 +86,15 @@ class InTurn(Sampler[Tensor]):
 
     def __init__(self, rows: Tensor, batch_size: int, rank: int, world: int) -> None:
         if len(rows) < world:
-            raise InputError(f"there are {len(rows)} examples to evaluate: expected at least one for each of the {world} ranks")
-        self.batches = torch.tensor_split(rows, min(-(-len(rows) // batch_size), len(rows) // world))
-        self.rank, self.world = rank, world
+            raise InputError(
+                f"there are {len(rows)} examples to evaluate: expected at least one for each of"
+                f" the {world} ranks"
+            )
+        self.batches = torch.tensor_split(
+            rows, min(-(-len(rows) // batch_size), len(rows) // world)
+        )
+        self.rank = rank
+        self.world = world
 
     def __len__(self) -> int:
         return len(self.batches)

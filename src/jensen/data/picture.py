@@ -50,7 +50,8 @@ class Depth(NamedTuple):
 
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
-    """The image file `path`, told by its content; what is no format of ours, PostScript for one, is not even tried.
+    """The image file `path`, told by its content; what is no format of ours, PostScript for one, is
+    not even tried.
 
     Raises:
         InputError: it is not read without an error by what uses it.
@@ -71,7 +72,9 @@ def _known(formats: Iterable[str]) -> list[str]:
 
 
 def is_picture(path: Path) -> bool:
-    """Tell whether the content of the regular file `path` begins as a picture does, whatever its name is."""
+    """Tell whether the content of the regular file `path` begins as a picture does, whatever its
+    name is.
+    """
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=_known(_MARKED)):
             return True
@@ -83,7 +86,9 @@ def is_picture(path: Path) -> bool:
 
 def unreadable(path: Path, error: Exception) -> InputError:
     found = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return InputError(f"{path} cannot be read ({found}): expected a whole image; remove or repair it")
+    return InputError(
+        f"{path} cannot be read ({found}): expected a whole image; remove or repair it"
+    )
 
 
 def depth(path: Path) -> Depth:
@@ -106,9 +111,11 @@ def _bands(image: Image.Image) -> tuple[tuple[int, int], ...]:
 
 
 def decode(path: Path, height: int, width: int, channels: int, bits: int) -> Array:
-    """The image `path`, `(channels, height, width)`, scaled until it just covers that and cropped to its centre.
+    """The image `path`, `(channels, height, width)`, scaled until it just covers that and cropped
+    to its centre.
 
-    Transparent parts lie on black; of several frames it is the first; 2^bits - 1 is white in greys of 16 bits.
+    Transparent parts lie on black; of several frames it is the first; 2^bits - 1 is white in greys
+    of 16 bits.
 
     Raises:
         InputError: it cannot be read.
@@ -118,8 +125,14 @@ def decode(path: Path, height: int, width: int, channels: int, bits: int) -> Arr
         flat = _upright(image, _flatten(image, bits)).convert(MODES[channels])
         across, down = flat.size
         # Integers, so that the image covers the crop however it is rounded.
-        size = [height, height * across // down] if height * across >= width * down else [width * down // across, width]
-        fitted = functional.center_crop(functional.resize(flat, size, antialias=True), [height, width])
+        size = (
+            [height, height * across // down]
+            if height * across >= width * down
+            else [width * down // across, width]
+        )
+        fitted = functional.center_crop(
+            functional.resize(flat, size, antialias=True), [height, width]
+        )
     return np.asarray(fitted).reshape(height, width, channels).transpose(2, 0, 1)
 
 
@@ -133,7 +146,9 @@ def _upright(image: Image.Image, flat: Image.Image) -> Image.Image:
 
 
 def _flatten(image: Image.Image, bits: int) -> Image.Image:
-    """An opaque image of 8 bits a channel, transparency laid on black and 16-bit greys scaled (PIL would clip them)."""
+    """An opaque image of 8 bits a channel, transparency laid on black and 16-bit greys scaled (PIL
+    would clip them).
+    """
     if image.mode == "F":
         raise ValueError("it has floating-point levels, whose range is not known")
     if image.mode.startswith("I"):

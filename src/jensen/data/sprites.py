@@ -1,9 +1,12 @@
-"""Procedural sprites on the factor grid of dSprites (Matthey et al. 2017): 737,280 images, no download.
+"""Procedural sprites on the factor grid of dSprites (Matthey et al. 2017): 737,280 images, no
+download.
 
-The geometry was recovered from frames of the real data set. It is pixel-equal with 477 of 478 known frames, and its count
-of white pixels is within 2 of the published 128,328,862; about one image in 10,000 probably differs in one pixel.
+The geometry was recovered from frames of the real data set. It is pixel-equal with 477 of 478 known
+frames, and its count of white pixels is within 2 of the published 128,328,862; about one image in
+10,000 probably differs in one pixel.
 
-An image is 64 rows of 64 bits, packed little-endian into 512 bytes: bit c % 8 of byte 8 r + c // 8 is column c of row r.
+An image is 64 rows of 64 bits, packed little-endian into 512 bytes: bit c % 8 of byte 8 r + c // 8
+is column c of row r.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -47,7 +50,9 @@ def _heart() -> npt.NDArray[np.float64]:
 
 
 _OUTLINES = (_square(), _ellipse(), _heart())
-"""`(V, 2)` vertices of each shape at scale 1, about its centre; the canvas is 1 wide, y points down."""
+"""`(V, 2)` vertices of each shape at scale 1, about its centre; the canvas is 1 wide, y points
+down.
+"""
 
 
 def render(latents: npt.ArrayLike | Tensor) -> Array:
@@ -57,11 +62,19 @@ def render(latents: npt.ArrayLike | Tensor) -> Array:
         InputError: latents of another shape, not integers, or outside `SIZES`.
     """
     checked = np.asarray(latents)
-    if checked.ndim != 2 or checked.shape[1] != len(SIZES) or not np.issubdtype(checked.dtype, np.integer):
-        raise InputError(f"latents are {checked.dtype} of shape {checked.shape}: expected integers of shape (N, {len(SIZES)})")
+    if (
+        checked.ndim != 2
+        or checked.shape[1] != len(SIZES)
+        or not np.issubdtype(checked.dtype, np.integer)
+    ):
+        raise InputError(
+            f"latents are {checked.dtype} of shape {checked.shape}: expected integers of shape (N,"
+            f" {len(SIZES)})"
+        )
     if ((checked < 0) | (checked >= SIZES)).any():
         raise InputError(
-            f"latents lie in {checked.min(0).tolist()}..{checked.max(0).tolist()}: expected 0 <= latent < {list(SIZES)}"
+            f"latents lie in {checked.min(0).tolist()}..{checked.max(0).tolist()}: expected 0 <="
+            f" latent < {list(SIZES)}"
         )
     return np.unpackbits(pack(checked), axis=1, bitorder="little").reshape(-1, SIDE, SIDE)
 
@@ -77,12 +90,18 @@ def pack(latents: npt.NDArray[np.integer]) -> Array:
     return packed
 
 
-def _vertices(outline: npt.NDArray[np.float64], latents: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+def _vertices(
+    outline: npt.NDArray[np.float64], latents: npt.NDArray[np.integer]
+) -> npt.NDArray[np.int64]:
     """Vertices in 1/256 pixel, `(2, N, V)`: x, then y."""
     scale, angle, across, down = (latents[:, i, None] / (SIZES[i] - 1) for i in range(1, 5))
-    scale, angle = 0.5 + 0.5 * scale, 2 * np.pi * angle
-    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
-    x = 0.25 + 0.5 * across + cos * outline[:, 0] + sin * outline[:, 1]  # counter-clockwise on a screen whose y points down
+    scale = 0.5 + 0.5 * scale
+    angle = 2 * np.pi * angle
+    cos = scale * np.cos(angle)
+    sin = scale * np.sin(angle)
+    x = (
+        0.25 + 0.5 * across + cos * outline[:, 0] + sin * outline[:, 1]
+    )  # counter-clockwise on a screen whose y points down
     y = 0.25 + 0.5 * down - sin * outline[:, 0] + cos * outline[:, 1]
     return np.floor(np.stack([x, y]) * (SIDE * _UNIT) + 0.5).astype(np.int64)
 
@@ -90,19 +109,26 @@ def _vertices(outline: npt.NDArray[np.float64], latents: npt.NDArray[np.integer]
 def _fill(vertices: npt.NDArray[np.int64]) -> Array:
     """Even-odd fill of N closed polygons `(2, N, V)` to packed images `(N, 512)`.
 
-    An edge that crosses the line through a row's pixel centres inverts all pixels from the crossing to the right. A row is
-    a 64-bit word, so that is one exclusive-or. A centre on a left or bottom edge is inside, on a right or top edge outside.
+    An edge that crosses the line through a row's pixel centres inverts all pixels from the crossing
+    to the right. A row is a 64-bit word, so that is one exclusive-or. A centre on a left or bottom
+    edge is inside, on a right or top edge outside.
     """
-    (x0, y0), (x1, y1) = vertices, np.roll(vertices, -1, axis=2)
+    (x0, y0) = vertices
+    (x1, y1) = np.roll(vertices, -1, axis=2)
     centre = _UNIT // 2
     first = (np.minimum(y0, y1) - centre) // _UNIT + 1
     crossings = np.maximum((np.maximum(y0, y1) - centre) // _UNIT + 1 - first, 0).ravel()
 
     edge = np.repeat(np.arange(crossings.size), crossings)
-    row = first.ravel()[edge] + np.arange(edge.size) - np.repeat(np.cumsum(crossings) - crossings, crossings)
+    row = (
+        first.ravel()[edge]
+        + np.arange(edge.size)
+        - np.repeat(np.cumsum(crossings) - crossings, crossings)
+    )
     x0, y0, x1, y1 = (end.ravel()[edge] for end in (x0, y0, x1, y1))
     rise = y1 - y0
-    # The first column whose centre is not left of the crossing: ceil((crossing - centre) / unit), in integers.
+    # The first column whose centre is not left of the crossing: ceil((crossing - centre) / unit),
+    # in integers.
     numerator = ((x0 - centre) * rise + (x1 - x0) * (row * _UNIT + centre - y0)) * np.sign(rise)
     column = np.clip(-(-numerator // (_UNIT * np.abs(rise))), 0, SIDE)
 
@@ -122,12 +148,19 @@ def unpack(stored: Tensor) -> Tensor:
 
 def grid(factors: Sequence[str] = NAMES) -> npt.NDArray[np.uint8]:
     """All combinations of `factors`, the last one fastest, the others at 0: `(N, 5)`."""
-    axes = [range(size) if name in factors else (0,) for name, size in zip(NAMES, SIZES, strict=True)]
-    return np.stack([axis.ravel() for axis in np.meshgrid(*map(np.array, axes), indexing="ij")], 1).astype(np.uint8)
+    axes = [
+        range(size) if name in factors else (0,) for name, size in zip(NAMES, SIZES, strict=True)
+    ]
+    return np.stack(
+        [axis.ravel() for axis in np.meshgrid(*map(np.array, axes), indexing="ij")], 1
+    ).astype(np.uint8)
 
 
-def sprites(factors: Sequence[str] | None = None, size: int | None = None, seed: int = 0) -> Examples:
-    """The sprites that vary in `factors` (all five by default), or `size` of them drawn with `seed`.
+def sprites(
+    factors: Sequence[str] | None = None, size: int | None = None, seed: int = 0
+) -> Examples:
+    """The sprites that vary in `factors` (all five by default), or `size` of them drawn with
+    `seed`.
 
     The whole set is rendered once and kept in the cache; a subset is rendered in memory.
 
@@ -137,7 +170,11 @@ def sprites(factors: Sequence[str] | None = None, size: int | None = None, seed:
 
     def packed(latents: npt.NDArray[np.uint8]) -> Array:
         whole = len(latents) == np.prod(SIZES)
-        return cached("sprites-1", (len(latents), SIDE * SIDE // 8), lambda: _blocks(latents)) if whole else pack(latents)
+        return (
+            cached("sprites-1", (len(latents), SIDE * SIDE // 8), lambda: _blocks(latents))
+            if whole
+            else pack(latents)
+        )
 
     return subset(factors, size, seed, packed)
 
@@ -157,9 +194,12 @@ def subset(factors: Sequence[str] | None, size: int | None, seed: int, packed: P
         check_count("size", size)
         if size > len(latents):
             raise InputError(
-                f"size is {size}: expected at most {len(latents)}, the number of images that {', '.join(names)} give"
+                f"size is {size}: expected at most {len(latents)}, the number of images that"
+                f" {', '.join(names)} give"
             )
-        latents = latents[permutation(fold(seed, "subset"), len(latents))[:size].sort().values.numpy()]
+        latents = latents[
+            permutation(fold(seed, "subset"), len(latents))[:size].sort().values.numpy()
+        ]
     kept = [NAMES.index(name) for name in names]
     return Examples(
         stored=torch.from_numpy(packed(latents)),
@@ -172,7 +212,9 @@ def subset(factors: Sequence[str] | None, size: int | None, seed: int, packed: P
 
 
 def _blocks(latents: npt.NDArray[np.uint8]) -> Iterator[Array]:
-    with tqdm(total=len(latents), desc="Rendering sprites (once)", unit=" images", unit_scale=True) as bar:
+    with tqdm(
+        total=len(latents), desc="Rendering sprites (once)", unit=" images", unit_scale=True
+    ) as bar:
         for block in np.split(latents, range(16384, len(latents), 16384)):
             yield pack(block)
             bar.update(len(block))

@@ -1,8 +1,9 @@
-"""Examples of any torch `Dataset`, read item by item: map-style in an order of ours, or a stream in its own.
+"""Examples of any torch `Dataset`, read item by item: map-style in an order of ours, or a stream in
+its own.
 
-An item is `x`, `(x, factors)` or a mapping with `x` and `factors`; `x` a tensor or array of one shape and dtype in all of
-them, `factors` an integer or `(F,)` integers. Floating-point numbers are taken as they are, booleans as 0 and 1, bytes as grey
-levels 0..255.
+An item is `x`, `(x, factors)` or a mapping with `x` and `factors`; `x` a tensor or array of one
+shape and dtype in all of them, `factors` an integer or `(F,)` integers. Floating-point numbers are
+taken as they are, booleans as 0 and 1, bytes as grey levels 0..255.
 """
 
 import random
@@ -56,7 +57,9 @@ class _Given:
         self._first = _taken(first, f"item 0 of {self.name}")
         self.layout = _layout(*self._first)
         count = self.layout.factors
-        self.names = ("factor",) if count == 1 else tuple(f"factor_{place}" for place in range(count))
+        self.names = (
+            ("factor",) if count == 1 else tuple(f"factor_{place}" for place in range(count))
+        )
 
     def first(self) -> Rows:
         stored, factors = self._first
@@ -79,7 +82,9 @@ class _Given:
         where = f"item {index} of {self.name}"
         stored, factors = _taken(found, where)
         if (layout := _layout(stored, factors)) != self.layout:
-            raise InputError(f"{where} is {layout}: expected {self.layout}, as item 0; make all items alike")
+            raise InputError(
+                f"{where} is {layout}: expected {self.layout}, as item 0; make all items alike"
+            )
         return stored, factors
 
     @property
@@ -90,8 +95,9 @@ class _Given:
 class Items(_Given, Dataset[Rows]):
     """A map-style data set.
 
-    Whatever an item draws at random by torch's, numpy's or Python's own generators, such as an augmentation, is a function of
-    a key and the item: of the seed and the step in training, fixed elsewhere.
+    Whatever an item draws at random by torch's, numpy's or Python's own generators, such as an
+    augmentation, is a function of a key and the item: of the seed and the step in training, fixed
+    elsewhere.
 
     Args:
         dataset: `dataset[0]` to `dataset[len(dataset) - 1]`.
@@ -108,7 +114,11 @@ class Items(_Given, Dataset[Rows]):
         stored, factors = self._checked(self._read(0, 0), 0)
         again = stored.equal(self._first[0]) or bool(stored.isnan().any())
         self.whole = survey and again and factors.equal(self._first[1])
-        why = "" if self.whole else ", not hashed" + (", since reading an item twice gives two" if survey else "")
+        why = (
+            ""
+            if self.whole
+            else ", not hashed" + (", since reading an item twice gives two" if survey else "")
+        )
         self.note = f"{self.size:,} items of {self.name}{self._bytes}{why}"
 
     def __len__(self) -> int:
@@ -119,7 +129,8 @@ class Items(_Given, Dataset[Rows]):
         key, rows = index if isinstance(index, tuple) else (0, index)
         if (now := self._length()) != self.size:
             raise InputError(
-                f"{self.name} has {now} items and had {self.size} at first: expected a length that does not change"
+                f"{self.name} has {now} items and had {self.size} at first: expected a length that"
+                " does not change"
             )
         found = [self._checked(self._read(row, key), row) for row in rows.tolist()]
         stored, factors = zip(*found, strict=True)
@@ -131,7 +142,8 @@ class Items(_Given, Dataset[Rows]):
                 return self.dataset[row]
         except Exception as error:  # whatever reading a file of others raises
             raise InputError(
-                f"item {row} of {_name(self.dataset)} cannot be read ({type(error).__name__}: {error}): expected"
+                f"item {row} of {_name(self.dataset)} cannot be read ({type(error).__name__}:"
+                f" {error}): expected"
                 f" items 0..{self.size - 1}, as its length says; mend it"
             ) from error
 
@@ -140,7 +152,8 @@ class Items(_Given, Dataset[Rows]):
             size = len(self.dataset)
         except TypeError as error:
             raise InputError(
-                f"{_name(self.dataset)} has no length: expected a map-style Dataset with __len__, or an"
+                f"{_name(self.dataset)} has no length: expected a map-style Dataset with __len__,"
+                " or an"
                 " IterableDataset, which is a stream"
             ) from error
         if not size:
@@ -149,12 +162,15 @@ class Items(_Given, Dataset[Rows]):
 
 
 class Stream(_Given, IterableDataset[Rows]):
-    """An `IterableDataset` in the order in which it gives its items, batch by batch; each pass over it is an epoch.
+    """An `IterableDataset` in the order in which it gives its items, batch by batch; each pass over
+    it is an epoch.
 
-    The items that fill no last step of a pass are left out. It is read by one process: several would give every item several
-    times, or leave some out of a stream that shares them out by itself.
+    The items that fill no last step of a pass are left out. It is read by one process: several
+    would give every item several times, or leave some out of a stream that shares them out by
+    itself.
 
-    `batch_size` and `together` are set before it is read: examples of a batch, and batches of an optimiser step.
+    `batch_size` and `together` are set before it is read: examples of a batch, and batches of an
+    optimiser step.
     """
 
     batch_size = 1
@@ -178,11 +194,15 @@ class Stream(_Given, IterableDataset[Rows]):
             if len(held) == least:
                 rows = torch.arange(given - least, given)
                 parts = (*(torch.stack(parts) for parts in zip(*held, strict=True)), rows)
-                yield from (Rows(*each) for each in zip(*(part.split(self.batch_size) for part in parts), strict=True))
+                yield from (
+                    Rows(*each)
+                    for each in zip(*(part.split(self.batch_size) for part in parts), strict=True)
+                )
                 held = []
         if given < least:
             raise InputError(
-                f"{self.name} gave {given} items before it ended: expected at least {least}, those of an optimiser step,"
+                f"{self.name} gave {given} items before it ended: expected at least {least}, those"
+                " of an optimiser step,"
                 " each time that it is iterated; lower data.batch_size"
             )
 
@@ -199,12 +219,17 @@ def given(found: Any, survey: bool) -> Examples | Items | Stream:
         return Stream(found)
     if isinstance(found, Dataset) or (hasattr(found, "__getitem__") and hasattr(found, "__len__")):
         return Items(found, survey)
-    raise InputError(f"source gives a {type(found).__name__}: expected jensen.data.examples.Examples or a torch Dataset")
+    raise InputError(
+        f"source gives a {type(found).__name__}: expected jensen.data.examples.Examples or a torch"
+        " Dataset"
+    )
 
 
 @contextmanager
 def drawing(key: int) -> Iterator[None]:
-    """Seeds torch's, numpy's and Python's own generators on the CPU by `key`; afterwards they are as they were."""
+    """Seeds torch's, numpy's and Python's own generators on the CPU by `key`; afterwards they are
+    as they were.
+    """
     before = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
     torch.default_generator.manual_seed(key)
     np.random.seed(key % (1 << 32))  # noqa: NPY002
@@ -228,27 +253,46 @@ def _layout(stored: Tensor, factors: Tensor) -> Layout:
 
 def _taken(found: Any, where: str) -> tuple[Tensor, Tensor]:
     """The x `(*event)` and the factors `(F,)` of an item."""
-    x, factors = found, ()
+    x = found
+    factors = ()
     if isinstance(found, Mapping):
         if "x" not in found:
-            raise InputError(f"{where} has the keys {', '.join(map(str, found))}: expected x and, if they are known, factors")
-        x, factors = found["x"], found.get("factors", ())
+            raise InputError(
+                f"{where} has the keys {', '.join(map(str, found))}: expected x and, if they are"
+                " known, factors"
+            )
+        x = found["x"]
+        factors = found.get("factors", ())
     elif isinstance(found, tuple | list):
         if len(found) not in (1, 2):
-            raise InputError(f"{where} has {len(found)} parts: expected x, (x, factors) or a mapping of x and factors")
+            raise InputError(
+                f"{where} has {len(found)} parts: expected x, (x, factors) or a mapping of x and"
+                " factors"
+            )
         x, factors = (*found, ())[:2]
     return observation(x, where), integers(factors, where)
 
 
 def observation(x: Any, where: str) -> Tensor:
     if not isinstance(x, Tensor | np.ndarray):
-        raise InputError(f"x of {where} is a {type(x).__name__}: expected a tensor or an array; convert it")
+        raise InputError(
+            f"x of {where} is a {type(x).__name__}: expected a tensor or an array; convert it"
+        )
     try:
-        tensor = torch.as_tensor(np.ascontiguousarray(x) if isinstance(x, np.ndarray) else x).detach().cpu()
+        tensor = (
+            torch.as_tensor(np.ascontiguousarray(x) if isinstance(x, np.ndarray) else x)
+            .detach()
+            .cpu()
+        )
     except TypeError as error:
-        raise InputError(f"x of {where} is an array of {x.dtype}: expected floating-point numbers; convert it") from error
+        raise InputError(
+            f"x of {where} is an array of {x.dtype}: expected floating-point numbers; convert it"
+        ) from error
     if not tensor.is_floating_point() and tensor.dtype not in (torch.uint8, torch.bool):
-        raise InputError(f"x of {where} is {tensor.dtype}: expected floating-point numbers, bool, or uint8 for grey levels")
+        raise InputError(
+            f"x of {where} is {tensor.dtype}: expected floating-point numbers, bool, or uint8 for"
+            " grey levels"
+        )
     return tensor
 
 
@@ -257,11 +301,18 @@ def integers(factors: Any, where: str) -> Tensor:
         labels = torch.as_tensor(factors).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"factors of {where} are a {type(factors).__name__}: expected integers; number their values"
+            f"factors of {where} are a {type(factors).__name__}: expected integers; number their"
+            " values"
         ) from error
-    if labels.numel() and (labels.is_floating_point() or labels.is_complex() or labels.dim() > 1 or bool((labels < 0).any())):
+    if labels.numel() and (
+        labels.is_floating_point()
+        or labels.is_complex()
+        or labels.dim() > 1
+        or bool((labels < 0).any())
+    ):
         raise InputError(
-            f"factors of {where} are {labels.dtype} {list(labels.shape)}: expected integers of at least 0, (F,); number their"
+            f"factors of {where} are {labels.dtype} {list(labels.shape)}: expected integers of at"
+            " least 0, (F,); number their"
             " values"
         )
     return labels.long().reshape(-1)

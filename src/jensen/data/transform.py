@@ -1,7 +1,7 @@
 """Random changes to observations, made on their device: functions of `(x, key, index)`.
 
-The draws belong to the example (`base.random`), so they do not depend on batch, rank or order. Training gives a new key
-at every step, evaluation always the same one.
+The draws belong to the example (`base.random`), so they do not depend on batch, rank or order.
+Training gives a new key at every step, evaluation always the same one.
 """
 
 from functools import partial
@@ -21,7 +21,8 @@ class Transform(Protocol):
 def colour(x: Tensor, key: int, index: Tensor) -> Tensor:
     """Grey `(B, 1, H, W)` times one colour per image, uniform in [0.5, 1]^3: `(B, 3, H, W)`.
 
-    The variant "Color-dSprites" of Locatello et al. 2019 (arXiv 1811.12359); the colour is not a factor.
+    The variant "Color-dSprites" of Locatello et al. 2019 (arXiv 1811.12359); the colour is not a
+    factor.
     """
     return x * (0.5 + 0.5 * uniform(fold(key, "colour"), index, (3, 1, 1)))
 
@@ -37,7 +38,8 @@ def noise(x: Tensor, key: int, index: Tensor) -> Tensor:
 def binarise(x: Tensor, key: int, index: Tensor) -> Tensor:
     """Grey levels in [0, 1] to 0 or 1 with that probability, same shape: "dynamic binarisation".
 
-    Burda et al. 2016 (arXiv 1509.00519), section 5. Values on binarised and on grey-level images are not comparable.
+    Burda et al. 2016 (arXiv 1509.00519), section 5. Values on binarised and on grey-level images
+    are not comparable.
     """
     return (uniform(fold(key, "binarise"), index, tuple(x.shape[1:])) < x).float()
 

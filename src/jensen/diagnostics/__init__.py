@@ -1,4 +1,6 @@
-"""Diagnostics, one file each. One that is named as its file is found in it: `jensen.diagnostics.rate.rate`."""
+"""Diagnostics, one file each. One that is named as its file is found in it:
+`jensen.diagnostics.rate.rate`.
+"""
 
 from jensen.base.lazy import lazily
 

@@ -13,7 +13,9 @@ from jensen.family.gaussian import Gaussian
 
 @takes(Gaussian, FullGaussian)
 def codes(snapshot: Snapshot, latents: int = 16) -> Mapping[str, Tensor]:
-    """Histograms of the code, of its standard deviation and of the code of each of the first `latents` by rate."""
+    """Histograms of the code, of its standard deviation and of the code of each of the first
+    `latents` by rate.
+    """
     check_count("latents", latents)
     mean, log_var = marginals(snapshot.posterior, "diagnostics=[codes]")
     each = {f"z{latent}": mean[:, latent] for latent in by_rate(snapshot)[:latents].tolist()}

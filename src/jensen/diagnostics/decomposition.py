@@ -18,16 +18,19 @@ PRIOR_FREE = ("mutual_information", "total_correlation", "log_n")
 
 @takes(Gaussian)
 def decomposition(snapshot: Snapshot, samples: int = 4096, seed: int = 0) -> Mapping[str, Tensor]:
-    """Mutual information, total correlation and dimension-wise KL with their standard errors (`bound.decomposition`).
+    """Mutual information, total correlation and dimension-wise KL with their standard errors
+    (`bound.decomposition`).
 
-    They are those of the aggregate posterior of the N held-out examples: where `mi_over_log_n` nears 1 they say more of N than
-    of the encoder, and total correlations of different N are not comparable. `gaussian_tc_...` is the total correlation of a
-    Gaussian with the covariance of the codes (`code`) or of samples (`z`); it needs no N, and the two may differ in trend
-    (Locatello et al. 2019, section 5.2). The draws are shared out over the ranks.
+    They are those of the aggregate posterior of the N held-out examples: where `mi_over_log_n`
+    nears 1 they say more of N than of the encoder, and total correlations of different N are not
+    comparable. `gaussian_tc_...` is the total correlation of a Gaussian with the covariance of the
+    codes (`code`) or of samples (`z`); it needs no N, and the two may differ in trend (Locatello et
+    al. 2019, section 5.2). The draws are shared out over the ranks.
 
-    `rate` is the KL itself, by quadrature and draws where the prior is a mixture, not a bound of it. With a mixture of all
-    latents the parts are four: marginal_kl = total_correlation + dimension_wise_kl - prior_dependence. Of a prior without
-    known marginals there is no dimension_wise_kl, of one that is `Unknown` no rate and no marginal_kl either.
+    `rate` is the KL itself, by quadrature and draws where the prior is a mixture, not a bound of
+    it. With a mixture of all latents the parts are four: marginal_kl = total_correlation +
+    dimension_wise_kl - prior_dependence. Of a prior without known marginals there is no
+    dimension_wise_kl, of one that is `Unknown` no rate and no marginal_kl either.
     """
     check_count("samples", samples, least=2)
     check_seed("seed", seed)
@@ -35,12 +38,20 @@ def decomposition(snapshot: Snapshot, samples: int = 4096, seed: int = 0) -> Map
     generator = torch.Generator().manual_seed(seed)
     unknown = isinstance(snapshot.prior, Unknown)
     prior = STANDARD if unknown else snapshot.prior
-    parts = decompose(posterior, samples=samples, generator=generator, prior=prior, log_density=shared_out)
+    parts = decompose(
+        posterior, samples=samples, generator=generator, prior=prior, log_density=shared_out
+    )
     codes = torch.atleast_2d(torch.cov(posterior.mean.double().T, correction=0))
     noise = posterior.log_var.double().exp().mean(0).diag()
-    found = {name: value for name, value in parts._asdict().items() if value is not None and value.dim() == 0}
+    found = {
+        name: value
+        for name, value in parts._asdict().items()
+        if value is not None and value.dim() == 0
+    }
     if unknown:
-        found = {name: value for name, value in found.items() if name.removesuffix("_se") in PRIOR_FREE}
+        found = {
+            name: value for name, value in found.items() if name.removesuffix("_se") in PRIOR_FREE
+        }
     return found | {
         "mi_over_log_n": parts.mutual_information / parts.log_n,
         "gaussian_tc_code": gaussian_total_correlation(codes),

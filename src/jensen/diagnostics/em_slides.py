@@ -1,4 +1,6 @@
-"""EM on a mixture of two normals, pictured: the log-likelihood and the lower bounds that touch it."""
+"""EM on a mixture of two normals, pictured: the log-likelihood and the lower bounds that touch
+it.
+"""
 
 from collections.abc import Mapping
 from typing import TypeGuard
@@ -38,28 +40,42 @@ def two_normals(alpha: float, means: tuple[float, float], sigma: float) -> Mixtu
     return Mixture(weight.log(), TiedGaussian(mean, torch.full((1, 1), sigma, dtype=torch.float64)))
 
 
-def em_slides(snapshot: Snapshot, start: Mixture, truth: Mixture, far: Mixture) -> Mapping[str, Tensor]:
-    """Slides of points `(N, 1)` and the mixture of two normals with one variance that was fitted to them, nats per example:
+def em_slides(
+    snapshot: Snapshot, start: Mixture, truth: Mixture, far: Mixture
+) -> Mapping[str, Tensor]:
+    """Slides of points `(N, 1)` and the mixture of two normals with one variance that was fitted to
+    them, nats per example:
 
-    alpha, alpha_direct: the weight alone, everything else as in `truth`, by EM from the start's and by direct maximisation.
-    log_likelihood, log_likelihood_direct: of the fitted mixture, and the maximum over all four parameters found directly.
+    alpha, alpha_direct: the weight alone, everything else as in `truth`, by EM from the start's and
+        by direct maximisation.
+    log_likelihood, log_likelihood_direct: of the fitted mixture, and the maximum over all four
+        parameters found directly.
     parameter_error: the largest difference between its four parameters and the direct ones.
-    weight_alone, weight_alone_gap: the log-likelihood by alpha with the first four bounds, and how far below it they are.
+    weight_alone, weight_alone_gap: the log-likelihood by alpha with the first four bounds, and how
+        far below it they are.
     all_parameters: the same along the path of EM from `far`.
     """
     for name, p in (("start", start), ("truth", truth), ("far", far)):
         if not _is_two_normals(p):
-            raise InputError(f"{name} is a {type(p).__name__}: expected two normals of one variance, as conf/start has them")
+            raise InputError(
+                f"{name} is a {type(p).__name__}: expected two normals of one variance, as"
+                " conf/start has them"
+            )
     fitted_mixture = snapshot.prior
     if not _is_two_normals(fitted_mixture):
-        raise InputError("the model is no mixture of two normals with one variance: expected experiment=em_slides")
+        raise InputError(
+            "the model is no mixture of two normals with one variance: expected"
+            " experiment=em_slides"
+        )
     x = snapshot.z
     start, truth, far = (_to(p, x) for p in (start, truth, far))
     path = [truth._replace(log_weight=start.log_weight)]
     for _ in range(_ALONE):
         path.append(_weighted(truth, em.fit(x, path[-1], 1).log_weight))
     alone = optimize.minimize_scalar(
-        lambda alpha: -_log_prob(x, _weighted(truth, torch.tensor([alpha, 1 - alpha]).to(x).log())).item(),
+        lambda alpha: (
+            -_log_prob(x, _weighted(truth, torch.tensor([alpha, 1 - alpha]).to(x).log())).item()
+        ),
         bounds=(1e-6, 1 - 1e-6),
         method="bounded",
         options={"xatol": 1e-12},
@@ -74,14 +90,24 @@ def em_slides(snapshot: Snapshot, start: Mixture, truth: Mixture, far: Mixture) 
             x, two_normals(float(direct[0]), (float(direct[1]), float(direct[2])), float(direct[3]))
         ),
         "parameter_error": (fitted.cpu() - direct).abs().max(),
-        **dict(zip(("fitted_alpha", "fitted_mean_0", "fitted_mean_1", "fitted_sigma"), fitted, strict=True)),
+        **dict(
+            zip(
+                ("fitted_alpha", "fitted_mean_0", "fitted_mean_1", "fitted_sigma"),
+                fitted,
+                strict=True,
+            )
+        ),
         **_draw_alone(x, truth, path[:_BOUNDS]),
         "all_parameters": chart(lambda axes: _draw_path(axes, x, far)),
     }
 
 
 def _is_two_normals(p: object) -> TypeGuard[Mixture]:
-    return isinstance(p, Mixture) and isinstance(p.components, TiedGaussian) and p.components.mean.shape[-2:] == (2, 1)
+    return (
+        isinstance(p, Mixture)
+        and isinstance(p.components, TiedGaussian)
+        and p.components.mean.shape[-2:] == (2, 1)
+    )
 
 
 def _log_prob(x: Tensor, p: Mixture) -> Tensor:
@@ -109,18 +135,30 @@ def _parameters(p: Mixture) -> Tensor:
 
 
 def _directly(x: Tensor, start: Mixture) -> Tensor:
-    """The maximum by BFGS on the density written out, in alpha's logit and sigma's logarithm; in the order of `_parameters`."""
+    """The maximum by BFGS on the density written out, in alpha's logit and sigma's logarithm; in
+    the order of `_parameters`.
+    """
     points = x[:, 0].cpu().numpy()
 
     def loss(theta: np.ndarray) -> float:
         logit, low, high, log_sigma = theta
         first, second = (stats.norm.logpdf(points, mean, np.exp(log_sigma)) for mean in (low, high))
-        return -float(np.logaddexp(special.log_expit(logit) + first, special.log_expit(-logit) + second).mean())
+        return -float(
+            np.logaddexp(
+                special.log_expit(logit) + first, special.log_expit(-logit) + second
+            ).mean()
+        )
 
     alpha, low, high, sigma = _parameters(start).tolist()
     begin = np.array([special.logit(alpha), low, high, np.log(sigma)])
     found = optimize.minimize(loss, begin, jac="3-point", method="BFGS", options={"gtol": 1e-9}).x
-    return _parameters(two_normals(float(special.expit(found[0])), (float(found[1]), float(found[2])), float(np.exp(found[3]))))
+    return _parameters(
+        two_normals(
+            float(special.expit(found[0])),
+            (float(found[1]), float(found[2])),
+            float(np.exp(found[3])),
+        )
+    )
 
 
 def _draw_alone(x: Tensor, truth: Mixture, path: list[Mixture]) -> dict[str, Tensor]:
@@ -133,16 +171,29 @@ def _draw_alone(x: Tensor, truth: Mixture, path: list[Mixture]) -> dict[str, Ten
     def curves(axes: Axes) -> None:
         axes.plot(grid, value, color="black", label="log-likelihood")
         for step, (place, bound, p) in enumerate(zip(places, bounds, path, strict=True)):
-            axes.plot(grid, bound, color=f"C{step}", label=f"bound after E-step {step + 1}, at alpha = {place:.4f}")
+            axes.plot(
+                grid,
+                bound,
+                color=f"C{step}",
+                label=f"bound after E-step {step + 1}, at alpha = {place:.4f}",
+            )
             axes.plot(place, _log_prob(x, p).cpu(), "o", color=f"C{step}")
         axes.set(xlabel="alpha, the weight of the first component", ylabel="nats per example")
         axes.legend()
 
     def gaps(axes: Axes) -> None:
         for step, (place, bound) in enumerate(zip(places, bounds, strict=True)):
-            axes.semilogy(grid, (value - bound).clamp(min=1e-7), color=f"C{step}", label=f"after E-step {step + 1}")
+            axes.semilogy(
+                grid,
+                (value - bound).clamp(min=1e-7),
+                color=f"C{step}",
+                label=f"after E-step {step + 1}",
+            )
             axes.axvline(place, color=f"C{step}", linestyle=":")
-        axes.set(xlabel="alpha; dotted: where the bound touches", ylabel="log-likelihood - bound, nats per example")
+        axes.set(
+            xlabel="alpha; dotted: where the bound touches",
+            ylabel="log-likelihood - bound, nats per example",
+        )
         axes.legend()
 
     return {"weight_alone": chart(curves), "weight_alone_gap": chart(gaps)}
@@ -155,11 +206,25 @@ def _draw_path(axes: Axes, x: Tensor, start: Mixture) -> None:
     for step in range(_STEPS):
         r = em.e_step(x, p)
         following = em.fit(x, p, 1)
-        value = torch.stack([_log_prob(x, _between(p, following, s)) for s in within.tolist()]).cpu()
+        value = torch.stack(
+            [_log_prob(x, _between(p, following, s)) for s in within.tolist()]
+        ).cpu()
         bound = torch.stack([_elbo(x, _between(p, following, s), r) for s in beyond.tolist()]).cpu()
         axes.plot(step + beyond, bound, color=f"C{step}", linewidth=1)
-        axes.plot(step + within, value, color="black", linewidth=2, label=None if step else "log-likelihood")
-        axes.plot(step, value[0], "o", color=f"C{step}", label=None if step else "where a bound touches it: an E-step")
+        axes.plot(
+            step + within,
+            value,
+            color="black",
+            linewidth=2,
+            label=None if step else "log-likelihood",
+        )
+        axes.plot(
+            step,
+            value[0],
+            "o",
+            color=f"C{step}",
+            label=None if step else "where a bound touches it: an E-step",
+        )
         p = following
     low = _log_prob(x, start).item()
     high = _log_prob(x, p).item()
@@ -176,4 +241,7 @@ def _between(p: Mixture, q: Mixture, share: float) -> Mixture:
     mean = torch.lerp(p.components.mean, q.components.mean, share)
     ours, theirs = (each.components.cholesky()[0].log() for each in (p, q))
     scale_tril = torch.lerp(ours, theirs, share).exp()
-    return Mixture(torch.lerp(p.log_weight, q.log_weight, share).log_softmax(-1), TiedGaussian(mean, scale_tril))
+    return Mixture(
+        torch.lerp(p.log_weight, q.log_weight, share).log_softmax(-1),
+        TiedGaussian(mean, scale_tril),
+    )

@@ -12,9 +12,11 @@ from jensen.diagnostics.snapshot import Embedding, Snapshot
 
 
 def embedding(snapshot: Snapshot, points: int = 2000, side: int = 32) -> Mapping[str, Embedding]:
-    """The means of `points` held-out examples, the same ones every time, labelled by their factors, distortion and rate.
+    """The means of `points` held-out examples, the same ones every time, labelled by their factors,
+    distortion and rate.
 
-    A point's thumbnail is what the decoder makes of it, in at most `side` pixels each way; vectors have none.
+    A point's thumbnail is what the decoder makes of it, in at most `side` pixels each way; vectors
+    have none.
     """
     check_count("points", points)
     check_count("side", side)
@@ -32,4 +34,6 @@ def embedding(snapshot: Snapshot, points: int = 2000, side: int = 32) -> Mapping
         small = adaptive_avg_pool2d(decoded.detach().float(), (height, width)).clamp(0, 1)
         small = small if small.shape[1] == 3 else small.mean(1, keepdim=True).expand(-1, 3, -1, -1)
         thumbnails = (255 * small).round().to(torch.uint8).cpu()
-    return {"codes": Embedding(codes.cpu(), (*snapshot.names, "distortion", "rate"), labels, thumbnails)}
+    return {
+        "codes": Embedding(codes.cpu(), (*snapshot.names, "distortion", "rate"), labels, thumbnails)
+    }

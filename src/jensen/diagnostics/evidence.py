@@ -11,11 +11,15 @@ from jensen.base.random import fold, normal
 from jensen.diagnostics.snapshot import Snapshot
 
 
-def evidence(snapshot: Snapshot, samples: int = 64, count: int = 64, seed: int = 0) -> Mapping[str, Tensor]:
-    """log p(x) of the first `count` held-out examples by `samples` draws each, with the standard error over examples.
+def evidence(
+    snapshot: Snapshot, samples: int = 64, count: int = 64, seed: int = 0
+) -> Mapping[str, Tensor]:
+    """log p(x) of the first `count` held-out examples by `samples` draws each, with the standard
+    error over examples.
 
-    log (1/S) sum_s p(x, z_s) / q(z_s|x), Burda et al. 2016 (arXiv 1509.00519), eq. 8: below log p(x) in expectation, and nearer
-    the more draws. `gap` is what it exceeds the mean elbo of the same draws by, at most KL(q(z|x) || p(z|x)).
+    log (1/S) sum_s p(x, z_s) / q(z_s|x), Burda et al. 2016 (arXiv 1509.00519), eq. 8: below log
+    p(x) in expectation, and nearer the more draws. `gap` is what it exceeds the mean elbo of the
+    same draws by, at most KL(q(z|x) || p(z|x)).
     """
     check_count("count", count, least=2)
     check_count("samples", samples)
@@ -23,9 +27,15 @@ def evidence(snapshot: Snapshot, samples: int = 64, count: int = 64, seed: int =
     x = snapshot.images[:count]
     log_weights = []
     for draw in range(samples):
-        noise = normal(fold(seed, "evidence", draw), torch.arange(len(x), device=x.device), (snapshot.z.shape[1],))
+        noise = normal(
+            fold(seed, "evidence", draw),
+            torch.arange(len(x), device=x.device),
+            (snapshot.z.shape[1],),
+        )
         inference = snapshot.infer(x, noise)
-        log_weights.append((inference.log_prior - inference.bound.distortion - inference.log_posterior).double())
+        log_weights.append(
+            (inference.log_prior - inference.bound.distortion - inference.log_posterior).double()
+        )
     log_weight = torch.stack(log_weights)
     bound = log_weight.logsumexp(0) - math.log(samples)
     return {

@@ -19,13 +19,17 @@ from jensen.scores.constant import Floats, constant
 from jensen.scores.information import binned_informations, divide, entropies
 
 FAINT = 0.05
-"""The colours reach at least this far, so that noise alone is not painted as if it were something."""
+"""The colours reach at least this far, so that noise alone is not painted as if it were
+something.
+"""
 
 
 def normalised_information(snapshot: Snapshot, bins: int = 20, points: int = 10_000) -> Tensor:
-    """I(z_d; v_f) / H(v_f), `(D, F)`, of samples of the posterior in `bins` bins of equal width; 0 for a factor of one value.
+    """I(z_d; v_f) / H(v_f), `(D, F)`, of samples of the posterior in `bins` bins of equal width; 0
+    for a factor of one value.
 
-    Not of its means: those of a collapsed latent fill all bins over their own tiny range, where no decoder sees them.
+    Not of its means: those of a collapsed latent fill all bins over their own tiny range, where no
+    decoder sees them.
     """
     rows = permutation(fold(0, "factor map"), len(snapshot.z))[:points]
     factors = snapshot.factors[rows].cpu().numpy()
@@ -34,20 +38,27 @@ def normalised_information(snapshot: Snapshot, bins: int = 20, points: int = 10_
 
 
 def dead_latents(snapshot: Snapshot) -> Tensor:
-    """Mark the latents that tell nothing of x, `(D,)`: constant ones, and those of at most 0.01 nats (`told`).
+    """Mark the latents that tell nothing of x, `(D,)`: constant ones, and those of at most 0.01
+    nats (`told`).
 
-    Codes without noise, such as points that are their own codes, have no rate: of them only constant ones are dead.
+    Codes without noise, such as points that are their own codes, have no rate: of them only
+    constant ones are dead.
     """
     still = torch.from_numpy(constant(snapshot.posterior.mean.double().cpu().numpy()))
     noisy = (snapshot.z != snapshot.posterior.mean).any(0)
     return still | (noisy & (told(snapshot) <= KL_THRESHOLD)).cpu()
 
 
-def factor_map(snapshot: Snapshot, importances: bool = False, train: int = 1000) -> Mapping[str, Tensor]:
-    """Heatmaps latent x factor, latents by falling rate, dead ones in grey; nothing for data without factors.
+def factor_map(
+    snapshot: Snapshot, importances: bool = False, train: int = 1000
+) -> Mapping[str, Tensor]:
+    """Heatmaps latent x factor, latents by falling rate, dead ones in grey; nothing for data
+    without factors.
 
-    information: I(z; v) / H(v) of samples of the posterior, with 20 bins. importances, if asked for: of each latent to a
-    predictor of the factor, boosted trees on `train` points and the means (`scores.dci_boost20`); a column sums to 1.
+    information: I(z; v) / H(v) of samples of the posterior, with 20 bins. importances, if asked
+        for: of each latent to a
+    predictor of the factor, boosted trees on `train` points and the means (`scores.dci_boost20`); a
+    column sums to 1.
     """
     check_flag("importances", importances)
     check_count("train", train, least=2)
@@ -60,16 +71,26 @@ def factor_map(snapshot: Snapshot, importances: bool = False, train: int = 1000)
         found = dci_boost20(codes, snapshot.factors.cpu().numpy(), train=train, test=train // 2)
         maps["importances"] = ("importance (boosted trees)", torch.from_numpy(found["importances"]))
     dead = dead_latents(snapshot)[order].numpy()
-    labels = [f"z{latent}{' (dead)' * gone}" for latent, gone in zip(order.tolist(), dead.tolist(), strict=True)]
+    labels = [
+        f"z{latent}{' (dead)' * gone}"
+        for latent, gone in zip(order.tolist(), dead.tolist(), strict=True)
+    ]
     size = 3.0 + 1.1 * len(snapshot.names), 1.2 + 0.3 * len(labels)
     return {
-        name: chart(partial(_heatmap, title, values[order].numpy(), dead, labels, snapshot.names), *size)
+        name: chart(
+            partial(_heatmap, title, values[order].numpy(), dead, labels, snapshot.names), *size
+        )
         for name, (title, values) in maps.items()
     }
 
 
 def _heatmap(
-    title: str, values: Floats, dead: npt.NDArray[np.bool_], rows: Sequence[str], columns: Sequence[str], axes: Axes
+    title: str,
+    values: Floats,
+    dead: npt.NDArray[np.bool_],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    axes: Axes,
 ) -> None:
     largest = max(values[~dead].max(initial=0.0), FAINT)
     shown = np.ma.masked_array(values, np.broadcast_to(dead[:, None], values.shape))

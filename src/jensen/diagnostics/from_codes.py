@@ -21,35 +21,59 @@ def read_codes(path: Path) -> Snapshot:
     """A snapshot without a model.
 
     Raises:
-        InputError: no such file, not an npz without pickles, arrays that are missing or do not fit each other.
+        InputError: no such file, not an npz without pickles, arrays that are missing or do not fit
+            each other.
     """
     arrays = read(path)
     for name in ("codes", "factors"):
         if name not in arrays:
-            raise InputError(f"{path} holds {in_words(inside(path))}: expected arrays codes (N, D) and factors (N, F)")
-    codes, factors = arrays["codes"], arrays["factors"]
+            raise InputError(
+                f"{path} holds {in_words(inside(path))}: expected arrays codes (N, D) and factors"
+                " (N, F)"
+            )
+    codes = arrays["codes"]
+    factors = arrays["factors"]
     log_var = arrays.get("log_var", np.full_like(codes, np.nan, dtype=np.float64))
-    if codes.ndim != 2 or factors.ndim != 2 or len(codes) != len(factors) or log_var.shape != codes.shape:
+    if (
+        codes.ndim != 2
+        or factors.ndim != 2
+        or len(codes) != len(factors)
+        or log_var.shape != codes.shape
+    ):
         shapes = f"codes {codes.shape}, factors {factors.shape}, log_var {log_var.shape}"
         raise InputError(
-            f"{path} has {shapes}: expected (N, D), (N, F) and (N, D) with one N; write arrays that belong together"
+            f"{path} has {shapes}: expected (N, D), (N, F) and (N, D) with one N; write arrays"
+            " that belong together"
         )
-    if not codes.size or not np.issubdtype(codes.dtype, np.floating) or not np.isfinite(codes).all():
+    if (
+        not codes.size
+        or not np.issubdtype(codes.dtype, np.floating)
+        or not np.isfinite(codes).all()
+    ):
         raise InputError(
-            f"{path} has codes of {codes.dtype} {codes.shape} that are empty, NaN or infinite, or no floats:"
+            f"{path} has codes of {codes.dtype} {codes.shape} that are empty, NaN or infinite, or"
+            " no floats:"
             " expected finite floating-point numbers; encode again"
         )
     if not np.issubdtype(factors.dtype, np.integer):
-        raise InputError(f"{path} has factors of {factors.dtype}: expected integer labels; number the values of each factor")
+        raise InputError(
+            f"{path} has factors of {factors.dtype}: expected integer labels; number the values of"
+            " each factor"
+        )
     names = arrays.get("names", np.arange(factors.shape[1]))
     if (factors < 0).any() or names.shape != factors.shape[1:]:
         raise InputError(
-            f"{path} has factors from {factors.min(initial=0)} and names of shape {names.shape}: expected labels of at least 0"
+            f"{path} has factors from {factors.min(initial=0)} and names of shape {names.shape}:"
+            " expected labels of at least 0"
             f" and ({factors.shape[1]},), a name for each factor; number the values of each factor"
         )
     posterior = Gaussian(torch.from_numpy(codes).double(), torch.from_numpy(log_var).double())
     prior = _prior(path, arrays.get("prior"))
-    rate = kl(posterior, prior) if isinstance(prior, Gaussian) else torch.full_like(posterior.mean, math.nan)
+    rate = (
+        kl(posterior, prior)
+        if isinstance(prior, Gaussian)
+        else torch.full_like(posterior.mean, math.nan)
+    )
     nothing = torch.full((len(codes),), math.nan)
     return Snapshot(
         bound=Bound(nothing, nothing),
@@ -77,7 +101,8 @@ def _prior(path: Path, said: np.ndarray | None) -> Gaussian | Unknown:
     absent = f"expected {STANDARD_NORMAL} for rates, dimension_wise_kl and marginal_kl, which are left out"
     if said is None:
         return Unknown(
-            f"{path} does not say which prior its codes were made under: {absent}; encode again with jensen.encode,"
+            f"{path} does not say which prior its codes were made under: {absent}; encode again"
+            " with jensen.encode,"
             f" or add prior={STANDARD_NORMAL!r} to the file if it was N(0, I)"
         )
     if said.shape != () or said.dtype.kind != "U":
@@ -89,17 +114,25 @@ def _prior(path: Path, said: np.ndarray | None) -> Gaussian | Unknown:
     if word == STANDARD_NORMAL:
         return STANDARD
     return Unknown(
-        f"{path} says that its codes were made under the prior {word!r}: {absent}; evaluate run=FOLDER, which has it"
+        f"{path} says that its codes were made under the prior {word!r}: {absent}; evaluate"
+        " run=FOLDER, which has it"
     )
 
 
 def _drawn(posterior: Gaussian) -> Tensor:
-    """A sample of the posterior `(N, D)`, always the same; its means, where they have no variance."""
+    """A sample of the posterior `(N, D)`, always the same; its means, where they have no
+    variance.
+    """
     if not posterior.log_var.isfinite().all():
         return posterior.mean
     generator = torch.Generator().manual_seed(0)
-    return sample(posterior, torch.randn(posterior.mean.shape, generator=generator, dtype=torch.float64))
+    return sample(
+        posterior, torch.randn(posterior.mean.shape, generator=generator, dtype=torch.float64)
+    )
 
 
 def _no_model(*_: object) -> Any:
-    raise InputError("codes=... names codes without a model, which this diagnostic needs: expected run=... instead")
+    raise InputError(
+        "codes=... names codes without a model, which this diagnostic needs: expected run=..."
+        " instead"
+    )

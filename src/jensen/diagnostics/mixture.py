@@ -1,4 +1,6 @@
-"""A learned mixture, the prior of a VAE or a GMM: who uses which component, and what each generates."""
+"""A learned mixture, the prior of a VAE or a GMM: who uses which component, and what each
+generates.
+"""
 
 import math
 from collections.abc import Mapping
@@ -22,13 +24,17 @@ _POINTS = 2000
 
 
 def mixture(snapshot: Snapshot, rows: int = 10, columns: int = 8) -> Mapping[str, Tensor | str]:
-    """The `components` of a prior that is a mixture of K Gaussians; for any other prior a note that it is none.
+    """The `components` of a prior that is a mixture of K Gaussians; for any other prior a note that
+    it is none.
 
-    rate_bound, rate_monte_carlo (and its standard error): the held-out rate as the model reports it, and log q(z|x) - log p(z).
+    rate_bound, rate_monte_carlo (and its standard error): the held-out rate as the model reports
+    it, and log q(z|x) - log p(z).
     """
     _check(rows, columns)
     if not isinstance(snapshot.prior, Mixture):
-        return {"note": "The prior is not a mixture over all latents: there are no components to show."}
+        return {
+            "note": "The prior is not a mixture over all latents: there are no components to show."
+        }
     sampled = (snapshot.posterior.log_prob(snapshot.z) - snapshot.log_prior).double()
     return {
         **components(snapshot, rows, columns),
@@ -42,15 +48,19 @@ def components(snapshot: Snapshot, rows: int = 10, columns: int = 8) -> Mapping[
     """The mixture of K Gaussians that a GMM is, or a prior:
 
     components_used: exp of the entropy of the weights, K if all are equal.
-    responsibility_entropy: mean over held-out examples of the entropy of p(k | z) at their z; 0 if components do not overlap.
+    responsibility_entropy: mean over held-out examples of the entropy of p(k | z) at their z; 0 if
+        components do not overlap.
     component_information: entropy of the mean responsibilities less that, I(x; k) <= log K, nats.
     weights: and the share of the held-out examples that each component answers for.
     samples: of the `rows` heaviest components, the decoded mean and `columns` - 1 decoded draws.
-    ellipses: two standard deviations of each component over codes, in the two latents of largest rate.
+    ellipses: two standard deviations of each component over codes, in the two latents of largest
+        rate.
     """
     _check(rows, columns)
     if not isinstance(snapshot.prior, Mixture):
-        raise InputError("the prior is no mixture of all latents: expected model/prior=mixture or vamp, or a GMM")
+        raise InputError(
+            "the prior is no mixture of all latents: expected model/prior=mixture or vamp, or a GMM"
+        )
     log_weight, parts = snapshot.prior
     weight = log_weight.exp()
     order = log_weight.argsort(descending=True)
@@ -61,7 +71,13 @@ def components(snapshot: Snapshot, rows: int = 10, columns: int = 8) -> Mapping[
 
     def bars(axes: Axes) -> None:
         axes.bar(np.arange(len(weight)), weight[order].cpu().numpy(), label="weight")
-        axes.step(np.arange(len(weight)), r.mean(0)[order].cpu().numpy(), where="mid", color="C1", label="held-out share")
+        axes.step(
+            np.arange(len(weight)),
+            r.mean(0)[order].cpu().numpy(),
+            where="mid",
+            color="C1",
+            label="held-out share",
+        )
         axes.set(xlabel="component, by weight", ylabel="weight")
         axes.legend()
 
@@ -81,7 +97,9 @@ def components(snapshot: Snapshot, rows: int = 10, columns: int = 8) -> Mapping[
         noise = normal(fold(0, "component samples"), index, (columns, snapshot.z.shape[1]))
         noise[:, 0] = 0
         draws = full.mean[shown].unsqueeze(1) + noise.to(full.mean) @ full.scale_tril[shown].mT
-        images = snapshot.decode(draws.flatten(0, 1).to(snapshot.z.dtype)).unflatten(0, draws.shape[:2])
+        images = snapshot.decode(draws.flatten(0, 1).to(snapshot.z.dtype)).unflatten(
+            0, draws.shape[:2]
+        )
         labels = [f"{component}\n{weight[component]:.3f}" for component in shown.tolist()]
         results["samples"] = grid(images, labels)
     return results
@@ -109,18 +127,41 @@ def _ellipses(snapshot: Snapshot, weight: Tensor, parts: FullGaussian) -> Tensor
         if len(latents) == 1:
             axes.hist(codes[:, 0], bins=60, density=True, color="0.8")
             x = torch.linspace(*torch.aminmax(codes[:, 0].double()), 400, dtype=torch.float64)
-            density = torch.distributions.Normal(mean[:, 0], variances[:, 0].sqrt()).log_prob(x[:, None]).exp() * weight.cpu()
+            density = (
+                torch.distributions.Normal(mean[:, 0], variances[:, 0].sqrt())
+                .log_prob(x[:, None])
+                .exp()
+                * weight.cpu()
+            )
             axes.plot(x, density, color="C0")
             axes.plot(x, density.sum(1), color="C1")
-            axes.set(xlabel=f"z{latents[0]}", ylabel="density", title="components and their sum over codes")
+            axes.set(
+                xlabel=f"z{latents[0]}",
+                ylabel="density",
+                title="components and their sum over codes",
+            )
             return
         axes.scatter(codes[:, 0], codes[:, 1], s=2, color="0.6")
-        for centre, size, direction, alpha in zip(mean, variances.sqrt(), axes_of, strength, strict=True):
+        for centre, size, direction, alpha in zip(
+            mean, variances.sqrt(), axes_of, strength, strict=True
+        ):
             angle = math.degrees(math.atan2(float(direction[1, 1]), float(direction[0, 1])))
             place = (float(centre[0]), float(centre[1]))
             axes.add_patch(
-                Ellipse(place, 4 * float(size[1]), 4 * float(size[0]), angle=angle, fill=False, color="C0", alpha=alpha)
+                Ellipse(
+                    place,
+                    4 * float(size[1]),
+                    4 * float(size[0]),
+                    angle=angle,
+                    fill=False,
+                    color="C0",
+                    alpha=alpha,
+                )
             )
-        axes.set(xlabel=f"z{latents[0]}", ylabel=f"z{latents[1]}", title="components (2 standard deviations) over codes")
+        axes.set(
+            xlabel=f"z{latents[0]}",
+            ylabel=f"z{latents[1]}",
+            title="components (2 standard deviations) over codes",
+        )
 
     return chart(draw, 6, 6)

@@ -22,7 +22,8 @@ def is_image(event: Sequence[int]) -> bool:
 
 
 def grid(rows: Tensor, labels: Sequence[str] = ()) -> Tensor:
-    """Images `(R, C, channels, H, W)` in [0, 1] as one picture `(3, height, width)`, uint8, with a label before each row.
+    """Images `(R, C, channels, H, W)` in [0, 1] as one picture `(3, height, width)`, uint8, with a
+    label before each row.
 
     One channel is shown as grey, three as colour; of any other number, their mean.
     """
@@ -32,7 +33,9 @@ def grid(rows: Tensor, labels: Sequence[str] = ()) -> Tensor:
     times = -(-_ROOM_FOR_LABEL // height) if labels else 1
     rows = rows.repeat_interleave(times, 3).repeat_interleave(times, 4)
     cells = pad(rows, (0, _GAP, 0, _GAP), value=1.0)
-    picture = cells.permute(2, 0, 3, 1, 4).reshape(3, count * cells.shape[3], across * cells.shape[4])
+    picture = cells.permute(2, 0, 3, 1, 4).reshape(
+        3, count * cells.shape[3], across * cells.shape[4]
+    )
     picture = (picture * 255).round().to(torch.uint8)
     return torch.cat([_label_column(labels, cells.shape[3]), picture], 2) if labels else picture
 

@@ -1,7 +1,9 @@
-"""A diagnostic's settings, checked before there is anything to look at: training must not end at its first validation.
+"""A diagnostic's settings, checked before there is anything to look at: training must not end at
+its first validation.
 
-A diagnostic checks its settings, and what it needs of the model, before it looks at the snapshot. So a call with a snapshot
-that cannot be looked at, but for what is known before the first step, is the check.
+A diagnostic checks its settings, and what it needs of the model, before it looks at the snapshot.
+So a call with a snapshot that cannot be looked at, but for what is known before the first step, is
+the check.
 """
 
 import inspect
@@ -35,7 +37,9 @@ def check_settings(diagnostics: Mapping[str, Diagnostic], preview: Preview) -> N
         try:
             inspect.signature(diagnostic).bind(preview)
         except (TypeError, ValueError) as error:
-            raise InputError(f"diagnostics.{name} cannot be called ({error}): expected settings that it has") from error
+            raise InputError(
+                f"diagnostics.{name} cannot be called ({error}): expected settings that it has"
+            ) from error
         if not _is_own(diagnostic):
             continue
         try:

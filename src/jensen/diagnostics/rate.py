@@ -13,7 +13,8 @@ from jensen.diagnostics.snapshot import Snapshot, by_rate
 def rate(snapshot: Snapshot, threshold: float = 0.01) -> Mapping[str, Tensor]:
     """Mean rate of each latent, sorted, and two counts of active units.
 
-    active_units: latents whose code varies, Var_x E_q z_d > `threshold` (Burda et al. 2016, arXiv 1509.00519, appendix C).
+    active_units: latents whose code varies, Var_x E_q z_d > `threshold` (Burda et al. 2016, arXiv
+        1509.00519, appendix C).
     active_rates: latents with a mean rate above `threshold` nats.
 
     Of a prior whose marginals are unknown there is no rate of a latent: active_units alone.
@@ -28,7 +29,10 @@ def rate(snapshot: Snapshot, threshold: float = 0.01) -> Mapping[str, Tensor]:
 
     def bars(axes: Axes) -> None:
         axes.bar([f"z{latent}" for latent in order.tolist()], values)
-        axes.set(ylabel="rate (nats per example)", title=f"rate of each latent, {sum(values):.2f} nats added up")
+        axes.set(
+            ylabel="rate (nats per example)",
+            title=f"rate of each latent, {sum(values):.2f} nats added up",
+        )
         axes.tick_params(axis="x", rotation=90 if len(values) > 16 else 0)
 
     return {

@@ -11,10 +11,17 @@ from jensen.diagnostics.snapshot import Snapshot
 
 
 def reconstructions(snapshot: Snapshot, count: int = 10) -> Mapping[str, Tensor]:
-    """`count` images, their reconstructions from the mean of q(z|x), and the absolute difference. Empty for vectors."""
+    """`count` images, their reconstructions from the mean of q(z|x), and the absolute difference.
+    Empty for vectors.
+    """
     check_count("count", count)
     images = snapshot.images[:count]
     if not is_image(images.shape[1:]):
         return {}
     decoded = snapshot.decode(snapshot.encode(images).mean)
-    return {"images": grid(torch.stack([images, decoded, (images - decoded).abs()]), ("data", "decoded", "difference"))}
+    return {
+        "images": grid(
+            torch.stack([images, decoded, (images - decoded).abs()]),
+            ("data", "decoded", "difference"),
+        )
+    }

@@ -12,7 +12,9 @@ from jensen.diagnostics.snapshot import Snapshot
 
 
 def samples(snapshot: Snapshot, count: int = 64) -> Mapping[str, Tensor]:
-    """Decoded means of `count` draws z ~ p(z), the same draws every time. Of vectors, the first two coordinates."""
+    """Decoded means of `count` draws z ~ p(z), the same draws every time. Of vectors, the first two
+    coordinates.
+    """
     check_count("count", count)
     decoded = snapshot.decode(snapshot.draw(count))
     if is_image(decoded.shape[1:]):

@@ -17,12 +17,16 @@ from jensen.scores.constant import constant
 
 
 def check_options(function: Callable[..., object], options: Mapping[str, object]) -> None:
-    """Refuse options that are not of the kind of their defaults: seeds, sizes of at least 1, numbers, flags."""
+    """Refuse options that are not of the kind of their defaults: seeds, sizes of at least 1,
+    numbers, flags.
+    """
     parameters = inspect.signature(function).parameters
     try:
         inspect.signature(function).bind_partial(None, None, **options)
     except TypeError as error:
-        raise InputError(f"the score cannot be called ({error}): expected options that it has") from error
+        raise InputError(
+            f"the score cannot be called ({error}): expected options that it has"
+        ) from error
     for name, value in options.items():
         default = parameters[name].default if name in parameters else None
         if name == "seed":
@@ -36,11 +40,15 @@ def check_options(function: Callable[..., object], options: Mapping[str, object]
 
 
 @takes(Gaussian, FullGaussian)
-def score(snapshot: Snapshot, function: Callable[..., Mapping[str, Any]], **options: Any) -> Results:
-    """A score `function(codes, factors, ...)` of the posterior's means: numbers as scalars, sizes and arrays as details.
+def score(
+    snapshot: Snapshot, function: Callable[..., Mapping[str, Any]], **options: Any
+) -> Results:
+    """A score `function(codes, factors, ...)` of the posterior's means: numbers as scalars, sizes
+    and arrays as details.
 
-    Functions that ask for `log_var` get it; those that would only tell dead latents by their KL from N(0, 1) get none under
-    another prior, and leave out by the prior's own rates, or else by their range. Nothing for data without factors.
+    Functions that ask for `log_var` get it; those that would only tell dead latents by their KL
+    from N(0, 1) get none under another prior, and leave out by the prior's own rates, or else by
+    their range. Nothing for data without factors.
 
     Raises:
         InputError: what the score refuses.
@@ -51,12 +59,20 @@ def score(snapshot: Snapshot, function: Callable[..., Mapping[str, Any]], **opti
     if not snapshot.factors.shape[1]:
         return {}
     options = _uncertainty(snapshot, function, "active" in options) | options
-    found = function(snapshot.posterior.mean.double().cpu().numpy(), snapshot.factors.cpu().numpy(), **options)
-    return {key: torch.tensor(value) if isinstance(value, float) else np.asarray(value) for key, value in found.items()}
+    found = function(
+        snapshot.posterior.mean.double().cpu().numpy(), snapshot.factors.cpu().numpy(), **options
+    )
+    return {
+        key: torch.tensor(value) if isinstance(value, float) else np.asarray(value)
+        for key, value in found.items()
+    }
 
 
-def _uncertainty(snapshot: Snapshot, function: Callable[..., object], chosen: bool) -> dict[str, Any]:
-    """The options of a score by which it learns of the posterior's noise: `log_var`, or which latents are `active`.
+def _uncertainty(
+    snapshot: Snapshot, function: Callable[..., object], chosen: bool
+) -> dict[str, Any]:
+    """The options of a score by which it learns of the posterior's noise: `log_var`, or which
+    latents are `active`.
 
     chosen: whether its caller says which are active.
     """
@@ -67,7 +83,9 @@ def _uncertainty(snapshot: Snapshot, function: Callable[..., object], chosen: bo
     needed = parameters["log_var"].default is inspect.Parameter.empty
     if not log_var.isfinite().all():
         if needed:
-            raise InputError("log_var is missing: expected codes with the log-variances of their posteriors")
+            raise InputError(
+                "log_var is missing: expected codes with the log-variances of their posteriors"
+            )
         return {}
     if needed or chosen or is_standard(snapshot.prior):
         return {"log_var": log_var.double().cpu().numpy()}

@@ -16,15 +16,18 @@ from jensen.family.gaussian import Gaussian
 
 
 class Snapshot(NamedTuple):
-    """A model's word on N held-out examples at one moment, on one device, in the order of the data set.
+    """A model's word on N held-out examples at one moment, on one device, in the order of the data
+    set.
 
     bound: `(N,)` distortion and rate.
-    posterior, z: `(N, D)`; z is a sample of the posterior, which may be of any family (`family.family.diagonal`, `marginals`).
+    posterior, z: `(N, D)`; z is a sample of the posterior, which may be of any family
+        (`family.family.diagonal`, `marginals`).
     log_prior: `(N,)`, log p(z).
     latent_rate: `(N, D)`, KL of each latent to the prior's marginal; NaN where that is unknown.
     factors: `(N, F)` int64; `names`: of the F factors.
     images: `(P, *event)`, a few held-out observations, the same ones every time.
-    encode: `(B, *event)` to the posterior; decode: `(B, D)` to the mean observation; draw: n to `(n, D)` samples of the prior.
+    encode: `(B, *event)` to the posterior; decode: `(B, D)` to the mean observation; draw: n to
+        `(n, D)` samples of the prior.
     infer: observations and standard normal noise `(S B, D)` to the inference of each.
     prior: p(z), always a distribution: N(0, I) only where it is that, `Unknown` where nobody says.
     """
@@ -49,7 +52,9 @@ STANDARD_NORMAL = "standard_normal"
 
 
 class Unknown(NamedTuple):
-    """The prior of codes that do not say theirs; `sentence` tells so whoever asks for its density."""
+    """The prior of codes that do not say theirs; `sentence` tells so whoever asks for its
+    density.
+    """
 
     sentence: str
 
@@ -75,9 +80,9 @@ class Embedding(NamedTuple):
 
 
 Results = Mapping[str, Tensor | str | np.ndarray | Embedding]
-"""Results by name, whose shape says where they go: a tensor `()` is a scalar, `(N,)` a histogram, `(3, H, W)` an image of uint8
-or of [0, 1]; a string is Markdown; an embedding is for the PROJECTOR; a numpy array is a detail, which `jensen.evaluate` keeps
-and TensorBoard does not show."""
+"""Results by name, whose shape says where they go: a tensor `()` is a scalar, `(N,)` a histogram,
+`(3, H, W)` an image of uint8 or of [0, 1]; a string is Markdown; an embedding is for the PROJECTOR;
+a numpy array is a detail, which `jensen.evaluate` keeps and TensorBoard does not show."""
 
 Diagnostic = Callable[[Snapshot], Results]
 """It is called on every rank with the same snapshot."""
@@ -87,7 +92,9 @@ D = TypeVar("D", bound=Callable[..., Any])
 
 
 def takes(*families: type) -> Callable[[D], D]:
-    """Mark a diagnostic that holds for posteriors of these families alone, so that others are refused before training."""
+    """Mark a diagnostic that holds for posteriors of these families alone, so that others are
+    refused before training.
+    """
 
     def mark(diagnostic: D) -> D:
         cast(Any, diagnostic).families = families
@@ -105,14 +112,17 @@ def check_family(name: str, diagnostic: Diagnostic, posterior: type) -> None:
     if not issubclass(posterior, families):
         raise InputError(
             f"diagnostics holds {name}, and model.encoder gives a {posterior.__name__}: expected a"
-            f" {' or a '.join(family.__name__ for family in families)}; leave that diagnostic out, or choose another encoder"
+            f" {' or a '.join(family.__name__ for family in families)}; leave that diagnostic out,"
+            " or choose another encoder"
         )
 
 
 def told(snapshot: Snapshot) -> Tensor:
-    """Nats that each latent may tell of x, `(D,)`: its mean rate, or where that is unknown the least of any Gaussian prior.
+    """Nats that each latent may tell of x, `(D,)`: its mean rate, or where that is unknown the
+    least of any Gaussian prior.
 
-    E KL(q(z_d|x) || p) is least for the p with the moments of q(z_d), and even then at least I(x; z_d).
+    E KL(q(z_d|x) || p) is least for the p with the moments of q(z_d), and even then at least I(x;
+    z_d).
     """
     rate = snapshot.latent_rate.mean(0).double()
     if not rate.isnan().any() or not isinstance(snapshot.posterior, Gaussian | FullGaussian):
@@ -123,7 +133,9 @@ def told(snapshot: Snapshot) -> Tensor:
 
 
 def by_rate(snapshot: Snapshot) -> Tensor:
-    """Latents `(D,)` by falling mean rate, by the variance of their codes where it is unknown: the order of every picture."""
+    """Latents `(D,)` by falling mean rate, by the variance of their codes where it is unknown: the
+    order of every picture.
+    """
     rate = snapshot.latent_rate.mean(0)
     size = torch.where(rate.isnan(), snapshot.posterior.mean.var(0, correction=0), rate)
     return size.argsort(descending=True, stable=True)

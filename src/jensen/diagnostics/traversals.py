@@ -14,11 +14,13 @@ from jensen.diagnostics.snapshot import Snapshot, by_rate
 def traversals(
     snapshot: Snapshot, latents: int = 10, columns: int = 11, images: int = 2, tail: float = 0.01
 ) -> Mapping[str, Tensor]:
-    """Grids for the first `images` held-out images: rows are the `latents` of largest rate, in falling order.
+    """Grids for the first `images` held-out images: rows are the `latents` of largest rate, in
+    falling order.
 
-    In a row one latent goes in equal steps from the `tail` to the 1 - `tail` quantile of its codes on the held-out set; the
-    others stay at the image's code. Each row is labelled with its latent, that latent's mean rate and, where factors are known
-    and it tells a twentieth of one for at least a twentieth of a nat, the factor it tells most of. Empty for vectors.
+    In a row one latent goes in equal steps from the `tail` to the 1 - `tail` quantile of its codes
+    on the held-out set; the others stay at the image's code. Each row is labelled with its latent,
+    that latent's mean rate and, where factors are known and it tells a twentieth of one for at
+    least a twentieth of a nat, the factor it tells most of. Empty for vectors.
     """
     for name, count in (("latents", latents), ("columns", columns), ("images", images)):
         check_count(name, count)
@@ -39,7 +41,9 @@ def traversals(
     for number, code in enumerate(snapshot.encode(snapshot.images[:images]).mean):
         moved = code.repeat(len(order), columns, 1)
         moved.scatter_(2, order[:, None, None].expand(-1, columns, 1), values[..., None])
-        pictures[f"image_{number}"] = grid(snapshot.decode(moved.flatten(0, 1)).unflatten(0, moved.shape[:2]), labels)
+        pictures[f"image_{number}"] = grid(
+            snapshot.decode(moved.flatten(0, 1)).unflatten(0, moved.shape[:2]), labels
+        )
     return pictures
 
 
@@ -51,10 +55,14 @@ def _best_factors(snapshot: Snapshot) -> list[str]:
     used = (snapshot.latent_rate.mean(0) > 0.05).tolist()
     return [
         f"\n{snapshot.names[factor]}" if share > 0.05 and tells else ""
-        for share, factor, tells in zip(best.values.tolist(), best.indices.tolist(), used, strict=True)
+        for share, factor, tells in zip(
+            best.values.tolist(), best.indices.tolist(), used, strict=True
+        )
     ]
 
 
 def _quantile(x: Tensor, at: float) -> Tensor:
-    """Quantile of each column of `(N, D)`, `(D,)`. (torch.quantile refuses more than 16 million numbers.)"""
+    """Quantile of each column of `(N, D)`, `(D,)`. (torch.quantile refuses more than 16 million
+    numbers.)
+    """
     return x.sort(0).values[round(at * (len(x) - 1))]

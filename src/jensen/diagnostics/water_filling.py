@@ -24,11 +24,13 @@ class Optimum(NamedTuple):
 
 
 def optimum(variances: Sequence[float], beta: float, noise: float) -> Optimum:
-    """The optimum of a linear VAE with decoder variance `noise` on N(0, Sigma), Sigma with eigenvalues `variances`.
+    """The optimum of a linear VAE with decoder variance `noise` on N(0, Sigma), Sigma with
+    eigenvalues `variances`.
 
-    With theta = beta * noise: rate = 1/2 sum_d max(0, log(lambda_d / theta)), squared error = sum_d min(lambda_d, theta), and
-    one active latent for each lambda_d > theta. It is Shannon's rate-distortion function of a Gaussian source (Cover & Thomas
-    2006, theorem 10.3.3); as the optimum of a linear VAE, Lucas et al. 2019 (arXiv 1911.02469) for beta = 1.
+    With theta = beta * noise: rate = 1/2 sum_d max(0, log(lambda_d / theta)), squared error = sum_d
+    min(lambda_d, theta), and one active latent for each lambda_d > theta. It is Shannon's
+    rate-distortion function of a Gaussian source (Cover & Thomas 2006, theorem 10.3.3); as the
+    optimum of a linear VAE, Lucas et al. 2019 (arXiv 1911.02469) for beta = 1.
     """
     theta = beta * noise
     return Optimum(
@@ -40,12 +42,17 @@ def optimum(variances: Sequence[float], beta: float, noise: float) -> Optimum:
 
 @takes(Gaussian)
 def water_filling(
-    snapshot: Snapshot, variances: Sequence[float], beta: float, noise: float, threshold: float = 0.01
+    snapshot: Snapshot,
+    variances: Sequence[float],
+    beta: float,
+    noise: float,
+    threshold: float = 0.01,
 ) -> Mapping[str, Tensor | str]:
-    """The trained model's rate, squared error and active latents beside those of `optimum`, and both on Shannon's curve.
+    """The trained model's rate, squared error and active latents beside those of `optimum`, and
+    both on Shannon's curve.
 
-    Expectations over the data and z follow from the model's matrices, without sampling (`diagnostics.linear`), for data with
-    covariance diag(variances): `data.rotate` must be false.
+    Expectations over the data and z follow from the model's matrices, without sampling
+    (`diagnostics.linear`), for data with covariance diag(variances): `data.rotate` must be false.
     """
     check_variances(variances, snapshot)
     check_number("beta", beta, low=1e-12)
@@ -65,9 +72,17 @@ def water_filling(
     def curve(axes: Axes) -> None:
         betas = [0.01 * max(variances) / noise * 1.05**step for step in range(95)]
         points = [optimum(variances, each, noise) for each in betas]
-        axes.plot([point.rate for point in points], [point.squared_error for point in points], label="Shannon")
+        axes.plot(
+            [point.rate for point in points],
+            [point.squared_error for point in points],
+            label="Shannon",
+        )
         axes.plot(rate.item(), error.item(), "o", label=f"trained, beta = {beta:g}")
-        axes.set(xlabel="rate (nats)", ylabel="squared error", title="rate-distortion function of the Gaussian source")
+        axes.set(
+            xlabel="rate (nats)",
+            ylabel="squared error",
+            title="rate-distortion function of the Gaussian source",
+        )
         axes.legend()
 
     return {

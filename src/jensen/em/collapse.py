@@ -1,4 +1,6 @@
-"""Components that have no more variance than a floor allows: their points are copies of one another, or lie in a plane."""
+"""Components that have no more variance than a floor allows: their points are copies of one
+another, or lie in a plane.
+"""
 
 import torch
 from torch import Tensor
@@ -12,7 +14,9 @@ from jensen.family.tied import TiedGaussian
 
 
 def on_floor(p: Mixture, floor: Tensor | float | Rounding) -> Tensor:
-    """The components with at most twice the least variance in some direction, `(..., K)` bool; none at a floor of 0."""
+    """The components with at most twice the least variance in some direction, `(..., K)` bool; none
+    at a floor of 0.
+    """
     components = p.components
     least = _least(p, floor)
     if not isinstance(components, TiedGaussian | FullGaussian):

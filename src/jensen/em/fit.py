@@ -1,6 +1,7 @@
 """EM run to convergence: several starts at once, accelerated, every iteration accounted for.
 
-`fit_em` needs only the E-step's sums, so it is the same for data in memory, in a file or on several ranks.
+`fit_em` needs only the E-step's sums, so it is the same for data in memory, in a file or on several
+ranks.
 """
 
 import math
@@ -23,19 +24,23 @@ _LOOK = 8
 """Iterations between two looks for components that are lost and starts that have met."""
 
 Expect = Callable[[Mixture, Tensor, bool], Statistics | Local]
-"""The E-step of the whole data set with mixtures `(R, K)` and their `stream.coefficients`, to full precision or roughly."""
+"""The E-step of the whole data set with mixtures `(R, K)` and their `stream.coefficients`, to full
+precision or roughly.
+"""
 
 
 class Step(NamedTuple):
-    """One iteration, nats per example: new parameters, seen with the responsibilities r that they were made from.
+    """One iteration, nats per example: new parameters, seen with the responsibilities r that they
+    were made from.
 
     q: E_r log p(x, k), which the M-step maximised.
     entropy: of r.
     bound: q + entropy, the lower bound that touched the previous log-likelihood.
     gap: KL(r || p(k|x)) = log_likelihood - bound.
-    log_likelihood: of the new parameters. Under `beta` it is the annealed bound and `q` and `bound` count log-weights and
-        entropy `beta` times.
-    log_prior: log density of the new parameters up to a constant; log_likelihood + log_prior never falls.
+    log_likelihood: of the new parameters. Under `beta` it is the annealed bound and `q` and `bound`
+        count log-weights and entropy `beta` times.
+    log_prior: log density of the new parameters up to a constant; log_likelihood + log_prior never
+        falls.
     """
 
     q: float
@@ -49,7 +54,8 @@ class Step(NamedTuple):
 class Fit(NamedTuple):
     """The best of the starts: its parameters `(K,)`, what happened, and why it ended.
 
-    objective: log_likelihood + log_prior, which the best has most of, among those without a component on the floor.
+    objective: log_likelihood + log_prior, which the best has most of, among those without a
+        component on the floor.
     failure: why a fit could not proceed, and then the parameters are the last good ones; else None.
     """
 
@@ -68,9 +74,11 @@ class Options(NamedTuple):
 
     tolerance: nats per example, judged on plain EM steps; 0 goes on to `max_iter`.
     max_iter: the most M-steps; an accelerated cycle is three, of which one may be thrown away.
-    rough: E-steps may err, each alike, by about this much in the log-likelihood until a step gains less, nats per example;
-        then the fit goes on in full precision. 0 is full precision throughout.
-    accelerate: SQUAREM, falling back on the EM iterate whenever the extrapolated point has a lower objective.
+    rough: E-steps may err, each alike, by about this much in the log-likelihood until a step gains
+        less, nats per example; then the fit goes on in full precision. 0 is full precision
+        throughout.
+    accelerate: SQUAREM, falling back on the EM iterate whenever the extrapolated point has a lower
+        objective.
     beta: the temperature.
     prior: pseudo-counts and the floor.
     """
@@ -95,7 +103,8 @@ def fit_em(
 ) -> Fit:
     """EM from the starts `p` `(R, K)`, each until a step gains less than the tolerance.
 
-    A start that has met another goes no further, and one that cannot proceed does not end the others.
+    A start that has met another goes no further, and one that cannot proceed does not end the
+    others.
 
     Args:
         expect: the E-step.
@@ -135,7 +144,15 @@ class _Look(NamedTuple):
 class _Fitting:
     """A fit under way."""
 
-    def __init__(self, expect: Expect, p: Mixture, total: float, sigma: Tensor, seeding: Seeding, options: Options) -> None:
+    def __init__(
+        self,
+        expect: Expect,
+        p: Mixture,
+        total: float,
+        sigma: Tensor,
+        seeding: Seeding,
+        options: Options,
+    ) -> None:
         self.expect = expect
         self.total = total
         self.sigma = sigma
@@ -176,25 +193,38 @@ class _Fitting:
         own = expected_log_joint(running.p, coefficient, found, beta)
         follows = torch.full_like(running.limit, running.seen is not None)
         accepted = running.accept(found, objective)
-        self.history.append((running.alive, _Look(q, own, found.log_likelihood, belief, accepted, follows)))
+        self.history.append(
+            (running.alive, _Look(q, own, found.log_likelihood, belief, accepted, follows))
+        )
         tolerance = self.options.tolerance
-        self.done = {row for row, gain in enumerate(self.gains) if self.exact and 0 < tolerance > gain}
+        self.done = {
+            row for row, gain in enumerate(self.gains) if self.exact and 0 < tolerance > gain
+        }
         return True
 
     def _drop_broken(self, objective: list[float]) -> bool:
-        """Tell whether EM iterates have no finite objective; those leave, and what there is of the others is looked at
-        again.
+        """Tell whether EM iterates have no finite objective; those leave, and what there is of the
+        others is looked at again.
         """
-        bad = [row for row, value in enumerate(objective) if self.running.phase != 2 and not math.isfinite(value)]
+        bad = [
+            row
+            for row, value in enumerate(objective)
+            if self.running.phase != 2 and not math.isfinite(value)
+        ]
         if bad:
-            self.end(bad, failure=f"the log-likelihood is {objective[bad[0]]} after iteration {self.iteration}")
+            self.end(
+                bad,
+                failure=f"the log-likelihood is {objective[bad[0]]} after iteration {self.iteration}",
+            )
             self.running.leave(bad)
         return bool(bad)
 
     @property
     def gains(self) -> list[float]:
         """Gains of the last EM step of each row, nats per example."""
-        return [gain / self.total if self.running.phase != 2 else math.inf for gain in self.running.gain]
+        return [
+            gain / self.total if self.running.phase != 2 else math.inf for gain in self.running.gain
+        ]
 
     @property
     def spent(self) -> bool:
@@ -213,7 +243,10 @@ class _Fitting:
         """One M-step, after which some rows leave; False at the last iteration."""
         running = self.running
         following, broken = _maximise(running.best, running.statistics, self.options.prior)
-        self.end(broken, failure=f"a covariance is not positive definite after iteration {self.iteration}")
+        self.end(
+            broken,
+            failure=f"a covariance is not positive definite after iteration {self.iteration}",
+        )
         looks = bool(self.done) or self.iteration % _LOOK == _LOOK - 1
         gone = self.seeding.find(following, running.statistics, running.alive) if looks else []
         over = self._leaving(broken, {each.row for each in gone}, looks)
@@ -225,7 +258,9 @@ class _Fitting:
         return True
 
     def _leaving(self, broken: set[int], reseeded: set[int], looks: bool) -> set[int]:
-        """The rows that are over: broken, converged with all components, or needless beside others."""
+        """The rows that are over: broken, converged with all components, or needless beside
+        others.
+        """
         done = self.done - reseeded - broken
         self.end(done, converged=True)
         over = done | broken
@@ -273,7 +308,11 @@ def _maximise(p: Mixture, s: Statistics | Local, prior: PseudoCounts) -> tuple[M
 def _best(fit: _Fitting) -> Fit:
     """The start that ended highest, the first of equals, with its part of the history."""
     start = max(fit.ends, key=lambda each: (*fit.ends[each].rank, -each))
-    rows = [torch.stack([part[alive.index(start)] for part in look]) for alive, look in fit.history if start in alive]
+    rows = [
+        torch.stack([part[alive.index(start)] for part in look])
+        for alive, look in fit.history
+        if start in alive
+    ]
     steps, value = _steps(torch.stack(rows).tolist() if rows else [], fit.total, fit.options.beta)
     best = fit.ends[start]
     return Fit(

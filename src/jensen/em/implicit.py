@@ -1,10 +1,11 @@
 """The fixed point of EM: the residual of a step, and gradients through it.
 
-At theta = F(theta, x) the implicit function theorem gives dtheta/dx = (I - J)^-1 dF/dx with J = dF/dtheta, so a
-cotangent v becomes u = (I - J')^-1 v and then one vector-Jacobian product of one step (Christianson 1994; Bai, Kolter &
-Koltun 2019, arXiv 1909.01377, theorem 1). No step but the last is kept. J of EM is the fraction of missing information: its
-eigenvalues are real and in [0, 1) at a strict maximum (Dempster, Laird & Rubin 1977, section 3), most of them near 0, so
-GMRES (Saad & Schultz 1986) needs few products. Where some are near 1, F is several steps (`steps_in_one`).
+At theta = F(theta, x) the implicit function theorem gives dtheta/dx = (I - J)^-1 dF/dx with J =
+dF/dtheta, so a cotangent v becomes u = (I - J')^-1 v and then one vector-Jacobian product of one
+step (Christianson 1994; Bai, Kolter & Koltun 2019, arXiv 1909.01377, theorem 1). No step but the
+last is kept. J of EM is the fraction of missing information: its eigenvalues are real and in [0, 1)
+at a strict maximum (Dempster, Laird & Rubin 1977, section 3), most of them near 0, so GMRES (Saad &
+Schultz 1986) needs few products. Where some are near 1, F is several steps (`steps_in_one`).
 """
 
 import math
@@ -22,15 +23,21 @@ from jensen.family.mixture import Mixture
 from jensen.family.moments import FLAT, PseudoCounts
 
 MOST_PRODUCTS = 25
-"""Vector-Jacobian products that one gradient may take: 24 of GMRES and the one that hands the result on."""
+"""Vector-Jacobian products that one gradient may take: 24 of GMRES and the one that hands the
+result on.
+"""
 
 _GOOD_RATE = 0.8
 _MOST_STEPS = 16
-"""A rate at which 24 products solve the system, and the EM steps that a product may go back through to have it."""
+"""A rate at which 24 products solve the system, and the EM steps that a product may go back through
+to have it.
+"""
 
 _DISPLACED = 1e-4
 _WATCHED = 5
-"""Distance from the fixed point, in the units of `coordinates`, and steps, by which the rate is told."""
+"""Distance from the fixed point, in the units of `coordinates`, and steps, by which the rate is
+told.
+"""
 
 _SINGULAR = 1e-14
 """A pivot below this, against the largest, has no solution in it."""
@@ -45,7 +52,8 @@ def step(
     kept: Mixture | None = None,
     times: int | Tensor = 1,
 ) -> Mixture:
-    """F: an EM step from `p` on points `(..., N, D)` with `weights` `(..., N)`, or as many as `times` says.
+    """F: an EM step from `p` on points `(..., N, D)` with `weights` `(..., N)`, or as many as
+    `times` says.
 
     kept: where a component without any points stays; by default at `p`.
     times: for each of B sets its own number, `(B,)`, or one for all.
@@ -64,11 +72,15 @@ def step(
 
 
 @torch.no_grad()
-def steps_in_one(x: Tensor, p: Mixture, *, weights: Tensor | None = None, prior: PseudoCounts = FLAT) -> Tensor:
-    """The number of EM steps that F should be made of near the fixed point `p` of each set, `(B,)` int64.
+def steps_in_one(
+    x: Tensor, p: Mixture, *, weights: Tensor | None = None, prior: PseudoCounts = FLAT
+) -> Tensor:
+    """The number of EM steps that F should be made of near the fixed point `p` of each set, `(B,)`
+    int64.
 
-    The fixed point is the same, and the eigenvalues are those powers of J's, of which none then is near 1. The largest of J
-    is the rate at which a small displacement of `p` shrinks, once it has shrunk for some steps.
+    The fixed point is the same, and the eigenvalues are those powers of J's, of which none then is
+    near 1. The largest of J is the rate at which a small displacement of `p` shrinks, once it has
+    shrunk for some steps.
     """
     size = coordinates(p, p).shape[-1]
     away = _DISPLACED * torch.arange(size, device=x.device).double().cos()
@@ -84,11 +96,15 @@ def steps_in_one(x: Tensor, p: Mixture, *, weights: Tensor | None = None, prior:
     return whole
 
 
-def gmres(product: Callable[[Tensor], Tensor], b: Tensor, rtol: float, limit: int) -> tuple[Tensor, Tensor]:
-    """u with A u = b for a stack of systems `(B, P)`, by at most `limit` calls of `product`, v to A v `(B, P)`.
+def gmres(
+    product: Callable[[Tensor], Tensor], b: Tensor, rtol: float, limit: int
+) -> tuple[Tensor, Tensor]:
+    """u with A u = b for a stack of systems `(B, P)`, by at most `limit` calls of `product`, v to A
+    v `(B, P)`.
 
-    Returns u and |A u - b| / |b|, `(B,)`. A system that has reached `rtol` takes no part in later steps, so its solution does
-    not depend on the others. Saad & Schultz 1986, algorithm 4, from u = 0, with orthogonalisation done twice.
+    Returns u and |A u - b| / |b|, `(B,)`. A system that has reached `rtol` takes no part in later
+    steps, so its solution does not depend on the others. Saad & Schultz 1986, algorithm 4, from u =
+    0, with orthogonalisation done twice.
     """
     size = torch.linalg.vector_norm(b, dim=-1)
     error = (size > 0).to(b)
@@ -110,9 +126,17 @@ def gmres(product: Callable[[Tensor], Tensor], b: Tensor, rtol: float, limit: in
         # A finished system gets a column that is orthogonal to all else: its coefficient is 0.
         hessenberg[:, : column + 2, column] *= active.unsqueeze(-1)
         hessenberg[:, column + 1, column] += ~active
-        basis.append(torch.where((active & (length > 0)).unsqueeze(-1), w / length.clamp(min=1e-300).unsqueeze(-1), 0))
+        basis.append(
+            torch.where(
+                (active & (length > 0)).unsqueeze(-1), w / length.clamp(min=1e-300).unsqueeze(-1), 0
+            )
+        )
         y, error = _least_squares(hessenberg[:, : column + 2, : column + 1], error, active)
-    u = (torch.stack(basis[: y.shape[1]], 1).mT @ y).squeeze(-1) if y.shape[1] else torch.zeros_like(b)
+    u = (
+        (torch.stack(basis[: y.shape[1]], 1).mT @ y).squeeze(-1)
+        if y.shape[1]
+        else torch.zeros_like(b)
+    )
     return u * size.unsqueeze(-1), error
 
 
@@ -133,7 +157,9 @@ class _Implicit(torch.autograd.Function):
     """The identity, whose backward is u = (I - J')^-1 v."""
 
     @staticmethod
-    def forward(ctx: Any, theta: Tensor, solve: Callable[..., Tensor], *constants: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, theta: Tensor, solve: Callable[..., Tensor], *constants: Tensor
+    ) -> Tensor:
         ctx.solve = solve
         ctx.save_for_backward(*constants)
         return theta.clone()
@@ -153,7 +179,8 @@ def implicit(
     rtol: float,
     report: Callable[[Tensor], None],
 ) -> Tensor:
-    """theta `(B, P)` = F(theta*, x) unchanged; its gradient becomes that of the fixed point theta* = 0 of F, as x varies.
+    """theta `(B, P)` = F(theta*, x) unchanged; its gradient becomes that of the fixed point theta*
+    = 0 of F, as x varies.
 
     move: `move(theta, *constants)` is F with x constant, one system a row.
     report: is given the relative error `(B,)` of the linear systems when a gradient has been taken.

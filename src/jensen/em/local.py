@@ -1,7 +1,9 @@
-"""Densities and moments about each component's own mean, exact however far apart the components are or how narrow.
+"""Densities and moments about each component's own mean, exact however far apart the components are
+or how narrow.
 
-The products of `em.stream` err by eps * `spread`, and by eps times the condition number of a covariance: beside
-a cluster a million deviations away, an outlier or a narrow ridge that is too much. Here every deviation x - mean_k
+The products of `em.stream` err by eps * `spread`, and by eps times the condition number of a
+covariance: beside a cluster a million deviations away, an outlier or a narrow ridge that is too
+    much. Here every deviation x - mean_k
 is taken by itself, which is some ten times as much work, and the sums are those of deviations.
 """
 
@@ -26,7 +28,9 @@ _LIMIT = 1 << 18
 """Elements of a temporary `(..., K, n, D)`: 2 MiB of float64."""
 
 _SPREAD = 4e10
-"""The greatest `spread` or condition number for products in float64: there they err by 1e-5 of a nat."""
+"""The greatest `spread` or condition number for products in float64: there they err by 1e-5 of a
+nat.
+"""
 
 
 class Local(NamedTuple):
@@ -37,29 +41,44 @@ class Local(NamedTuple):
 
 
 def needed(p: Mixture, coefficient: Tensor) -> bool:
-    """Tell whether products about the origin would lose too much of `p` `(..., K)`; `coefficient`: of `stream.coefficients`."""
+    """Tell whether products about the origin would lose too much of `p` `(..., K)`; `coefficient`:
+    of `stream.coefficients`.
+    """
     # The first is -spread / 2, beside which the others of its terms are nothing here.
     if bool(coefficient[..., 0].amin() < -0.5 * _SPREAD):
         return True
-    matrix = p.components.mean.shape[-1] > 1 and isinstance(p.components, TiedGaussian | FullGaussian)
+    matrix = p.components.mean.shape[-1] > 1 and isinstance(
+        p.components, TiedGaussian | FullGaussian
+    )
     return matrix and bool(ridge(p.components).amax() > _SPREAD)
 
 
 def _whiten(deviations: Tensor, components: Components) -> tuple[Tensor, Tensor]:
-    """Deviations `(..., K, n, D)` in units of each component's covariance, and log |covariance|, `(..., K or 1)`."""
+    """Deviations `(..., K, n, D)` in units of each component's covariance, and log |covariance|,
+    `(..., K or 1)`.
+    """
     _, shape = components
     if isinstance(components, TiedGaussian | FullGaussian):
-        factor = shape.double() if isinstance(components, FullGaussian) else shape.double().unsqueeze(-3)
+        factor = (
+            shape.double() if isinstance(components, FullGaussian) else shape.double().unsqueeze(-3)
+        )
         whitened: Tensor = torch.linalg.solve_triangular(factor, deviations.mT, upper=False).mT
         return whitened, 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    log_var = (shape if isinstance(components, Gaussian) else shape.unsqueeze(-1)).double().expand(components.mean.shape)
+    log_var = (
+        (shape if isinstance(components, Gaussian) else shape.unsqueeze(-1))
+        .double()
+        .expand(components.mean.shape)
+    )
     return deviations * (-0.5 * log_var).exp().unsqueeze(-2), log_var.sum(-1)
 
 
 def _log_density(deviations: Tensor, components: Components) -> Tensor:
     """log N of `(..., K, n, D)`, `(..., n, K)`."""
     whitened, log_det = _whiten(deviations, components)
-    return -0.5 * (whitened.square().sum(-1) + (log_det + deviations.shape[-1] * LOG_2PI).unsqueeze(-1)).mT
+    return (
+        -0.5
+        * (whitened.square().sum(-1) + (log_det + deviations.shape[-1] * LOG_2PI).unsqueeze(-1)).mT
+    )
 
 
 def log_joint(x: Tensor, p: Mixture) -> Tensor:
@@ -69,7 +88,9 @@ def log_joint(x: Tensor, p: Mixture) -> Tensor:
 
 
 def expect(chunks: Chunks, origin: Tensor, p: Mixture, beta: float = 1.0) -> Local:
-    """The E-step of `em.stream.Stream` on the points of `chunks`; `p` `(..., K)` is about the origin."""
+    """The E-step of `em.stream.Stream` on the points of `chunks`; `p` `(..., K)` is about the
+    origin.
+    """
     mean = p.components.mean
     parts = []
     for raw, weight in chunks(max(1, _LIMIT // mean.numel())):
@@ -83,7 +104,9 @@ def expect(chunks: Chunks, origin: Tensor, p: Mixture, beta: float = 1.0) -> Loc
 
 
 def gathered(components: Components, r: Tensor, deviations: Tensor) -> Moments:
-    """The moments about the components' means from `r` `(..., K, n)` and deviations `(..., K, n, D)`."""
+    """The moments about the components' means from `r` `(..., K, n)` and deviations `(..., K, n,
+    D)`.
+    """
     weighted = r.unsqueeze(-1) * deviations
     if isinstance(components, Gaussian):
         second = (weighted * deviations).sum(-2)
@@ -101,7 +124,8 @@ def total(parts: list[Local]) -> Local:
     return Local(log_likelihood, add([part.moments for part in parts]))
 
 
-# ---- of either kind of sums -----------------------------------------------------------------------------
+# ---- of either kind of sums
+# -----------------------------------------------------------------------------
 
 
 def moments(p: Mixture, s: Statistics | Local) -> Moments:
@@ -114,7 +138,9 @@ def counts(s: Statistics | Local) -> Tensor:
     return s.moments.total if isinstance(s, Local) else s.sums[..., 0]
 
 
-def expected_log_joint(p: Mixture, coefficient: Tensor, s: Statistics | Local, beta: float = 1.0) -> Tensor:
+def expected_log_joint(
+    p: Mixture, coefficient: Tensor, s: Statistics | Local, beta: float = 1.0
+) -> Tensor:
     """sum of r * (log p(x|k) + beta * log weight_k), `(...)`, as `em.stream.expected_log_joint`."""
     if not isinstance(s, Local):
         return stream.expected_log_joint(p, coefficient, s, beta)
@@ -150,13 +176,20 @@ def _trace(scale_tril: Tensor, scatter: Tensor) -> Tensor:
     return trace
 
 
-def merged(chosen: Tensor, a: Statistics | Local, b: Statistics | Local, p: Mixture) -> Statistics | Local:
-    """The starts of `a` that are `chosen` `(R,)`, the others of `b`; of different kinds the sums keep their own origins."""
+def merged(
+    chosen: Tensor, a: Statistics | Local, b: Statistics | Local, p: Mixture
+) -> Statistics | Local:
+    """The starts of `a` that are `chosen` `(R,)`, the others of `b`; of different kinds the sums
+    keep their own origins.
+    """
     if isinstance(a, Statistics) and isinstance(b, Statistics):
         return tree_where(chosen, a, b)
     first, second = (moments(p, s) for s in (a, b))
     mean = p.components.mean
-    origins = Moments(first.origin.expand(mean.shape), *first[1:]), Moments(second.origin.expand(mean.shape), *second[1:])
+    origins = (
+        Moments(first.origin.expand(mean.shape), *first[1:]),
+        Moments(second.origin.expand(mean.shape), *second[1:]),
+    )
     kept = tree_where(chosen, *origins)
     return Local(tree_where(chosen, a.log_likelihood, b.log_likelihood), kept)
 

@@ -13,26 +13,34 @@ from jensen.family.mixture import Mixture
 from jensen.family.tied import TiedGaussian
 
 _ROUNDING = 1e-3
-"""float32's epsilon times the greatest `spread` or `ridge` from which on products are float64: there the log-likelihood
-errs by 1e-6."""
+"""float32's epsilon times the greatest `spread` or `ridge` from which on products are float64:
+there the log-likelihood errs by 1e-6."""
 
 _ROUGH_ROUNDING = 0.1
 _ROUGH_MEAN = 5e-3
-"""The same for rough steps, and for the mean over points: there the log-likelihood errs by 1e-4 at most."""
+"""The same for rough steps, and for the mean over points: there the log-likelihood errs by 1e-4 at
+most.
+"""
 
 
 def spread(components: Components) -> Tensor:
-    """`(..., K)`: mean' covariance^-1 mean of each component, which magnifies rounding of products about the origin."""
+    """`(..., K)`: mean' covariance^-1 mean of each component, which magnifies rounding of products
+    about the origin.
+    """
     whole = full(components)
-    whitened = torch.linalg.solve_triangular(whole.scale_tril, whole.mean.unsqueeze(-1), upper=False)
+    whitened = torch.linalg.solve_triangular(
+        whole.scale_tril, whole.mean.unsqueeze(-1), upper=False
+    )
     squares: Tensor = whitened.square().sum((-2, -1))
     return squares
 
 
 def ridge(components: Components) -> Tensor:
-    """`(..., K or 1)`, at least 1: how much of a column's variance the others make up, which magnifies rounding as `spread`.
+    """`(..., K or 1)`, at least 1: how much of a column's variance the others make up, which
+    magnifies rounding as `spread`.
 
-    A direction of little variance shows in the last of its columns: little is left of that, given those before.
+    A direction of little variance shows in the last of its columns: little is left of that, given
+    those before.
     """
     mean = components.mean
     if not isinstance(components, TiedGaussian | FullGaussian) or mean.shape[-1] == 1:
@@ -47,8 +55,9 @@ def ridge(components: Components) -> Tensor:
 class Precision:
     """In which dtype an E-step of float32 data is computed.
 
-    The sums of a float32 step cannot resolve the covariances of a component that shrinks far below where it was: where
-    `spread` or `ridge` is growing even rough steps are float64, and so is the first from covariances without correlations.
+    The sums of a float32 step cannot resolve the covariances of a component that shrinks far below
+    where it was: where `spread` or `ridge` is growing even rough steps are float64, and so is the
+    first from covariances without correlations.
     """
 
     def __init__(self) -> None:
@@ -71,7 +80,9 @@ class Precision:
 
 @contextmanager
 def exact_products() -> Iterator[None]:
-    """float32 products in float32, whatever `torch.set_float32_matmul_precision` says: TF32 and bfloat16 lose the moments."""
+    """float32 products in float32, whatever `torch.set_float32_matmul_precision` says: TF32 and
+    bfloat16 lose the moments.
+    """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:

@@ -15,7 +15,9 @@ from jensen.family.moments import PseudoCounts
 from jensen.family.tied import TiedGaussian
 
 _TRIES = 2
-"""A component that collapses there once more stays: an outlier, or copies of one point, are what the likelihood wants."""
+"""A component that collapses there once more stays: an outlier, or copies of one point, are what
+the likelihood wants.
+"""
 
 
 class Lost(NamedTuple):
@@ -27,7 +29,9 @@ class Lost(NamedTuple):
 
 
 class Reseed(NamedTuple):
-    """A component that was started anew: after which iteration, of which start, and why ("empty" or "collapsed")."""
+    """A component that was started anew: after which iteration, of which start, and why ("empty" or
+    "collapsed").
+    """
 
     iteration: int
     start: int
@@ -38,7 +42,11 @@ class Reseed(NamedTuple):
 def lost(p: Mixture, s: Statistics | Local, share: float, prior: PseudoCounts) -> list[Lost]:
     """The components of `p` `(R, K)` with a total below `share` or on the covariance floor."""
     empty = counts(s) < share
-    found = [Lost(row, component, "empty") for row, component in empty.nonzero().tolist()] if bool(empty.any()) else []
+    found = (
+        [Lost(row, component, "empty") for row, component in empty.nonzero().tolist()]
+        if bool(empty.any())
+        else []
+    )
     if not prior.has_floor or isinstance(p.components, TiedGaussian):
         return found
     flat = on_floor(p, prior.floor) & ~empty
@@ -53,7 +61,9 @@ def reseed(p: Mixture, gone: list[Lost], generator: torch.Generator) -> Mixture:
     deviations = (0.5 * p.components.marginals().log_var).exp()
     for row, component, _ in gone:
         donor = int(p.log_weight[row].argmax())
-        noise = torch.randn(deviations.shape[-1], generator=generator, dtype=torch.float64).to(deviations)
+        noise = torch.randn(deviations.shape[-1], generator=generator, dtype=torch.float64).to(
+            deviations
+        )
         settle(p, row, component, donor, mean[row, donor] + deviations[row, donor] * noise)
         deviations[row, component] = deviations[row, donor]
     return p._replace(log_weight=p.log_weight.log_softmax(-1))
@@ -66,19 +76,27 @@ class Seeding:
     reseeded: the components that did. budget: how many more may.
     """
 
-    def __init__(self, share: float, budget: int, prior: PseudoCounts, generator: torch.Generator) -> None:
+    def __init__(
+        self, share: float, budget: int, prior: PseudoCounts, generator: torch.Generator
+    ) -> None:
         self.share = share
         self.budget = budget
         self.prior = prior
         self.generator = generator
         self.reseeded: list[Reseed] = []
-        self._places: list[tuple[int, Tensor]] = []  # where components of which start have collapsed
+        self._places: list[
+            tuple[int, Tensor]
+        ] = []  # where components of which start have collapsed
 
     def find(self, p: Mixture, s: Statistics | Local, starts: list[int]) -> list[Lost]:
-        """The lost of `starts` that are to start anew: not what has collapsed at the same place before, `_TRIES` times."""
+        """The lost of `starts` that are to start anew: not what has collapsed at the same place
+        before, `_TRIES` times.
+        """
         if not self.budget:
             return []
-        found = [each for each in lost(p, s, self.share, self.prior) if not self._stays(each, p, starts)]
+        found = [
+            each for each in lost(p, s, self.share, self.prior) if not self._stays(each, p, starts)
+        ]
         return found[: self.budget]
 
     def _stays(self, each: Lost, p: Mixture, starts: list[int]) -> bool:

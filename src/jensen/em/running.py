@@ -20,7 +20,9 @@ _MET = 0.05
 """Two starts this close in all parameters (`coordinates.reach`) are on their way to one maximum."""
 
 _HOPELESS = 100
-"""Steps of the last gain that a start may be behind the best: after more than eight steps few catch up with more."""
+"""Steps of the last gain that a start may be behind the best: after more than eight steps few catch
+up with more.
+"""
 
 
 class End(NamedTuple):
@@ -40,7 +42,9 @@ class End(NamedTuple):
 
     @property
     def rank(self) -> tuple[bool, bool, bool, float, bool]:
-        """The order of ends, the best last. One that was dropped may be about to collapse, or higher by rounding alone."""
+        """The order of ends, the best last. One that was dropped may be about to collapse, or
+        higher by rounding alone.
+        """
         return self.failure is None, not self.dropped, self.upright, self.objective, self.converged
 
 
@@ -49,7 +53,8 @@ class Running:
     """The starts that still run, a row each.
 
     alive: which starts they are.
-    p: the parameters to look at next. best, last, seen: the last ones accepted, their objective and statistics.
+    p: the parameters to look at next. best, last, seen: the last ones accepted, their objective and
+        statistics.
     phase: 2 where `p` was extrapolated, else 0 or 1, EM iterates, which `cycle` collects.
     limit, length: `(R,)`, the most steps to extrapolate by, and those of the last time.
     """
@@ -63,7 +68,9 @@ class Running:
         self.begin()
 
     def begin(self) -> None:
-        """Forget what the objective was: the next one is of other components, or of other rounding."""
+        """Forget what the objective was: the next one is of other components, or of other
+        rounding.
+        """
         self.last = [-math.inf for _ in self.alive]
         self.gain = [math.inf for _ in self.alive]
         self.seen: Statistics | Local | None = None
@@ -76,13 +83,16 @@ class Running:
         return self.seen
 
     def accept(self, found: Statistics | Local, objective: list[float]) -> Tensor:
-        """Take `p`, but for extrapolated ones that have a lower objective; 1 where it was taken, `(R,)`."""
+        """Take `p`, but for extrapolated ones that have a lower objective; 1 where it was taken,
+        `(R,)`.
+        """
         pairs = list(zip(objective, self.last, strict=True))
         if self.phase != 2:
             self.gain = [new - old for new, old in pairs]
         better = [self.phase != 2 or (math.isfinite(new) and new >= old) for new, old in pairs]
         chosen = torch.tensor(better, device=self.limit.device)
-        if self.phase == 2:  # where steps still grow, on leaving a saddle, long ones fail again and again
+        # where steps still grow, on leaving a saddle, long ones fail again and again
+        if self.phase == 2:
             longer = torch.where(self.length < self.limit, self.limit, 4 * self.limit)
             self.limit = torch.where(chosen, longer, (self.limit / 4).clamp(min=2))
         if all(better):
@@ -96,7 +106,9 @@ class Running:
         return chosen.to(self.limit)
 
     def turn(self, following: Mixture) -> Mixture:
-        """The place to look at after the EM iterate `following`: there, or after two of them beyond it."""
+        """The place to look at after the EM iterate `following`: there, or after two of them beyond
+        it.
+        """
         self.cycle = [*self.cycle, self.p] if self.phase < 2 else []
         self.phase = (self.phase + 1) % 3
         if self.phase == 2:
@@ -135,7 +147,9 @@ def upright(p: Mixture, prior: PseudoCounts) -> list[bool]:
 
 
 def needless(running: Running, ends: list[End], sigma: Tensor, prior: PseudoCounts) -> set[int]:
-    """The rows that fall too far behind, or are on the way to where a better one, or a start that has ended, is already."""
+    """The rows that fall too far behind, or are on the way to where a better one, or a start that
+    has ended, is already.
+    """
     found = _hopeless(running, ends, prior)
     every = [tree_map(lambda part: part[row], running.best) for row in range(len(running.alive))]  # noqa: B023
     every += [each.mixture for each in ends]
@@ -151,15 +165,23 @@ def needless(running: Running, ends: list[End], sigma: Tensor, prior: PseudoCoun
 
 
 def _hopeless(running: Running, ends: list[End], prior: PseudoCounts) -> set[int]:
-    """The rows that are many of their last gains behind the best of those that stand upright, if any does."""
+    """The rows that are many of their last gains behind the best of those that stand upright, if
+    any does.
+    """
     standing = list(zip(upright(running.best, prior), running.last, strict=True))
     top = max([*standing, *((each.upright, each.objective) for each in ends)])[1]
     behind = [top - last for last in running.last]
-    return {row for row, gain in enumerate(running.gain) if behind[row] > 0 and behind[row] > _HOPELESS * gain}
+    return {
+        row
+        for row, gain in enumerate(running.gain)
+        if behind[row] > 0 and behind[row] > _HOPELESS * gain
+    }
 
 
 def alike(a: Mixture, b: Mixture, sigma: Tensor) -> bool:
-    """Tell whether two mixtures `(K,)` are the same within `_MET`, whatever the order of their components."""
+    """Tell whether two mixtures `(K,)` are the same within `_MET`, whatever the order of their
+    components.
+    """
     match = torch.cdist(a.components.mean / sigma, b.components.mean / sigma).argmin(1)
     if len(set(match.tolist())) < len(match):
         return False

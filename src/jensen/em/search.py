@@ -1,4 +1,6 @@
-"""Higher maxima than that of one start: components are moved, as long as one of the moves ends higher."""
+"""Higher maxima than that of one start: components are moved, as long as one of the moves ends
+higher.
+"""
 
 from collections.abc import Callable
 
@@ -20,7 +22,9 @@ _LOOSE = 10
 """Times the tolerance, to which the starts of a search are fitted: enough to tell maxima apart."""
 
 _POLISHED = 0.01
-"""Times the tolerance, to which the best is fitted on: starts that meet end as near each other as the tolerance."""
+"""Times the tolerance, to which the best is fitted on: starts that meet end as near each other as
+the tolerance.
+"""
 
 FitFrom = Callable[[Mixture, Options], Fit]
 """EM from starts `(R, K)` under options."""
@@ -36,7 +40,8 @@ def search(
     total: float,
     generator: torch.Generator,
 ) -> Fit:
-    """Fit from `start` `(R, K)`, go on from the best as long as one of its swaps ends higher, and then to a high precision.
+    """Fit from `start` `(R, K)`, go on from the best as long as one of its swaps ends higher, and
+    then to a high precision.
 
     Args:
         sample: points that components are moved to.
@@ -49,7 +54,9 @@ def search(
     while failed < _PATIENCE and not found.failure:
         around = swapped(found.mixture, sample, swaps, generator)
         # The best itself is among them: one that differs ranks before it.
-        other = fit(tree_map(lambda best, more: torch.cat([best[None], more]), found.mixture, around), loose)
+        other = fit(
+            tree_map(lambda best, more: torch.cat([best[None], more]), found.mixture, around), loose
+        )
         differs = abs(other.objective - found.objective) > _HIGHER * total
         found = other if differs else found
         failed = 0 if differs else failed + 1

@@ -20,10 +20,14 @@ _PSEUDO_COUNTS = PseudoCounts(weight=1.0, covariance=2.0)
 """For the moments of a cell, which may hold one point."""
 
 _NARROW = 0.01
-"""A cell's part of a column's variance, below which the column says nothing of the width of clusters."""
+"""A cell's part of a column's variance, below which the column says nothing of the width of
+clusters.
+"""
 
 _CANDIDATES = 5
-"""Mixtures of k-means for each start. Beside one, single fits reach the best known optimum half as often again."""
+"""Mixtures of k-means for each start. Beside one, single fits reach the best known optimum half as
+often again.
+"""
 
 _ROUNDS = 10
 """The most rounds of k-means."""
@@ -37,7 +41,9 @@ Index = Tensor | int
 
 
 class Sample(NamedTuple):
-    """Points to start among: `x` `(M, D)` without NaN, their `weights` `(M,)`, and the data's `mean` and `var` `(D,)`."""
+    """Points to start among: `x` `(M, D)` without NaN, their `weights` `(M,)`, and the data's
+    `mean` and `var` `(D,)`.
+    """
 
     x: Tensor
     weights: Tensor
@@ -48,12 +54,16 @@ class Sample(NamedTuple):
         return (self.x - self.mean) / self.var.sqrt()
 
 
-def kmeans_plus_plus(x: Tensor, weights: Tensor, count: int, starts: int, generator: torch.Generator) -> Tensor:
-    """`starts` times `count` centres among points `(M, D)`, `(starts, count, D)`, each far from those before it.
+def kmeans_plus_plus(
+    x: Tensor, weights: Tensor, count: int, starts: int, generator: torch.Generator
+) -> Tensor:
+    """`starts` times `count` centres among points `(M, D)`, `(starts, count, D)`, each far from
+    those before it.
 
-    Of 2 + log `count` candidates, drawn in proportion to their weight times their squared distance from the nearest centre, the
-    one is kept that leaves the least sum of those: greedy k-means++ (Arthur & Vassilvitskii 2007, section 5; analysed by
-    Grunau, Ozudogru, Rozhon & Tetek 2023, arXiv 2207.13949).
+    Of 2 + log `count` candidates, drawn in proportion to their weight times their squared distance
+    from the nearest centre, the one is kept that leaves the least sum of those: greedy k-means++
+    (Arthur & Vassilvitskii 2007, section 5; analysed by Grunau, Ozudogru, Rozhon & Tetek 2023,
+    arXiv 2207.13949).
     """
     candidates = 2 + int(math.log(count))
     nearest = torch.ones(starts, len(x)).to(x)
@@ -63,7 +73,10 @@ def kmeans_plus_plus(x: Tensor, weights: Tensor, count: int, starts: int, genera
         if bool((odds[:, -1] <= 0).any()):
             _check_distinct(len(centres), count)
         number = candidates if centres else 1
-        draw = torch.rand(starts, number, generator=generator, dtype=torch.float64).to(x) * odds[:, -1:]
+        draw = (
+            torch.rand(starts, number, generator=generator, dtype=torch.float64).to(x)
+            * odds[:, -1:]
+        )
         candidate = x[torch.searchsorted(odds, draw, right=True).clamp(max=len(x) - 1)]
         # Not by products: the distance of a point from its copies is 0.
         left = torch.cdist(candidate, x, compute_mode="donot_use_mm_for_euclid_dist").square_()
@@ -76,8 +89,12 @@ def kmeans_plus_plus(x: Tensor, weights: Tensor, count: int, starts: int, genera
     return torch.stack(centres, 1)
 
 
-def kmeans(structure: type[Components], sample: Sample, count: int, starts: int, generator: torch.Generator) -> Mixture:
-    """Starts `(starts, count)`, of which each is the most probable of `_CANDIDATES` mixtures of k-means cells."""
+def kmeans(
+    structure: type[Components], sample: Sample, count: int, starts: int, generator: torch.Generator
+) -> Mixture:
+    """Starts `(starts, count)`, of which each is the most probable of `_CANDIDATES` mixtures of
+    k-means cells.
+    """
     at_a_time = max(1, _LIMIT // (_CANDIDATES * count * len(sample.x)))
     parts = []
     for done in range(0, starts, at_a_time):
@@ -90,8 +107,11 @@ def kmeans(structure: type[Components], sample: Sample, count: int, starts: int,
     return tree_map(lambda *each: torch.cat(each), *parts)
 
 
-def _of_cells(structure: type[Components], sample: Sample, count: int, starts: int, generator: torch.Generator) -> Mixture:
-    """Mixtures `(starts, count)` of the cells of k-means, from greedy k-means++ centres of standardised points.
+def _of_cells(
+    structure: type[Components], sample: Sample, count: int, starts: int, generator: torch.Generator
+) -> Mixture:
+    """Mixtures `(starts, count)` of the cells of k-means, from greedy k-means++ centres of
+    standardised points.
 
     The moments of the cells give weights and covariances, with a few pseudo-counts.
     """
@@ -108,16 +128,22 @@ def _of_cells(structure: type[Components], sample: Sample, count: int, starts: i
     mean = sample.mean + centre * sample.var.sqrt()
     p = Mixture(centre[..., 0], structure.at(mean, sample.var))
     prior = _PSEUDO_COUNTS._replace(variance=variance_of_cells(sample, mean))
-    return m_step(p, _moments(p.components, sample.x, _cells(x, centre) * weights.unsqueeze(-1)), prior)
+    return m_step(
+        p, _moments(p.components, sample.x, _cells(x, centre) * weights.unsqueeze(-1)), prior
+    )
 
 
 def variance_of_cells(sample: Sample, mean: Tensor) -> Tensor:
-    """The variances to start from at means `(R, K, D)`, `(D,)`: the data's, unless a far outlier or far clusters make those.
+    """The variances to start from at means `(R, K, D)`, `(D,)`: the data's, unless a far outlier or
+    far clusters make those.
 
-    Components much wider than the clusters are all alike, and stay so. So where the variance of the cells, of which each
-    point is in that of its nearest mean, is less than a hundredth of a column's, it is that of the start with the least.
+    Components much wider than the clusters are all alike, and stay so. So where the variance of the
+    cells, of which each point is in that of its nearest mean, is less than a hundredth of a
+    column's, it is that of the start with the least.
     """
-    r = _cells(sample.standardised(), (mean - sample.mean) / sample.var.sqrt()) * sample.weights.unsqueeze(-1)
+    r = _cells(
+        sample.standardised(), (mean - sample.mean) / sample.var.sqrt()
+    ) * sample.weights.unsqueeze(-1)
     m = _moments(Gaussian.at(mean, sample.var), sample.x, r)
     count = m.total.unsqueeze(-1)
     squares = (m.second - m.first.square() / count.clamp(min=1e-300)).sum(-2)
@@ -129,7 +155,9 @@ def _moments(components: Components, x: Tensor, r: Tensor) -> Moments:
     """The moments of points `(M, D)` about the means, under `r` `(..., M, K)`, in parts."""
     size = max(1, _LIMIT // components.mean.numel())
     parts = zip(torch.split(x, size), torch.split(r, size, -2), strict=True)
-    return add([gathered(components, own.mT, part - components.mean.unsqueeze(-2)) for part, own in parts])
+    return add(
+        [gathered(components, own.mT, part - components.mean.unsqueeze(-2)) for part, own in parts]
+    )
 
 
 def _cells(x: Tensor, centre: Tensor) -> Tensor:
@@ -137,22 +165,33 @@ def _cells(x: Tensor, centre: Tensor) -> Tensor:
     return one_hot(torch.cdist(x, centre).argmin(-1), centre.shape[-2]).to(x)
 
 
-def scattered(structure: type[Components], sample: Sample, count: int, starts: int, generator: torch.Generator) -> Mixture:
-    """Starts `(starts, count)` at different points, drawn by weight, with `variance_of_cells` and equal weights."""
+def scattered(
+    structure: type[Components], sample: Sample, count: int, starts: int, generator: torch.Generator
+) -> Mixture:
+    """Starts `(starts, count)` at different points, drawn by weight, with `variance_of_cells` and
+    equal weights.
+    """
     x, copies = torch.unique(sample.x, dim=0, return_inverse=True)
     _check_distinct(len(x), count)
     weights = sample.weights.new_zeros(len(x)).index_add_(0, copies, sample.weights)
-    # The first arrivals of Poisson processes with these rates: a draw without replacement (Efraimidis & Spirakis 2006).
-    arrival = -torch.rand(starts, len(x), generator=generator, dtype=torch.float64).log().to(x) / weights
+    # The first arrivals of Poisson processes with these rates: a draw without replacement
+    # (Efraimidis & Spirakis 2006).
+    arrival = (
+        -torch.rand(starts, len(x), generator=generator, dtype=torch.float64).log().to(x) / weights
+    )
     mean = x[arrival.topk(count, largest=False).indices]
-    return Mixture(mean.new_full(mean.shape[:2], -math.log(count)), structure.at(mean, variance_of_cells(sample, mean)))
+    return Mixture(
+        mean.new_full(mean.shape[:2], -math.log(count)),
+        structure.at(mean, variance_of_cells(sample, mean)),
+    )
 
 
 def swapped(p: Mixture, sample: Sample, starts: int, generator: torch.Generator) -> Mixture:
     """Starts `(starts, K)` that are `p` `(K,)` with one component moved to a point of the sample.
 
-    Component and point are drawn, the point by weight. There the component takes half of the one that is most probable (random
-    swap EM: Zhao, Hautamaki, Karkkainen & Franti 2012, Pattern Recognition Letters 33, 2120-2126).
+    Component and point are drawn, the point by weight. There the component takes half of the one
+    that is most probable (random swap EM: Zhao, Hautamaki, Karkkainen & Franti 2012, Pattern
+    Recognition Letters 33, 2120-2126).
     """
     count = len(p.log_weight)
     device = p.log_weight.device
@@ -167,7 +206,9 @@ def swapped(p: Mixture, sample: Sample, starts: int, generator: torch.Generator)
 
 
 def settle(p: Mixture, row: Index, component: Index, donor: Index, place: Tensor) -> None:
-    """Move components of `p` `(R, K)`, in place, to places `(n, D)`: each takes half its donor's weight, and its covariance."""
+    """Move components of `p` `(R, K)`, in place, to places `(n, D)`: each takes half its donor's
+    weight, and its covariance.
+    """
     p.log_weight[row, donor] -= math.log(2)
     p.log_weight[row, component] = p.log_weight[row, donor]
     for part in own(p.components):
@@ -177,4 +218,7 @@ def settle(p: Mixture, row: Index, component: Index, donor: Index, place: Tensor
 
 def _check_distinct(found: int, count: int) -> None:
     if found < count:
-        raise InputError(f"x has only {found} different points: expected at least {count}, one for each component")
+        raise InputError(
+            f"x has only {found} different points: expected at least {count}, one for each"
+            " component"
+        )

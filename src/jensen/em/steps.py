@@ -2,8 +2,8 @@
 
     log p(x) = elbo + gap,   elbo = -(distortion + rate),   gap = KL(r || p(k|x)) >= 0
 
-The E-step closes the gap, the M-step raises the elbo (Dempster, Laird & Rubin 1977; Neal & Hinton 1998). For data too
-large to hold responsibilities of, `em.stream` does the same sums in chunks.
+The E-step closes the gap, the M-step raises the elbo (Dempster, Laird & Rubin 1977; Neal & Hinton
+1998). For data too large to hold responsibilities of, `em.stream` does the same sums in chunks.
 """
 
 import torch
@@ -18,15 +18,18 @@ _LEAST_COUNT = 1e-280
 
 
 def e_step(x: Tensor, p: Mixture, beta: float = 1.0) -> Tensor:
-    """Responsibilities `(..., N, K)` of points `(..., N, D)`, proportional to weight_k * p(x|k)^(1/beta).
+    """Responsibilities `(..., N, K)` of points `(..., N, D)`, proportional to weight_k *
+    p(x|k)^(1/beta).
 
-    They minimise distortion + beta * rate: beta > 1 is deterministic annealing (Ueda & Nakano 1998).
+    They minimise distortion + beta * rate: beta > 1 is deterministic annealing (Ueda & Nakano
+    1998).
     """
     return (p.log_weight_of_points() + p.components.log_density(x) / beta).softmax(-1)
 
 
 def m_step(p: Mixture, m: Moments, prior: PseudoCounts = FLAT) -> Mixture:
-    """The mixture that maximises the expected log-joint, and log `prior`, given moments that were taken with `p`.
+    """The mixture that maximises the expected log-joint, and log `prior`, given moments that were
+    taken with `p`.
 
     Bishop 2006, eq. 9.24-9.26. A component without any points keeps its mean and covariance.
     """
@@ -36,7 +39,9 @@ def m_step(p: Mixture, m: Moments, prior: PseudoCounts = FLAT) -> Mixture:
 
 
 def bound(x: Tensor, p: Mixture, r: Tensor) -> Bound:
-    """The bound at any responsibilities `r` `(..., N, K)`; elbo = log p(x) at `e_step(x, p)`. Each part is `(..., N)`, nats."""
+    """The bound at any responsibilities `r` `(..., N, K)`; elbo = log p(x) at `e_step(x, p)`. Each
+    part is `(..., N)`, nats.
+    """
     return bound_of(p.components.log_density(x), p.log_weight_of_points(), r)
 
 
@@ -46,11 +51,19 @@ def bound_of(log_density: Tensor, log_weight: Tensor, r: Tensor) -> Bound:
 
 
 def fit(
-    x: Tensor, p: Mixture, steps: int, *, weights: Tensor | None = None, beta: float = 1.0, prior: PseudoCounts = FLAT
+    x: Tensor,
+    p: Mixture,
+    steps: int,
+    *,
+    weights: Tensor | None = None,
+    beta: float = 1.0,
+    prior: PseudoCounts = FLAT,
 ) -> Mixture:
-    """`steps` EM steps from `p` on points `(..., N, D)` with `weights` `(..., N)`; differentiable in all of them.
+    """`steps` EM steps from `p` on points `(..., N, D)` with `weights` `(..., N)`; differentiable
+    in all of them.
 
-    Gradients are those of the unrolled steps, whose memory grows with them. Components that start alike stay alike.
+    Gradients are those of the unrolled steps, whose memory grows with them. Components that start
+    alike stay alike.
     """
     for _ in range(steps):
         r = e_step(x, p, beta)
@@ -61,5 +74,7 @@ def fit(
 
 
 def log_prior(p: Mixture, prior: PseudoCounts) -> Tensor:
-    """log density of the parameters under `prior`, `(...)`, nats, up to a constant: what MAP-EM adds to the log-likelihood."""
+    """log density of the parameters under `prior`, `(...)`, nats, up to a constant: what MAP-EM
+    adds to the log-likelihood.
+    """
     return prior.weight * p.log_weight.sum(-1) + p.components.log_prior(prior)

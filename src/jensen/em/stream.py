@@ -1,10 +1,11 @@
 """The E-step of a large data set: chunk by chunk as matrix products, in place, without gradients.
 
-With the sufficient statistics (1, x, x^2 or x x') in a `(P, n)` array the joint densities of a chunk are one product
-and its moments another, and nothing of the size of the data is ever held. Products are in the dtype asked for; parameters,
-sums over chunks and the log-likelihood are float64. Same results as `em.steps` to eps * `precision.spread`, and the
-log-likelihood to a hundredth of that or so: what rounding the coefficients c does to it is, to first order,
-d(sum log sum_k exp c.f)/dc = `sums`.
+With the sufficient statistics (1, x, x^2 or x x') in a `(P, n)` array the joint densities of a
+chunk are one product and its moments another, and nothing of the size of the data is ever held.
+Products are in the dtype asked for; parameters, sums over chunks and the log-likelihood are
+float64. Same results as `em.steps` to eps * `precision.spread`, and the log-likelihood to a
+hundredth of that or so: what rounding the coefficients c does to it is, to first order, d(sum log
+sum_k exp c.f)/dc = `sums`.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,16 +19,20 @@ from jensen.family.mixture import Mixture
 from jensen.family.moments import Moments
 
 Chunks = Callable[[int], Iterable[tuple[Tensor, Tensor | None]]]
-"""Gives the points `(n, D)` and their weights `(n,)` or None, once a call, in chunks of at most the size asked for."""
+"""Gives the points `(n, D)` and their weights `(n,)` or None, once a call, in chunks of at most the
+size asked for.
+"""
 
 _WORKING_SET = {"cpu": 1 << 21}
 """Bytes of a chunk's features and responsibilities: on a CPU what stays in a core's own cache."""
 
 
 class Statistics(NamedTuple):
-    """The sums of an E-step over the points it saw; of several parts of a data set or ranks each field adds up.
+    """The sums of an E-step over the points it saw; of several parts of a data set or ranks each
+    field adds up.
 
-    log_likelihood: `(...)`, sum of weight * log p(x); at `beta` the sum of weight * beta * log sum_k weight_k p(x|k)^(1/beta).
+    log_likelihood: `(...)`, sum of weight * log p(x); at `beta` the sum of weight * beta * log
+        sum_k weight_k p(x|k)^(1/beta).
     sums: `(..., K, P)`, sum of weight * r * features.
     scatter: `(..., D, D)`, sum of weight * x x'; zeros where a structure does not need it.
     """
@@ -43,7 +48,9 @@ def moments(p: Mixture, s: Statistics) -> Moments:
 
 
 def coefficients(p: Mixture, beta: float = 1.0) -> Tensor:
-    """`(..., K, P)`: log weight_k + log p(x|k) / beta = coefficients_k . features(x), but for `common_precision`."""
+    """`(..., K, P)`: log weight_k + log p(x|k) / beta = coefficients_k . features(x), but for
+    `common_precision`.
+    """
     natural = p.components.natural()
     if beta != 1:
         natural = natural / beta
@@ -52,7 +59,9 @@ def coefficients(p: Mixture, beta: float = 1.0) -> Tensor:
 
 
 def expected_log_joint(p: Mixture, coefficient: Tensor, s: Statistics, beta: float = 1.0) -> Tensor:
-    """sum of r * (log p(x|k) + beta * log weight_k), `(...)`: at beta = 1 the Q of EM, for any `p` and any E-step's `s`."""
+    """sum of r * (log p(x|k) + beta * log weight_k), `(...)`: at beta = 1 the Q of EM, for any `p`
+    and any E-step's `s`.
+    """
     q: Tensor = torch.linalg.vecdot(coefficient.flatten(-2), s.sums.flatten(-2))
     common = p.components.common_precision()
     return beta * q if common is None else beta * q - 0.5 * (common * s.scatter).sum((-2, -1))
@@ -64,8 +73,8 @@ class Stream:
 
     chunks: gives the points.
     size: the number of points; the features of few are kept.
-    origin: `(D,)`, subtracted from the points: the means of the mixtures given are about it. It has the data's dtype, so
-        that the difference has no more error than the data.
+    origin: `(D,)`, subtracted from the points: the means of the mixtures given are about it. It has
+        the data's dtype, so that the difference has no more error than the data.
     """
 
     def __init__(self, chunks: Chunks, size: int, origin: Tensor) -> None:
@@ -75,7 +84,9 @@ class Stream:
         self._buffers: dict[tuple[str, torch.dtype], Tensor] = {}
         self._kept: tuple[object, Tensor, Tensor | None] | None = None
         self._scatter: Tensor | None = None
-        self._share = 1.0  # of the responsibilities, those that counted in the last pass (`em.sums`)
+        self._share = (
+            1.0  # of the responsibilities, those that counted in the last pass (`em.sums`)
+        )
 
     def chunk(self, p: Mixture, dtype: torch.dtype) -> int:
         """Points in a chunk."""
@@ -85,9 +96,15 @@ class Stream:
         return max(256, room // ((width + rows) * dtype.itemsize) // 256 * 256)
 
     def __call__(
-        self, p: Mixture, dtype: torch.dtype = torch.float64, beta: float = 1.0, coefficient: Tensor | None = None
+        self,
+        p: Mixture,
+        dtype: torch.dtype = torch.float64,
+        beta: float = 1.0,
+        coefficient: Tensor | None = None,
     ) -> Statistics:
-        """One E-step with the float64 mixtures `p` `(..., K)`, products in `dtype`; `coefficient`: of `coefficients`."""
+        """One E-step with the float64 mixtures `p` `(..., K)`, products in `dtype`; `coefficient`:
+        of `coefficients`.
+        """
         structure = type(p.components)
         mean = p.components.mean
         common = p.components.common_precision()
@@ -100,7 +117,8 @@ class Stream:
         total: Tensor | float = 0.0
         found = sums(structure, rows, dim, dtype, mean.device, self._share)
         scatter = mean.new_zeros(dim, dim) if self._scatter is None else self._scatter
-        # Smaller responsibilities would be subnormal numbers: exp and the products are ten times slower on those.
+        # Smaller responsibilities would be subnormal numbers: exp and the products are ten times
+        # slower on those.
         low = -650.0 if dtype == torch.float64 else -75.0
 
         for features, weight in self._features(p, dtype):

@@ -1,7 +1,9 @@
-"""Sums of responsibilities times features over chunks of points, of all of them or of those that count.
+"""Sums of responsibilities times features over chunks of points, of all of them or of those that
+count.
 
-A point in many dimensions belongs to few of the components. D x D products of each component's own points are then a fraction
-of the work of all features times all responsibilities, though they compute the symmetric half twice.
+A point in many dimensions belongs to few of the components. D x D products of each component's own
+points are then a fraction of the work of all features times all responsibilities, though they
+compute the symmetric half twice.
 """
 
 from typing import Protocol, final
@@ -36,7 +38,9 @@ class Sums(Protocol):
         ...
 
 
-def sums(structure: type, rows: int, dim: int, dtype: torch.dtype, device: torch.device, share: float) -> Sums:
+def sums(
+    structure: type, rows: int, dim: int, dtype: torch.dtype, device: torch.device, share: float
+) -> Sums:
     """For points of which, when last seen, this `share` of responsibilities was not negligible."""
     few = structure is FullGaussian and dim >= _LEAST_DIM and device.type == "cpu"
     return SparseSums(rows, dim, dtype) if few and share < _SHARE else DenseSums(few)
@@ -63,7 +67,8 @@ class DenseSums:
         return self._counted / self._seen if self._seen else 1.0
 
     def add(self, features: Tensor, r: Tensor, weight: Tensor | None) -> None:
-        # In MKL this order takes half as long as r @ features' on Intel's CPUs; on AMD's up to 1.4 times as long, in float64.
+        # In MKL this order takes half as long as r @ features' on Intel's CPUs; on AMD's up to 1.4
+        # times as long, in float64.
         part = torch.mm(features, r.T).double()
         self._sums = part if self._sums is None else self._sums + part
         if self._watch:
@@ -77,10 +82,14 @@ class DenseSums:
 
 @final
 class SparseSums:
-    """Sums for `FullGaussian`: for each component a product of the points whose responsibility counts."""
+    """Sums for `FullGaussian`: for each component a product of the points whose responsibility
+    counts.
+    """
 
     def __init__(self, rows: int, dim: int, dtype: torch.dtype) -> None:
-        self._points = torch.empty(_POINTS, 1 + dim, dtype=dtype)  # of which the first coordinate is 1
+        self._points = torch.empty(
+            _POINTS, 1 + dim, dtype=dtype
+        )  # of which the first coordinate is 1
         self._r = torch.empty(rows, _POINTS, dtype=dtype)
         self._least = torch.empty(_POINTS, dtype=dtype)
         self._sums = torch.zeros(rows, 1 + dim, 1 + dim, dtype=torch.float64)

@@ -1,4 +1,6 @@
-"""Marginals, conditionals and products of Gaussians with all of their covariance. All values are in nats."""
+"""Marginals, conditionals and products of Gaussians with all of their covariance. All values are in
+nats.
+"""
 
 from collections.abc import Sequence
 
@@ -25,7 +27,9 @@ def kl(q: FullGaussian, p: FullGaussian) -> Tensor:
     ratio: Tensor = torch.linalg.solve_triangular(p.scale_tril, q.scale_tril, upper=False)
     distance = cholesky.solve(p.scale_tril, q.mean - p.mean).square().sum(-1)
     traces = ratio.square().sum((-2, -1)) - q.mean.shape[-1]
-    return 0.5 * (traces + distance + cholesky.log_det(p.scale_tril) - cholesky.log_det(q.scale_tril))
+    return 0.5 * (
+        traces + distance + cholesky.log_det(p.scale_tril) - cholesky.log_det(q.scale_tril)
+    )
 
 
 def marginal(p: FullGaussian, dims: Sequence[int]) -> FullGaussian:
@@ -37,8 +41,8 @@ def marginal(p: FullGaussian, dims: Sequence[int]) -> FullGaussian:
 def condition(p: FullGaussian, dims: Sequence[int], values: Tensor) -> FullGaussian:
     """The other coordinates, in order, given that `dims` are `values` `(..., len(dims))`.
 
-    With `dims` first, L = [[A, 0], [B, C]]: the mean is B A^-1 (values - mean) away, and C C' is the Schur complement
-    (Bishop 2006, eq. 2.81-2.82), which is so found without a difference.
+    With `dims` first, L = [[A, 0], [B, C]]: the mean is B A^-1 (values - mean) away, and C C' is
+    the Schur complement (Bishop 2006, eq. 2.81-2.82), which is so found without a difference.
     """
     size = p.mean.shape[-1]
     given = [dim % size for dim in dims]
@@ -51,7 +55,8 @@ def condition(p: FullGaussian, dims: Sequence[int], values: Tensor) -> FullGauss
 
 
 def product(experts: FullGaussian) -> tuple[FullGaussian, Tensor]:
-    """The normalised product of E densities `(..., E, D)`, and the log of its normaliser, `(..., D)` and `(...)`.
+    """The normalised product of E densities `(..., E, D)`, and the log of its normaliser, `(...,
+    D)` and `(...)`.
 
     Precisions add (Hinton 2002; Cao & Fleet 2014, eq. 4).
     """

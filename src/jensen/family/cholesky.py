@@ -1,4 +1,6 @@
-"""Covariances by their Cholesky factors L, lower triangular with a positive diagonal, `(..., D, D)`."""
+"""Covariances by their Cholesky factors L, lower triangular with a positive diagonal, `(..., D,
+D)`.
+"""
 
 import torch
 from torch import Tensor
@@ -36,9 +38,11 @@ def precision(scale_tril: Tensor) -> Tensor:
 
 
 def floored(cov: Tensor, floor: Tensor | float) -> Tensor:
-    """L of the covariance nearest in likelihood to `cov` `(..., D, D)` that is at least diag(floor).
+    """L of the covariance nearest in likelihood to `cov` `(..., D, D)` that is at least
+    diag(floor).
 
-    Maximising -log|C| - tr(C^-1 S) over C >= diag(floor) clamps the eigenvalues of S, taken in units of the floor, at 1.
+    Maximising -log|C| - tr(C^-1 S) over C >= diag(floor) clamps the eigenvalues of S, taken in
+    units of the floor, at 1.
     """
     if not isinstance(floor, Tensor) and floor == 0:
         return factor(cov)
@@ -55,8 +59,8 @@ def floored(cov: Tensor, floor: Tensor | float) -> Tensor:
 
 
 def free(scale_tril: Tensor, about: Tensor) -> Tensor:
-    """Coordinates `(..., D(D+1)/2)` of L in units of the factor `about`, without constraints: about^-1 L, its diagonal as
-    logarithms."""
+    """Coordinates `(..., D(D+1)/2)` of L in units of the factor `about`, without constraints:
+    about^-1 L, its diagonal as logarithms."""
     relative = torch.linalg.solve_triangular(about, scale_tril.tril(), upper=False)
     logs = relative.tril(-1) + relative.diagonal(dim1=-2, dim2=-1).log().diag_embed()
     row, column = _lower(about)

@@ -1,4 +1,6 @@
-"""Draws of a distribution by keys: example i gets the same whatever else is drawn, on any device and rank."""
+"""Draws of a distribution by keys: example i gets the same whatever else is drawn, on any device
+and rank.
+"""
 
 import torch
 from torch import Tensor
@@ -23,7 +25,9 @@ def draw(p: Family, key: int, index: Tensor, dim: int) -> Tensor:
 
 
 def of_mixture(p: Mixture, chance: Tensor, noise: Tensor) -> Tensor:
-    """Draws `(..., N, D)` of a mixture of diagonal Gaussians, from draws in [0, 1) `(..., N)` and standard normal noise."""
+    """Draws `(..., N, D)` of a mixture of diagonal Gaussians, from draws in [0, 1) `(..., N)` and
+    standard normal noise.
+    """
     cumulative = p.log_weight.exp().cumsum(-1)
     at = (chance.to(cumulative) * cumulative[..., -1:]).contiguous()
     component = torch.searchsorted(cumulative, at, right=True).clamp(max=cumulative.shape[-1] - 1)

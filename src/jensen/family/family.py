@@ -1,4 +1,6 @@
-"""A distribution as a value: what a posterior, a prior and a mixture's components are asked, whatever family they are of."""
+"""A distribution as a value: what a posterior, a prior and a mixture's components are asked,
+whatever family they are of.
+"""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
@@ -27,7 +29,9 @@ class Family(Protocol):
 
 @runtime_checkable
 class Posterior(Protocol):
-    """A distribution of each of B examples, of events `(D,)`, that can be drawn from with gradient: a NamedTuple of tensors."""
+    """A distribution of each of B examples, of events `(D,)`, that can be drawn from with gradient:
+    a NamedTuple of tensors.
+    """
 
     @property
     def mean(self) -> Tensor:
@@ -53,33 +57,40 @@ class Drawable(Protocol):
 
 
 class Layout(Protocol):
-    """The sufficient statistics of points with `dim` coordinates, as a column of `width` numbers: 1, the point, and others."""
+    """The sufficient statistics of points with `dim` coordinates, as a column of `width` numbers:
+    1, the point, and others.
+    """
 
     dim: int
     width: int
 
     def fill(self, x: Tensor, out: Tensor) -> None:
-        """Fill `out` `(P, N)`, whose first row is 1 and whose next D rows hold the points, `x` `(D, N)`."""
+        """Fill `out` `(P, N)`, whose first row is 1 and whose next D rows hold the points, `x` `(D,
+        N)`.
+        """
         ...
 
     def collect(self, sums: Tensor, scatter: Tensor | None) -> Moments:
-        """Moments about 0 from `sums` of r * statistics, `(..., K, P)`, and, if there is a `common_precision`, the `scatter`
-        sum x x', `(..., D, D)`."""
+        """Moments about 0 from `sums` of r * statistics, `(..., K, P)`, and, if there is a
+        `common_precision`, the `scatter` sum x x', `(..., D, D)`."""
         ...
 
     def pack(self, total: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        """The `sums` for `collect` from moments about 0 that hold all of `second`, `(..., K, D, D)`."""
+        """The `sums` for `collect` from moments about 0 that hold all of `second`, `(..., K, D,
+        D)`.
+        """
         ...
 
 
 class Components(Protocol):
-    """The components of a mixture: K distributions of events `(D,)`, of one exponential family, log p(x; k) = natural_k .
-    statistics(x) + log base(x).
+    """The components of a mixture: K distributions of events `(D,)`, of one exponential family, log
+    p(x; k) = natural_k . statistics(x) + log base(x).
 
-    They are a NamedTuple of tensors, the first of them the mean, with any leading axes `...`: a stack of mixtures, such as
-    several starts of one fit. Sums over points are taken about a point near the means, in float64, so moving the data by
-    1e6 moves the means and changes nothing else. `log_density` and `moments` are plain, differentiable torch; `natural` and
-    `layout` are the same mathematics as matrix products for `em.stream`. Results are promoted to the wider dtype of the
+    They are a NamedTuple of tensors, the first of them the mean, with any leading axes `...`: a
+    stack of mixtures, such as several starts of one fit. Sums over points are taken about a point
+    near the means, in float64, so moving the data by 1e6 moves the means and changes nothing else.
+    `log_density` and `moments` are plain, differentiable torch; `natural` and `layout` are the same
+    mathematics as matrix products for `em.stream`. Results are promoted to the wider dtype of the
     arguments, computed in float64.
     """
 
@@ -93,7 +104,9 @@ class Components(Protocol):
         ...
 
     def marginals(self) -> Gaussian:
-        """Gaussians with each component's own mean and variance in each dimension, `(..., K, D)`."""
+        """Gaussians with each component's own mean and variance in each dimension, `(..., K,
+        D)`.
+        """
         ...
 
     def cholesky(self) -> Tensor:
@@ -102,7 +115,9 @@ class Components(Protocol):
 
     @classmethod
     def at(cls, mean: Tensor, variance: Tensor) -> Self:
-        """Components at `mean` `(..., K, D)` that all have the covariance diag(variance), `(D,)`."""
+        """Components at `mean` `(..., K, D)` that all have the covariance diag(variance),
+        `(D,)`.
+        """
         ...
 
     def log_density(self, x: Tensor) -> Tensor:
@@ -110,17 +125,20 @@ class Components(Protocol):
         ...
 
     def moments(self, x: Tensor, r: Tensor) -> Moments:
-        """The moments of `x` `(..., N, D)` under weights `r` `(..., N, K)`: responsibilities times any weights of the points.
+        """The moments of `x` `(..., N, D)` under weights `r` `(..., N, K)`: responsibilities times
+        any weights of the points.
 
         A point with `r` = 0 must still be finite: 0 * NaN is NaN.
         """
         ...
 
     def maximise(self, m: Moments, prior: PseudoCounts = FLAT) -> Self:
-        """The closed-form maximum of sum r log p(x; k) + log prior; a component without any points stays as it is.
+        """The closed-form maximum of sum r log p(x; k) + log prior; a component without any points
+        stays as it is.
 
-        Bishop 2006, eq. 9.24-9.25, and 10.61-10.63 for the pseudo-counts. Raises torch's LinAlgError where a covariance
-        is not positive definite and `prior` has neither floor nor pseudo-counts.
+        Bishop 2006, eq. 9.24-9.25, and 10.61-10.63 for the pseudo-counts. Raises torch's
+        LinAlgError where a covariance is not positive definite and `prior` has neither floor nor
+        pseudo-counts.
         """
         ...
 
@@ -129,11 +147,15 @@ class Components(Protocol):
         ...
 
     def natural(self) -> Tensor:
-        """`(..., K, P)`: log p(x; k) = natural_k . statistics(x) - x'Cx/2 with C = `common_precision`."""
+        """`(..., K, P)`: log p(x; k) = natural_k . statistics(x) - x'Cx/2 with C =
+        `common_precision`.
+        """
         ...
 
     def common_precision(self) -> Tensor | None:
-        """The precision `(..., D, D)` that all components share, which no responsibility depends on; None for no C."""
+        """The precision `(..., D, D)` that all components share, which no responsibility depends
+        on; None for no C.
+        """
         ...
 
     @staticmethod
@@ -142,8 +164,8 @@ class Components(Protocol):
         ...
 
     def free(self, about: Self) -> Tensor:
-        """Coordinates `(..., F)` without constraints or units, zero at `about`: how many deviations of its component there a
-        mean moves, and the logarithm of how much wider a component is.
+        """Coordinates `(..., F)` without constraints or units, zero at `about`: how many deviations
+        of its component there a mean moves, and the logarithm of how much wider a component is.
 
         A linear map of the data does not change them.
         """
@@ -155,7 +177,9 @@ class Components(Protocol):
 
 
 class Product(NamedTuple):
-    """Independent coordinates: D distributions of events `(1,)`, one value with the leading axis D."""
+    """Independent coordinates: D distributions of events `(1,)`, one value with the leading axis
+    D.
+    """
 
     factors: Any
 
@@ -205,7 +229,8 @@ def diagonal(posterior: object, who: str) -> Gaussian:
     if isinstance(posterior, Gaussian):
         return posterior
     raise InputError(
-        f"{who} needs a diagonal Gaussian and model.encoder gives a {type(posterior).__name__}: expected a"
+        f"{who} needs a diagonal Gaussian and model.encoder gives a {type(posterior).__name__}:"
+        " expected a"
         " jensen.Gaussian; choose another encoder, or leave that out"
     )
 
@@ -219,6 +244,7 @@ def marginals(posterior: object, who: str) -> Gaussian:
     if isinstance(posterior, Gaussian | FullGaussian):
         return posterior.marginals()
     raise InputError(
-        f"{who} needs Gaussian marginals and model.encoder gives a {type(posterior).__name__}: expected a jensen.Gaussian"
+        f"{who} needs Gaussian marginals and model.encoder gives a {type(posterior).__name__}:"
+        " expected a jensen.Gaussian"
         " or a jensen.FullGaussian; choose another encoder, or leave that out"
     )

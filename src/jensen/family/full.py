@@ -8,11 +8,21 @@ from torch import Tensor
 
 from jensen.family import cholesky
 from jensen.family.gaussian import LOG_2PI, Gaussian
-from jensen.family.moments import FLAT, Moments, PseudoCounts, counted, like, log_inverse_wishart, moved, own_floor
+from jensen.family.moments import (
+    FLAT,
+    Moments,
+    PseudoCounts,
+    counted,
+    like,
+    log_inverse_wishart,
+    moved,
+    own_floor,
+)
 
 
 class FullGaussian(NamedTuple):
-    """`mean` is `(..., D)`, `scale_tril` the lower triangular L with positive diagonal, `(..., D, D)`.
+    """`mean` is `(..., D)`, `scale_tril` the lower triangular L with positive diagonal, `(..., D,
+    D)`.
 
     As the components of a mixture they are `(..., K, D)` and `(..., K, D, D)`.
     """
@@ -62,7 +72,9 @@ class FullGaussian(NamedTuple):
         deviations = self._deviations(x)
         weights = r.double()
         weighted = weights.mT.unsqueeze(-1) * deviations
-        return Moments(self.mean.double(), weights.sum(-2), weighted.sum(-2), weighted.mT @ deviations)
+        return Moments(
+            self.mean.double(), weights.sum(-2), weighted.sum(-2), weighted.mT @ deviations
+        )
 
     def maximise(self, m: Moments, prior: PseudoCounts = FLAT) -> "FullGaussian":
         count = counted(m)
@@ -70,7 +82,9 @@ class FullGaussian(NamedTuple):
         dim = mean.shape[-1]
         scatter = m.second - (count * mean).unsqueeze(-1) * mean.unsqueeze(-2)
         if prior.covariance:
-            scatter = scatter + prior.covariance * torch.diag(like(mean, prior.variance).expand(dim))
+            scatter = scatter + prior.covariance * torch.diag(
+                like(mean, prior.variance).expand(dim)
+            )
             cov = scatter / (count.unsqueeze(-1) + prior.covariance)
         else:
             old = self.scale_tril.double()
@@ -89,7 +103,9 @@ class FullGaussian(NamedTuple):
         precision = cholesky.precision(self.scale_tril)
         linear = (precision @ self.mean.unsqueeze(-1)).squeeze(-1)
         logs = self.scale_tril.diagonal(dim1=-2, dim2=-1).log()
-        constant = (-0.5 * linear * self.mean - logs).sum(-1, keepdim=True) - 0.5 * self.mean.shape[-1] * LOG_2PI
+        constant = (-0.5 * linear * self.mean - logs).sum(-1, keepdim=True) - 0.5 * self.mean.shape[
+            -1
+        ] * LOG_2PI
         triangle = _triangle(self.mean.shape[-1], precision.device)
         quadratic = precision.flatten(-2).index_select(-1, triangle.upper) * triangle.share
         return torch.cat([constant, linear, quadratic], -1)
@@ -129,7 +145,8 @@ def full(p: Factored) -> FullGaussian:
 class _Triangle(NamedTuple):
     """A symmetric `(D, D)` matrix by its upper triangle.
 
-    upper: where that is in the flattened matrix. share: what each entry of it counts in -x'Px/2. place: where in the
+    upper: where that is in the flattened matrix. share: what each entry of it counts in -x'Px/2.
+        place: where in the
     triangle each entry of the matrix is.
     """
 
@@ -159,7 +176,8 @@ class FullLayout:
 
     def fill(self, x: Tensor, out: Tensor) -> None:
         row = 1 + self.dim
-        if x.device.type != "cpu":  # to launch D products takes longer there than to read the points twice
+        # to launch D products takes longer there than to read the points twice
+        if x.device.type != "cpu":
             i, j = torch.triu_indices(self.dim, self.dim, device=x.device)
             torch.index_select(x, 0, i, out=out[row:]).mul_(x.index_select(0, j))
             return
@@ -169,9 +187,17 @@ class FullLayout:
 
     def collect(self, sums: Tensor, scatter: Tensor | None) -> Moments:
         place = _triangle(self.dim, sums.device).place
-        second = sums[..., 1 + self.dim :].index_select(-1, place).reshape(*sums.shape[:-1], self.dim, self.dim)
-        return Moments(sums.new_zeros(1, self.dim), sums[..., 0], sums[..., 1 : 1 + self.dim], second)
+        second = (
+            sums[..., 1 + self.dim :]
+            .index_select(-1, place)
+            .reshape(*sums.shape[:-1], self.dim, self.dim)
+        )
+        return Moments(
+            sums.new_zeros(1, self.dim), sums[..., 0], sums[..., 1 : 1 + self.dim], second
+        )
 
     def pack(self, total: Tensor, first: Tensor, second: Tensor) -> Tensor:
         upper = _triangle(self.dim, second.device).upper
-        return torch.cat([total.unsqueeze(-1), first, second.flatten(-2).index_select(-1, upper)], -1)
+        return torch.cat(
+            [total.unsqueeze(-1), first, second.flatten(-2).index_select(-1, upper)], -1
+        )

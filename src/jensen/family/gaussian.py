@@ -1,7 +1,7 @@
 """Diagonal Gaussians: N(mean, diag exp(log_var)).
 
-The functions work on the last axis without reducing it, so the joint KL, the KL of each latent and a product of
-marginals are one call with different sums. Densities and divergences are in nats.
+The functions work on the last axis without reducing it, so the joint KL, the KL of each latent and
+a product of marginals are one call with different sums. Densities and divergences are in nats.
 """
 
 import math
@@ -29,13 +29,16 @@ LOG_VAR_BOUND = 20.0
 """`bounded` keeps log_var in (-20, 20): a standard deviation between 4.5e-5 and 2.2e4."""
 
 MEAN_BOUND = 1e6
-"""`bounded` keeps mean in [-1e6, 1e6]: farther out a float32 square of it times any precision loses all meaning."""
+"""`bounded` keeps mean in [-1e6, 1e6]: farther out a float32 square of it times any precision loses
+all meaning.
+"""
 
 
 class Gaussian(NamedTuple):
     """A diagonal Gaussian; `mean` and `log_var` are `(..., D)` and broadcast against each other.
 
-    As the components of a mixture they are `(..., K, D)`: see `family.Components` for the methods that those need.
+    As the components of a mixture they are `(..., K, D)`: see `family.Components` for the methods
+    that those need.
 
     >>> Gaussian(torch.zeros(2), torch.zeros(2)).log_prob(torch.zeros(3, 2))
     tensor([-1.8379, -1.8379, -1.8379])
@@ -144,7 +147,9 @@ STANDARD = Gaussian(torch.zeros(()), torch.zeros(()))
 
 
 def standard(like: Tensor) -> Gaussian:
-    """N(0, I) with the dtype and device of `like`; `()`-shaped, it broadcasts over any `(..., D)`."""
+    """N(0, I) with the dtype and device of `like`; `()`-shaped, it broadcasts over any `(...,
+    D)`.
+    """
     zero = like.new_zeros(())
     return Gaussian(zero, zero)
 
@@ -152,12 +157,15 @@ def standard(like: Tensor) -> Gaussian:
 def bounded(raw: Gaussian) -> Gaussian:
     """The Gaussian that a network's unbounded output `raw` stands for, `(..., D)` to `(..., D)`.
 
-    log_var becomes `b tanh(raw / b)` with b = LOG_VAR_BOUND: smooth, monotone, the identity to within 0.9 % up to
-    |raw| = 3.3 (a standard deviation between 0.2 and 5) and never outside (-b, b). The mean is clamped at MEAN_BOUND and is
-    otherwise exact. So every function below is finite, with finite gradients, at any output including infinities; a
-    NaN stays a NaN. Half precision is widened to float32, in which all densities are computed.
+    log_var becomes `b tanh(raw / b)` with b = LOG_VAR_BOUND: smooth, monotone, the identity to
+    within 0.9 % up to |raw| = 3.3 (a standard deviation between 0.2 and 5) and never outside (-b,
+    b). The mean is clamped at MEAN_BOUND and is otherwise exact. So every function below is finite,
+    with finite gradients, at any output including infinities; a NaN stays a NaN. Half precision is
+    widened to float32, in which all densities are computed.
     """
-    mean, log_var = (part.float() if part.dtype in (torch.float16, torch.bfloat16) else part for part in raw)
+    mean, log_var = (
+        part.float() if part.dtype in (torch.float16, torch.bfloat16) else part for part in raw
+    )
     return Gaussian(
         mean.clamp(-MEAN_BOUND, MEAN_BOUND),
         LOG_VAR_BOUND * torch.tanh(log_var / LOG_VAR_BOUND),
@@ -181,11 +189,13 @@ def log_density(x: Tensor, p: Gaussian) -> Tensor:
 def kl(q: Gaussian, p: Gaussian) -> Tensor:
     """KL(q || p) of each dimension, `(..., D)`, in nats, closed form.
 
-    Kingma & Welling 2014, appendix B, for a general p. Written with `expm1`, because `exp(d) - d - 1` cancels where
-    the two variances nearly agree.
+    Kingma & Welling 2014, appendix B, for a general p. Written with `expm1`, because `exp(d) - d -
+    1` cancels where the two variances nearly agree.
     """
     difference = q.log_var - p.log_var
-    return 0.5 * (torch.expm1(difference) - difference + (q.mean - p.mean).square() * (-p.log_var).exp())
+    return 0.5 * (
+        torch.expm1(difference) - difference + (q.mean - p.mean).square() * (-p.log_var).exp()
+    )
 
 
 def entropy(q: Gaussian) -> Tensor:

@@ -1,6 +1,7 @@
 """Mixtures of Gaussians: the fitted GMM, the prior of a VAE, and the aggregate posterior q(z).
 
-Densities are in nats. Weights may differ from point to point, which is what a stratified minibatch estimate needs.
+Densities are in nats. Weights may differ from point to point, which is what a stratified minibatch
+estimate needs.
 """
 
 import math
@@ -24,7 +25,8 @@ _LIMIT = 1 << 22
 class Mixture(NamedTuple):
     """p(x) = sum_k weight_k N(x; k).
 
-    log_weight: `(..., K)` normalised log-weights; or `(..., N, K)`, one axis more, for other weights at each point.
+    log_weight: `(..., K)` normalised log-weights; or `(..., N, K)`, one axis more, for other
+        weights at each point.
     components: a `Gaussian`, `SphericalGaussian`, `TiedGaussian` or `FullGaussian`.
     """
 
@@ -54,7 +56,9 @@ def shift(p: Mixture, offset: Tensor) -> Mixture:
 
 
 def own(components: Components) -> list[Tensor]:
-    """The parameters that every component has for itself, the mean first: all but a covariance that they share."""
+    """The parameters that every component has for itself, the mean first: all but a covariance that
+    they share.
+    """
     parameters = list(components)
     return parameters[:1] if isinstance(components, TiedGaussian) else parameters
 
@@ -82,8 +86,12 @@ def log_joint(x: Tensor, p: Mixture) -> Tensor:
     return p.log_weight_of_points() + p.components.log_density(x)
 
 
-def log_prob(x: Tensor, p: Mixture, joint: Callable[[Tensor, Mixture], Tensor] = log_joint) -> Tensor:
-    """log p(x), `(..., N, D)` to `(..., N)`; of many points part after part, so an (N, K) array is never held."""
+def log_prob(
+    x: Tensor, p: Mixture, joint: Callable[[Tensor, Mixture], Tensor] = log_joint
+) -> Tensor:
+    """log p(x), `(..., N, D)` to `(..., N)`; of many points part after part, so an (N, K) array is
+    never held.
+    """
     wide = hasattr(p.components, "scale_tril") or joint is not log_joint
     each = p.components.mean.numel() if wide else p.components.mean[..., 0].numel()
     return _streamed(lambda part, p: logsumexp(joint(part, p), -1), x, p, each, dim=-1)
@@ -95,11 +103,17 @@ def responsibilities(x: Tensor, p: Mixture) -> Tensor:
 
 
 def log_marginals(x: Tensor, p: Mixture) -> Tensor:
-    """log p(x_d) of each dimension, `(..., N, D)` to `(..., N, D)`; the mixture's marginals have its weights."""
+    """log p(x_d) of each dimension, `(..., N, D)` to `(..., N, D)`; the mixture's marginals have
+    its weights.
+    """
     marginals = tree_map(lambda part: part.unsqueeze(-3), p.components.marginals())
 
     def part(x: Tensor, p: Mixture) -> Tensor:
-        return logsumexp(p.log_weight_of_points().unsqueeze(-1) + gaussian.log_density(x.unsqueeze(-2), marginals), -2)
+        return logsumexp(
+            p.log_weight_of_points().unsqueeze(-1)
+            + gaussian.log_density(x.unsqueeze(-2), marginals),
+            -2,
+        )
 
     return _streamed(part, x, p, p.components.mean.numel(), dim=-2)
 
@@ -117,7 +131,9 @@ def mean(p: Mixture) -> Tensor:
 
 
 def sample(p: Mixture, uniform: Tensor, noise: Tensor) -> Tensor:
-    """Draws `(N, D)` of a mixture without leading axes, from draws in [0, 1) `(N,)` and standard normal `(N, D)`."""
+    """Draws `(N, D)` of a mixture without leading axes, from draws in [0, 1) `(N,)` and standard
+    normal `(N, D)`.
+    """
     cumulative = p.log_weight.exp().cumsum(-1)
     component = torch.searchsorted(cumulative, uniform.to(cumulative) * cumulative[-1], right=True)
     component = component.clamp(max=len(cumulative) - 1)
@@ -125,12 +141,20 @@ def sample(p: Mixture, uniform: Tensor, noise: Tensor) -> Tensor:
     return drawn.rsample(noise.to(drawn.mean))
 
 
-def _streamed(value: Callable[[Tensor, Mixture], Tensor], x: Tensor, p: Mixture, each: int, dim: int) -> Tensor:
-    """`value` of all points, joined along `dim`, from parts for which `each` numbers a point come to at most `_LIMIT`."""
+def _streamed(
+    value: Callable[[Tensor, Mixture], Tensor], x: Tensor, p: Mixture, each: int, dim: int
+) -> Tensor:
+    """`value` of all points, joined along `dim`, from parts for which `each` numbers a point come
+    to at most `_LIMIT`.
+    """
     size = max(1, _LIMIT // max(each, 1))
     if x.shape[-2] <= size:
         return value(x, p)
     own = p.log_weight.dim() >= p.components.mean.dim()
-    weights = torch.split(p.log_weight, size, -2) if own else [p.log_weight] * -(-x.shape[-2] // size)
+    weights = (
+        torch.split(p.log_weight, size, -2) if own else [p.log_weight] * -(-x.shape[-2] // size)
+    )
     mixtures = [p._replace(log_weight=weight) for weight in weights]
-    return torch.cat([value(part, p) for part, p in zip(torch.split(x, size, -2), mixtures, strict=True)], dim)
+    return torch.cat(
+        [value(part, p) for part, p in zip(torch.split(x, size, -2), mixtures, strict=True)], dim
+    )

@@ -1,4 +1,6 @@
-"""Expected sufficient statistics of a mixture's components, and what is believed of the components before any point."""
+"""Expected sufficient statistics of a mixture's components, and what is believed of the components
+before any point.
+"""
 
 from typing import NamedTuple
 
@@ -12,13 +14,16 @@ TINY = 1e-280
 
 
 class Moments(NamedTuple):
-    """Expected sufficient statistics of each component, float64: sums over points weighted by responsibilities.
+    """Expected sufficient statistics of each component, float64: sums over points weighted by
+    responsibilities.
 
-    origin: `(..., K or 1, D)`, the point the others are taken about, the same for all parts of a data set.
+    origin: `(..., K or 1, D)`, the point the others are taken about, the same for all parts of a
+        data set.
     total: `(..., K)`, sum r.
     first: `(..., K, D)`, sum r (x - origin).
-    second: sum r (x - origin)(x - origin)' as far as the structure needs it: its diagonal `(..., K, D)`, its trace
-        `(..., K)`, its sum over components `(..., D, D)`, or all of it `(..., K, D, D)`.
+    second: sum r (x - origin)(x - origin)' as far as the structure needs it: its diagonal `(..., K,
+        D)`, its trace `(..., K)`, its sum over components `(..., D, D)`, or all of it `(..., K, D,
+        D)`.
     """
 
     origin: Tensor
@@ -34,14 +39,17 @@ def add(parts: list[Moments]) -> Moments:
 
 
 class PseudoCounts(NamedTuple):
-    """A conjugate prior of a mixture's parameters, as points seen beforehand, for a maximum a posteriori M-step; and a floor.
+    """A conjugate prior of a mixture's parameters, as points seen beforehand, for a maximum a
+    posteriori M-step; and a floor.
 
     weight: points credited to each component: a Dirichlet prior with concentration 1 + weight.
-    covariance: points credited to each covariance, spread as diag(variance): an inverse-Wishart prior with scale matrix
-        covariance * diag(variance) and covariance - D - 1 degrees of freedom.
+    covariance: points credited to each covariance, spread as diag(variance): an inverse-Wishart
+        prior with scale matrix covariance * diag(variance) and covariance - D - 1 degrees of
+        freedom.
     variance: `()` or `(D,)`.
-    floor: `()` or `(D,)`, and the M-step is the exact maximum over covariances for which covariance - diag(floor) is
-        positive semi-definite; 0 is no floor; a `Rounding` gives each component its own. It has no useful gradient
+    floor: `()` or `(D,)`, and the M-step is the exact maximum over covariances for which covariance
+        - diag(floor) is positive semi-definite; 0 is no floor; a `Rounding` gives each component
+            its own. It has no useful gradient
         where it holds: for a layer use `covariance`.
     """
 
@@ -68,7 +76,9 @@ def like(tensor: Tensor, value: Tensor | float) -> Tensor:
 
 
 def centre(mean: Tensor) -> Tensor:
-    """A point near the data, `(..., 1, D)` float64; results do not depend on it, so no gradient is taken."""
+    """A point near the data, `(..., 1, D)` float64; results do not depend on it, so no gradient is
+    taken.
+    """
     return mean.detach().double().mean(-2, keepdim=True)
 
 
@@ -83,7 +93,9 @@ class Centred(NamedTuple):
 
 
 def centred(x: Tensor, r: Tensor, mean: Tensor) -> Centred:
-    """Points `(..., N, D)` and responsibilities `(..., N, K)` about the `centre` of `mean` `(..., K, D)`."""
+    """Points `(..., N, D)` and responsibilities `(..., N, K)` about the `centre` of `mean` `(...,
+    K, D)`.
+    """
     origin = centre(mean)
     points = x.double() - origin
     weights = r.double()
@@ -91,10 +103,11 @@ def centred(x: Tensor, r: Tensor, mean: Tensor) -> Centred:
 
 
 def squares(x: Tensor, mean: Tensor, precision: Tensor) -> Tensor:
-    """sum_d precision (x - mean)^2, `(..., N, D)`, `(..., K, D)` twice to `(..., N, K)`, without an (N, K, D) array.
+    """sum_d precision (x - mean)^2, `(..., N, D)`, `(..., K, D)` twice to `(..., N, K)`, without an
+    (N, K, D) array.
 
-    As matrix products in float64 about `centre`: exact to eps * `em.precision.spread`, 1e-9 for means 1,000 deviations
-    apart.
+    As matrix products in float64 about `centre`: exact to eps * `em.precision.spread`, 1e-9 for
+    means 1,000 deviations apart.
     """
     origin = centre(mean)
     points = x.double() - origin
@@ -113,14 +126,20 @@ def moved(old: Tensor, m: Moments, mean: Tensor) -> Tensor:
     return torch.where(m.total.unsqueeze(-1) > 0, m.origin + mean, old.double()).to(old.dtype)
 
 
-def own_floor(floor: Tensor | float | Rounding, mean: Tensor, second: Tensor, columns: int = 1) -> Tensor | float:
-    """The floor, for a `Rounding` that of each component `(..., K, D)`; `second` is the mean square about the sums' origin."""
+def own_floor(
+    floor: Tensor | float | Rounding, mean: Tensor, second: Tensor, columns: int = 1
+) -> Tensor | float:
+    """The floor, for a `Rounding` that of each component `(..., K, D)`; `second` is the mean square
+    about the sums' origin.
+    """
     if isinstance(floor, Rounding):
         return floor.summed(floor.stored(mean), second, columns)
     return floor
 
 
-def log_var_of(scatter: Tensor, count: Tensor, floor: Tensor | float, old: Tensor, empty: Tensor) -> Tensor:
+def log_var_of(
+    scatter: Tensor, count: Tensor, floor: Tensor | float, old: Tensor, empty: Tensor
+) -> Tensor:
     """log(scatter / count) with a floor, or the `old` value where `empty`; `count` is above 0."""
     variance = scatter / count
     flat = isinstance(floor, float) and floor == 0
@@ -130,5 +149,7 @@ def log_var_of(scatter: Tensor, count: Tensor, floor: Tensor | float, old: Tenso
 
 
 def log_inverse_wishart(prior: PseudoCounts, log_det: Tensor, precision: Tensor) -> Tensor:
-    """-covariance/2 (log|C| + tr(C^-1 diag variance)), `(...)` and the diagonal of C^-1 `(..., D)` to `(...)`."""
+    """-covariance/2 (log|C| + tr(C^-1 diag variance)), `(...)` and the diagonal of C^-1 `(..., D)`
+    to `(...)`.
+    """
     return -0.5 * prior.covariance * (log_det + (precision * prior.variance).sum(-1))

@@ -99,7 +99,9 @@ class SphericalGaussian(NamedTuple):
         components, dim = self.mean.shape[-2:]
         move, grow = torch.split(free, [components * dim, components], -1)
         deviation = (0.5 * self.log_var).exp().unsqueeze(-1)
-        return SphericalGaussian(self.mean + move.reshape(self.mean.shape) * deviation, self.log_var + 2 * grow)
+        return SphericalGaussian(
+            self.mean + move.reshape(self.mean.shape) * deviation, self.log_var + 2 * grow
+        )
 
 
 @final

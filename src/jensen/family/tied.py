@@ -25,7 +25,9 @@ from jensen.family.moments import (
 
 
 class TiedGaussian(NamedTuple):
-    """N(mean_k, L L'), one covariance for all; `mean` is `(..., K, D)`, L = `scale_tril` `(..., D, D)`."""
+    """N(mean_k, L L'), one covariance for all; `mean` is `(..., K, D)`, L = `scale_tril` `(..., D,
+    D)`.
+    """
 
     mean: Tensor
     scale_tril: Tensor
@@ -44,7 +46,9 @@ class TiedGaussian(NamedTuple):
 
     def marginals(self) -> Gaussian:
         """The diagonal Gaussians with the same marginals, `(..., K, D)`."""
-        return Gaussian(self.mean, cholesky.log_variances(self.scale_tril).unsqueeze(-2).expand(self.mean.shape))
+        return Gaussian(
+            self.mean, cholesky.log_variances(self.scale_tril).unsqueeze(-2).expand(self.mean.shape)
+        )
 
     def cholesky(self) -> Tensor:
         """The factor of each covariance, `(..., K, D, D)`."""
@@ -61,7 +65,9 @@ class TiedGaussian(NamedTuple):
         scale_tril = self.scale_tril.double()
 
         def whiten(points: Tensor) -> Tensor:
-            whitened: Tensor = torch.linalg.solve_triangular(scale_tril.mT, points.double() - origin, upper=True, left=False)
+            whitened: Tensor = torch.linalg.solve_triangular(
+                scale_tril.mT, points.double() - origin, upper=True, left=False
+            )
             return whitened
 
         mean = whiten(self.mean)

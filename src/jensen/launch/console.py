@@ -1,4 +1,6 @@
-"""The start of a command: where its configuration lies, and bad input as one sentence instead of a traceback."""
+"""The start of a command: where its configuration lies, and bad input as one sentence instead of a
+traceback.
+"""
 
 import functools
 import logging
@@ -24,7 +26,9 @@ from jensen.run.words import FULL, explain, say
 
 
 def program(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
-    """Makes `main(cfg)` a command whose configuration is `conf/<config_name>.yaml` with the command line's overrides."""
+    """Makes `main(cfg)` a command whose configuration is `conf/<config_name>.yaml` with the command
+    line's overrides.
+    """
 
     def wrap(main: Callable[[DictConfig], Any]) -> Callable[[], None]:
         @functools.wraps(main)
@@ -40,10 +44,14 @@ def program(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 # Of a sweep's jobs Hydra prints nothing but the first error.
                 if HydraConfig.get().mode == RunMode.MULTIRUN:
                     compact = isinstance(error, CompactHydraException)
-                    logging.getLogger("jensen").error("failed: %s", error, exc_info=None if compact else error)
+                    logging.getLogger("jensen").error(
+                        "failed: %s", error, exc_info=None if compact else error
+                    )
                 raise
 
-        command = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(job)
+        command = hydra.main(
+            version_base="1.3", config_path=str(conf_folder()), config_name=config_name
+        )(job)
 
         def called() -> None:
             signals.unwind_at_interrupt()
@@ -57,11 +65,15 @@ def program(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
 
 _ONE_PATH = ("run", "codes", "out", "sweep", "hydra.run.dir", "hydra.sweep.dir")
 _PATHS = (*_ONE_PATH, "data.root", "data.path")
-"""Keys whose values are names of files, in which every character may be; of the last two a sweep may name several."""
+"""Keys whose values are names of files, in which every character may be; of the last two a sweep
+may name several.
+"""
 
 
 def readable(argument: str) -> str:
-    """An argument as Hydra's grammar wants it: a folder of a sweep, `run=runs/beta=4_seed=0`, only in quotes."""
+    """An argument as Hydra's grammar wants it: a folder of a sweep, `run=runs/beta=4_seed=0`, only
+    in quotes.
+    """
     key, _, value = argument.partition("=")
     if key in _PATHS and value not in ("", "null"):
         plain = not re.fullmatch(r"'.*'|\".*\"", value)
@@ -73,13 +85,17 @@ def readable(argument: str) -> str:
 def quoted(value: object) -> str:
     """As the value of an override."""
     # Hydra's grammar: a backslash is itself, but for those before a quote.
-    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + (r"\'" if found[2] else ""), str(value))
+    escaped = re.sub(
+        r"(\\*)('|$)", lambda found: found[1] * 2 + (r"\'" if found[2] else ""), str(value)
+    )
     return f"'{escaped}'"
 
 
 @contextmanager
 def one_sentence() -> Iterator[None]:
-    """Makes bad input an error that Hydra prints without a traceback (with one under HYDRA_FULL_ERROR=1)."""
+    """Makes bad input an error that Hydra prints without a traceback (with one under
+    HYDRA_FULL_ERROR=1).
+    """
     try:
         yield
     except (
@@ -93,11 +109,14 @@ def one_sentence() -> Iterator[None]:
         if sentence is None:
             raise
         # Of a cause from OmegaConf Hydra would print the message too.
-        raise CompactHydraException(sentence) from (None if isinstance(error, OmegaConfBaseException) else error)
+        raise CompactHydraException(sentence) from (
+            None if isinstance(error, OmegaConfBaseException) else error
+        )
     except OSError as error:
         if error.errno not in FULL:
             raise
         raise CompactHydraException(
-            f"{error.filename or 'a file'} cannot be written ({error.strerror}): expected room in a folder of yours; make room"
+            f"{error.filename or 'a file'} cannot be written ({error.strerror}): expected room in"
+            " a folder of yours; make room"
             " and run the same command again, it continues"
         ) from error

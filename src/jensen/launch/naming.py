@@ -1,4 +1,6 @@
-"""Folders of a sweep, named so that TensorBoard's list of runs reads as the sweep: `runs/beta_sprites/beta=4_seed=0`."""
+"""Folders of a sweep, named so that TensorBoard's list of runs reads as the sweep:
+`runs/beta_sprites/beta=4_seed=0`.
+"""
 
 import hashlib
 import re
@@ -13,22 +15,36 @@ _LONGEST = 150
 
 
 def run_name(overrides: Sequence[str], excluded: Sequence[str] = LOCATION) -> str:
-    """Name a run by the overrides that make another one, their keys by the last part where that names only one.
+    """Name a run by the overrides that make another one, their keys by the last part where that
+    names only one.
 
-    A place of data (`identity.LOCATION`) makes another run where other data lie: it is named unless it is `excluded`.
+    A place of data (`identity.LOCATION`) makes another run where other data lie: it is named unless
+    it is `excluded`.
     """
     unnamed = {"experiment", "trainer", *excluded}
     pairs = [override.lstrip("+~").partition("=") for override in overrides]
-    pairs = [pair for pair in pairs if pair[0] not in unnamed and (pair[0] in LOCATION or has_effect(pair[0]))]
+    pairs = [
+        pair
+        for pair in pairs
+        if pair[0] not in unnamed and (pair[0] in LOCATION or has_effect(pair[0]))
+    ]
     last = {key: key if "@" in key else re.split("[./]", key)[-1] for key, _, _ in pairs}
     count = Counter(last.values())
-    words = [f"{last[key] if count[last[key]] == 1 else key}{eq}{value}" for key, eq, value in pairs]
+    words = [
+        f"{last[key] if count[last[key]] == 1 else key}{eq}{value}" for key, eq, value in pairs
+    ]
     name = re.sub(r"[^\w.,=+@\[\]-]+", "-", "_".join(words)) or "run"
-    return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}~{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return (
+        name
+        if len(name) <= _LONGEST
+        else f"{name[:_LONGEST]}~{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    )
 
 
 def sweep_name(experiment: str | None) -> str:
-    """Name of the folder: one experiment each. (Of a sweep over experiments, each job has the folder of its own.)"""
+    """Name of the folder: one experiment each. (Of a sweep over experiments, each job has the
+    folder of its own.)
+    """
     return experiment if experiment and "," not in experiment else "sweep"
 
 

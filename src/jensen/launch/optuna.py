@@ -17,11 +17,14 @@ def sweeper(settings: dict[str, Any]) -> Sweeper:
         from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper
     except ImportError as error:
         raise InputError(
-            f"hydra/sweeper=maximise needs a package that is not installed ({error}): expected hydra-optuna-sweeper; pip"
+            f"hydra/sweeper=maximise needs a package that is not installed ({error}): expected"
+            " hydra-optuna-sweeper; pip"
             " install 'jensen[optuna]'"
         ) from error
     made: Sweeper = OptunaSweeper(
-        **settings | {"sampler": instantiate(settings["sampler"])}, search_space=None, custom_search_space=None
+        **settings | {"sampler": instantiate(settings["sampler"])},
+        search_space=None,
+        custom_search_space=None,
     )
     return made
 

@@ -1,6 +1,7 @@
 """A process that a sweep started ends with that sweep, however the sweep was ended.
 
-The sweep holds the other end of a pipe that is the process's standard input. When it is gone, by SIGKILL too, the pipe closes.
+The sweep holds the other end of a pipe that is the process's standard input. When it is gone, by
+SIGKILL too, the pipe closes.
 """
 
 import os
@@ -14,7 +15,9 @@ ENDS_WITH_PARENT = "JENSEN_ENDS_WITH_PARENT"
 
 
 def hold() -> None:
-    """Kills this process's whole group, ranks and all, when the pipe closes; does nothing in a process of another origin."""
+    """Kills this process's whole group, ranks and all, when the pipe closes; does nothing in a
+    process of another origin.
+    """
     if os.environ.pop(ENDS_WITH_PARENT, None) and stat.S_ISFIFO(os.fstat(0).st_mode):
         threading.Thread(target=_watch, daemon=True).start()
 

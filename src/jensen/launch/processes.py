@@ -29,7 +29,9 @@ Slot = tuple[str, ...] | None
 """GPUs of one job; None sets none."""
 
 
-def launch(sweep: Sweep, jobs: Sequence[Job], n_jobs: int | None, devices: str | Sequence[int | str]) -> None:
+def launch(
+    sweep: Sweep, jobs: Sequence[Job], n_jobs: int | None, devices: str | Sequence[int | str]
+) -> None:
     """Raises:
     InputError: more jobs at a time than the GPUs serve.
     """
@@ -42,13 +44,17 @@ def visible(jobs: Sequence[Job], devices: str | Sequence[int | str]) -> list[str
     """The GPUs to share out, by what CUDA_VISIBLE_DEVICES calls them."""
     listed = isinstance(devices, Sequence) and not isinstance(devices, str) and len(devices) > 0
     if devices != "auto" and not (listed and all(map(_is_device, devices))):
-        raise InputError(f"hydra.launcher.devices is {devices}: expected auto, or a list such as [0,1]")
+        raise InputError(
+            f"hydra.launcher.devices is {devices}: expected auto, or a list such as [0,1]"
+        )
     if any(job.cfg.trainer.accelerator == "cpu" for job in jobs):
         return []
     if devices != "auto":
         return [str(device) for device in devices]
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return named.split(",") if named else [str(device) for device in range(torch.cuda.device_count())]
+    return (
+        named.split(",") if named else [str(device) for device in range(torch.cuda.device_count())]
+    )
 
 
 def _is_device(device: object) -> bool:
@@ -79,41 +85,69 @@ def slots(gpus: Sequence[str], each: int, n_jobs: int | None) -> list[Slot]:
     if not gpus:
         return [None] * (n_jobs or 1)
     each = each or len(gpus)
-    shares: list[Slot] = [tuple(gpus[start : start + each]) for start in range(0, len(gpus) - each + 1, each)]
+    shares: list[Slot] = [
+        tuple(gpus[start : start + each]) for start in range(0, len(gpus) - each + 1, each)
+    ]
     if (n_jobs or 1) > len(shares):
         raise InputError(
-            f"hydra.launcher.n_jobs is {n_jobs or 1} and a job takes {each} of {len(gpus)} GPUs: expected at most"
+            f"hydra.launcher.n_jobs is {n_jobs or 1} and a job takes {each} of {len(gpus)} GPUs:"
+            " expected at most"
             f" {len(shares)}; lower it, or name a GPU more than once in hydra.launcher.devices"
         )
     return shares[:n_jobs]
 
 
 def common(config: DictConfig) -> list[str]:
-    """The part of a job's command line that is Hydra's: what the sweep was given, less what is about sweeping."""
+    """The part of a job's command line that is Hydra's: what the sweep was given, less what is
+    about sweeping.
+    """
     kept = [
         override
         for override in config.hydra.overrides.hydra
-        if not override.lstrip("+~").startswith(("hydra/launcher", "hydra/sweeper", "hydra/job_logging"))
-        and not override.lstrip("+~").startswith(("hydra.launcher", "hydra.sweep", "hydra.mode", "hydra.run"))
+        if not override.lstrip("+~").startswith(
+            ("hydra/launcher", "hydra/sweeper", "hydra/job_logging")
+        )
+        and not override.lstrip("+~").startswith(
+            ("hydra.launcher", "hydra.sweep", "hydra.mode", "hydra.run")
+        )
     ]
-    folders = [source.path for source in config.hydra.runtime.config_sources if source.provider == "command-line"]
-    flags = ["--config-name", config.hydra.job.config_name, *(word for path in folders for word in ("--config-dir", path))]
-    return [*flags, *kept, "hydra/job_logging=stdout"]  # Hydra's parser takes no flag after an override
+    folders = [
+        source.path
+        for source in config.hydra.runtime.config_sources
+        if source.provider == "command-line"
+    ]
+    flags = [
+        "--config-name",
+        config.hydra.job.config_name,
+        *(word for path in folders for word in ("--config-dir", path)),
+    ]
+    return [
+        *flags,
+        *kept,
+        "hydra/job_logging=stdout",
+    ]  # Hydra's parser takes no flag after an override
 
 
 def run(jobs: Sequence[Job], slots: Sequence[Slot], arguments: Sequence[str]) -> None:
-    """Until all have ended. Whatever ends this ends them, by a signal after which a run saves itself and can continue."""
-    waiting, free = deque(jobs), deque(slots)
+    """Until all have ended. Whatever ends this ends them, by a signal after which a run saves
+    itself and can continue.
+    """
+    waiting = deque(jobs)
+    free = deque(slots)
     running: dict[int, tuple[Job, Slot, subprocess.Popen[bytes]]] = {}
     try:
         with interruptible():
             while waiting or running:
                 while waiting and free:
-                    job, slot = waiting.popleft(), free.popleft()
+                    job = waiting.popleft()
+                    slot = free.popleft()
                     process = start(job, slot, arguments, at_once=len(slots))
                     running[process.pid] = job, slot, process
                     gpus = f" on GPU {', '.join(slot)}" if slot else ""
-                    say(f"[{len(jobs) - len(waiting)}/{len(jobs)}] {job.folder.name}{gpus}, process {process.pid}")
+                    say(
+                        f"[{len(jobs) - len(waiting)}/{len(jobs)}] {job.folder.name}{gpus},"
+                        f" process {process.pid}"
+                    )
                 time.sleep(_LOOK)
                 for pid, (job, slot, process) in [*running.items()]:
                     if process.poll() is not None:
@@ -130,19 +164,35 @@ def log(job: Job) -> Path:
     return job.folder / "train.log"
 
 
-def start(job: Job, slot: Slot, arguments: Sequence[str], at_once: int) -> "subprocess.Popen[bytes]":
-    """`python -m jensen.train`, without -m of its own, as the leader of a group that ranks it starts belong to."""
+def start(
+    job: Job, slot: Slot, arguments: Sequence[str], at_once: int
+) -> "subprocess.Popen[bytes]":
+    """`python -m jensen.train`, without -m of its own, as the leader of a group that ranks it
+    starts belong to.
+    """
     environment = os.environ | {ENDS_WITH_PARENT: "1", "PYTHONUNBUFFERED": "1"}
     if slot is not None:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(slot)
     if at_once > 1:  # or each would take all cores
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // at_once)))
-    line = [sys.executable, "-m", "jensen.train", *arguments, *job.overrides, f"hydra.run.dir={quoted(job.folder)}"]
+    line = [
+        sys.executable,
+        "-m",
+        "jensen.train",
+        *arguments,
+        *job.overrides,
+        f"hydra.run.dir={quoted(job.folder)}",
+    ]
     job.folder.mkdir(parents=True, exist_ok=True)
     within(job.folder, log(job))
     with log(job).open("ab") as output:
         return subprocess.Popen(
-            line, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=environment, process_group=0
+            line,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            process_group=0,
         )
 
 

@@ -19,7 +19,11 @@ def launch(sweep: Sweep, jobs: Sequence[Job], task: TaskFunction) -> None:
     """
     quieten()
     for trainer in {str(job.cfg.trainer): job.cfg.trainer for job in jobs}.values():
-        refuse_ranks(instantiate(trainer, logger=False, enable_checkpointing=False, enable_progress_bar=False))
+        refuse_ranks(
+            instantiate(
+                trainer, logger=False, enable_checkpointing=False, enable_progress_bar=False
+            )
+        )
     for number, job in enumerate(jobs):
         say(f"[{number + 1}/{len(jobs)}] {job.folder.name}")
         config = sweep.context.config_loader.load_sweep_config(sweep.config, job.placed)

@@ -1,4 +1,6 @@
-"""Settings that Lightning, torch and Hydra would take and then fail at, train for ever with, or read otherwise."""
+"""Settings that Lightning, torch and Hydra would take and then fail at, train for ever with, or
+read otherwise.
+"""
 
 import types
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,7 +11,15 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig
 
-from jensen.base.errors import LARGEST, InputError, check_choice, check_count, check_flag, check_number, check_seed
+from jensen.base.errors import (
+    LARGEST,
+    InputError,
+    check_choice,
+    check_count,
+    check_flag,
+    check_number,
+    check_seed,
+)
 from jensen.callbacks.events import SUFFIX
 
 CONVERSIONS = ("none", "partial", "object", "all")
@@ -20,7 +30,9 @@ OWN = ("jensen.", "hydra.")
 
 
 def check(cfg: DictConfig) -> None:
-    """Raises: InputError: the seed, or a setting of Lightning's, torch's or Hydra's, is none that a run can have."""
+    """Raises: InputError: the seed, or a setting of Lightning's, torch's or Hydra's, is none that a
+    run can have.
+    """
     check_seed("seed", cfg.seed)
     _check_trainer(cfg.trainer)
     _check_events(cfg)
@@ -30,13 +42,21 @@ def check(cfg: DictConfig) -> None:
 
 
 def _check_events(cfg: DictConfig) -> None:
-    """Refuse event files elsewhere or of another name than those that are cut back when a run goes on."""
-    places = {"name": ("", None), "version": ("",), "sub_dir": (None, ""), "filename_suffix": (SUFFIX,)}
+    """Refuse event files elsewhere or of another name than those that are cut back when a run goes
+    on.
+    """
+    places = {
+        "name": ("", None),
+        "version": ("",),
+        "sub_dir": (None, ""),
+        "filename_suffix": (SUFFIX,),
+    }
     for key, (expected, *same) in places.items():
         found = cfg.logger.get(key, expected)
         if not any(type(found) is type(each) and found == each for each in (expected, *same)):
             raise InputError(
-                f"logger.{key} is {found!r}: expected {expected!r}, since only the event files of the run's own folder that end"
+                f"logger.{key} is {found!r}: expected {expected!r}, since only the event files of"
+                " the run's own folder that end"
                 f" in {SUFFIX} are cut back when a killed run goes on; leave it out"
             )
 
@@ -52,13 +72,17 @@ def _check_trainer(trainer: DictConfig) -> None:
     if trainer.max_steps != -1:
         check_count("trainer.max_steps", trainer.max_steps)
     elif trainer.max_epochs in (None, -1) and trainer.get("max_time") is None:
-        raise InputError("trainer.max_steps and trainer.max_epochs are -1: expected one that ends the training; set it")
+        raise InputError(
+            "trainer.max_steps and trainer.max_epochs are -1: expected one that ends the training;"
+            " set it"
+        )
     _refuse_other_loops(trainer)
 
 
 def _check_intervals(trainer: DictConfig) -> None:
     """Validate by steps, where `check_val_every_n_epoch` is null, or by epochs and parts of one."""
-    interval, epochs = trainer.val_check_interval, trainer.check_val_every_n_epoch
+    interval = trainer.val_check_interval
+    epochs = trainer.check_val_every_n_epoch
     if epochs is None:
         check_count("trainer.val_check_interval", interval)
         return
@@ -70,7 +94,9 @@ def _check_intervals(trainer: DictConfig) -> None:
 
 
 def _refuse_other_loops(trainer: DictConfig) -> None:
-    """Settings that would take the order of the data, or the checkpoints, from a run that is to be continued exactly."""
+    """Settings that would take the order of the data, or the checkpoints, from a run that is to be
+    continued exactly.
+    """
     check_count("trainer.num_sanity_val_steps", trainer.num_sanity_val_steps, least=-1)
     reasons = {
         "overfit_batches": "0, since it would put another order of the data in the place of the run's; for so few examples hold"
@@ -79,14 +105,18 @@ def _refuse_other_loops(trainer: DictConfig) -> None:
         "use_distributed_sampler": "false, since the data module shares out the batches itself",
     }
     if trainer.get("limit_train_batches") == 0:
-        raise InputError("trainer.limit_train_batches is 0: expected more, since nothing would be trained")
+        raise InputError(
+            "trainer.limit_train_batches is 0: expected more, since nothing would be trained"
+        )
     for key, reason in reasons.items():
         if trainer.get(key):
             raise InputError(f"trainer.{key} is {trainer[key]!r}: expected {reason}")
 
 
 def _parts(node: DictConfig, place: str = "") -> Iterator[tuple[str, DictConfig]]:
-    """Every mapping of the configuration under its key; what is one by interpolation has its own place."""
+    """Every mapping of the configuration under its key; what is one by interpolation has its own
+    place.
+    """
     if place:
         yield place, node
     for key in node:
@@ -110,14 +140,18 @@ def _check_arguments(place: str, part: DictConfig) -> None:
         return
     try:
         function: Any = get_object(target)
-        hints = get_type_hints(getattr(function, "__init__") if isinstance(function, type) else function)  # noqa: B009
+        made = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
+        hints = get_type_hints(made)
         parameters = signature(function).parameters
-    except Exception:  # of what cannot be found Hydra says more; some say nothing of their arguments
+    except Exception:
+        # of what cannot be found Hydra says more; some say nothing of their arguments
         return
     for key in [key for key in part if key in hints and key in parameters]:
         value = part[key]
         if not _fits(value, hints[key]) and not _same(value, parameters[key].default):
-            raise InputError(f"{place}.{key} is {value!r}: expected {' or '.join(_words(hints[key]))}")
+            raise InputError(
+                f"{place}.{key} is {value!r}: expected {' or '.join(_words(hints[key]))}"
+            )
 
 
 def _same(value: object, other: object) -> bool:
@@ -125,7 +159,9 @@ def _same(value: object, other: object) -> bool:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Tell whether a value of a configuration is of a type; so is any that is not known here, and whatever is yet to be made."""
+    """Tell whether a value of a configuration is of a type; so is any that is not known here, and
+    whatever is yet to be made.
+    """
     if isinstance(value, Mapping) and "_target_" in value:
         return True
     kind = get_origin(hint) or hint
@@ -134,7 +170,9 @@ def _fits(value: Any, hint: Any) -> bool:
     if kind is Literal:
         return any(_same(value, each) for each in get_args(hint))
     if kind is float:
-        return isinstance(value, float | int) and not isinstance(value, bool) and abs(value) <= LARGEST
+        return (
+            isinstance(value, float | int) and not isinstance(value, bool) and abs(value) <= LARGEST
+        )
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if kind is Path:
@@ -166,7 +204,14 @@ def _words(hint: Any) -> list[str]:
         return [*dict.fromkeys(word for each in get_args(hint) for word in _words(each))]
     if kind is Literal:
         return [str(value) for value in get_args(hint)]
-    plain = {bool: "true or false", int: "an integer", float: "a number", str: "a text", Path: "a path", types.NoneType: "null"}
+    plain = {
+        bool: "true or false",
+        int: "an integer",
+        float: "a number",
+        str: "a text",
+        Path: "a path",
+        types.NoneType: "null",
+    }
     if kind in plain:
         return [plain[kind]]
     if isinstance(kind, type) and issubclass(kind, Iterable) and not issubclass(kind, Mapping):

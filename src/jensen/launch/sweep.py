@@ -1,4 +1,6 @@
-"""The common part of a sweep's launchers: which jobs are to do, where each belongs, and how all of them ended."""
+"""The common part of a sweep's launchers: which jobs are to do, where each belongs, and how all of
+them ended.
+"""
 
 import functools
 import glob
@@ -31,7 +33,9 @@ _SERVING = ("seed", "batch_size", "validation", "shuffle", "device", "workers", 
 
 @dataclass
 class Job:
-    """before: what its folder was to it when the sweep began. problem: how its process ended, where its folder does not say."""
+    """before: what its folder was to it when the sweep began. problem: how its process ended, where
+    its folder does not say.
+    """
 
     overrides: tuple[str, ...]
     cfg: DictConfig
@@ -54,7 +58,9 @@ class Sweep:
     """
 
     def __init__(self, context: HydraContext, config: DictConfig, retry_failed: bool) -> None:
-        self.context, self.config, self.retry_failed = context, config, retry_failed
+        self.context = context
+        self.config = config
+        self.retry_failed = retry_failed
         self.failures: dict[Path, str] = {}
         self._held = ExitStack()
         self._folders: set[Path] = set()
@@ -67,15 +73,21 @@ class Sweep:
         """The jobs, each with its place; two that are the same run are one and the same job.
 
         Raises:
-            InputError: another sweep works in a folder, or it holds another experiment; the data cannot be read.
+            InputError: another sweep works in a folder, or it holds another experiment; the data
+                cannot be read.
         """
         jobs: dict[Path, Job] = {}
         planned = []
         for number, overrides in enumerate(job_overrides, first):
             config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
             with open_dict(config):
-                config.hydra.job.id = config.hydra.job.num = number  # hydra.sweep.subdir may ask for it
-            self._hold(Path(config.hydra.sweep.dir).absolute(), config.hydra.runtime.choices.get("experiment"))
+                config.hydra.job.id = config.hydra.job.num = (
+                    number  # hydra.sweep.subdir may ask for it
+                )
+            self._hold(
+                Path(config.hydra.sweep.dir).absolute(),
+                config.hydra.runtime.choices.get("experiment"),
+            )
             folders = self._names(config)
             with open_dict(config):
                 del config["hydra"]
@@ -84,7 +96,9 @@ class Sweep:
         return planned
 
     def _names(self, config: DictConfig) -> list[Path]:
-        """Folders for a job: named with the places of data that are swept, and as other sweeps name it: with none, with all."""
+        """Folders for a job: named with the places of data that are swept, and as other sweeps name
+        it: with none, with all.
+        """
         above = Path(config.hydra.sweep.dir).absolute()
         naming = config.hydra.job.config.override_dirname
         asked = [*naming.exclude_keys]
@@ -99,7 +113,9 @@ class Sweep:
         """Keys over which the command sweeps, or its sweeper's own settings."""
         given = OverridesParser.create().parse_overrides(list(self.config.hydra.overrides.task))
         of_sweeper = OmegaConf.select(self.config, "hydra.sweeper.params") or {}
-        return {override.key_or_group for override in given if override.is_sweep_override()} | {*map(str, of_sweeper)}
+        return {override.key_or_group for override in given if override.is_sweep_override()} | {
+            *map(str, of_sweeper)
+        }
 
     def _hold(self, folder: Path, experiment: str | None) -> None:
         if folder in self._folders or not leads():
@@ -110,12 +126,14 @@ class Sweep:
         before = get_json(folder / "sweep.json") or mark
         if "experiment" not in before:
             raise InputError(
-                f"{folder / 'sweep.json'} names no experiment: expected what a sweep of jensen.train wrote; remove it, or set"
+                f"{folder / 'sweep.json'} names no experiment: expected what a sweep of"
+                " jensen.train wrote; remove it, or set"
                 " hydra.sweep.dir to another folder"
             )
         if before != mark:
             raise InputError(
-                f"{folder} holds the sweep of experiment={before['experiment']} and this is experiment={experiment}: expected"
+                f"{folder} holds the sweep of experiment={before['experiment']} and this is"
+                f" experiment={experiment}: expected"
                 " one experiment a folder; set hydra.sweep.dir to another one"
             )
         put_json(folder / "sweep.json", mark)
@@ -123,10 +141,13 @@ class Sweep:
     def _place(self, job: Job, folders: Sequence[Path], jobs: dict[Path, Job]) -> Job:
         """The job where it was trained already, else in the first of `folders` that is free.
 
-        A folder that is another run's is left to it: beside such ones the job's own is named by what it is.
+        A folder that is another run's is left to it: beside such ones the job's own is named by
+        what it is.
         """
         places = [self._in(folder, job, jobs) for folder in folders]
-        beside = [folder for folder in folders if any(folder.parent.glob(f"{glob.escape(folder.name)}~*"))]
+        beside = [
+            folder for folder in folders if any(folder.parent.glob(f"{glob.escape(folder.name)}~*"))
+        ]
         places += [self._in(self._own(folder, job), job, jobs) for folder in beside]
         for place in places:
             if place.before in ("finished", "interrupted"):
@@ -139,7 +160,9 @@ class Sweep:
         return self._in(own, job, jobs)
 
     def _in(self, folder: Path, job: Job, jobs: dict[Path, Job]) -> Job:
-        """The job in `folder`, with what it is to it; where one of `jobs` will be it is another run's, or the same job."""
+        """The job in `folder`, with what it is to it; where one of `jobs` will be it is another
+        run's, or the same job.
+        """
         beside = jobs.get(folder)
         taken = beside is not None and not self._same(beside.cfg, job.cfg)
         before = "other" if taken else standing(folder, job.cfg, lambda: self._fingerprint(job.cfg))
@@ -150,13 +173,17 @@ class Sweep:
         return folder.with_name(f"{folder.name}~{own}")
 
     def _same(self, one: DictConfig, other: DictConfig) -> bool:
-        """Tell whether two configurations are one run: the same keys with effect, on the same data."""
+        """Tell whether two configurations are one run: the same keys with effect, on the same
+        data.
+        """
         if identity(one) != identity(other):
             return False
         return _source(one) == _source(other) or self._data_of(one) == self._data_of(other)
 
     def _data_of(self, cfg: DictConfig) -> str:
-        """The fingerprint; of data that cannot be read, where they should be: that job fails by itself."""
+        """The fingerprint; of data that cannot be read, where they should be: that job fails by
+        itself.
+        """
         try:
             return self._fingerprint(cfg)
         except (InputError, InstantiationException):
@@ -179,7 +206,10 @@ class Sweep:
         """Lists what became of each job, and the first line of the error of those that failed."""
         outcomes = {job.folder: self._outcome(job) for job in jobs}
         count = Counter(outcome for outcome, _ in outcomes.values())
-        say(f"sweep of {len(outcomes)}: {', '.join(f'{number} {outcome}' for outcome, number in count.items())}")
+        say(
+            f"sweep of {len(outcomes)}:"
+            f" {', '.join(f'{number} {outcome}' for outcome, number in count.items())}"
+        )
         for folder, (outcome, error) in outcomes.items():
             say(f"{outcome:11} {shown(folder)}{': ' if error else ''}{error}")
             if outcome == "failed":
@@ -197,13 +227,17 @@ class Sweep:
         return ("interrupted", "") if (job.folder / ".hydra").is_dir() else ("not started", "")
 
     def returns(self, jobs: Sequence[Job]) -> list[JobReturn]:
-        """The return that Hydra's sweepers expect: the result to maximise of each job, or why there is none."""
+        """The return that Hydra's sweepers expect: the result to maximise of each job, or why there
+        is none.
+        """
         return [self._return(job) for job in jobs]
 
     def _return(self, job: Job) -> JobReturn:
         outcome, _ = self._outcome(job)
         if outcome in ("failed", "interrupted", "not started"):
-            value: Any = CompactHydraException(self.summary() or f"{job.folder} was stopped: the same command continues")
+            value: Any = CompactHydraException(
+                self.summary() or f"{job.folder} was stopped: the same command continues"
+            )
             return JobReturn(job.overrides, job.cfg, status=JobStatus.FAILED, _return_value=value)
         value = maximised(job.cfg, get_json(job.folder / FINISHED)["results"])
         return JobReturn(job.overrides, job.cfg, status=JobStatus.COMPLETED, _return_value=value)
@@ -219,7 +253,9 @@ class Sweep:
 def _source(cfg: DictConfig) -> str:
     """The settings that say which examples there are."""
     settings: Any = OmegaConf.to_container(cfg.data, resolve=True)
-    return json.dumps({name: value for name, value in settings.items() if name not in _SERVING}, default=str)
+    return json.dumps(
+        {name: value for name, value in settings.items() if name not in _SERVING}, default=str
+    )
 
 
 def shown(folder: Path) -> str:

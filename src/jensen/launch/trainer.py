@@ -1,4 +1,6 @@
-"""Lightning's trainer as a run needs it, or a sentence where it would do something else than was asked."""
+"""Lightning's trainer as a run needs it, or a sentence where it would do something else than was
+asked.
+"""
 
 from pathlib import Path
 
@@ -20,20 +22,27 @@ from jensen.run.words import say
 
 
 def make(cfg: DictConfig, folder: Path, end: End) -> Trainer:
-    """A trainer with the callbacks of `cfg`, `end` before them, and those without which a run loses work.
+    """A trainer with the callbacks of `cfg`, `end` before them, and those without which a run loses
+    work.
 
     Raises:
-        InputError: ranks that are not those of the job, or would repeat a sweep; a precision that there is not here.
+        InputError: ranks that are not those of the job, or would repeat a sweep; a precision that
+            there is not here.
     """
     logger = instantiate(cfg.logger, save_dir=folder)
-    callbacks: list[Callback] = [end, *(each for each in instantiate(cfg.callbacks).values() if each is not None)]
+    callbacks: list[Callback] = [
+        end,
+        *(each for each in instantiate(cfg.callbacks).values() if each is not None),
+    ]
     for kind in (Last, Events, Preempt):
         if not any(isinstance(each, kind) for each in callbacks):
             callbacks.append(kind())
     slurm.check_tasks()
     elastic.join()
     given = {"default_root_dir": folder, "logger": logger, "callbacks": callbacks}
-    trainer: Trainer = instantiate(cfg.trainer, **given, _convert_="all")  # a duration is a dict, devices are a list
+    trainer: Trainer = instantiate(
+        cfg.trainer, **given, _convert_="all"
+    )  # a duration is a dict, devices are a list
     slurm.check_ranks(trainer)
     check_precision(trainer, cfg.trainer.precision)
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -44,33 +53,59 @@ def make(cfg: DictConfig, folder: Path, end: End) -> Trainer:
 
 
 def unread(cfg: DictConfig, trainer: Trainer) -> list[str]:
-    """Parts that are configured but nothing makes use of, and what the run will not leave for want of a part; a sentence each.
+    """Parts that are configured but nothing makes use of, and what the run will not leave for want
+    of a part; a sentence each.
 
     Raises:
         InputError: `maximise` names what is then not there.
     """
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     run = {name for each in callbacks for name in getattr(each, "diagnostics", ())}
-    own = any(not type(each).__module__.startswith(("jensen.", "pytorch_lightning.")) for each in callbacks)
-    idle = [] if own else [name for name, each in cfg.diagnostics.items() if each is not None and name not in run]
+    own = any(
+        not type(each).__module__.startswith(("jensen.", "pytorch_lightning."))
+        for each in callbacks
+    )
+    idle = (
+        []
+        if own
+        else [
+            name for name, each in cfg.diagnostics.items() if each is not None and name not in run
+        ]
+    )
     sought = str(cfg.maximise).split("/")[0]
     if sought in idle or (sought == "val" and not trainer.limit_val_batches):
-        why = "trainer.limit_val_batches is 0" if sought == "val" else "callbacks has no diagnose to run it"
-        raise InputError(f"maximise is {cfg.maximise} but {why}: expected a result of this run; change one of them")
+        why = (
+            "trainer.limit_val_batches is 0"
+            if sought == "val"
+            else "callbacks has no diagnose to run it"
+        )
+        raise InputError(
+            f"maximise is {cfg.maximise} but {why}: expected a result of this run; change one of"
+            " them"
+        )
     found = []
     if idle:
         found.append(
-            f"diagnostics has {', '.join(idle)} but callbacks has no diagnose to run them: none is run; add it to"
-            " callbacks=[...] or set diagnostics=[], and python -m jensen.evaluate runs any of them afterwards"
+            f"diagnostics has {', '.join(idle)} but callbacks has no diagnose to run them: none is"
+            " run; add it to"
+            " callbacks=[...] or set diagnostics=[], and python -m jensen.evaluate runs any of"
+            " them afterwards"
         )
     if not any(isinstance(each, TensorBoardLogger) for each in trainer.loggers):
         kind = type(trainer.logger).__name__
         found.append(
-            f"logger is a {kind}: pictures and hp/... are written to TensorBoard alone, the diagnostics' numbers to scores.json"
+            f"logger is a {kind}: pictures and hp/... are written to TensorBoard alone, the"
+            " diagnostics' numbers to scores.json"
             " too, and what another logger wrote is not cut back when a killed run goes on"
         )
-    if not any(isinstance(each, Checkpoint) and not isinstance(each, (End, Last, Preempt)) for each in callbacks):
-        found.append("callbacks has no best: last.ckpt is kept alone, and no best.ckpt; callbacks=[checkpoint,...] keeps both")
+    if not any(
+        isinstance(each, Checkpoint) and not isinstance(each, (End, Last, Preempt))
+        for each in callbacks
+    ):
+        found.append(
+            "callbacks has no best: last.ckpt is kept alone, and no best.ckpt;"
+            " callbacks=[checkpoint,...] keeps both"
+        )
     return found
 
 
@@ -78,17 +113,25 @@ def check_precision(trainer: Trainer, asked: str) -> None:
     """Refuse what the accelerator cannot do: Lightning would do something else and warn."""
     if asked == "16-mixed" != trainer.precision:
         raise InputError(
-            f"trainer.precision is {asked} but the {trainer.strategy.root_device.type} would compute in {trainer.precision}:"
+            f"trainer.precision is {asked} but the {trainer.strategy.root_device.type} would"
+            f" compute in {trainer.precision}:"
             f" expected trainer.precision={trainer.precision}, 32-true, or a GPU"
         )
 
 
 def refuse_ranks(trainer: Trainer) -> None:
-    """A process that starts its own ranks repeats its whole command line in each, and so the sweep."""
-    environment = getattr(trainer.strategy, "cluster_environment", None)  # SLURM and torchrun have started the ranks
-    if trainer.strategy.launcher is None or (environment and environment.creates_processes_externally):
+    """A process that starts its own ranks repeats its whole command line in each, and so the
+    sweep.
+    """
+    environment = getattr(
+        trainer.strategy, "cluster_environment", None
+    )  # SLURM and torchrun have started the ranks
+    if trainer.strategy.launcher is None or (
+        environment and environment.creates_processes_externally
+    ):
         return
     raise InputError(
-        "trainer.strategy starts ranks of its own, and in a sweep each would repeat the whole sweep: expected"
+        "trainer.strategy starts ranks of its own, and in a sweep each would repeat the whole"
+        " sweep: expected"
         " hydra/launcher=subprocess, or ranks that SLURM or torchrun start, or trainer.devices=1"
     )

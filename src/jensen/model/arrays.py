@@ -1,4 +1,6 @@
-"""Everyday arrays as numbers: tensors, numpy arrays, frames, lists of rows are read as they are, or refused in a sentence."""
+"""Everyday arrays as numbers: tensors, numpy arrays, frames, lists of rows are read as they are, or
+refused in a sentence.
+"""
 
 from typing import Any
 
@@ -29,11 +31,17 @@ def column_names(value: Any) -> tuple[str, ...] | None:
     if columns is None or not hasattr(value, "to_numpy"):
         return None
     names = list(columns)
-    return None if all(isinstance(name, int | np.integer) for name in names) else tuple(map(str, names))
+    return (
+        None
+        if all(isinstance(name, int | np.integer) for name in names)
+        else tuple(map(str, names))
+    )
 
 
 def is_array(value: Any) -> bool:
-    """Tell whether `value` holds all numbers itself: an array, a frame, or rows, rather than batches of points."""
+    """Tell whether `value` holds all numbers itself: an array, a frame, or rows, rather than
+    batches of points.
+    """
     if isinstance(value, Tensor | np.ndarray | memoryview | range | bytearray):
         return True
     if hasattr(value, "to_numpy") or hasattr(value, "__array__"):
@@ -47,32 +55,44 @@ def is_array(value: Any) -> bool:
 
 
 def as_array(name: str, value: Any, missing: bool = False) -> Tensor | np.ndarray:
-    """`value` as a tensor or an array of real numbers, without a copy if it is one; `missing` turns what is masked to NaN."""
+    """`value` as a tensor or an array of real numbers, without a copy if it is one; `missing` turns
+    what is masked to NaN.
+    """
     if isinstance(value, Tensor):
         return _plain(name, value)
     array = _numpy(name, value)
     if isinstance(array, np.ma.MaskedArray):
         array = _unmasked(name, array, missing)
     if array.dtype.kind == "c":
-        raise InputError(f"{name} holds complex numbers: expected real ones; give the parts as columns of their own")
+        raise InputError(
+            f"{name} holds complex numbers: expected real ones; give the parts as columns of their"
+            " own"
+        )
     if array.dtype.kind == "O":
         return _from_objects(name, array, column_names(value))
     if array.dtype.kind not in "fiub":
-        raise InputError(f"{name} is an array of {array.dtype}: expected numbers; convert it to float32 or float64")
+        raise InputError(
+            f"{name} is an array of {array.dtype}: expected numbers; convert it to float32 or"
+            " float64"
+        )
     return array
 
 
 def as_tensor(name: str, value: Any, missing: bool = False) -> Tensor:
-    """The same as a tensor: of float32 what has at most its precision, else of float64; tensors keep floating dtypes."""
+    """The same as a tensor: of float32 what has at most its precision, else of float64; tensors
+    keep floating dtypes.
+    """
     array = as_array(name, value, missing)
     if isinstance(array, Tensor):
         if array.is_floating_point():
-            return array.float() if array.dtype.itemsize == 1 else array  # torch has no arithmetic of float8
+            # torch has no arithmetic of float8
+            return array.float() if array.dtype.itemsize == 1 else array
         _refuse_inexact(name, array.detach().cpu().numpy())
         return array.double()
     _refuse_inexact(name, array)
     kept = np.float32 if array.dtype.kind == "f" and array.dtype.itemsize <= 4 else np.float64
-    # torch takes neither negative strides nor what must not be written to; a copy of a chunk costs nothing.
+    # torch takes neither negative strides nor what must not be written to; a copy of a chunk costs
+    # nothing.
     awkward = not array.flags.writeable or min(array.strides, default=0) < 0
     return torch.from_numpy(np.array(array, kept) if awkward else np.asarray(array, kept))
 
@@ -92,20 +112,32 @@ def _refuse_inexact(name: str, array: np.ndarray) -> None:
 
 def _too_long(name: str, found: object) -> InputError:
     return InputError(
-        f"{name} holds the integer {found!s:.40}, which float64 would round: expected none beyond 2^53 = {_WHOLE}; subtract"
+        f"{name} holds the integer {found!s:.40}, which float64 would round: expected none beyond"
+        f" 2^53 = {_WHOLE}; subtract"
         " an offset, or convert it yourself"
     )
 
 
 def _plain(name: str, value: Tensor) -> Tensor:
     if value.is_complex():
-        raise InputError(f"{name} holds complex numbers: expected real ones; give the parts as columns of their own")
+        raise InputError(
+            f"{name} holds complex numbers: expected real ones; give the parts as columns of their"
+            " own"
+        )
     if value.is_meta:
-        raise InputError(f"{name} is a tensor on the device meta, which has no numbers: expected one that has; load its values")
+        raise InputError(
+            f"{name} is a tensor on the device meta, which has no numbers: expected one that has;"
+            " load its values"
+        )
     if value.is_nested:
-        raise InputError(f"{name} is a nested tensor: expected rows of as many numbers; pad or cut them")
+        raise InputError(
+            f"{name} is a nested tensor: expected rows of as many numbers; pad or cut them"
+        )
     if value.layout != torch.strided or value.is_quantized:
-        raise InputError(f"{name} is a tensor of layout {value.layout} and {value.dtype}: expected a plain one; use to_dense()")
+        raise InputError(
+            f"{name} is a tensor of layout {value.layout} and {value.dtype}: expected a plain one;"
+            " use to_dense()"
+        )
     return value if type(value) is Tensor else value.as_subclass(Tensor)  # type: ignore[no-any-return]
 
 
@@ -117,14 +149,20 @@ def _numpy(name: str, value: Any) -> np.ndarray:
     try:
         if hasattr(value, "to_numpy"):
             return np.asanyarray(value.to_numpy())
-        rows = isinstance(value, list | tuple) and any(isinstance(row, np.ma.MaskedArray) for row in value)
+        rows = isinstance(value, list | tuple) and any(
+            isinstance(row, np.ma.MaskedArray) for row in value
+        )
         if isinstance(value, list | tuple) and any(isinstance(row, Tensor) for row in value):
-            value = [as_tensor(name, row).detach().cpu().numpy() if isinstance(row, Tensor) else row for row in value]
+            value = [
+                as_tensor(name, row).detach().cpu().numpy() if isinstance(row, Tensor) else row
+                for row in value
+            ]
         array = np.ma.stack(list(value)) if rows else np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:
         reason = str(error).partition(". ")[0]
         raise InputError(
-            f"{name} is a {type(value).__name__} that is no array: expected rows of as many numbers ({reason})"
+            f"{name} is a {type(value).__name__} that is no array: expected rows of as many"
+            f" numbers ({reason})"
         ) from None
     if not array.ndim and array.dtype.kind == "O":
         raise _no_array(name, value)
@@ -138,11 +176,15 @@ def _remedy(value: object) -> str:
 
 def _no_array(name: str, value: object) -> InputError:
     remedy = _remedy(value)
-    return InputError(f"{name} is a {type(value).__name__}: expected an array of numbers{remedy and '; '}{remedy}")
+    return InputError(
+        f"{name} is a {type(value).__name__}: expected an array of numbers{remedy and '; '}{remedy}"
+    )
 
 
 def refuse_lazy(name: str, value: object) -> None:
-    """Refuse what a method would make an array of: a sparse matrix, a frame that is not computed yet."""
+    """Refuse what a method would make an array of: a sparse matrix, a frame that is not computed
+    yet.
+    """
     if not is_array(value) and (hasattr(value, "toarray") or hasattr(value, "collect")):
         raise _no_array(name, value)
 
@@ -153,9 +195,13 @@ def _unmasked(name: str, array: Any, missing: bool) -> np.ndarray:
         return np.asarray(array.data)
     if not missing:
         place = ", ".join(map(str, np.argwhere(mask)[0]))
-        others = {"x": ", or make the GMM with missing=True to marginalise them", "weights": ", with 0 to leave points out"}
+        others = {
+            "x": ", or make the GMM with missing=True to marginalise them",
+            "weights": ", with 0 to leave points out",
+        }
         raise InputError(
-            f"{name} has {int(mask.sum())} masked values, the first at [{place}]: expected numbers; remove or fill"
+            f"{name} has {int(mask.sum())} masked values, the first at [{place}]: expected"
+            " numbers; remove or fill"
             f" them{others.get(name, '')}"
         )
     return np.where(mask, np.nan, np.asarray(array.data, np.float64))
@@ -173,7 +219,9 @@ def _from_objects(name: str, array: np.ndarray, columns: tuple[str, ...] | None)
             column = f" (column {columns[place[-1]]})" if columns and len(place) == 2 else ""
             where = ", ".join(map(str, place))
             remedy = _remedy(entry) or "remove or encode what is none"
-            raise InputError(f"{name} holds {_shown(entry)} at [{where}]{column}: expected numbers; {remedy}") from None
+            raise InputError(
+                f"{name} holds {_shown(entry)} at [{where}]{column}: expected numbers; {remedy}"
+            ) from None
         if isinstance(entry, int | np.integer) and int(entry) != int(found[place]):
             raise _too_long(name, entry)
     return found

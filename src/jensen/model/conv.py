@@ -12,27 +12,40 @@ from jensen.family.gaussian import Gaussian
 HALVINGS = 4
 
 
-def _corner(x_shape: Sequence[int], channels: Sequence[int], kernels: Sequence[int]) -> tuple[int, int]:
+def _corner(
+    x_shape: Sequence[int], channels: Sequence[int], kernels: Sequence[int]
+) -> tuple[int, int]:
     """Height and width after the halvings."""
     check_counts("x_shape", x_shape)
     check_counts("channels", channels)
     check_list("kernels", kernels)
     if len(channels) != HALVINGS or len(kernels) != HALVINGS:
-        raise InputError(f"channels is {list(channels)} and kernels {list(kernels)}: expected {HALVINGS} of each")
+        raise InputError(
+            f"channels is {list(channels)} and kernels {list(kernels)}: expected {HALVINGS} of each"
+        )
     for kernel in kernels:
         if kernel not in (2, 4, 6) or isinstance(kernel, float):
-            raise InputError(f"kernels is {list(kernels)}: expected each to be 2, 4 or 6, so that a side is halved exactly")
+            raise InputError(
+                f"kernels is {list(kernels)}: expected each to be 2, 4 or 6, so that a side is"
+                " halved exactly"
+            )
     factor = 2**HALVINGS
     if len(x_shape) != 3 or x_shape[1] % factor or x_shape[2] % factor:
         raise InputError(
-            f"x_shape is {list(x_shape)}: expected [channels, height, width] with sides that are multiples of {factor} for a"
-            " convolutional model; pad or resize the images (as data=mnist_32 does), or use model=mlp"
+            f"x_shape is {list(x_shape)}: expected [channels, height, width] with sides that are"
+            f" multiples of {factor} for a"
+            " convolutional model; pad or resize the images (as data=mnist_32 does), or use"
+            " model=mlp"
         )
     return x_shape[1] // factor, x_shape[2] // factor
 
 
 def _dense(widths: Sequence[int]) -> list[nn.Module]:
-    return [layer for before, after in pairwise(widths) for layer in (nn.Linear(before, after), nn.ReLU())]
+    return [
+        layer
+        for before, after in pairwise(widths)
+        for layer in (nn.Linear(before, after), nn.ReLU())
+    ]
 
 
 class ConvEncoder(nn.Module):
@@ -42,7 +55,12 @@ class ConvEncoder(nn.Module):
     """
 
     def __init__(
-        self, x_shape: Sequence[int], latent_dim: int, channels: Sequence[int], kernels: Sequence[int], hidden: Sequence[int]
+        self,
+        x_shape: Sequence[int],
+        latent_dim: int,
+        channels: Sequence[int],
+        kernels: Sequence[int],
+        hidden: Sequence[int],
     ) -> None:
         super().__init__()
         check_count("latent_dim", latent_dim)
@@ -52,30 +70,46 @@ class ConvEncoder(nn.Module):
         self.latent_dim = latent_dim
         layers: list[nn.Module] = []
         for before, after, kernel in zip([x_shape[0], *channels], channels, kernels, strict=False):
-            layers += [nn.Conv2d(before, after, kernel, stride=2, padding=kernel // 2 - 1), nn.ReLU()]
+            layers += [
+                nn.Conv2d(before, after, kernel, stride=2, padding=kernel // 2 - 1),
+                nn.ReLU(),
+            ]
         widths = [channels[-1] * math.prod(corner), *hidden]
-        self.body = nn.Sequential(*layers, nn.Flatten(), *_dense(widths), nn.Linear(widths[-1], 2 * latent_dim))
+        self.body = nn.Sequential(
+            *layers, nn.Flatten(), *_dense(widths), nn.Linear(widths[-1], 2 * latent_dim)
+        )
 
     def forward(self, x: Tensor) -> Gaussian:
         return Gaussian(*self.body(x).chunk(2, dim=-1))
 
 
 class ConvDecoder(nn.Sequential):
-    """`(B, D)` to `(B, C, H, W)`: `hidden` fully connected layers, then transposed convolutions that double the sides.
+    """`(B, D)` to `(B, C, H, W)`: `hidden` fully connected layers, then transposed convolutions
+    that double the sides.
 
     channels: of the input of each transposed convolution.
     """
 
     def __init__(
-        self, x_shape: Sequence[int], latent_dim: int, channels: Sequence[int], kernels: Sequence[int], hidden: Sequence[int]
+        self,
+        x_shape: Sequence[int],
+        latent_dim: int,
+        channels: Sequence[int],
+        kernels: Sequence[int],
+        hidden: Sequence[int],
     ) -> None:
         check_count("latent_dim", latent_dim)
         check_counts("hidden", hidden)
         corner = _corner(x_shape, channels, kernels)
         layers = _dense([latent_dim, *hidden, channels[0] * math.prod(corner)])
         layers.append(nn.Unflatten(1, (channels[0], *corner)))
-        for before, after, kernel in zip(channels, [*channels[1:], x_shape[0]], kernels, strict=True):
-            layers += [nn.ConvTranspose2d(before, after, kernel, stride=2, padding=kernel // 2 - 1), nn.ReLU()]
+        for before, after, kernel in zip(
+            channels, [*channels[1:], x_shape[0]], kernels, strict=True
+        ):
+            layers += [
+                nn.ConvTranspose2d(before, after, kernel, stride=2, padding=kernel // 2 - 1),
+                nn.ReLU(),
+            ]
         super().__init__(*layers[:-1])
         self.x_shape = tuple(x_shape)
         self.latent_dim = latent_dim

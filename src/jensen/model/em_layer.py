@@ -1,4 +1,6 @@
-"""EM inside a network: sets of points in, the parameters of a mixture for each set out, with gradients."""
+"""EM inside a network: sets of points in, the parameters of a mixture for each set out, with
+gradients.
+"""
 
 import warnings
 from typing import NamedTuple, final
@@ -18,10 +20,14 @@ from jensen.model.sets import check_prior, check_shapes, check_values
 
 GRADIENTS = ("unroll", "implicit", "one_step", "none")
 PRIOR = PseudoCounts(weight=1.0, covariance=1.0)
-"""One point for each component and one of variance 1 for each covariance: then every set has finite values and gradients."""
+"""One point for each component and one of variance 1 for each covariance: then every set has finite
+values and gradients.
+"""
 
 RESIDUAL_LIMIT = 1e-3
-"""Implicit gradients are of a fixed point; a step that still moves the parameters by more than this is far from one."""
+"""Implicit gradients are of a fixed point; a step that still moves the parameters by more than this
+is far from one.
+"""
 
 _UNROLLED = 5
 _CONVERGED = 1000
@@ -42,9 +48,10 @@ class EMResult(NamedTuple):
 
     mixture: the parameters after the last step, with the leading axis B.
     responsibilities: `(B, N, K)`, p(k|x) under them; 0 at masked points.
-    log_likelihood: `(B,)`, nats per example: the mean of log p(x) over a set's points, weighted; 0 for a set without any.
-    residual: `(B,)`, how far one more step would move the parameters, in `em.coordinates`: standard deviations
-        and logarithms, so it has no units. A constant to gradients.
+    log_likelihood: `(B,)`, nats per example: the mean of log p(x) over a set's points, weighted; 0
+        for a set without any.
+    residual: `(B,)`, how far one more step would move the parameters, in `em.coordinates`: standard
+        deviations and logarithms, so it has no units. A constant to gradients.
     """
 
     mixture: Mixture
@@ -57,33 +64,41 @@ class EMResult(NamedTuple):
 class EMLayer(nn.Module):
     """EM as a layer: it pools each set of points, in any order, to a mixture fitted to it.
 
-    The result does not depend on the order of the points, nor on what else is in the batch. EM runs in float64 whatever
-    the dtype of x, also under autocast; results have that of x, or float32 where x is narrower.
+    The result does not depend on the order of the points, nor on what else is in the batch. EM runs
+    in float64 whatever the dtype of x, also under autocast; results have that of x, or float32
+    where x is narrower.
 
     Args:
         components: K.
         dim: D.
         covariance: "full", "tied", "diag" or "spherical".
-        steps: the number of EM steps; the most steps where there is a tolerance. By default 5, or 1,000 with a tolerance.
+        steps: the number of EM steps; the most steps where there is a tolerance. By default 5, or
+            1,000 with a tolerance.
         gradient: how it passes through EM.
-            "unroll": exactly, through every step; memory grows with the steps. The default for up to 5 steps.
-            "implicit": that of the fixed point, by at most 25 vector-Jacobian products, each of one step, or of up to 16
-            where EM converges slowly, in memory that does not grow with `steps`. The default otherwise. It is right only at
-            convergence: see `EMResult.residual`; a residual above `RESIDUAL_LIMIT` warns, once. It cannot be differentiated
+            "unroll": exactly, through every step; memory grows with the steps. The default for up
+            to 5 steps. "implicit": that of the fixed point, by at most 25 vector-Jacobian products,
+            each of one step, or of up to 16 where EM converges slowly, in memory that does not grow
+            with `steps`. The default otherwise. It is right only at
+            convergence: see `EMResult.residual`; a residual above `RESIDUAL_LIMIT` warns, once. It
+                cannot be differentiated
             again.
-            "one_step": that of the last step alone (Bolte, Pauwels & Vaiter 2023, arXiv 2305.13768): cheapest, and off by
-            the fraction of missing information, so good for well separated components.
-            "none": the mixture is a constant; responsibilities and log-likelihood still depend on x.
-        tolerance: a set stops when its residual is at most this. By default 1e-6 for "implicit" and "one_step", and none,
-            which is exactly `steps` steps, for "unroll" and "none". An implicit gradient errs by about this much divided
-            by 1 - the rate of convergence. Unrolling has the gradient of the steps that were taken: of a single step for a
-            set whose start has converged already.
-        starts: "learned" are parameters of this layer, the same for all sets; "given" are passed to `forward`. Components
-            that start alike stay alike.
-        prior: pseudo-counts of a maximum a posteriori fit, `PRIOR` by default, with the variance in units of x. Without
-            any for the covariance, one that collapses has no gradient. It has no floor, for the same reason.
-        seed: of the learned starts: means drawn from N(0, I), variances 1, equal weights. Only "unroll" has gradients for
-            them: where EM converges to does not depend on small changes of its start. Otherwise they are constants.
+            "one_step": that of the last step alone (Bolte, Pauwels & Vaiter 2023, arXiv
+            2305.13768): cheapest, and off by the fraction of missing information, so good for well
+            separated components. "none": the mixture is a constant; responsibilities and
+            log-likelihood still depend on x.
+        tolerance: a set stops when its residual is at most this. By default 1e-6 for "implicit" and
+            "one_step", and none, which is exactly `steps` steps, for "unroll" and "none". An
+            implicit gradient errs by about this much divided by 1 - the rate of convergence.
+            Unrolling has the gradient of the steps that were taken: of a single step for a set
+            whose start has converged already.
+        starts: "learned" are parameters of this layer, the same for all sets; "given" are passed to
+            `forward`. Components that start alike stay alike.
+        prior: pseudo-counts of a maximum a posteriori fit, `PRIOR` by default, with the variance in
+            units of x. Without any for the covariance, one that collapses has no gradient. It has
+            no floor, for the same reason.
+        seed: of the learned starts: means drawn from N(0, I), variances 1, equal weights. Only
+            "unroll" has gradients for them: where EM converges to does not depend on small changes
+            of its start. Otherwise they are constants.
     """
 
     def __init__(
@@ -110,7 +125,9 @@ class EMLayer(nn.Module):
         if tolerance is not None:
             check_number("tolerance", tolerance, low=0)
         if gradient is None:
-            gradient = "unroll" if tolerance is None and (steps or _UNROLLED) <= _UNROLLED else "implicit"
+            gradient = (
+                "unroll" if tolerance is None and (steps or _UNROLLED) <= _UNROLLED else "implicit"
+            )
         check_choice("gradient", gradient, GRADIENTS)
         if tolerance is None and gradient in ("implicit", "one_step"):
             tolerance = _TOLERANCE
@@ -131,7 +148,9 @@ class EMLayer(nn.Module):
             shape = self._structure.at(mean, torch.ones(dim))[1]
             if "scale_tril" in self._structure._fields:
                 shape = torch.zeros_like(shape)  # the logarithm of the diagonal
-            learn = gradient == "unroll"  # a parameter that never gets a gradient would stop DistributedDataParallel
+            learn = (
+                gradient == "unroll"
+            )  # a parameter that never gets a gradient would stop DistributedDataParallel
             self.start_log_weight = nn.Parameter(torch.zeros(components), learn)
             self.start_mean = nn.Parameter(mean, learn)
             self.start_shape = nn.Parameter(shape.clone(), learn)
@@ -144,16 +163,26 @@ class EMLayer(nn.Module):
         shape = self.start_shape.double()
         if "scale_tril" in self._structure._fields:
             shape = shape.tril(-1) + shape.diagonal(dim1=-2, dim2=-1).exp().diag_embed()
-        return Mixture(self.start_log_weight.double().log_softmax(-1), self._structure(self.start_mean.double(), shape))
+        return Mixture(
+            self.start_log_weight.double().log_softmax(-1),
+            self._structure(self.start_mean.double(), shape),
+        )
 
     def forward(
-        self, x: Tensor, *, mask: Tensor | None = None, weights: Tensor | None = None, start: Mixture | None = None
+        self,
+        x: Tensor,
+        *,
+        mask: Tensor | None = None,
+        weights: Tensor | None = None,
+        start: Mixture | None = None,
     ) -> EMResult:
         """Fit a mixture to each of B sets `(B, N, D)`.
 
-        mask: `(B, N)` bool, False where there is no point; whatever stands there, NaN too, has no effect and no gradient.
+        mask: `(B, N)` bool, False where there is no point; whatever stands there, NaN too, has no
+            effect and no gradient.
         weights: `(B, N)`, how many times each point counts, at least 0.
-        start: with starts="given", a `Mixture` with or without the leading axis B. Gradients reach it under "unroll".
+        start: with starts="given", a `Mixture` with or without the leading axis B. Gradients reach
+            it under "unroll".
 
         A set without any points, or with weights of 0 only, keeps its start and has zero gradients.
         """
@@ -176,7 +205,9 @@ class EMLayer(nn.Module):
                 p, residual = self._fit(points, counts, first, rtol)
             else:  # only sets with points are fitted; the others are no part of any gradient
                 at = occupied.nonzero().flatten()
-                found, moved = self._fit(points[at], counts[at], tree_map(lambda part: part[at], first), rtol)
+                found, moved = self._fit(
+                    points[at], counts[at], tree_map(lambda part: part[at], first), rtol
+                )
                 p = tree_map(lambda old, new: old.detach().index_copy(0, at, new), first, found)
                 residual = counts.new_zeros(len(counts)).index_copy(0, at, moved)
             joint = log_joint(points, p)
@@ -185,12 +216,18 @@ class EMLayer(nn.Module):
             log_likelihood = (share * logsumexp(joint, -1)).sum(-1)
             if mask is not None:
                 r = r.where(mask.unsqueeze(-1), 0.0)
-        return EMResult(tree_map(lambda part: part.to(dtype), p), r.to(dtype), log_likelihood.to(dtype), residual.to(dtype))
+        return EMResult(
+            tree_map(lambda part: part.to(dtype), p),
+            r.to(dtype),
+            log_likelihood.to(dtype),
+            residual.to(dtype),
+        )
 
     def extra_repr(self) -> str:
         tolerance = "" if self.tolerance is None else f", tolerance={self.tolerance:g}"
         return (
-            f"components={self.components}, dim={self.dim}, covariance={self.covariance!r}, steps={self.steps},"
+            f"components={self.components}, dim={self.dim}, covariance={self.covariance!r},"
+            f" steps={self.steps},"
             f" gradient={self.gradient!r}{tolerance}, starts={self.starts!r}"
         )
 
@@ -215,7 +252,8 @@ class EMLayer(nn.Module):
             return self._last_step(x, counts, p, rtol)
         except torch.linalg.LinAlgError as error:
             raise InputError(
-                f"a covariance of the mixture is singular: expected points that spread in every direction; use"
+                "a covariance of the mixture is singular: expected points that spread in every"
+                " direction; use"
                 f" PseudoCounts(covariance=1.0), or more points ({error})"
             ) from None
 
@@ -226,7 +264,8 @@ class EMLayer(nn.Module):
             if self.tolerance is None:
                 p = new
                 continue
-            # A set that has converged stays, so that its result does not depend on the rest of the batch.
+            # A set that has converged stays, so that its result does not depend on the rest of the
+            # batch.
             with torch.no_grad():
                 moving = coordinates(new, p).norm(dim=-1) > self.tolerance
             p = tree_where(moving, new, p)
@@ -238,7 +277,9 @@ class EMLayer(nn.Module):
     def _residual(self, x: Tensor, counts: Tensor, p: Mixture) -> Tensor:
         return coordinates(fixed_point.step(x, p, weights=counts, prior=self.prior), p).norm(dim=-1)
 
-    def _last_step(self, x: Tensor, counts: Tensor, p: Mixture, rtol: float) -> tuple[Mixture, Tensor]:
+    def _last_step(
+        self, x: Tensor, counts: Tensor, p: Mixture, rtol: float
+    ) -> tuple[Mixture, Tensor]:
         """`p` with the gradient of one step from it, or of the fixed point it is."""
         prior = self.prior
         residual = self._residual(x, counts, p)
@@ -254,25 +295,33 @@ class EMLayer(nn.Module):
             def move(theta: Tensor, x: Tensor, counts: Tensor) -> Tensor:
                 # A component without any points stays at p: it is no function of theta.
                 at = mixture_at(theta, p)
-                following = fixed_point.step(x, at, weights=counts, prior=prior, kept=p, times=times)
+                following = fixed_point.step(
+                    x, at, weights=counts, prior=prior, kept=p, times=times
+                )
                 return coordinates(following, p)
 
-            theta = fixed_point.implicit(theta, move, (x.detach(), counts.detach()), rtol=rtol, report=self._check_solution)
+            theta = fixed_point.implicit(
+                theta, move, (x.detach(), counts.detach()), rtol=rtol, report=self._check_solution
+            )
         return mixture_at(theta - theta.detach(), p), residual
 
     def _check_residual(self, residual: Tensor) -> None:
         if not self._warned and bool((residual > RESIDUAL_LIMIT).any()):
             self._warn(
-                f"EM has not converged: after {self.steps} steps one more moves the parameters of a set by"
-                f" {residual.max().item():.2g}, and an implicit gradient expects at most {RESIDUAL_LIMIT:g}; raise steps, or"
+                f"EM has not converged: after {self.steps} steps one more moves the parameters of"
+                " a set by"
+                f" {residual.max().item():.2g}, and an implicit gradient expects at most"
+                f" {RESIDUAL_LIMIT:g}; raise steps, or"
                 ' use gradient="unroll"'
             )
 
     def _check_solution(self, error: Tensor) -> None:
         if not self._warned and bool((error > RESIDUAL_LIMIT).any()):
             self._warn(
-                f"the linear system of an implicit gradient is solved to {error.max().item():.2g} only, after"
-                f" {fixed_point.MOST_PRODUCTS} products, since EM converges too slowly; use fewer components, or"
+                f"the linear system of an implicit gradient is solved to {error.max().item():.2g}"
+                " only, after"
+                f" {fixed_point.MOST_PRODUCTS} products, since EM converges too slowly; use fewer"
+                " components, or"
                 ' gradient="unroll"'
             )
 

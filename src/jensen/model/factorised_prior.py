@@ -1,8 +1,8 @@
 """p(z) = prod_d sum_k weight_dk N(z_d; mean_dk, var_dk): an independent mixture for each latent.
 
-A mixture of all latents may be turned without any loss; a prior whose factors are independent and not Gaussian may not,
-which is what ties latents to factors of variation: it is the source model of independent component analysis (Attias 1999,
-"Independent factor analysis").
+A mixture of all latents may be turned without any loss; a prior whose factors are independent and
+not Gaussian may not, which is what ties latents to factors of variation: it is the source model of
+independent component analysis (Attias 1999, "Independent factor analysis").
 """
 
 from typing import Any
@@ -15,9 +15,11 @@ from jensen.model.mixture_prior import LearnedPrior, gathered
 
 
 class FactorisedMixturePrior(LearnedPrior):
-    """K Gaussians of one dimension for each of D latents: as a mixture it would have K^D components, so it is kept as factors.
+    """K Gaussians of one dimension for each of D latents: as a mixture it would have K^D
+    components, so it is kept as factors.
 
-    The rate is the sum over latents of the bound `bound.divergence`, each of one dimension; EM goes latent by latent.
+    The rate is the sum over latents of the bound `bound.divergence`, each of one dimension; EM goes
+    latent by latent.
 
     Args:
         components: K.

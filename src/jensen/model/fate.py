@@ -12,19 +12,25 @@ from jensen.family.mixture import Mixture
 logger = logging.getLogger("jensen")
 
 _ALIKE = 0.05
-"""Deviations, of mean and of covariance, below which two components are one: to tell them apart takes 1 / 0.05^4 points."""
+"""Deviations, of mean and of covariance, below which two components are one: to tell them apart
+takes 1 / 0.05^4 points.
+"""
 
 
 def tell(p: Mixture, reseeded: list[Reseed], collapsed: list[int], size: int) -> None:
-    """Say what became of the components of `p` `(K,)`, fitted to so many points: each kind of fate once."""
+    """Say what became of the components of `p` `(K,)`, fitted to so many points: each kind of fate
+    once.
+    """
     if reseeded:
         _tell_of_seeds(reseeded)
     if collapsed:
         _tell_of_collapse(p, collapsed, size)
     elif pairs := alike(p):
         logger.warning(
-            "components %s end alike, with the same mean and covariance: together they are one, and another maximum may be"
-            " higher, above all where a far outlier widens a covariance that all share; use init=kmeans++ or more restarts",
+            "components %s end alike, with the same mean and covariance: together they are one,"
+            " and another maximum may be"
+            " higher, above all where a far outlier widens a covariance that all share; use"
+            " init=kmeans++ or more restarts",
             _some([f"{first} and {second}" for first, second in pairs]),
         )
 
@@ -33,7 +39,10 @@ def _tell_of_seeds(reseeded: list[Reseed]) -> None:
     when: dict[tuple[int, str], list[str]] = {}
     for event in reseeded:
         when.setdefault((event.component, event.reason), []).append(str(event.iteration))
-    fates = [f"component {each} was {why} after iteration {', '.join(at)}" for (each, why), at in when.items()]
+    fates = [
+        f"component {each} was {why} after iteration {', '.join(at)}"
+        for (each, why), at in when.items()
+    ]
     logger.warning("%s, and was seeded anew", "; ".join(fates))
 
 
@@ -41,7 +50,8 @@ def _tell_of_collapse(p: Mixture, collapsed: list[int], size: int) -> None:
     first, *others = collapsed
     mean = ", ".join(f"{value:g}" for value in p.components.mean[first, :8].tolist())
     logger.warning(
-        "component %d ends on the covariance floor, with %.3g of %d points about (%s): they are copies of one another or"
+        "component %d ends on the covariance floor, with %.3g of %d points about (%s): they are"
+        " copies of one another or"
         " lie in a plane, an outlier is one; its density there is as high as the floor is low%s",
         first,
         size * p.log_weight[first].exp().item(),
@@ -58,7 +68,8 @@ def _some(parts: list[str]) -> str:
 
 
 def alike(p: Mixture) -> list[tuple[int, int]]:
-    """The pairs `(i, j)`, i < j, of components of `p` `(K,)` with the same mean and covariance, whatever their units.
+    """The pairs `(i, j)`, i < j, of components of `p` `(K,)` with the same mean and covariance,
+    whatever their units.
 
     They are a mixture of fewer, which no likelihood can tell from that of as many.
     """

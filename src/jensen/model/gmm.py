@@ -26,35 +26,44 @@ from jensen.model.recipe import Recipe
 
 @final
 class GMM(nn.Module):
-    """p(x) = sum_k weight_k N(x; k), fitted by EM. Its float64 parameters are buffers, so `state_dict` holds plain tensors.
+    """p(x) = sum_k weight_k N(x; k), fitted by EM. Its float64 parameters are buffers, so
+    `state_dict` holds plain tensors.
 
     Args:
         components: K.
         covariance: "full", "tied", "diag" or "spherical".
         seed: for starts and draws.
-        init: "kmeans++" (the likeliest of five k-means from greedy k-means++ centres), "random" (K of the points, the data's
-            variance or, where that is far less, that of the cells about them), `(K, D)` means, or a `Mixture` or fitted
-            `GMM` to start from. Components that start alike stay alike.
-        restarts: starts that are fitted together, as one batch; one that meets another goes no further. From the best, as many
-            swaps of a component are tried at a time, as long as one ends higher; the best is kept.
-        tolerance: EM ends when a step gains less than this many nats per example; at 0 only after `max_iter`.
+        init: "kmeans++" (the likeliest of five k-means from greedy k-means++ centres), "random" (K
+            of the points, the data's variance or, where that is far less, that of the cells about
+            them), `(K, D)` means, or a `Mixture` or fitted `GMM` to start from. Components that
+            start alike stay alike.
+        restarts: starts that are fitted together, as one batch; one that meets another goes no
+            further. From the best, as many swaps of a component are tried at a time, as long as one
+            ends higher; the best is kept.
+        tolerance: EM ends when a step gains less than this many nats per example; at 0 only after
+            `max_iter`.
         max_iter: the most M-steps.
-        prior: pseudo-counts for a maximum a posteriori fit; `variance` and `floor` in units of each column's variance. By
-            default none, with the floor `family.floor.Rounding`: variances that say more than how the numbers were rounded.
+        prior: pseudo-counts for a maximum a posteriori fit; `variance` and `floor` in units of each
+            column's variance. By default none, with the floor `family.floor.Rounding`: variances
+            that say more than how the numbers were rounded.
         beta: temperatures of deterministic annealing, fitted one after another: `(4, 2, 1)`.
         missing: take NaN for missing values and marginalise them, rather than refuse them.
         accelerate: SQUAREM, which ends at the same kind of maximum in a fraction of the steps.
         warm_start: a later `fit` goes on from the parameters of the last.
-        order: "mean" or "weight" sorts the components, by ascending mean (first coordinate first) or descending weight, so that
-            labels agree between fits; None leaves them as they came.
+        order: "mean" or "weight" sorts the components, by ascending mean (first coordinate first)
+            or descending weight, so that labels agree between fits; None leaves them as they came.
 
     Attributes, after `fit`:
-        history: a `Step` for each iteration. reseeded: the components that were started anew. converged, iterations.
+        history: a `Step` for each iteration. reseeded: the components that were started anew.
+            converged, iterations.
         columns: the names of the columns of the frame it was fitted to, or None.
-        collapsed: the components that ended on the floor, of copies of a point or of points in a plane.
-        log_likelihood: of all points, nats. failure: why a fit could not proceed and kept its last good parameters, or None.
+        collapsed: the components that ended on the floor, of copies of a point or of points in a
+            plane.
+        log_likelihood: of all points, nats. failure: why a fit could not proceed and kept its last
+            good parameters, or None.
 
-    >>> x = torch.cat([torch.full((50, 1), -2.0), torch.full((50, 1), 2.0)]) + torch.linspace(-1, 1, 100)[:, None]
+    >>> spread = torch.linspace(-1, 1, 50).unsqueeze(1)
+    >>> x = torch.cat([spread - 3, spread + 3])
     >>> GMM(2, order="mean").fit(x).predict(torch.tensor([[-3.0], [3.0]]))
     tensor([0, 1])
     """
@@ -81,7 +90,9 @@ class GMM(nn.Module):
         order: str | None = None,
     ) -> None:
         super().__init__()
-        init = init.mixture if isinstance(init, GMM) else init  # a module here would become part of this one
+        init = (
+            init.mixture if isinstance(init, GMM) else init
+        )  # a module here would become part of this one
         self.recipe = Recipe(
             components=components,
             covariance=covariance,
@@ -101,7 +112,9 @@ class GMM(nn.Module):
         self._names = ("log_weight", *self.recipe.structure._fields)
         for name in self._names:
             self.register_buffer(name, None)
-        self.register_buffer("_place", torch.empty(0), persistent=False)  # follows `.to(device)` before there are parameters
+        self.register_buffer(
+            "_place", torch.empty(0), persistent=False
+        )  # follows `.to(device)` before there are parameters
         self.history: list[Step] = []
         self.reseeded: list[Reseed] = []
         self.collapsed: list[int] = []
@@ -117,7 +130,9 @@ class GMM(nn.Module):
     def mixture(self) -> Mixture:
         """The parameters as a value, for the functions of `family.mixture` and `em.steps`."""
         if self.log_weight is None:
-            raise InputError("this GMM has no parameters: call fit, load_state_dict or GMM.of first")
+            raise InputError(
+                "this GMM has no parameters: call fit, load_state_dict or GMM.of first"
+            )
         log_weight, *parameters = (getattr(self, name) for name in self._names)
         return Mixture(log_weight, self.recipe.structure(*parameters))
 
@@ -146,7 +161,10 @@ class GMM(nn.Module):
             if value is None:
                 continue
             if len(value) != components and name in ("log_weight", "mean"):
-                raise InputError(f"the checkpoint has {len(value)} components: expected {components}; make GMM({len(value)})")
+                raise InputError(
+                    f"the checkpoint has {len(value)} components: expected {components}; make"
+                    f" GMM({len(value)})"
+                )
             setattr(self, name, torch.empty_like(value, device=self._place.device))
         super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[arg-type]
 
@@ -155,18 +173,25 @@ class GMM(nn.Module):
         """Free parameters, for `bic` and `aic`."""
         components, dim = self.mixture.components.mean.shape
         triangle = dim * (dim + 1) // 2
-        shape = {"full": components * triangle, "tied": triangle, "diag": components * dim, "spherical": components}
+        shape = {
+            "full": components * triangle,
+            "tied": triangle,
+            "diag": components * dim,
+            "spherical": components,
+        }
         return components - 1 + components * dim + shape[self.recipe.covariance]
 
     def fit(self, x: Any, weights: Any = None) -> Self:
         """Fit to points `(N, D)`, of which each counts `weights` `(N,)` times.
 
-        x: a tensor, a numpy array or memory map, a frame, or a DataLoader (see `Points`); only a chunk is held at a time.
+        x: a tensor, a numpy array or memory map, a frame, or a DataLoader (see `Points`); only a
+            chunk is held at a time.
         Raises `InputError` for points that no mixture can be fitted to, before any work.
         """
         points = Points(x, weights, self._place.device, self.recipe.missing)
         before = None if self.log_weight is None else self.mixture
-        # A sixth faster on few points. What a loader makes, and may keep, is to be fit for gradients.
+        # A sixth faster on few points. What a loader makes, and may keep, is to be fit for
+        # gradients.
         with torch.inference_mode(points.array):
             fitted = fit_mixture(self.recipe, points, before)
         self._keep(fitted.mixture)
@@ -181,7 +206,9 @@ class GMM(nn.Module):
         return HeldOut(self.mixture, self.recipe.missing, self.columns)
 
     def log_prob(self, x: Any) -> Tensor:
-        """log p(x), `(N, D)` to `(N,)`, nats; differentiable in x. Of missing values the marginal."""
+        """log p(x), `(N, D)` to `(N,)`, nats; differentiable in x. Of missing values the
+        marginal.
+        """
         return self._held_out.log_prob(self._held_out.points(x))
 
     def forward(self, x: Any) -> Tensor:
@@ -197,7 +224,8 @@ class GMM(nn.Module):
         return self._held_out.log_joint(self._held_out.points(x)).argmax(-1)
 
     def bound(self, x: Any, r: Any = None) -> Bound:
-        """The bound on log p(x) at responsibilities `r` `(N, K)`, `(N,)` each part; by default where it is tight.
+        """The bound on log p(x) at responsibilities `r` `(N, K)`, `(N,)` each part; by default
+        where it is tight.
 
         Of missing values it is that on the marginal, as `log_prob` is.
         """
@@ -206,18 +234,24 @@ class GMM(nn.Module):
         return em.bound_of(joint - self.log_weight, self.log_weight, r)
 
     def bic(self, x: Any) -> float:
-        """Bayesian information criterion, -2 log p(x) + parameters log N (Schwarz 1978); less is better."""
+        """Bayesian information criterion, -2 log p(x) + parameters log N (Schwarz 1978); less is
+        better.
+        """
         total, count = self._held_out.total(x)
         return -2 * total + self.parameter_count * math.log(count)
 
     def aic(self, x: Any) -> float:
-        """Akaike's information criterion, -2 log p(x) + 2 parameters (Akaike 1974); less is better."""
+        """Akaike's information criterion, -2 log p(x) + 2 parameters (Akaike 1974); less is
+        better.
+        """
         return -2 * self._held_out.total(x)[0] + 2 * self.parameter_count
 
     # ---- drawing and taking apart ---------------------------------------------------------------
 
     def sample(self, n: int, seed: int | None = None) -> Tensor:
-        """`(n, D)` draws in the parameters' dtype; the same every time for one seed, by default that of the GMM."""
+        """`(n, D)` draws in the parameters' dtype; the same every time for one seed, by default
+        that of the GMM.
+        """
         check_count("n", n, least=0)
         if seed is not None:
             check_seed("seed", seed)
@@ -233,9 +267,11 @@ class GMM(nn.Module):
         return self._held_out.marginal(dims)
 
     def conditional(self, dims: Sequence[int | str], values: Any) -> Mixture:
-        """The mixture of the other coordinates given that `dims` have `values`, `(len(dims),)` or `(N, len(dims))`.
+        """The mixture of the other coordinates given that `dims` have `values`, `(len(dims),)` or
+        `(N, len(dims))`.
 
-        Of N values the result has N as its leading axis. `family.mixture.mean` of it is the regression on `dims`.
+        Of N values the result has N as its leading axis. `family.mixture.mean` of it is the
+        regression on `dims`.
         """
         return self._held_out.conditional(dims, values)
 
@@ -251,5 +287,7 @@ class GMM(nn.Module):
         return cls.of(interop.from_sklearn(fitted), **options)
 
     def to_sklearn(self) -> Any:
-        """A fitted `sklearn.mixture.GaussianMixture` with these parameters; scikit-learn must be installed."""
+        """A fitted `sklearn.mixture.GaussianMixture` with these parameters; scikit-learn must be
+        installed.
+        """
         return interop.to_sklearn(self.mixture, self.converged, self.iterations)

@@ -1,4 +1,6 @@
-"""Points that a mixture is asked about: as people have them, and how their densities are computed without loss."""
+"""Points that a mixture is asked about: as people have them, and how their densities are computed
+without loss.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -18,21 +20,26 @@ _AT_A_TIME = 65536
 
 
 class HeldOut(NamedTuple):
-    """A mixture `(K,)` that was fitted to points with these `columns`, whose NaN are `missing` values or an error."""
+    """A mixture `(K,)` that was fitted to points with these `columns`, whose NaN are `missing`
+    values or an error.
+    """
 
     mixture: Mixture
     missing: bool
     columns: tuple[str, ...] | None
 
     def points(self, x: Any, before: int = 0) -> Tensor:
-        """`x` as a tensor `(N, D)` on the device of the parameters; `before` it came so many other rows."""
+        """`x` as a tensor `(N, D)` on the device of the parameters; `before` it came so many other
+        rows.
+        """
         mean = self.mixture.components.mean
         names = column_names(x)
         self._check_columns(names)
         x = as_tensor("x", x, self.missing).to(mean.device)
         if x.dim() != 2 or x.shape[1] != mean.shape[1]:
             raise InputError(
-                f"x has the shape {tuple(x.shape)}: expected (N, {mean.shape[1]}), the coordinates this GMM was fitted to"
+                f"x has the shape {tuple(x.shape)}: expected (N, {mean.shape[1]}), the coordinates"
+                " this GMM was fitted to"
             )
         refuse_infinite(x, before, self.missing, names)
         return x
@@ -68,21 +75,30 @@ class HeldOut(NamedTuple):
         """`r` as a tensor of the shape of `joint` `(N, K)`."""
         r = as_tensor("r", r).to(joint)
         if r.shape != joint.shape:
-            raise InputError(f"r has the shape {tuple(r.shape)}: expected {tuple(joint.shape)}, a number for each component")
+            raise InputError(
+                f"r has the shape {tuple(r.shape)}: expected {tuple(joint.shape)}, a number for"
+                " each component"
+            )
         bad = r[~((r >= 0) & r.isfinite())]
         if len(bad):
-            raise InputError(f"r holds {bad[0].item():g}: expected finite numbers of at least 0, which add up to 1 in each row")
+            raise InputError(
+                f"r holds {bad[0].item():g}: expected finite numbers of at least 0, which add up"
+                " to 1 in each row"
+            )
         return r
 
     def _check_columns(self, names: tuple[str, ...] | None) -> None:
         if names and self.columns and names != self.columns:
             raise InputError(
-                f"x has the columns {', '.join(names)}: expected {', '.join(self.columns)}, which this GMM was fitted to,"
+                f"x has the columns {', '.join(names)}: expected {', '.join(self.columns)}, which"
+                " this GMM was fitted to,"
                 " in this order"
             )
 
     def _joint_of(self, x: Tensor) -> Callable[[Tensor, Mixture], Tensor]:
-        """The way to compute log p(x, k) of these points: NaN is marginalised, and far components need deviations."""
+        """The way to compute log p(x, k) of these points: NaN is marginalised, and far components
+        need deviations.
+        """
         if bool(x.isnan().any()):
             return lambda part, p: p.log_weight + missing.log_density(part, p)
         about = mixture.shift(self.mixture, -self.mixture.components.mean.detach().mean(0))
@@ -94,24 +110,33 @@ class HeldOut(NamedTuple):
         return Mixture(self.mixture.log_weight, algebra.marginal(whole, self._places(dims)))
 
     def conditional(self, dims: Sequence[int | str], values: Any) -> Mixture:
-        """The mixture of the other coordinates given that `dims` have `values`, `(G,)` or `(N, G)`."""
+        """The mixture of the other coordinates given that `dims` have `values`, `(G,)` or `(N,
+        G)`.
+        """
         log_weight, components = self.mixture
         size = components.mean.shape[1]
         given = self._places(dims)
         values = as_tensor("values", values).to(log_weight)
         if values.dim() not in (1, 2) or values.shape[-1] != len(given) or len(given) == size:
             raise InputError(
-                f"dims is {given} and values has the shape {tuple(values.shape)}: expected a value for each of dims, and dims"
+                f"dims is {given} and values has the shape {tuple(values.shape)}: expected a value"
+                " for each of dims, and dims"
                 f" to leave one of {size} coordinates"
             )
         if not bool(values.isfinite().all()):
-            raise InputError("values holds NaN or an infinite number: expected finite ones; leave out dims that are not known")
+            raise InputError(
+                "values holds NaN or an infinite number: expected finite ones; leave out dims that"
+                " are not known"
+            )
         each = values.unsqueeze(-2)  # (..., 1, G) against K components
         whole = full(components)
         joint = log_weight + algebra.marginal(whole, given).log_prob(each)
         refuse_far(joint.detach().amax(-1).reshape(-1), "values")
         mean, scale_tril = algebra.condition(whole, given, each)
-        return Mixture(joint.log_softmax(-1), FullGaussian(mean, scale_tril.expand(*mean.shape, mean.shape[-1])))
+        return Mixture(
+            joint.log_softmax(-1),
+            FullGaussian(mean, scale_tril.expand(*mean.shape, mean.shape[-1])),
+        )
 
     def _places(self, dims: Sequence[int | str]) -> list[int]:
         """The coordinates, which may be given by the names of a frame's columns."""
@@ -121,5 +146,8 @@ class HeldOut(NamedTuple):
         found = [dim % size for dim in asked if isinstance(dim, int) and -size <= dim < size]
         if not found or len(found) != len(asked) or len(set(found)) != len(found):
             by_name = f" or {', '.join(self.columns)}" if self.columns else ""
-            raise InputError(f"dims is {list(dims)}: expected different coordinates of 0..{size - 1}{by_name}, at least one")
+            raise InputError(
+                f"dims is {list(dims)}: expected different coordinates of 0..{size - 1}{by_name},"
+                " at least one"
+            )
         return found

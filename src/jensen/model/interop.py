@@ -23,7 +23,9 @@ def as_distribution(p: Mixture) -> distributions.MixtureSameFamily:
         each = distributions.Independent(distributions.Normal(mean, (0.5 * log_var).exp()), 1)
         return distributions.MixtureSameFamily(weights, each)
     whole = full(p.components)
-    return distributions.MixtureSameFamily(weights, distributions.MultivariateNormal(whole.mean, scale_tril=whole.scale_tril))
+    return distributions.MixtureSameFamily(
+        weights, distributions.MultivariateNormal(whole.mean, scale_tril=whole.scale_tril)
+    )
 
 
 def from_sklearn(fitted: Any) -> Mixture:
@@ -36,7 +38,9 @@ def from_sklearn(fitted: Any) -> Mixture:
 
 
 def to_sklearn(p: Mixture, converged: bool, iterations: int) -> Any:
-    """A fitted `sklearn.mixture.GaussianMixture` with the parameters of `p`; scikit-learn must be installed."""
+    """A fitted `sklearn.mixture.GaussianMixture` with the parameters of `p`; scikit-learn must be
+    installed.
+    """
     count, dim = p.components.mean.shape
     # By name: scikit-learn is no dependency of this package.
     library = importlib.import_module("sklearn.mixture")

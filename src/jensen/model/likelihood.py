@@ -1,6 +1,7 @@
 """p(x|z): the distortion of a decoder's output, in nats per example with every constant.
 
-A decoder gives one unbounded number for each pixel or coordinate; the likelihood says what it means.
+A decoder gives one unbounded number for each pixel or coordinate; the likelihood says what it
+means.
 """
 
 import math
@@ -18,7 +19,9 @@ class Likelihood(Protocol):
     """The scatter of observations about a decoder's output."""
 
     def distortion(self, output: Tensor, x: Tensor) -> Tensor:
-        """-log p(x | output), `(B, *event)`, `(B, *event)` to `(B,)`, nats, summed over the event."""
+        """-log p(x | output), `(B, *event)`, `(B, *event)` to `(B,)`, nats, summed over the
+        event.
+        """
         ...
 
     def mean(self, output: Tensor) -> Tensor:
@@ -32,7 +35,11 @@ class Likelihood(Protocol):
 
 def bernoulli_distortion(logit: Tensor, x: Tensor) -> Tensor:
     """-(x log p + (1 - x) log(1 - p)) with p = sigmoid(logit), `(B, *event)` to `(B,)`."""
-    return functional.binary_cross_entropy_with_logits(logit.float(), x, reduction="none").flatten(1).sum(1)
+    return (
+        functional.binary_cross_entropy_with_logits(logit.float(), x, reduction="none")
+        .flatten(1)
+        .sum(1)
+    )
 
 
 def normal_distortion(mean: Tensor, x: Tensor, log_var: Tensor) -> Tensor:
@@ -42,14 +49,18 @@ def normal_distortion(mean: Tensor, x: Tensor, log_var: Tensor) -> Tensor:
 
 
 def log_normaliser(logit: Tensor) -> Tensor:
-    """log C of the continuous Bernoulli, elementwise: C = 2 atanh(1 - 2p) / (1 - 2p) = logit / tanh(logit / 2).
+    """log C of the continuous Bernoulli, elementwise: C = 2 atanh(1 - 2p) / (1 - 2p) = logit /
+    tanh(logit / 2).
 
-    Loaiza-Ganem & Cunningham 2019 (arXiv 1907.06845), eq. 8. Even in the logit. About p = 1/2 the quotient is 0/0: there its
-    series log 2 + l^2/12 - 7 l^4/1440, whose next term, 31 l^6/90720, is below 5e-7 at the |l| = 1/3 where they meet.
+    Loaiza-Ganem & Cunningham 2019 (arXiv 1907.06845), eq. 8. Even in the logit. About p = 1/2 the
+    quotient is 0/0: there its series log 2 + l^2/12 - 7 l^4/1440, whose next term, 31 l^6/90720, is
+    below 5e-7 at the |l| = 1/3 where they meet.
     """
     size = logit.abs()
     near = size < 1 / 3
-    safe = torch.where(near, torch.ones_like(size), size)  # keeps NaN out of the gradient of the branch not taken
+    safe = torch.where(
+        near, torch.ones_like(size), size
+    )  # keeps NaN out of the gradient of the branch not taken
     square = torch.where(near, logit, torch.zeros_like(logit)).square()
     series = math.log(2) + square / 12 - 7 * square.square() / 1440
     return torch.where(near, series, safe.log() - (safe / 2).tanh().log())
@@ -59,7 +70,8 @@ def _check_unit_interval(name: str, x: Tensor) -> None:
     _check_finite(x)
     if x.min() < 0 or x.max() > 1:
         raise InputError(
-            f"model/likelihood={name} takes x in [0, 1] but the data lie in [{x.min():.3g}, {x.max():.3g}]:"
+            f"model/likelihood={name} takes x in [0, 1] but the data lie in [{x.min():.3g},"
+            f" {x.max():.3g}]:"
             " use model/likelihood=normal"
         )
 
@@ -78,16 +90,18 @@ class Bernoulli(nn.Module):
         grey = x[(x != 0) & (x != 1)]
         if grey.numel():
             raise InputError(
-                f"model/likelihood=bernoulli takes x that is 0 or 1 but the data hold {grey[0]:.3g}: use cross_entropy or"
+                "model/likelihood=bernoulli takes x that is 0 or 1 but the data hold"
+                f" {grey[0]:.3g}: use cross_entropy or"
                 " continuous_bernoulli for grey levels, or normal"
             )
 
 
 class CrossEntropy(nn.Module):
-    """Grey levels in [0, 1] under the Bernoulli formula: the common loss on MNIST, and no log-density of them.
+    """Grey levels in [0, 1] under the Bernoulli formula: the common loss on MNIST, and no
+    log-density of them.
 
-    It is the expectation of the Bernoulli distortion over pixels binarised with probability x, so its least value is the
-    pixels' own entropy, not 0.
+    It is the expectation of the Bernoulli distortion over pixels binarised with probability x, so
+    its least value is the pixels' own entropy, not 0.
     """
 
     def distortion(self, output: Tensor, x: Tensor) -> Tensor:
@@ -101,19 +115,25 @@ class CrossEntropy(nn.Module):
 
 
 class ContinuousBernoulli(nn.Module):
-    """A density on [0, 1]: p^x (1-p)^(1-x) C(p), with its normaliser (Loaiza-Ganem & Cunningham 2019, eq. 6-8)."""
+    """A density on [0, 1]: p^x (1-p)^(1-x) C(p), with its normaliser (Loaiza-Ganem & Cunningham
+    2019, eq. 6-8).
+    """
 
     def distortion(self, output: Tensor, x: Tensor) -> Tensor:
         return bernoulli_distortion(output, x) - log_normaliser(output.float()).flatten(1).sum(1)
 
     def mean(self, output: Tensor) -> Tensor:
-        """1 / (1 - exp(-l)) - 1 / l for logit l (eq. 9), by its series 1/2 + l/12 - l^3/720 about 0; 1/2 and an odd part."""
+        """1 / (1 - exp(-l)) - 1 / l for logit l (eq. 9), by its series 1/2 + l/12 - l^3/720 about
+        0; 1/2 and an odd part.
+        """
         logit = output.float()
         size = logit.abs()
         near = size < 1 / 3
         safe = torch.where(near, torch.ones_like(size), size)
         small = torch.where(near, size, torch.zeros_like(size))
-        odd = torch.where(near, small / 12 - small**3 / 720, 0.5 + 1 / torch.expm1(safe.clamp(max=80)) - 1 / safe)
+        odd = torch.where(
+            near, small / 12 - small**3 / 720, 0.5 + 1 / torch.expm1(safe.clamp(max=80)) - 1 / safe
+        )
         return 0.5 + odd * logit.sign()
 
     def check(self, x: Tensor) -> None:
@@ -121,7 +141,9 @@ class ContinuousBernoulli(nn.Module):
 
 
 class _AboutOutput(nn.Module):
-    """The common part of the normal likelihoods: the output is the mean, and any finite x will do. Abstract."""
+    """The common part of the normal likelihoods: the output is the mean, and any finite x will do.
+    Abstract.
+    """
 
     def mean(self, output: Tensor) -> Tensor:
         return output
@@ -145,12 +167,16 @@ class Normal(_AboutOutput):
 
 
 class LearnedNormal(_AboutOutput):
-    """N(output, variance I) with one variance for all pixels, learned by gradient from `variance`."""
+    """N(output, variance I) with one variance for all pixels, learned by gradient from
+    `variance`.
+    """
 
     def __init__(self, variance: float = 1.0) -> None:
         super().__init__()
         check_number("variance", variance, low=1e-8, high=1e8)
-        self.raw_log_var = nn.Parameter(LOG_VAR_BOUND * torch.atanh(torch.tensor(math.log(variance) / LOG_VAR_BOUND)))
+        self.raw_log_var = nn.Parameter(
+            LOG_VAR_BOUND * torch.atanh(torch.tensor(math.log(variance) / LOG_VAR_BOUND))
+        )
 
     @property
     def log_var(self) -> Tensor:
@@ -164,13 +190,16 @@ class LearnedNormal(_AboutOutput):
 class OptimalNormal(_AboutOutput):
     """N(output, variance I) with the variance that is best for the data: their mean squared error.
 
-    Rybkin et al. 2021 (arXiv 2006.13202), eq. 5-6. In training it is the error of the minibatch over all ranks. It minimises
-    the mean distortion, so no gradient flows through it and none is lost. In evaluation it is the running mean over the
-    last hundred or so training batches: a bound must not be told the variance by the example it bounds.
+    Rybkin et al. 2021 (arXiv 2006.13202), eq. 5-6. In training it is the error of the minibatch
+    over all ranks. It minimises the mean distortion, so no gradient flows through it and none is
+    lost. In evaluation it is the running mean over the last hundred or so training batches: a bound
+    must not be told the variance by the example it bounds.
     """
 
     MINIMUM = math.exp(-12)
-    """A standard deviation of exp(-6), the floor that the authors use: below a half grey level of 8-bit images."""
+    """A standard deviation of exp(-6), the floor that the authors use: below a half grey level of
+    8-bit images.
+    """
 
     variance: Tensor
 
@@ -178,11 +207,17 @@ class OptimalNormal(_AboutOutput):
         super().__init__()
         check_number("decay", decay, low=0, high=1)
         self.decay = decay
-        self.register_buffer("variance", torch.tensor(math.nan))  # NaN until the first batch is seen
+        self.register_buffer(
+            "variance", torch.tensor(math.nan)
+        )  # NaN until the first batch is seen
 
     def distortion(self, output: Tensor, x: Tensor) -> Tensor:
         error = (x - output.detach().float()).square().mean()
-        variance = self._running(error) if self.training else torch.where(self.variance.isnan(), error, self.variance)
+        variance = (
+            self._running(error)
+            if self.training
+            else torch.where(self.variance.isnan(), error, self.variance)
+        )
         return normal_distortion(output, x, variance.clamp(min=self.MINIMUM).log())
 
     def _running(self, error: Tensor) -> Tensor:
@@ -196,4 +231,7 @@ class OptimalNormal(_AboutOutput):
 
 def _check_finite(x: Tensor) -> None:
     if not x.isfinite().all():
-        raise InputError("the data hold NaN or infinite numbers: expected finite ones; remove or mend those examples")
+        raise InputError(
+            "the data hold NaN or infinite numbers: expected finite ones; remove or mend those"
+            " examples"
+        )

@@ -13,7 +13,8 @@ from jensen.family.gaussian import Gaussian
 class LinearEncoder(nn.Module):
     """q(z|x) = N(A x + b, diag exp(log_var)), one log_var for all x, as in probabilistic PCA.
 
-    Tipping & Bishop 1999; Lucas et al. 2019 (arXiv 1911.02469), section 3. `(B, *event)` to `(B, D)`.
+    Tipping & Bishop 1999; Lucas et al. 2019 (arXiv 1911.02469), section 3. `(B, *event)` to `(B,
+    D)`.
     """
 
     def __init__(self, x_shape: Sequence[int], latent_dim: int) -> None:

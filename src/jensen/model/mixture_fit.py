@@ -61,10 +61,13 @@ def fit_mixture(recipe: Recipe, points: Points, before: Mixture | None = None) -
     init = before if recipe.warm_start and before is not None else recipe.init
     start = _start(recipe, init, sample, origin.double(), generator)
     if isinstance(start.components, FullGaussian) and start.components.mean.shape[-1] == 1:
-        # In one dimension the same model, of fewer small operations: they are what the fit of a few points takes.
+        # In one dimension the same model, of fewer small operations: they are what the fit of a few
+        # points takes.
         start = start._replace(components=start.components.marginals())
     prior = recipe.pseudo_counts(survey.var, origin)
-    prior = prior._replace(weight=prior.weight / points.unit, covariance=prior.covariance / points.unit)
+    prior = prior._replace(
+        weight=prior.weight / points.unit, covariance=prior.covariance / points.unit
+    )
     expect = _Expect(points, survey, origin, start)
     options = Options(
         recipe.tolerance,
@@ -96,7 +99,9 @@ class _Expect:
         self.wide = survey.dtype == torch.float64 or few or survey.missing or survey.extreme
         self.precision = Precision()
 
-    def __call__(self, p: Mixture, coefficient: Tensor, exact: bool, beta: float) -> Statistics | Local:
+    def __call__(
+        self, p: Mixture, coefficient: Tensor, exact: bool, beta: float
+    ) -> Statistics | Local:
         if self.missing:
             return missing.local(self.chunks, self.origin, p, beta)
         if local.needed(p, coefficient):
@@ -132,7 +137,15 @@ def _annealed(
     for place, beta in enumerate(recipe.betas):
         at = options._replace(beta=beta)
         if searches and place == len(recipe.betas) - 1:
-            found = search(fit, start, at, sample=sample, swaps=recipe.restarts, total=survey.total, generator=generator)
+            found = search(
+                fit,
+                start,
+                at,
+                sample=sample,
+                swaps=recipe.restarts,
+                total=survey.total,
+                generator=generator,
+            )
         else:
             found = fit(start, at)
         if found.failure:
@@ -188,7 +201,11 @@ def _order(p: Mixture, order: str | None) -> Tensor:
     if order == "weight":
         return p.log_weight.argsort(descending=True, stable=True)
     rows = p.components.mean.tolist()
-    places = sorted(range(len(rows)), key=rows.__getitem__) if order == "mean" else list(range(len(rows)))
+    places = (
+        sorted(range(len(rows)), key=rows.__getitem__)
+        if order == "mean"
+        else list(range(len(rows)))
+    )
     return torch.tensor(places, device=p.log_weight.device)
 
 
@@ -199,18 +216,25 @@ def _check(recipe: Recipe, survey: Survey, names: tuple[str, ...] | None) -> Non
     size = len(survey.kept)
     if survey.size < recipe.components or (size < recipe.components and size < survey.size):
         raise InputError(
-            f"x has {min(survey.size, size)} points: expected at least {recipe.components}, one for each component"
+            f"x has {min(survey.size, size)} points: expected at least {recipe.components}, one"
+            " for each component"
         )
     unseen = survey.unseen.nonzero().flatten().tolist()
     if unseen:
-        raise InputError(f"{column_said(unseen[0], names)} of x holds nothing but NaN: expected numbers; remove it")
+        raise InputError(
+            f"{column_said(unseen[0], names)} of x holds nothing but NaN: expected numbers; remove"
+            " it"
+        )
     constant = survey.constant.nonzero().flatten().tolist()
     if len(constant) == len(survey.constant):
-        raise InputError(f"all {survey.size} points of x are the same: expected at least two different ones")
+        raise InputError(
+            f"all {survey.size} points of x are the same: expected at least two different ones"
+        )
     if constant:
         value = survey.mean[constant[0]].item()
         raise InputError(
-            f"{column_said(constant[0], names)} of x is {value:g} in every point: expected one that varies; remove it"
+            f"{column_said(constant[0], names)} of x is {value:g} in every point: expected one"
+            " that varies; remove it"
         )
 
 
@@ -221,7 +245,9 @@ def _sample(survey: Survey, origin: Tensor) -> Sample:
     return Sample(torch.where(kept.isnan(), mean, kept), survey.kept_weights, mean, survey.var)
 
 
-def _start(recipe: Recipe, init: object, sample: Sample, origin: Tensor, generator: torch.Generator) -> Mixture:
+def _start(
+    recipe: Recipe, init: object, sample: Sample, origin: Tensor, generator: torch.Generator
+) -> Mixture:
     """Starts `(R, K)` about the origin."""
     if isinstance(init, str):
         make = kmeans if init == "kmeans++" else scattered
@@ -232,7 +258,10 @@ def _start(recipe: Recipe, init: object, sample: Sample, origin: Tensor, generat
     init = tree_map(lambda part: part.detach().to(origin)[None], init)
     farthest = float((init.components.mean - sample.mean - origin).abs().amax())
     if not farthest <= WIDEST:
-        raise InputError(f"init has a mean that lies {farthest:g} from that of x: expected at most {WIDEST:g}; mend it")
+        raise InputError(
+            f"init has a mean that lies {farthest:g} from that of x: expected at most {WIDEST:g};"
+            " mend it"
+        )
     return shift(init, -origin)
 
 
@@ -242,14 +271,20 @@ def _at_means(recipe: Recipe, mean: Tensor, sample: Sample, origin: Tensor) -> M
     if not bool(mean.isfinite().all()):
         raise InputError("init holds NaN or an infinite number: expected finite means")
     if len(mean.unique(dim=0)) < len(mean):
-        raise InputError("init holds the same mean twice: expected different ones, since alike components stay alike")
+        raise InputError(
+            "init holds the same mean twice: expected different ones, since alike components stay"
+            " alike"
+        )
     variance = variance_of_cells(sample, (mean - origin)[None])
-    return Mixture(mean.new_full(mean.shape[:1], -math.log(len(mean))), recipe.structure.at(mean, variance))
+    return Mixture(
+        mean.new_full(mean.shape[:1], -math.log(len(mean))), recipe.structure.at(mean, variance)
+    )
 
 
 def _check_init(recipe: Recipe, mean: Tensor, structure: type, dim: int) -> None:
     if mean.shape != (recipe.components, dim) or structure is not recipe.structure:
         raise InputError(
-            f"init has means of shape {tuple(mean.shape)} and {structure.__name__} covariances: expected"
+            f"init has means of shape {tuple(mean.shape)} and {structure.__name__} covariances:"
+            " expected"
             f" {(recipe.components, dim)} and {recipe.structure.__name__}"
         )

@@ -1,10 +1,13 @@
-"""p(z) = sum_k weight_k N(z; mean_k, diag var_k): a mixture of Gaussians as the prior of a VAE, learned along with it.
+"""p(z) = sum_k weight_k N(z; mean_k, diag var_k): a mixture of Gaussians as the prior of a VAE,
+learned along with it.
 
-For a fixed encoder the best prior is the aggregate posterior q(z) itself, and all that any prior can gain is KL(q(z) || p)
-(Hoffman & Johnson 2016; Tomczak & Welling 2018, section 2). A mixture can come near it, in closed form, by
-expectation-maximisation on the encoder's distributions; they enter whole, with their variances, not as samples.
+For a fixed encoder the best prior is the aggregate posterior q(z) itself, and all that any prior
+can gain is KL(q(z) || p) (Hoffman & Johnson 2016; Tomczak & Welling 2018, section 2). A mixture can
+come near it, in closed form, by expectation-maximisation on the encoder's distributions; they enter
+whole, with their variances, not as samples.
 
-The functions here take mixtures with leading axes: a prior that factorises is D mixtures of one dimension.
+The functions here take mixtures with leading axes: a prior that factorises is D mixtures of one
+dimension.
 """
 
 import math
@@ -28,19 +31,24 @@ FITS = ("em", "gradient", "both")
 
 _ROWS = fold(0, "mixture prior", "rows")
 _NOISE = fold(0, "mixture prior", "noise")
-"""Keys of the draws that start components. The minibatches are shuffled by the run's seed, so these need not be."""
+"""Keys of the draws that start components. The minibatches are shuffled by the run's seed, so these
+need not be.
+"""
 
 
-def em_step(p: Mixture, posterior: Gaussian, rate: Tensor | float = 1.0, floor: float = 0.0) -> Mixture:
+def em_step(
+    p: Mixture, posterior: Gaussian, rate: Tensor | float = 1.0, floor: float = 0.0
+) -> Mixture:
     """A step of EM on the N distributions of `posterior` `(..., N, D)`, from `p` in float64.
 
-    E-step: `responsibilities`. M-step: the moments of component k are sums of r_k, r_k E z = r_k mean and r_k E zz' = r_k
-    (mean mean' + diag var). At `rate` 1 it is a full step, which never raises the mean `divergence`: both steps lower
-    E_r [log r - log weight_k - E_q log p_k], whose least value over r it is. (The KL that it bounds may move either way.)
+    E-step: `responsibilities`. M-step: the moments of component k are sums of r_k, r_k E z = r_k
+    mean and r_k E zz' = r_k (mean mean' + diag var). At `rate` 1 it is a full step, which never
+    raises the mean `divergence`: both steps lower E_r [log r - log weight_k - E_q log p_k], whose
+    least value over r it is. (The KL that it bounds may move either way.)
 
-    At a lower `rate` it is stepwise EM (Cappe & Moulines 2009, eq. 10-11): the moments are averages that decay by 1 - rate,
-    s <- (1 - rate) s + rate * (those of this minibatch, an example). They are not kept apart from the parameters: a mixture
-    and its moments determine each other.
+    At a lower `rate` it is stepwise EM (Cappe & Moulines 2009, eq. 10-11): the moments are averages
+    that decay by 1 - rate, s <- (1 - rate) s + rate * (those of this minibatch, an example). They
+    are not kept apart from the parameters: a mixture and its moments determine each other.
     """
     components = diagonal_components(p)
     r = responsibilities(posterior, p)
@@ -62,26 +70,31 @@ def em_step(p: Mixture, posterior: Gaussian, rate: Tensor | float = 1.0, floor: 
 
 
 class LearnedMixture(nn.Module):
-    """A mixture of diagonal Gaussians, its state, and how it is learned from minibatches of posteriors.
+    """A mixture of diagonal Gaussians, its state, and how it is learned from minibatches of
+    posteriors.
 
-    Up to step `warmup` all components are N(0, I), and so is the mixture, exactly. After the loss of that step they start
-    at the means of examples of the minibatch, chosen by `base.random`, with equal weights; each variance is the minibatch's
-    (of means, plus the mean of variances) times K^(-2/D), so that together they fill its volume, or the mean posterior
-    variance if that is more. From then on
+    Up to step `warmup` all components are N(0, I), and so is the mixture, exactly. After the loss
+    of that step they start at the means of examples of the minibatch, chosen by `base.random`, with
+    equal weights; each variance is the minibatch's (of means, plus the mean of variances) times
+    K^(-2/D), so that together they fill its volume, or the mean posterior variance if that is more.
+    From then on
 
-        fit="em"        a stepwise EM step (`em_step`) after the loss of each training step. The state is buffers, float64.
-        fit="gradient"  parameters, trained with the rest of the model on the objective.
-        fit="both"      parameters too; the EM steps move them as well, between each loss and the optimiser's step. EM leads
+        fit="em"        a stepwise EM step (`em_step`) after the loss of each training step. The
+        state is buffers, float64. fit="gradient"  parameters, trained with the rest of the model on
+        the objective. fit="both"      parameters too; the EM steps move them as well, between each
+        loss and the optimiser's step. EM leads
                         at first, its steps being large; they then fall to `forget`.
 
-    The step size of EM t steps after the start is (t + delay)^-power, and at least `forget`: Cappe & Moulines 2009,
-    section 3, who show convergence for power in (0.5, 1] and recommend 0.6; the least value is because the encoder never
-    stands still, and a mixture that is to follow it must forget. power=0 is a full EM step on each minibatch.
+    The step size of EM t steps after the start is (t + delay)^-power, and at least `forget`: Cappe
+    & Moulines 2009, section 3, who show convergence for power in (0.5, 1] and recommend 0.6; the
+    least value is because the encoder never stands still, and a mixture that is to follow it must
+    forget. power=0 is a full EM step on each minibatch.
 
-    A component whose weight falls below `dead` / K begins again, after any step, at the mean of an example of the minibatch,
-    with weight 1/K and the mean of the variances within components.
+    A component whose weight falls below `dead` / K begins again, after any step, at the mean of an
+    example of the minibatch, with weight 1/K and the mean of the variances within components.
 
-    Nothing here waits for the device. Under distributed training each rank takes the same steps on the minibatch of all.
+    Nothing here waits for the device. Under distributed training each rank takes the same steps on
+    the minibatch of all.
 
     Args:
         shape: `(..., K, D)`.
@@ -141,11 +154,16 @@ class LearnedMixture(nn.Module):
 
     def mixture(self) -> Mixture:
         """In float64, with gradient from the start on."""
-        started = self.started.clone()  # copies, as torch.where's: update changes all state between a loss and its gradient
+        started = (
+            self.started.clone()
+        )  # copies, as torch.where's: update changes all state between a loss and its gradient
         log_weight, mean, log_var = (
-            torch.where(started, part, part.detach()).double() for part in (self.log_weight, self.mean, self.log_var)
+            torch.where(started, part, part.detach()).double()
+            for part in (self.log_weight, self.mean, self.log_var)
         )
-        return Mixture(log_weight.log_softmax(-1), Gaussian(mean, log_var.clamp(min=math.log(self.floor))))
+        return Mixture(
+            log_weight.log_softmax(-1), Gaussian(mean, log_var.clamp(min=math.log(self.floor)))
+        )
 
     @torch.no_grad()
     def update(self, posterior: Gaussian, step: Tensor) -> None:
@@ -154,11 +172,19 @@ class LearnedMixture(nn.Module):
         rows = self._rows(posterior, step)
         if self.fit != "gradient":
             since = (step.double() - self.warmup).clamp(min=1)
-            p = em_step(p, posterior, (since + self.delay).pow(-self.power).clamp(min=self.forget), self.floor)
+            p = em_step(
+                p,
+                posterior,
+                (since + self.delay).pow(-self.power).clamp(min=self.forget),
+                self.floor,
+            )
         p = self._revived(p, posterior, rows)
         begin = ~self.started & (step >= self.warmup)
         for own, fresh, moved in zip(
-            (self.log_weight, self.mean, self.log_var), _parts(self._start(posterior, rows, step)), _parts(p), strict=True
+            (self.log_weight, self.mean, self.log_var),
+            _parts(self._start(posterior, rows, step)),
+            _parts(p),
+            strict=True,
         ):
             moved = torch.where(self.started, moved.to(own.dtype), own)
             own.copy_(torch.where(begin, fresh.to(own.dtype), moved))
@@ -177,7 +203,8 @@ class LearnedMixture(nn.Module):
         whole = posterior.mean.var(-2, correction=0, keepdim=True) + noise
         mean = posterior.mean.index_select(-2, rows)
         count = posterior.mean.shape[-2]
-        if components > count:  # those that share an example are drawn from the whole's variance about it
+        # those that share an example are drawn from the whole's variance about it
+        if components > count:
             again = normal(_NOISE, step.reshape(1), self.mean.shape, torch.float64)[0]
             again = again * (torch.arange(components, device=rows.device) >= count).unsqueeze(-1)
             mean = mean + whole.sqrt() * again
@@ -211,10 +238,11 @@ class LearnedPrior(nn.Module):
 
 
 class MixturePrior(LearnedPrior):
-    """A mixture of K diagonal Gaussians over all D latents; the rate is the bound `divergence`, in training and evaluation.
+    """A mixture of K diagonal Gaussians over all D latents; the rate is the bound `divergence`, in
+    training and evaluation.
 
-    The rate is at least the KL, so -(distortion + rate) is a lower bound of the evidence like any other; the log_prior of an
-    inference is exact, and so is what importance sampling makes of it.
+    The rate is at least the KL, so -(distortion + rate) is a lower bound of the evidence like any
+    other; the log_prior of an inference is exact, and so is what importance sampling makes of it.
 
     Args:
         components: K.
@@ -233,7 +261,9 @@ class MixturePrior(LearnedPrior):
 
 
 def gathered(posterior: Gaussian) -> Gaussian:
-    """All ranks' equal shares `(B / world, D)` of a minibatch, in its own order, `(B, D)`, detached, float64."""
+    """All ranks' equal shares `(B / world, D)` of a minibatch, in its own order, `(B, D)`,
+    detached, float64.
+    """
     rank_after_rank = gather_batch(torch.stack([part.detach().double() for part in posterior], 1))
     ranks = world()[1]
     rows = minibatch_row(len(rank_after_rank), ranks, posterior.mean.device).argsort()

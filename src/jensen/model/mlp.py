@@ -30,14 +30,20 @@ class MLPEncoder(nn.Module):
     """`(B, *event)` through `hidden` layers to the mean and log_var of `(B, D)`."""
 
     def __init__(
-        self, x_shape: Sequence[int], latent_dim: int, hidden: Sequence[int] = (400,), activation: str = "relu"
+        self,
+        x_shape: Sequence[int],
+        latent_dim: int,
+        hidden: Sequence[int] = (400,),
+        activation: str = "relu",
     ) -> None:
         super().__init__()
         _check(x_shape, latent_dim, hidden)
         self.x_shape = tuple(x_shape)
         self.latent_dim = latent_dim
         widths = [math.prod(x_shape), *hidden]
-        self.body = nn.Sequential(nn.Flatten(), *_layers(widths, activation), nn.Linear(widths[-1], 2 * latent_dim))
+        self.body = nn.Sequential(
+            nn.Flatten(), *_layers(widths, activation), nn.Linear(widths[-1], 2 * latent_dim)
+        )
 
     def forward(self, x: Tensor) -> Gaussian:
         return Gaussian(*self.body(x).chunk(2, dim=-1))
@@ -47,11 +53,17 @@ class MLPDecoder(nn.Sequential):
     """`(B, D)` through `hidden` layers, the encoder's in reverse, to `(B, *event)`."""
 
     def __init__(
-        self, x_shape: Sequence[int], latent_dim: int, hidden: Sequence[int] = (400,), activation: str = "relu"
+        self,
+        x_shape: Sequence[int],
+        latent_dim: int,
+        hidden: Sequence[int] = (400,),
+        activation: str = "relu",
     ) -> None:
         _check(x_shape, latent_dim, hidden)
         widths = [latent_dim, *reversed(hidden)]
         layers = _layers(widths, activation)
-        super().__init__(*layers, nn.Linear(widths[-1], math.prod(x_shape)), nn.Unflatten(1, tuple(x_shape)))
+        super().__init__(
+            *layers, nn.Linear(widths[-1], math.prod(x_shape)), nn.Unflatten(1, tuple(x_shape))
+        )
         self.x_shape = tuple(x_shape)
         self.latent_dim = latent_dim

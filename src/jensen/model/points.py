@@ -1,4 +1,6 @@
-"""Points for a fit, wherever they are: a tensor, a numpy array or memory map, or batches from a loader."""
+"""Points for a fit, wherever they are: a tensor, a numpy array or memory map, or batches from a
+loader.
+"""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -19,8 +21,8 @@ _ORDINARY = 300
 
 NARROWEST = 1e-100
 WIDEST = 1e100
-"""The farthest that a column may reach: squares, and products of two of them, are numbers in float64, of far narrower clusters
-too.
+"""The farthest that a column may reach: squares, and products of two of them, are numbers in
+float64, of far narrower clusters too.
 """
 
 _ORDINARY_IN_FLOAT32 = 1e-12, 1e12
@@ -63,20 +65,24 @@ class Survey(NamedTuple):
 
 @final
 class Points:
-    """`x` in chunks `(n, D)` of float32 or float64 on one device, as often as needed, never held as a whole.
+    """`x` in chunks `(n, D)` of float32 or float64 on one device, as often as needed, never held as
+    a whole.
 
-    x: `(N, D)`: a tensor, numpy array (memory-mapped ones are read chunk by chunk), frame or rows of numbers; or an iterable
-        of batches `(n, *event)`, of tuples that begin with one or of dicts that have one as "x", that can be passed over again
-        and again, such as a DataLoader.
+    x: `(N, D)`: a tensor, numpy array (memory-mapped ones are read chunk by chunk), frame or rows
+        of numbers; or an iterable of batches `(n, *event)`, of tuples that begin with one or of
+        dicts that have one as "x", that can be passed over again and again, such as a DataLoader.
     weights: `(N,)`, for an array.
     device: where batches and arrays go; a tensor stays where it is.
     missing: read what a masked array masks as NaN, rather than refuse it.
 
-    names: of a frame's columns, or None. unit: a power of two that weights are in units of, 1 unless they are very small or
+    names: of a frame's columns, or None. unit: a power of two that weights are in units of, 1
+        unless they are very small or
     large: then their products would leave the range of float64.
     """
 
-    def __init__(self, x: Any, weights: Any = None, device: torch.device | str = "cpu", missing: bool = False) -> None:
+    def __init__(
+        self, x: Any, weights: Any = None, device: torch.device | str = "cpu", missing: bool = False
+    ) -> None:
         self.array = is_array(x)
         self.names = column_names(x)
         self._missing = missing
@@ -86,29 +92,44 @@ class Points:
             x = as_array("x", x, missing)
         elif not isinstance(x, Iterable) or isinstance(x, Iterator | dict | set | str | bytes):
             raise InputError(
-                f"x is a {type(x).__name__}: expected a tensor, a numpy array, a frame, or batches that can be read again and"
+                f"x is a {type(x).__name__}: expected a tensor, a numpy array, a frame, or batches"
+                " that can be read again and"
                 " again (a DataLoader or a list)"
             )
         if self.array and (x.ndim != 2 or 0 in x.shape[1:]):
-            raise InputError(f"x has the shape {tuple(x.shape)}: expected (N, D), points by coordinates; reshape it")
+            raise InputError(
+                f"x has the shape {tuple(x.shape)}: expected (N, D), points by coordinates;"
+                " reshape it"
+            )
         self._x = x
         self.device = x.device if isinstance(x, Tensor) else torch.device(device)
         self._weights = None if weights is None else self._checked(weights)
 
     def _checked(self, weights: Any) -> Tensor:
         if not self.array:
-            raise InputError("weights came with batches: expected an array x; give x as one array or memory map")
+            raise InputError(
+                "weights came with batches: expected an array x; give x as one array or memory map"
+            )
         weights = as_tensor("weights", weights).detach().to(self.device, torch.float64)
         if weights.shape != (len(self._x),):
-            raise InputError(f"weights has the shape {tuple(weights.shape)}: expected ({len(self._x)},), one for each point")
+            raise InputError(
+                f"weights has the shape {tuple(weights.shape)}: expected ({len(self._x)},), one"
+                " for each point"
+            )
         if not bool(weights.isfinite().all()) or bool((weights < 0).any()):
             worst = weights[~(weights.isfinite() & (weights >= 0))][0].item()
-            raise InputError(f"weights holds {worst:g}: expected finite numbers of at least 0; remove those points")
+            raise InputError(
+                f"weights holds {worst:g}: expected finite numbers of at least 0; remove those"
+                " points"
+            )
         if not bool(weights.any()):
             raise InputError("weights are all 0: expected at least one above 0")
         most = float(weights.max())
         if not _LEAST_WEIGHT < most < 1 / _LEAST_WEIGHT:
-            raise InputError(f"weights are at most {most:g}: expected numbers nearer to 1; divide them by their mean")
+            raise InputError(
+                f"weights are at most {most:g}: expected numbers nearer to 1; divide them by their"
+                " mean"
+            )
         if abs(math.log2(most)) > _ORDINARY:
             self.unit = 2.0 ** math.floor(math.log2(most))
         return weights / self.unit
@@ -117,7 +138,9 @@ class Points:
         """Points and weights, at most `size` at a time."""
         if not self.array:
             for batch in self._x:
-                yield from ((part, None) for part in self._ready(_points_of(batch)).flatten(1).split(size))
+                yield from (
+                    (part, None) for part in self._ready(_points_of(batch)).flatten(1).split(size)
+                )
             return
         for start in range(0, len(self._x), size):
             part = slice(start, start + size)
@@ -130,7 +153,10 @@ class Points:
     def _ready(self, part: Any) -> Tensor:
         part = as_tensor("x", part, self._missing).detach()
         if part.dim() < 2:
-            raise InputError(f"x has a batch of shape {tuple(part.shape)}: expected (n, D), points by coordinates; reshape it")
+            raise InputError(
+                f"x has a batch of shape {tuple(part.shape)}: expected (n, D), points by"
+                " coordinates; reshape it"
+            )
         return part.to(self.device, torch.float64 if part.dtype == torch.float64 else torch.float32)
 
     def survey(self, generator: torch.Generator, missing: bool) -> Survey:
@@ -145,7 +171,10 @@ class Points:
         room = _WORKING_SET.get(self.device.type, 1 << 26)
         for x, w in self.chunks(max(256, room // (8 * self._x.shape[1])) if self.array else 4096):
             if whole is not None and x.shape[1] != len(pivot):
-                raise InputError(f"x has a batch of {x.shape[1]} columns after others of {len(pivot)}: expected one width")
+                raise InputError(
+                    f"x has a batch of {x.shape[1]} columns after others of {len(pivot)}: expected"
+                    " one width"
+                )
             before = size
             size = size + len(x)
             dtype = torch.promote_types(dtype, x.dtype)
@@ -161,7 +190,9 @@ class Points:
             if not len(x):
                 continue
             if whole is None:
-                first = x[0] if seen is None else x.gather(0, seen.byte().argmax(0, keepdim=True))[0]
+                first = (
+                    x[0] if seen is None else x.gather(0, seen.byte().argmax(0, keepdim=True))[0]
+                )
                 pivot = first.nan_to_num()
                 kept = x[:0]
                 kept_weights = w[:0]
@@ -173,7 +204,8 @@ class Points:
             whole = part if whole is None else whole + part
             total += float(w.sum())
             drawn = torch.rand(len(x), generator=generator, dtype=torch.float64)
-            # Of many at once those below the bound are four times as many as are kept, give or take a hundredth.
+            # Of many at once those below the bound are four times as many as are kept, give or take
+            # a hundredth.
             chosen = (drawn < min(farthest, 4 * _KEPT / len(drawn))).nonzero().squeeze(1)
             keys = torch.cat([keys, drawn[chosen]])
             chosen = chosen.to(x.device)
@@ -190,21 +222,29 @@ class Points:
         constant = var <= (1e-12 * whole.mean).square()
         mean = pivot + whole.mean
         unseen = whole.weight == 0
-        return Survey(size, total, dtype, mean, var, unseen, constant, reach, found, kept, kept_weights)
+        return Survey(
+            size, total, dtype, mean, var, unseen, constant, reach, found, kept, kept_weights
+        )
 
     def _check_reach(self, reach: Tensor, pivot: Tensor) -> None:
-        """Refuse a column whose squares would leave float64: they come out as 0 or as infinity, and the column as constant."""
+        """Refuse a column whose squares would leave float64: they come out as 0 or as infinity, and
+        the column as constant.
+        """
         varies = reach > 1e-12 * pivot.abs()
         bad = (varies & ((reach < NARROWEST) | (reach > WIDEST))).nonzero().flatten().tolist()
         if bad:
             raise InputError(
-                f"{column_said(bad[0], self.names)} of x reaches {float(reach[bad[0]]):.3g} from its first value: expected"
-                f" {NARROWEST:g} to {WIDEST:g}, whose squares float64 can hold; divide it by a number of that magnitude"
+                f"{column_said(bad[0], self.names)} of x reaches {float(reach[bad[0]]):.3g} from"
+                " its first value: expected"
+                f" {NARROWEST:g} to {WIDEST:g}, whose squares float64 can hold; divide it by a"
+                " number of that magnitude"
             )
 
 
 def _without_idle(x: Tensor, w: Tensor) -> Tensor:
-    """`x` `(n, D)` with points of weight 0 moved to another: 0 times a square that is infinite would be NaN."""
+    """`x` `(n, D)` with points of weight 0 moved to another: 0 times a square that is infinite
+    would be NaN.
+    """
     idle = w == 0
     if not bool(idle.any()):
         return x
@@ -217,13 +257,17 @@ def _points_of(batch: Any) -> Any:
     if isinstance(batch, dict):
         if "x" not in batch:
             found = ", ".join([*map(str, batch)][:8]) or "nothing"
-            raise InputError(f'x gives batches that are dicts of {found}: expected points as "x"; name them so, or give tuples')
+            raise InputError(
+                f'x gives batches that are dicts of {found}: expected points as "x"; name them so, or give tuples'
+            )
         return batch["x"]
     return batch[0] if isinstance(batch, tuple | list) and len(batch) else batch
 
 
 class _Part(NamedTuple):
-    """Sums over some points, `(D,)` each: the sum of weights, the mean, and the sum of squares about it."""
+    """Sums over some points, `(D,)` each: the sum of weights, the mean, and the sum of squares
+    about it.
+    """
 
     weight: Tensor
     mean: Tensor
@@ -231,7 +275,9 @@ class _Part(NamedTuple):
 
     @classmethod
     def of(cls, x: Tensor, w: Tensor, seen: Tensor | None) -> "_Part":
-        """The sums of `x` `(n, D)` with weights `w` `(n,)`, leaving out the values that are not `seen`."""
+        """The sums of `x` `(n, D)` with weights `w` `(n,)`, leaving out the values that are not
+        `seen`.
+        """
         total = w.sum().expand(x.shape[1]) if seen is None else w @ seen.double()
         x = x if seen is None else x.where(seen, 0)
         mean = (w @ x) / total.clamp(min=1e-300)
@@ -253,12 +299,16 @@ def _least(keys: Tensor, *values: Tensor) -> list[Tensor]:
 
 
 def refuse_infinite(x: Tensor, before: int, missing: bool, names: tuple[str, ...] | None) -> None:
-    """Say which number of `x` `(N, D)` is not finite, unless it is a NaN and those are `missing` values."""
+    """Say which number of `x` `(N, D)` is not finite, unless it is a NaN and those are `missing`
+    values.
+    """
     bad = x.isinf() if missing else ~x.isfinite()
     if bool(bad.any()):
         row, column = bad.nonzero()[0].tolist()
         kind = "NaN" if bool(x[row, column].isnan()) else "an infinite number"
-        remedy = "remove or mend those points" + (", or give missing=True to marginalise NaN" if kind == "NaN" else "")
+        remedy = "remove or mend those points" + (
+            ", or give missing=True to marginalise NaN" if kind == "NaN" else ""
+        )
         place = f"row {before + row}, {column_said(column, names)}"
         raise InputError(f"x holds {kind} in {place}: expected finite numbers; {remedy}")
 
@@ -268,11 +318,17 @@ def refuse_far(value: Tensor, name: str = "x", before: int = 0) -> None:
     bad = ~value.isfinite()
     if bool(bad.any()):
         raise InputError(
-            f"row {before + int(bad.nonzero()[0])} of {name} is so far from all components that the density there is no number"
-            f" in {str(value.dtype).removeprefix('torch.')}: expected a nearer one; mend or remove it"
+            f"row {before + int(bad.nonzero()[0])} of {name} is so far from all components that"
+            " the density there is no number"
+            f" in {str(value.dtype).removeprefix('torch.')}: expected a nearer one; mend or remove"
+            " it"
         )
 
 
 def column_said(column: int, names: tuple[str, ...] | None) -> str:
     """A column by its number and, of a frame, its name."""
-    return f"column {column} ({names[column]})" if names and column < len(names) else f"column {column}"
+    return (
+        f"column {column} ({names[column]})"
+        if names and column < len(names)
+        else f"column {column}"
+    )

@@ -16,21 +16,25 @@ class Prior(Protocol):
     """
 
     rate_is_bound: bool
-    """Whether the rate may be an upper bound of the KL (`bound.divergence`), rather than the value of the sample, log q(z|x) -
-    log p(z), which is then logged beside it."""
+    """Whether the rate may be an upper bound of the KL (`bound.divergence`), rather than the value
+    of the sample, log q(z|x) - log p(z), which is then logged beside it."""
 
     warmup: int
     """Steps for which the prior stays N(0, I) before it is learned; 0 if there are none."""
 
     def update(self, posterior: Posterior, step: Tensor) -> None:
-        """Learn from a training step's posteriors, detached, `(B, D)`: this rank's equal share of the minibatch.
+        """Learn from a training step's posteriors, detached, `(B, D)`: this rank's equal share of
+        the minibatch.
 
-        Called after the loss of each step, on every rank, with the `()` integer step; afterwards all ranks hold one state.
+        Called after the loss of each step, on every rank, with the `()` integer step; afterwards
+        all ranks hold one state.
         """
         ...
 
     def distribution(self) -> Family:
-        """p as a value: a `Gaussian`, `Mixture` or `Product`, whose parts are exact, or anything that has a density."""
+        """p as a value: a `Gaussian`, `Mixture` or `Product`, whose parts are exact, or anything
+        that has a density.
+        """
         ...
 
 

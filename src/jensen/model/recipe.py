@@ -5,7 +5,14 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from jensen.base.errors import InputError, check_choice, check_count, check_flag, check_number, check_seed
+from jensen.base.errors import (
+    InputError,
+    check_choice,
+    check_count,
+    check_flag,
+    check_number,
+    check_seed,
+)
 from jensen.family.floor import Rounding
 from jensen.family.moments import FLAT, PseudoCounts, like
 from jensen.family.structures import STRUCTURES, Structure
@@ -57,16 +64,23 @@ class Recipe(NamedTuple):
         if isinstance(self.init, str):
             check_choice("init", self.init, ("kmeans++", "random"))
         elif self.restarts > 1:
-            raise InputError(f"restarts is {self.restarts} with a given init: they would all be the same; use restarts=1")
+            raise InputError(
+                f"restarts is {self.restarts} with a given init: they would all be the same; use"
+                " restarts=1"
+            )
 
     def pseudo_counts(self, variance: Tensor, origin: Tensor, shared: bool = False) -> PseudoCounts:
-        """The prior, or the default floor, for data whose columns have `variance` `(D,)`; see `Rounding` for the others."""
+        """The prior, or the default floor, for data whose columns have `variance` `(D,)`; see
+        `Rounding` for the others.
+        """
         if self.prior is None:
             return PseudoCounts(variance=variance, floor=Rounding.of(origin, variance, shared))
         floor = self.prior.floor
         if isinstance(floor, Tensor) or (isinstance(floor, float | int) and floor > 0):
             floor = like(variance, floor) * variance
-        return self.prior._replace(variance=like(variance, self.prior.variance) * variance, floor=floor)
+        return self.prior._replace(
+            variance=like(variance, self.prior.variance) * variance, floor=floor
+        )
 
 
 def _check_pseudo_count(name: str, value: Any) -> None:
@@ -74,4 +88,6 @@ def _check_pseudo_count(name: str, value: Any) -> None:
         return
     number = as_tensor(f"prior.{name}", value)
     if not bool((number.isfinite() & (number >= 0)).all()):
-        raise InputError(f"prior.{name} is {value}: expected finite pseudo-counts and variances of at least 0")
+        raise InputError(
+            f"prior.{name} is {value}: expected finite pseudo-counts and variances of at least 0"
+        )

@@ -1,4 +1,6 @@
-"""The variational autoencoder: an encoder, a decoder, a likelihood and a prior, and the bound they give."""
+"""The variational autoencoder: an encoder, a decoder, a likelihood and a prior, and the bound they
+give.
+"""
 
 from torch import Tensor, nn
 
@@ -16,15 +18,23 @@ class VAE(nn.Module):
     """Kingma & Welling 2014 (arXiv 1312.6114).
 
     Args:
-        encoder: `(B, *event)` to the unbounded mean and log_var of q(z|x), a `Gaussian` of `(B, D)`; or to another
-            `family.family.Posterior`, which is taken as it is.
-        decoder: `(B, D)` to one unbounded number for each element of the observation, `(B, *event)`.
+        encoder: `(B, *event)` to the unbounded mean and log_var of q(z|x), a `Gaussian` of `(B,
+            D)`; or to another `family.family.Posterior`, which is taken as it is.
+        decoder: `(B, D)` to one unbounded number for each element of the observation, `(B,
+            *event)`.
         likelihood: what those numbers mean.
         prior: p(z).
         latent_dim: D.
     """
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module, likelihood: Likelihood, prior: Prior, latent_dim: int) -> None:
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        likelihood: Likelihood,
+        prior: Prior,
+        latent_dim: int,
+    ) -> None:
         super().__init__()
         check_count("latent_dim", latent_dim)
         self.encoder = encoder
@@ -36,7 +46,8 @@ class VAE(nn.Module):
             prior.bind(self.encode)
 
     def encode(self, x: Tensor) -> Posterior:
-        """q(z|x), `(B, *event)` to `(B, D)`; a Gaussian is finite for any encoder output (`family.gaussian.bounded`).
+        """q(z|x), `(B, *event)` to `(B, D)`; a Gaussian is finite for any encoder output
+        (`family.gaussian.bounded`).
 
         Raises:
             InputError: the encoder gives no distribution.
@@ -48,7 +59,8 @@ class VAE(nn.Module):
             return raw
         raise InputError(
             f"model.encoder gives a {type(raw).__name__}: expected a distribution, such as"
-            " jensen.family.gaussian.Gaussian(mean, log_var); name the family, since a pair of tensors could be any"
+            " jensen.family.gaussian.Gaussian(mean, log_var); name the family, since a pair of"
+            " tensors could be any"
         )
 
     def decode(self, z: Tensor) -> Tensor:
@@ -56,14 +68,18 @@ class VAE(nn.Module):
         return self.likelihood.mean(self.decoder(z))
 
     def forward(self, x: Tensor, noise: Tensor) -> Inference:
-        """The bound at a sample of q(z|x) for each row of standard normal `noise`, `(B, *event)` and `(S B, D)`.
+        """The bound at a sample of q(z|x) for each row of standard normal `noise`, `(B, *event)`
+        and `(S B, D)`.
 
-        With S > 1 samples an example, rows i, i + B, i + 2 B, ... of the inference are those of example i.
+        With S > 1 samples an example, rows i, i + B, i + 2 B, ... of the inference are those of
+        example i.
         """
         posterior = self.encode(x)
         if len(noise) > len(x):
             times = len(noise) // len(x)
-            posterior, x = tree_map(lambda part: part.repeat(times, *[1] * (part.dim() - 1)), (posterior, x))
+            posterior, x = tree_map(
+                lambda part: part.repeat(times, *[1] * (part.dim() - 1)), (posterior, x)
+            )
         z = posterior.rsample(noise)
         distortion = self.likelihood.distortion(self.decoder(z), x)
         p = self.prior.distribution()

@@ -1,4 +1,6 @@
-"""p(z) = (1/K) sum_k q(z|u_k): the mixture of the encodings of learned pseudo-inputs u_k, the VampPrior."""
+"""p(z) = (1/K) sum_k q(z|u_k): the mixture of the encodings of learned pseudo-inputs u_k, the
+VampPrior.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,10 +16,12 @@ from jensen.family.mixture import Mixture
 
 
 class VampPrior(nn.Module):
-    """Tomczak & Welling 2018 (arXiv 1705.07120), eq. 9: the aggregate posterior of K observations that are learned.
+    """Tomczak & Welling 2018 (arXiv 1705.07120), eq. 9: the aggregate posterior of K observations
+    that are learned.
 
-    The rate is that of the sample, log q(z|x) - log p(z): right on average, and below 0 where the sample happens to be
-    likelier under the prior. The pseudo-inputs are parameters, trained with the model; each step encodes them anew.
+    The rate is that of the sample, log q(z|x) - log p(z): right on average, and below 0 where the
+    sample happens to be likelier under the prior. The pseudo-inputs are parameters, trained with
+    the model; each step encodes them anew.
 
     Args:
         pseudo_inputs: K.
@@ -39,7 +43,9 @@ class VampPrior(nn.Module):
         self._encode: Callable[[Tensor], Posterior] | None = None
 
     def bind(self, encode: Callable[[Tensor], Posterior]) -> None:
-        """The VAE gives its `encode`. A method is no submodule: the encoder stays the VAE's alone."""
+        """The VAE gives its `encode`. A method is no submodule: the encoder stays the VAE's
+        alone.
+        """
         self._encode = encode
 
     def pseudo_inputs(self) -> Tensor:
@@ -52,6 +58,11 @@ class VampPrior(nn.Module):
     def distribution(self) -> Mixture:
         """In float64, with gradient to the pseudo-inputs and the encoder."""
         if self._encode is None:
-            raise InputError("model.prior is a VampPrior without an encoder: expected a VAE around it; call bind(encode)")
-        mean, log_var = tree_map(Tensor.double, diagonal(self._encode(self.pseudo_inputs()), "model/prior=vamp"))
+            raise InputError(
+                "model.prior is a VampPrior without an encoder: expected a VAE around it; call"
+                " bind(encode)"
+            )
+        mean, log_var = tree_map(
+            Tensor.double, diagonal(self._encode(self.pseudo_inputs()), "model/prior=vamp")
+        )
         return Mixture(mean.new_full((len(mean),), -math.log(len(mean))), Gaussian(mean, log_var))

@@ -10,8 +10,8 @@ from jensen.objective.objective import Objective
 class Beta(Objective):
     """distortion + beta * rate, mean over the batch, nats per example.
 
-    Higgins et al. 2017 (openreview Sy2fzU9gl), eq. 4; beta = 1 is the negative elbo of Kingma & Welling 2014. `beta` is a
-    number or a schedule of the optimiser's step, at least 0.
+    Higgins et al. 2017 (openreview Sy2fzU9gl), eq. 4; beta = 1 is the negative elbo of Kingma &
+    Welling 2014. `beta` is a number or a schedule of the optimiser's step, at least 0.
     """
 
     def __init__(self, beta: float | Schedule = 1.0) -> None:

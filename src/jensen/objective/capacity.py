@@ -14,11 +14,14 @@ CONVENTIONS = ("batch", "example")
 class Capacity(Objective):
     """distortion + gamma * |rate - C|, nats per example.
 
-    Burgess et al. 2018 (arXiv 1804.03599), eq. 8, with C the `capacity`. Two readings of its rate are in use:
+    Burgess et al. 2018 (arXiv 1804.03599), eq. 8, with C the `capacity`. Two readings of its rate
+    are in use:
 
-        batch     mean distortion + gamma * |mean rate - C|: disentanglement_lib, disentangling-vae, PyTorch-VAE. The mean is
+        batch     mean distortion + gamma * |mean rate - C|: disentanglement_lib, disentangling-vae,
+        PyTorch-VAE. The mean is
                   over the whole minibatch, of all ranks.
-        example   mean over examples of [distortion + gamma * |rate_n - C|]: pythae. Never smaller than `batch` (Jensen's
+        example   mean over examples of [distortion + gamma * |rate_n - C|]: pythae. Never smaller
+        than `batch` (Jensen's
                   inequality); it also holds every example to the same rate.
 
     Args:
@@ -27,7 +30,12 @@ class Capacity(Objective):
         convention: `batch` or `example`.
     """
 
-    def __init__(self, capacity: float | Schedule, gamma: float | Schedule = 1000.0, convention: str = "batch") -> None:
+    def __init__(
+        self,
+        capacity: float | Schedule,
+        gamma: float | Schedule = 1000.0,
+        convention: str = "batch",
+    ) -> None:
         super().__init__()
         self.capacity = as_schedule("capacity", capacity, low=0)
         self.gamma = as_schedule("gamma", gamma, low=0)

@@ -11,17 +11,21 @@ from jensen.objective.objective import Objective
 
 
 class Control(Objective):
-    """distortion + beta(t) * rate, mean over the batch, nats per example, with beta(t) from a PI controller.
+    """distortion + beta(t) * rate, mean over the batch, nats per example, with beta(t) from a PI
+    controller.
 
-    ControlVAE: Shao et al. 2020 (arXiv 2004.05988), eq. 5-7 and algorithm 1. With e(t) = target - mean rate of step t,
+    ControlVAE: Shao et al. 2020 (arXiv 2004.05988), eq. 5-7 and algorithm 1. With e(t) = target -
+        mean rate of step t,
 
         beta(t) = beta_min + kp / (1 + exp(e(t))) + I(t),    I(t) = I(t-1) - ki * e(t)
 
-    within [beta_min, beta_max]. I itself is kept within [0, beta_max - beta_min], so it winds up at neither end and turns
-    round with the error (the paper keeps I as it was while beta is out of bounds).
+    within [beta_min, beta_max]. I itself is kept within [0, beta_max - beta_min], so it winds up at
+    neither end and turns round with the error (the paper keeps I as it was while beta is out of
+    bounds).
 
-    The one objective with a state: I and the last beta, which are in its checkpoints, change in training mode only, and are
-    the same on all ranks, because the mean is over the whole minibatch. No gradient passes through beta.
+    The one objective with a state: I and the last beta, which are in its checkpoints, change in
+    training mode only, and are the same on all ranks, because the mean is over the whole minibatch.
+    No gradient passes through beta.
 
     Args:
         target: rate to hold, nats, a number or a schedule of the optimiser's step, at least 0.
@@ -49,7 +53,9 @@ class Control(Objective):
         least = self.beta_min.bounds[1]
         most = self.beta_max.bounds[0]
         if most < least:
-            raise InputError(f"beta_max is {most:g}: expected at least beta_min, which is {least:g}")
+            raise InputError(
+                f"beta_max is {most:g}: expected at least beta_min, which is {least:g}"
+            )
         self.register_buffer("integral", torch.zeros(()))
         self.register_buffer("beta", torch.tensor(self.beta_min.bounds[0]))
 

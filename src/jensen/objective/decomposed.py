@@ -1,4 +1,6 @@
-"""The rate by its three parts, each with a weight of its own; the beta-TCVAE is a choice of weights."""
+"""The rate by its three parts, each with a weight of its own; the beta-TCVAE is a choice of
+weights.
+"""
 
 from torch import Tensor
 
@@ -17,15 +19,16 @@ class Decomposed(Objective):
 
     Chen et al. 2018 (arXiv 1802.04942), eq. 4, with the rate taken apart as in eq. 2:
 
-        MI = E log [q(z|x) / q(z)],  TC = E log [q(z) / prod_d q(z_d)],  DWKL = E log [prod_d q(z_d) / p(z)]
+        MI = E log [q(z|x) / q(z)],  TC = E log [q(z) / prod_d q(z_d)],  DWKL = E log [prod_d q(z_d)
+        / p(z)]
 
     beta-TCVAE is mi = dwkl = 1, tc = beta. The loss is computed as
 
         distortion + mi * rate + (tc - mi) * TC + (dwkl - mi) * DWKL
 
-    with the model's own, closed-form rate, so only what departs from equal weights is estimated from the minibatch; equal
-    weights that do not change are exactly `Beta`. With a prior that does not factorise DWKL holds what is left of the rate:
-    KL(q(z) || p(z)) - TC.
+    with the model's own, closed-form rate, so only what departs from equal weights is estimated
+    from the minibatch; equal weights that do not change are exactly `Beta`. With a prior that does
+    not factorise DWKL holds what is left of the rate: KL(q(z) || p(z)) - TC.
 
     Args:
         mi, tc, dwkl: numbers or schedules of the optimiser's step, at least 0, not all 0.
@@ -46,15 +49,19 @@ class Decomposed(Objective):
     ) -> None:
         super().__init__()
         self.mi, self.tc, self.dwkl = (
-            as_schedule(name, weight, low=0) for name, weight in (("mi", mi), ("tc", tc), ("dwkl", dwkl))
+            as_schedule(name, weight, low=0)
+            for name, weight in (("mi", mi), ("tc", tc), ("dwkl", dwkl))
         )
         check_choice("estimator", estimator, ESTIMATORS)
         self.estimator = estimator
         weights = (self.mi, self.tc, self.dwkl)
         if all(weight.bounds[1] == 0 for weight in weights):
-            raise InputError("mi is 0, and so are tc and dwkl: expected at least one weight above 0")
+            raise InputError(
+                "mi is 0, and so are tc and dwkl: expected at least one weight above 0"
+            )
         self._equal = (
-            all(isinstance(weight, Constant) for weight in weights) and len({weight.bounds for weight in weights}) == 1
+            all(isinstance(weight, Constant) for weight in weights)
+            and len({weight.bounds for weight in weights}) == 1
         )
 
     def forward(self, inference: Inference, step: Tensor) -> Tensor:
@@ -72,16 +79,27 @@ class Decomposed(Objective):
         """The minibatch's estimates; they add up to its rate."""
         total_correlation, dimension_wise_kl = self._estimate(inference)
         return {
-            "mutual_information": inference.bound.rate.mean() - total_correlation - dimension_wise_kl,
+            "mutual_information": inference.bound.rate.mean()
+            - total_correlation
+            - dimension_wise_kl,
             "total_correlation": total_correlation,
             "dimension_wise_kl": dimension_wise_kl,
         }
 
     def _estimate(self, inference: Inference) -> tuple[Tensor, Tensor]:
         """TC and DWKL of this rank's rows, `()` each."""
-        posterior = tree_map(gather_minibatch, diagonal(inference.posterior, "objective=decomposed"))
+        posterior = tree_map(
+            gather_minibatch, diagonal(inference.posterior, "objective=decomposed")
+        )
         rank, ranks = world()
-        weight = log_weight(self.estimator, len(posterior.mean), self.dataset_size, rank=rank, world=ranks, like=posterior.mean)
+        weight = log_weight(
+            self.estimator,
+            len(posterior.mean),
+            self.dataset_size,
+            rank=rank,
+            world=ranks,
+            like=posterior.mean,
+        )
         joint, marginals = minibatch_log_density(inference.z, posterior, weight)
         product = marginals.sum(-1)
         return (joint - product).mean(), (product - inference.log_prior).mean()

@@ -15,15 +15,16 @@ VARIANTS = ("I", "II")
 
 
 class DIP(Objective):
-    """distortion + rate + off_diagonal * sum_{i != j} C_ij^2 + diagonal * sum_i (C_ii - 1)^2, nats per example.
+    """distortion + rate + off_diagonal * sum_{i != j} C_ij^2 + diagonal * sum_i (C_ii - 1)^2, nats
+    per example.
 
     Kumar, Sattigeri & Balakrishnan 2018 (arXiv 1711.00848), eq. 6-7:
 
         I    C = Cov_x[mean(x)]
         II   C = Cov_x[mean(x)] + E_x[diag var(x)], the covariance of q(z)
 
-    over the whole minibatch, of all ranks, with divisor M. A match of moments that stands for TC + DWKL: where q(z) is
-    Gaussian both are 0 together (for II).
+    over the whole minibatch, of all ranks, with divisor M. A match of moments that stands for TC +
+    DWKL: where q(z) is Gaussian both are 0 together (for II).
 
     Args:
         variant: `I` or `II`.
@@ -31,7 +32,12 @@ class DIP(Objective):
         diagonal: likewise.
     """
 
-    def __init__(self, variant: str = "I", off_diagonal: float | Schedule = 10.0, diagonal: float | Schedule = 100.0) -> None:
+    def __init__(
+        self,
+        variant: str = "I",
+        off_diagonal: float | Schedule = 10.0,
+        diagonal: float | Schedule = 100.0,
+    ) -> None:
         super().__init__()
         check_choice("variant", variant, VARIANTS)
         self.variant = variant
@@ -41,7 +47,11 @@ class DIP(Objective):
     def forward(self, inference: Inference, step: Tensor) -> Tensor:
         distortion, rate = inference.bound
         off_diagonal, diagonal = self._departures(inference)
-        return (distortion + rate).mean() + self.off_diagonal(step) * off_diagonal + self.diagonal(step) * diagonal
+        return (
+            (distortion + rate).mean()
+            + self.off_diagonal(step) * off_diagonal
+            + self.diagonal(step) * diagonal
+        )
 
     def terms(self, inference: Inference, step: Tensor) -> dict[str, Tensor]:
         off_diagonal, diagonal = self._departures(inference)

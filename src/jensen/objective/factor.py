@@ -8,7 +8,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import softplus
 
-from jensen.base.errors import InputError, check_count, check_counts, check_float32, check_list, check_number, check_seed
+from jensen.base.errors import (
+    InputError,
+    check_count,
+    check_counts,
+    check_float32,
+    check_list,
+    check_number,
+    check_seed,
+)
 from jensen.base.random import bits, fold
 from jensen.base.ranks import world
 from jensen.base.schedule import Schedule, as_schedule
@@ -18,18 +26,21 @@ from jensen.objective.objective import Objective
 
 
 class Factor(Objective):
-    """distortion + rate + gamma * E_q(z) log [D(z) / (1 - D(z))], mean over the batch, nats per example.
+    """distortion + rate + gamma * E_q(z) log [D(z) / (1 - D(z))], mean over the batch, nats per
+    example.
 
-    Kim & Mnih 2018 (arXiv 1802.05983), eq. 2-3. D tells draws of q(z) from draws of prod_d q(z_d); the logarithm is its logit,
-    and where D is optimal its mean is the total correlation. D is trained by its cross-entropy,
+    Kim & Mnih 2018 (arXiv 1802.05983), eq. 2-3. D tells draws of q(z) from draws of prod_d q(z_d);
+    the logarithm is its logit, and where D is optimal its mean is the total correlation. D is
+    trained by its cross-entropy,
 
         -1/2 E_q(z) log D(z) - 1/2 E_prod log (1 - D(z)),
 
-    on the same rows and on a copy in which each latent is permuted over the minibatch of all ranks (algorithm 1; the paper
-    permutes a second minibatch). The permutations are a function of the seed, the step and the rows.
+    on the same rows and on a copy in which each latent is permuted over the minibatch of all ranks
+    (algorithm 1; the paper permutes a second minibatch). The permutations are a function of the
+    seed, the step and the rows.
 
-    One backward pass trains both: the VAE's term sees D with its parameters detached, D's term sees z detached. The value of
-    D's term is taken out of the loss again, so that the loss is the VAE's.
+    One backward pass trains both: the VAE's term sees D with its parameters detached, D's term sees
+    z detached. The value of D's term is taken out of the loss again, so that the loss is the VAE's.
 
     Args:
         latent_dim: D's inputs.
@@ -69,10 +80,14 @@ class Factor(Objective):
 
     def forward(self, inference: Inference, step: Tensor) -> Tensor:
         distortion, rate = inference.bound
-        frozen = {name: parameter.detach() for name, parameter in self.discriminator.named_parameters()}
+        frozen = {
+            name: parameter.detach() for name, parameter in self.discriminator.named_parameters()
+        }
         total_correlation = functional_call(self.discriminator, frozen, (inference.z,)).mean()
         own = self._cross_entropy(*self._logits(inference.z.detach(), step))
-        return (distortion + rate).mean() + self.gamma(step) * total_correlation + (own - own.detach())
+        return (
+            (distortion + rate).mean() + self.gamma(step) * total_correlation + (own - own.detach())
+        )
 
     def terms(self, inference: Inference, step: Tensor) -> dict[str, Tensor]:
         joint, product = self._logits(inference.z, step)

@@ -13,9 +13,9 @@ from jensen.objective.objective import Objective
 class FreeBits(Objective):
     """distortion + rate + sum_d relu(free_nats - mean KL_d), nats per example.
 
-    Kingma et al. 2016 (arXiv 1606.04934), eq. 15: distortion + sum_d max(lambda, mean KL_d) with lambda = `free_nats`, which
-    this is for the standard normal prior, the only one it takes. KL_d is the KL of latent d to N(0, 1), its mean over the
-    whole minibatch, of all ranks.
+    Kingma et al. 2016 (arXiv 1606.04934), eq. 15: distortion + sum_d max(lambda, mean KL_d) with
+    lambda = `free_nats`, which this is for the standard normal prior, the only one it takes. KL_d
+    is the KL of latent d to N(0, 1), its mean over the whole minibatch, of all ranks.
 
     Args:
         free_nats: of each latent, a number or a schedule of the optimiser's step, at least 0.

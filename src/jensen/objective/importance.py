@@ -10,10 +10,12 @@ from jensen.objective.objective import Objective
 
 
 class Importance(Objective):
-    """-[logsumexp_k log w_k - log K], mean over the batch, nats per example; log w = log p(x|z) + log p(z) - log q(z|x).
+    """-[logsumexp_k log w_k - log K], mean over the batch, nats per example; log w = log p(x|z) +
+    log p(z) - log q(z|x).
 
-    Burda et al. 2016 (arXiv 1509.00519), eq. 8, for K = `samples` draws of z. -loss is a lower bound on log p(x) that is
-    above the elbo and rises with K (theorem 1); with K = 1 it is the elbo with a sampled rate.
+    Burda et al. 2016 (arXiv 1509.00519), eq. 8, for K = `samples` draws of z. -loss is a lower
+    bound on log p(x) that is above the elbo and rises with K (theorem 1); with K = 1 it is the elbo
+    with a sampled rate.
 
     Args:
         samples: K.

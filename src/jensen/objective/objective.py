@@ -9,21 +9,28 @@ from jensen.bound.bound import Inference
 
 
 class Objective(nn.Module, ABC):
-    """A loss: a function of what the model says and of the step, without a count of its own. Abstract.
+    """A loss: a function of what the model says and of the step, without a count of its own.
+    Abstract.
 
-    Its numbers are schedules (`base.schedule.as_schedule`) and its attributes: each is logged under its name, and refused if
-    it changes after training ends. Its parameters, if it has any, are trained along with the model's, as a group of their
-    own with `optimizer_options`.
+    Its numbers are schedules (`base.schedule.as_schedule`) and its attributes: each is logged under
+    its name, and refused if it changes after training ends. Its parameters, if it has any, are
+    trained along with the model's, as a group of their own with `optimizer_options`.
     """
 
     samples: int = 1
-    """Draws of z for each example; rows i, i + B, i + 2 B, ... of an inference are those of example i."""
+    """Draws of z for each example; rows i, i + B, i + 2 B, ... of an inference are those of example
+    i.
+    """
 
     for_standard_normal: bool = False
-    """Whether its formula holds for p(z) = N(0, I) alone; another prior is refused before training."""
+    """Whether its formula holds for p(z) = N(0, I) alone; another prior is refused before
+    training.
+    """
 
     dataset_size: int = 0
-    """Number of training examples; the algorithm sets it before the first step, or who trains on loaders of his own."""
+    """Number of training examples; the algorithm sets it before the first step, or who trains on
+    loaders of his own.
+    """
 
     needs_dataset_size: bool = False
     """Whether it is refused without that number."""

@@ -9,7 +9,9 @@ RESAMPLES = 10_000
 
 
 class Choice(NamedTuple):
-    """best: index of the group of the largest median. share: of resamples that each group wins; None with a seed too few."""
+    """best: index of the group of the largest median. share: of resamples that each group wins;
+    None with a seed too few.
+    """
 
     best: int
     share: tuple[float, ...] | None
@@ -17,11 +19,14 @@ class Choice(NamedTuple):
 
 
 def choose(values: Sequence[Sequence[float]], resamples: int = RESAMPLES) -> Choice:
-    """The group of the largest median, and the share of bootstrap resamples in which each group has it.
+    """The group of the largest median, and the share of bootstrap resamples in which each group has
+    it.
 
-    values: of each group, one a seed, larger is better; NaN is missing, and a group without a value cannot win.
-    A resample draws as many seeds as there are from each group, with replacement and group by group; groups that tie share
-    the win. `seeds` is the smallest number of a group that could win: with one there is nothing to resample.
+    values: of each group, one a seed, larger is better; NaN is missing, and a group without a value
+        cannot win.
+    A resample draws as many seeds as there are from each group, with replacement and group by
+    group; groups that tie share the win. `seeds` is the smallest number of a group that could win:
+    with one there is nothing to resample.
     """
     known = [np.asarray(group, dtype=float)[np.isfinite(group)] for group in values]
     medians = np.array([np.median(group) if len(group) else -np.inf for group in known])

@@ -20,7 +20,9 @@ def verdicts(sweep: Sweep, found: Mapping[str, Choice]) -> list[str]:
             sure = f"from one {'pair of seeds' if pair else 'seed'} it cannot be known how sure that is"
         else:
             sure = f"in {choice.share[choice.best]:.0%} of resamples of {choice.seeds} seeds"
-            rival = max((share, -place) for place, share in enumerate(choice.share) if place != choice.best)
+            rival = max(
+                (share, -place) for place, share in enumerate(choice.share) if place != choice.best
+            )
             if rival[0] >= 0.05:
                 sure += f", {sweep.groups[-rival[1]].label} in {rival[0]:.0%}"
         sentences.append(f"{title(name)}: {best} ({sure})")
@@ -30,7 +32,8 @@ def verdicts(sweep: Sweep, found: Mapping[str, Choice]) -> list[str]:
 def chosen(sweep: Sweep, values: Mapping[str, Values]) -> dict[str, Choice]:
     """The choice of each criterion, of which larger is better: the elbo, the scores, UDR.
 
-    Only among groups that compare; where these are not all, the criterion is followed by `AMONG` and what they are.
+    Only among groups that compare; where these are not all, the criterion is followed by `AMONG`
+    and what they are.
     """
     if len(sweep.groups) < 2:
         return {}

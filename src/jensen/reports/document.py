@@ -28,12 +28,18 @@ CAUTION = "Shares are of 10,000 bootstrap resamples of the seeds; of fewer than 
 
 def missing(sweep: Sweep, folder: Path) -> list[str]:
     """Diagnostics that some runs have and others lack, and the commands that would add them."""
-    have = {run.name: [name.removesuffix("_full") for name in run.scores["diagnostics"]] for run in sweep.runs}
+    have = {
+        run.name: [name.removesuffix("_full") for name in run.scores["diagnostics"]]
+        for run in sweep.runs
+    }
     every = dict.fromkeys(name for run in sweep.runs for name in have[run.name])
     lines = []
     for name, found in have.items():
         if lacking := [each for each in every if each not in found]:
-            lines.append(f"python -m jensen.evaluate {shlex.quote(f'run={folder / name}')} 'diagnostics=[{','.join(lacking)}]'")
+            lines.append(
+                f"python -m jensen.evaluate {shlex.quote(f'run={folder / name}')}"
+                f" 'diagnostics=[{','.join(lacking)}]'"
+            )
     return lines
 
 
@@ -45,17 +51,29 @@ def document(
     lines: Sequence[str],
     drawn: Sequence[str],
 ) -> str:
-    """The report as Markdown; `lines` are the commands for what is missing, `drawn` the names of the pictures."""
-    text = [f"# {plain(one_line(folder.name))}", f"{len(sweep.runs)} runs in {len(sweep.groups)} settings. {EXPLAINED}"]
+    """The report as Markdown; `lines` are the commands for what is missing, `drawn` the names of
+    the pictures.
+    """
+    text = [
+        f"# {plain(one_line(folder.name))}",
+        f"{len(sweep.runs)} runs in {len(sweep.groups)} settings. {EXPLAINED}",
+    ]
     text += [markdown(table) for table in tables(sweep, values)]
     if found:
-        text += ["## Chosen by", "\n".join(f"- {plain(sentence)}" for sentence in verdicts(sweep, found)), CAUTION]
+        text += [
+            "## Chosen by",
+            "\n".join(f"- {plain(sentence)}" for sentence in verdicts(sweep, found)),
+            CAUTION,
+        ]
     if different := apart(sweep):
         text += ["## Not compared", "\n".join(f"- {plain(sentence)}" for sentence in different)]
     if sweep.left_out:
         text += [
             "## Not counted",
-            "\n".join(f"- {code(one_line(name))}: {plain(one_line(why))}" for name, why in sweep.left_out.items()),
+            "\n".join(
+                f"- {code(one_line(name))}: {plain(one_line(why))}"
+                for name, why in sweep.left_out.items()
+            ),
         ]
     if lines:
         text += ["## Missing", "```bash\n" + "\n".join(lines) + "\n```"]
@@ -63,7 +81,9 @@ def document(
 
 
 def keep(out: Path, text: str, table: str, pictures: Mapping[str, Figure]) -> None:
-    """Writes report.md, report.csv, report/*.png and report/'s events; those of a former report are replaced."""
+    """Writes report.md, report.csv, report/*.png and report/'s events; those of a former report are
+    replaced.
+    """
     within(out, out / "report")
     for name, figure in pictures.items():
         write(out / "report" / f"{name}.png", partial(figure.savefig, format="png"))
@@ -79,7 +99,9 @@ def keep(out: Path, text: str, table: str, pictures: Mapping[str, Figure]) -> No
     put(out / "report.md", text)
 
 
-def show(sweep: Sweep, values: Mapping[str, Values], found: Mapping[str, Choice], lines: Sequence[str]) -> None:
+def show(
+    sweep: Sweep, values: Mapping[str, Values], found: Mapping[str, Choice], lines: Sequence[str]
+) -> None:
     for table in tables(sweep, values):
         print(aligned(table), end="\n\n")
     print(EXPLAINED, end="\n\n")

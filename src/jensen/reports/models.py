@@ -1,4 +1,6 @@
-"""The questions of a report to the models themselves: whether the runs of a setting agree, and a traversal of one."""
+"""The questions of a report to the models themselves: whether the runs of a setting agree, and a
+traversal of one.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,15 +27,18 @@ POINTS = 10_000
 def look(
     sweep: Sweep, folder: Path, trust: str | Sequence[str] = (), download: bool = False
 ) -> tuple[dict[str, Values], dict[int, tuple[int, Tensor]], dict[str, str]]:
-    """UDR of the runs of each group, the traversals of each group's first run with its seed, and the runs that have no model.
+    """UDR of the runs of each group, the traversals of each group's first run with its seed, and
+    the runs that have no model.
 
-    Each run encodes its held-out set with its last checkpoint. `udr/...` is NaN where a group has fewer than two runs.
+    Each run encodes its held-out set with its last checkpoint. `udr/...` is NaN where a group has
+    fewer than two runs.
     """
     agreement: dict[str, Values] = {name: [] for name in UDR}
     strips: dict[int, tuple[int, Tensor]] = {}
     failed: dict[str, str] = {}
     for number, group in enumerate(sweep.groups):
-        codes, rates = {}, {}
+        codes = {}
+        rates = {}
         for place, run in enumerate(group.runs):
             seen = Look(pictures=number not in strips)
             try:
@@ -41,24 +46,38 @@ def look(
             except InputError as error:
                 failed[run.name] = str(error)
                 continue
-            if np.isfinite(seen.rates).all():  # UDR weighs latents by their rates, which not every prior knows
-                codes[place], rates[place] = seen.codes, seen.rates
+            if np.isfinite(
+                seen.rates
+            ).all():  # UDR weighs latents by their rates, which not every prior knows
+                codes[place] = seen.codes
+                rates[place] = seen.rates
             strips |= {number: (run.seed, seen.strip)} if seen.strip is not None else {}
         for similarity, values in agreement.items():
             values.append(_agreement(group, codes, rates, similarity.partition("/")[2]))
-    known = {name: values for name, values in agreement.items() if np.isfinite(np.concatenate(values)).any()}
+    known = {
+        name: values
+        for name, values in agreement.items()
+        if np.isfinite(np.concatenate(values)).any()
+    }
     return known, strips, failed
 
 
-def _agreement(group: Group, codes: Mapping[int, Floats], rates: Mapping[int, Floats], similarity: str) -> list[float]:
-    """UDR of each run of a group, by its place, among those that encoded the same examples; NaN where it has no partner."""
+def _agreement(
+    group: Group, codes: Mapping[int, Floats], rates: Mapping[int, Floats], similarity: str
+) -> list[float]:
+    """UDR of each run of a group, by its place, among those that encoded the same examples; NaN
+    where it has no partner.
+    """
     each = [math.nan] * len(group.runs)
     same: dict[str, list[int]] = {}
     for place in codes:
         same.setdefault(held_out(group.runs[place]), []).append(place)
     for places in (places for places in same.values() if len(places) > 1):
         found = udr(
-            [codes[place] for place in places], [rates[place] for place in places], similarity=similarity, points=POINTS
+            [codes[place] for place in places],
+            [rates[place] for place in places],
+            similarity=similarity,
+            points=POINTS,
         )
         for place, value in zip(places, found["per_run"].tolist(), strict=True):
             each[place] = value
@@ -74,7 +93,9 @@ def same_reason(failed: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 class Look:
-    """A diagnostic that keeps what a report needs of a model: some codes, the rate of each latent, a traversal."""
+    """A diagnostic that keeps what a report needs of a model: some codes, the rate of each latent,
+    a traversal.
+    """
 
     def __init__(self, pictures: bool) -> None:
         self.pictures = pictures
@@ -82,7 +103,10 @@ class Look:
 
     def __call__(self, snapshot: Snapshot) -> Results:
         if not snapshot.posterior.mean.isfinite().all():
-            raise InputError("its codes are NaN or infinite: expected finite ones; restore its checkpoint, or train it again")
+            raise InputError(
+                "its codes are NaN or infinite: expected finite ones; restore its checkpoint, or"
+                " train it again"
+            )
         rows = permutation(fold(0, "report"), len(snapshot.z))[:POINTS]
         self.codes = snapshot.posterior.mean.cpu()[rows].double().numpy()
         self.rates = snapshot.latent_rate.mean(0).cpu().double().numpy()

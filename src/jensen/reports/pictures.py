@@ -20,7 +20,9 @@ from jensen.run.targets import short
 
 
 def theory(run: Path) -> list[tuple[float, float]]:
-    """(rate, distortion) of the optimal linear VAE for ever larger beta, where the data are Gaussian and the model linear."""
+    """(rate, distortion) of the optimal linear VAE for ever larger beta, where the data are
+    Gaussian and the model linear.
+    """
     cfg = configuration(run)
     needed = {
         "data.source._target_": "jensen.data.gaussian.gaussian",
@@ -29,7 +31,8 @@ def theory(run: Path) -> list[tuple[float, float]]:
     }
     if any(short(str(OmegaConf.select(cfg, key))) != value for key, value in needed.items()):
         return []
-    variances, noise = [*cfg.data.variances], float(cfg.model.likelihood.variance)
+    variances = [*cfg.data.variances]
+    noise = float(cfg.model.likelihood.variance)
     constant = len(variances) / 2 * (LOG_2PI + math.log(noise))
     betas = np.geomspace(min(variances) / 4, max(variances), 200) / noise
     best = [optimum(variances, beta, noise) for beta in betas.tolist()]

@@ -23,19 +23,26 @@ def read(folder: Path) -> Sweep:
     """The finished runs below `folder`.
 
     Raises:
-        InputError: no such folder, the folder of a run, one that holds no runs or none that is finished, or runs of several
-            experiments.
+        InputError: no such folder, the folder of a run, one that holds no runs or none that is
+            finished, or runs of several experiments.
     """
     if not folder.is_dir():
-        raise InputError(f"sweep={folder} is no folder: expected the folder of a sweep of jensen.train -m")
+        raise InputError(
+            f"sweep={folder} is no folder: expected the folder of a sweep of jensen.train -m"
+        )
     if (folder / ".hydra").is_dir():
-        raise InputError(f"sweep={folder} is the folder of a run: expected the folder above, of all runs of its sweep")
+        raise InputError(
+            f"sweep={folder} is the folder of a run: expected the folder above, of all runs of its"
+            " sweep"
+        )
     places = sorted(path.parents[1] for path in folder.rglob(".hydra/config.yaml"))
     if not places:
         raise InputError(
-            f"sweep={folder} holds no runs (.hydra/config.yaml): expected the folder of a sweep of jensen.train -m"
+            f"sweep={folder} holds no runs (.hydra/config.yaml): expected the folder of a sweep of"
+            " jensen.train -m"
         )
-    runs, left_out = [], {}
+    runs = []
+    left_out = {}
     experiments: dict[tuple[str, str], str] = {}
     for place in places:
         name = str(place.relative_to(folder))
@@ -49,13 +56,17 @@ def read(folder: Path) -> Sweep:
         experiments.setdefault(experiment, name)
     if not runs:
         first, why = next(iter(left_out.items()))
-        raise InputError(f"sweep={folder} has no finished run among {len(places)} ({first}: {why}): expected at least one")
+        raise InputError(
+            f"sweep={folder} has no finished run among {len(places)} ({first}: {why}): expected at"
+            " least one"
+        )
     if len(experiments) > 1:
         (one, here), (other, there) = [*experiments.items()][:2]
         differ = 0 if one[0] != other[0] else 1
         what = ("experiments", "data")[differ]
         raise InputError(
-            f"sweep={folder} mixes {what} ({here} is of {one[differ]}, {there} of {other[differ]}): expected runs whose numbers"
+            f"sweep={folder} mixes {what} ({here} is of {one[differ]}, {there} of"
+            f" {other[differ]}): expected runs whose numbers"
             " compare; give each a folder of its own"
         )
     return grouped(told_apart(runs), left_out)
@@ -74,14 +85,17 @@ def _read_run(place: Path, name: str) -> Run:
         saved = saved_step(place)
         if saved is None:
             raise _LeftOutError(
-                "its checkpoints/ holds no last.ckpt that can be read; restore it, or the sweep's command again trains it"
+                "its checkpoints/ holds no last.ckpt that can be read; restore it, or the sweep's"
+                " command again trains it"
             )
         if saved != finished.get("step", saved):
             raise _LeftOutError(
-                f"its last.ckpt holds step {saved} of {finished['step']}; the sweep's command again continues it"
+                f"its last.ckpt holds step {saved} of {finished['step']}; the sweep's command"
+                " again continues it"
             )
     tree = cast(dict[str, Any], one_spelling(OmegaConf.to_container(configuration(place))))
-    settings, seed = flat(tree), tree.get("seed", 0)
+    settings = flat(tree)
+    seed = tree.get("seed", 0)
     check_seed("seed", seed)
     found = get_json(place / "scores.json")
     if why := odd(found):
@@ -93,13 +107,19 @@ def _read_run(place: Path, name: str) -> Run:
 
 
 def _experiment(place: Path, run: Run) -> tuple[str, str]:
-    """Facts that must be one for the whole folder: the experiment it was started as, and what its numbers are of."""
+    """Facts that must be one for the whole folder: the experiment it was started as, and what its
+    numbers are of.
+    """
     path = place / ".hydra" / "hydra.yaml"
     within(place, path)
     started = _started_as(path) if path.exists() else None
-    split, checkpoint = run.scores.get("split"), run.scores.get("checkpoint")
+    split = run.scores.get("split")
+    checkpoint = run.scores.get("checkpoint")
     data = ", ".join(f"{key} {shown(run.settings[key])}" for key in SAME if key in run.settings)
-    return "no experiment" if started is None else f"experiment={started}", f"{data}, judged on {split} with {checkpoint}.ckpt"
+    return (
+        "no experiment" if started is None else f"experiment={started}",
+        f"{data}, judged on {split} with {checkpoint}.ckpt",
+    )
 
 
 def _started_as(path: Path) -> Any:
@@ -108,5 +128,7 @@ def _started_as(path: Path) -> Any:
     for key in ("hydra", "runtime", "choices"):
         tree = tree.get(key) if isinstance(tree, dict) else None
     if not isinstance(tree, dict):
-        raise _LeftOutError(f"{path} names no hydra.runtime.choices: expected what jensen.train wrote")
+        raise _LeftOutError(
+            f"{path} names no hydra.runtime.choices: expected what jensen.train wrote"
+        )
     return tree.get("experiment")

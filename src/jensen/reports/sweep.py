@@ -18,8 +18,10 @@ class Whole(str):
 class Run(NamedTuple):
     """A finished run.
 
-    name: its folder, from the sweep's. settings: what it was composed of, flat, less the seed; places of data are `Whole`.
-    scores: its scores.json. data: the fingerprint of the data it was trained on, "" where none was written down.
+    name: its folder, from the sweep's. settings: what it was composed of, flat, less the seed;
+        places of data are `Whole`.
+    scores: its scores.json. data: the fingerprint of the data it was trained on, "" where none was
+        written down.
     """
 
     name: str
@@ -41,7 +43,9 @@ class Group(NamedTuple):
 
 
 class Sweep(NamedTuple):
-    """keys: what was swept, short names to whole keys. left_out: names of the other runs, and why they are not counted."""
+    """keys: what was swept, short names to whole keys. left_out: names of the other runs, and why
+    they are not counted.
+    """
 
     keys: Mapping[str, str]
     groups: Sequence[Group]
@@ -66,25 +70,39 @@ def flat(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 def told_apart(runs: Sequence[Run]) -> list[Run]:
     """The runs with the settings by which their data differ, and no others.
 
-    Places that held the same data become one, so that they make no groups. Runs of the same settings on other data, which
-    were changed where they lie, get the beginning of the fingerprint as the setting `data.fingerprint`.
+    Places that held the same data become one, so that they make no groups. Runs of the same
+    settings on other data, which were changed where they lie, get the beginning of the fingerprint
+    as the setting `data.fingerprint`.
     """
     first: dict[str, Run] = {}
     same = []
     for run in runs:
         known = first.setdefault(run.data, run) if run.data else run
-        places = {key: value for key, value in known.settings.items() if isinstance(value, Whole) and key in run.settings}
+        places = {
+            key: value
+            for key, value in known.settings.items()
+            if isinstance(value, Whole) and key in run.settings
+        }
         same.append(run._replace(settings={**run.settings, **places}))
     data: dict[str, set[str]] = {}
     for run in same:
-        data.setdefault(repr((run.seed, sorted(run.settings.items(), key=repr))), set()).add(run.data)
+        data.setdefault(repr((run.seed, sorted(run.settings.items(), key=repr))), set()).add(
+            run.data
+        )
     if all(len(found) == 1 for found in data.values()):
         return same
-    return [run._replace(settings={**run.settings, "data.fingerprint": Whole(run.data[:8] or "unknown")}) for run in same]
+    return [
+        run._replace(
+            settings={**run.settings, "data.fingerprint": Whole(run.data[:8] or "unknown")}
+        )
+        for run in same
+    ]
 
 
 def grouped(runs: Sequence[Run], left_out: Mapping[str, str]) -> Sweep:
-    """Runs by what they were swept over, groups in the order of its values; of equal settings and seed, only one counts."""
+    """Runs by what they were swept over, groups in the order of its values; of equal settings and
+    seed, only one counts.
+    """
     runs = _with_absent(runs)
     keys = _short(_swept(runs))
     found: dict[tuple[str, ...], dict[int, Run]] = {}
@@ -98,14 +116,20 @@ def grouped(runs: Sequence[Run], left_out: Mapping[str, str]) -> Sweep:
     groups = []
     for same in found.values():
         members = [same[seed] for seed in sorted(same)]
-        values = {name: members[0].settings[key] for name, key in keys.items() if key in members[0].settings}
+        values = {
+            name: members[0].settings[key]
+            for name, key in keys.items()
+            if key in members[0].settings
+        }
         groups.append(Group(values, members))
     groups.sort(key=lambda group: [_order(group.values.get(name)) for name in keys])
     return Sweep(keys, groups, {**left_out, **twice})
 
 
 def _with_absent(runs: Sequence[Run]) -> list[Run]:
-    """The runs, with None for a key that some have and others lack, where nothing else tells these apart."""
+    """The runs, with None for a key that some have and others lack, where nothing else tells these
+    apart.
+    """
     added: dict[str, None] = {}
     while True:
         filled = [run._replace(settings={**added, **run.settings}) for run in runs]
@@ -138,7 +162,10 @@ def _short(keys: Sequence[str]) -> dict[str, str]:
     """A key under its last part where that names only one; a `_target_` under what it makes."""
     ends = {key: key.removesuffix("._target_") for key in keys}
     count = Counter(end.rsplit(".", 1)[-1] for end in ends.values())
-    return {last if count[last := end.rsplit(".", 1)[-1]] == 1 else end: key for key, end in ends.items()}
+    return {
+        last if count[last := end.rsplit(".", 1)[-1]] == 1 else end: key
+        for key, end in ends.items()
+    }
 
 
 def _order(value: Any) -> tuple[int, float, str]:
@@ -150,7 +177,9 @@ def _order(value: Any) -> tuple[int, float, str]:
 
 def is_number(value: Any) -> bool:
     return (
-        isinstance(value, int | float) and not isinstance(value, bool) and (isinstance(value, float) or abs(value) < 1 << 1000)
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and (isinstance(value, float) or abs(value) < 1 << 1000)
     )
 
 
@@ -167,7 +196,9 @@ def shown(value: Any) -> str:
 
 
 def odd(scores: Mapping[str, Any]) -> str:
-    """The part of a scores.json that is not as jensen writes it, where that cannot be read; empty if nothing is."""
+    """The part of a scores.json that is not as jensen writes it, where that cannot be read; empty
+    if nothing is.
+    """
     for part in ("bound", "diagnostics"):
         if not isinstance(scores.get(part), dict):
             return f"its {part} are {type(scores.get(part)).__name__}"
@@ -180,10 +211,16 @@ def odd(scores: Mapping[str, Any]) -> str:
         if not _is_known(results.get("settings")):
             return f"diagnostics.{name}.settings are none"
         for key, value in results.items():
-            if key != "settings" and not (_is_result(value) or (isinstance(value, list) and _all_results(value))):
+            if key != "settings" and not (
+                _is_result(value) or (isinstance(value, list) and _all_results(value))
+            ):
                 return f"diagnostics.{name}.{key} is no number, and no list of such"
     latents = scores["diagnostics"].get("rate", {}).get("by_latent", [])
-    return "" if isinstance(latents, list) and not any(map(_is_list, latents)) else "diagnostics.rate.by_latent is no list"
+    return (
+        ""
+        if isinstance(latents, list) and not any(map(_is_list, latents))
+        else "diagnostics.rate.by_latent is no list"
+    )
 
 
 def _is_list(value: Any) -> bool:
@@ -207,23 +244,33 @@ def _is_result(value: Any) -> bool:
 
 
 def _all_results(values: Sequence[Any]) -> bool:
-    return all(_is_result(value) or (isinstance(value, list) and _all_results(value)) for value in values)
+    return all(
+        _is_result(value) or (isinstance(value, list) and _all_results(value)) for value in values
+    )
 
 
 def numbers(scores: Mapping[str, Any]) -> dict[str, float]:
-    """The bound and each diagnostic's scalars, as `name/key`; sizes, which are integers, and arrays are no such numbers.
+    """The bound and each diagnostic's scalars, as `name/key`; sizes, which are integers, and arrays
+    are no such numbers.
 
-    `decomposition_full` is the same quantity as `decomposition`, of more draws: it stands for it where both were computed.
+    `decomposition_full` is the same quantity as `decomposition`, of more draws: it stands for it
+    where both were computed.
     """
-    found = {name: float(scores["bound"][name]) for name in BOUND if name in scores.get("bound", {})}
+    found = {
+        name: float(scores["bound"][name]) for name in BOUND if name in scores.get("bound", {})
+    }
     diagnostics = dict(scores.get("diagnostics", {}))
     if "decomposition_full" in diagnostics:
         diagnostics["decomposition"] = diagnostics.pop("decomposition_full")
     for name, results in diagnostics.items():
-        found |= {f"{name}/{key}": value for key, value in results.items() if isinstance(value, float)}
+        found |= {
+            f"{name}/{key}": value for key, value in results.items() if isinstance(value, float)
+        }
     return found
 
 
 def by_latent(scores: Mapping[str, Any]) -> list[float]:
-    """Mean rate of each latent, nats, by falling rate; empty where the diagnostic `rate` was not run."""
+    """Mean rate of each latent, nats, by falling rate; empty where the diagnostic `rate` was not
+    run.
+    """
     return sorted(scores.get("diagnostics", {}).get("rate", {}).get("by_latent", []), reverse=True)

@@ -18,7 +18,9 @@ PARTS = {
 ACTIVE = "rate/active_units"
 UDR = {"udr/spearman": "UDR (Spearman)", "udr/lasso": "UDR (Lasso)"}
 INFOMEC = ("infom", "infoc", "infoe", "infom_floored", "infoc_floored")
-"""The numbers of `scores.infomec` that are scores: by the published rule, and less what chance explains."""
+"""The numbers of `scores.infomec` that are scores: by the published rule, and less what chance
+explains.
+"""
 
 AMONG = " among "
 """Between a criterion and the groups that it chooses among, where these are not all."""
@@ -50,17 +52,23 @@ def quartiles(values: Sequence[float]) -> Quartiles:
 
 
 def measured(sweep: Sweep) -> dict[str, Values]:
-    """Every number of any run, by name: the bound first, then the rate's parts, the active units, and the rest as found."""
+    """Every number of any run, by name: the bound first, then the rate's parts, the active units,
+    and the rest as found.
+    """
     found = [[numbers(run.scores) for run in group.runs] for group in sweep.groups]
-    names = dict.fromkeys([*BOUND, *PARTS, ACTIVE, *(name for group in found for run in group for name in run)])
+    names = dict.fromkeys(
+        [*BOUND, *PARTS, ACTIVE, *(name for group in found for run in group for name in run)]
+    )
     values = {name: [[run.get(name, np.nan) for run in group] for group in found] for name in names}
     return {name: each for name, each in values.items() if np.isfinite(np.concatenate(each)).any()}
 
 
 def scores(sweep: Sweep) -> list[str]:
-    """Names of the scores among the numbers: of each diagnostic that is a score, what is called like its function.
+    """Names of the scores among the numbers: of each diagnostic that is a score, what is called
+    like its function.
 
-    (InfoMEC's are five; other numbers, such as an accuracy on training points, only explain a score.)
+    (InfoMEC's are five; other numbers, such as an accuracy on training points, only explain a
+    score.)
     """
     found: dict[str, None] = {}
     for run in sweep.runs:
@@ -82,7 +90,9 @@ def title(name: str) -> str:
 
 
 def columns(sweep: Sweep, values: Mapping[str, Values]) -> list[str]:
-    """The quantities that the tables show, of `values`: the bound, the rate's parts, the active units, the scores, and UDR."""
+    """The quantities that the tables show, of `values`: the bound, the rate's parts, the active
+    units, the scores, and UDR.
+    """
     wanted = [*BOUND, *PARTS, ACTIVE, *scores(sweep), *UDR]
     return [name for name in wanted if name in values]
 
@@ -91,7 +101,9 @@ def cell(found: Quartiles, runs: int, digits: int) -> str:
     """`median [quartile, quartile]`; how many runs it is of, where some lack it."""
     if not found.runs:
         return "missing"
-    median, low, high = (f"{round(value, digits) + 0.0:.{digits}f}" for value in found[:3])  # + 0.0: no minus zero
+    median, low, high = (
+        f"{round(value, digits) + 0.0:.{digits}f}" for value in found[:3]
+    )  # + 0.0: no minus zero
     text = f"{median} [{low}, {high}]" if found.runs > 1 else median
     return text if found.runs == runs else f"{text} ({found.runs} of {runs})"
 
@@ -106,7 +118,9 @@ def tables(sweep: Sweep, values: Mapping[str, Values]) -> list[list[list[str]]]:
 def _table(sweep: Sweep, values: Mapping[str, Values]) -> list[list[str]]:
     rows = [[*(sweep.keys or [""]), "runs", *map(title, values)]]
     for number, group in enumerate(sweep.groups):
-        row = [shown(group.values[key]) if key in group.values else "" for key in sweep.keys] or ["all"]
+        row = [shown(group.values[key]) if key in group.values else "" for key in sweep.keys] or [
+            "all"
+        ]
         row.append(str(len(group.runs)))
         for name, each in values.items():
             digits = 0 if name == ACTIVE else 2 if name in (*BOUND, *PARTS) else 3
@@ -118,7 +132,10 @@ def _table(sweep: Sweep, values: Mapping[str, Values]) -> list[list[str]]:
 def aligned(rows: Sequence[Sequence[str]]) -> str:
     """For the terminal: columns of one width, flush right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(
+        "  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True))
+        for row in rows
+    )
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
@@ -127,14 +144,24 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 
 
 def as_csv(sweep: Sweep, values: Mapping[str, Values]) -> str:
-    """Every number, exactly: a line a group and quantity, with the count, the median and the quartiles."""
+    """Every number, exactly: a line a group and quantity, with the count, the median and the
+    quartiles.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*map(formula_free, sweep.keys), "quantity", "runs", "median", "quartile_1", "quartile_3"])
+    writer.writerow(
+        [*map(formula_free, sweep.keys), "quantity", "runs", "median", "quartile_1", "quartile_3"]
+    )
     for number, group in enumerate(sweep.groups):
-        setting = [formula_free(shown(group.values[key])) if key in group.values else "" for key in sweep.keys]
+        setting = [
+            formula_free(shown(group.values[key])) if key in group.values else ""
+            for key in sweep.keys
+        ]
         for name, each in values.items():
             found = quartiles(each[number])
-            numbers_of = ["" if np.isnan(value) else repr(value) for value in (found.median, found.low, found.high)]
+            numbers_of = [
+                "" if np.isnan(value) else repr(value)
+                for value in (found.median, found.low, found.high)
+            ]
             writer.writerow([*setting, formula_free(name), found.runs, *numbers_of])
     return text.getvalue()

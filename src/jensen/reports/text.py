@@ -1,8 +1,18 @@
-"""Names and reasons as text that nothing obeys: they come from the folders of runs, which may be a stranger's."""
+"""Names and reasons as text that nothing obeys: they come from the folders of runs, which may be a
+stranger's.
+"""
 
 import re
 
-_SPECIAL = {"\\": "\\\\", "&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "\\|", "`": "\\`", "*": "\\*"}
+_SPECIAL = {
+    "\\": "\\\\",
+    "&": "&amp;",
+    "<": "&lt;",
+    ">": "&gt;",
+    "|": "\\|",
+    "`": "\\`",
+    "*": "\\*",
+}
 
 
 def one_line(text: str) -> str:
@@ -11,7 +21,9 @@ def one_line(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Text that Markdown shows as it is: no HTML, no links, and no pictures, which would be fetched."""
+    """Text that Markdown shows as it is: no HTML, no links, and no pictures, which would be
+    fetched.
+    """
     for special, shown_as in _SPECIAL.items():
         text = text.replace(special, shown_as)
     return re.sub(r"\](?=[(\[:])", r"]\\", text)
@@ -24,7 +36,9 @@ def code(text: str) -> str:
 
 
 def formula_free(text: str) -> str:
-    """A cell of a CSV file that no spreadsheet takes for a formula; numbers are left as they are."""
+    """A cell of a CSV file that no spreadsheet takes for a formula; numbers are left as they
+    are.
+    """
     try:
         float(text)
     except ValueError:

@@ -25,7 +25,9 @@ def compose(name: str, overrides: Sequence[str]) -> DictConfig:
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
             return hydra.compose(name, [*overrides])
     except HydraException as error:
-        raise InputError(f"overrides cannot be taken ({said(error)}): expected those of python -m jensen.{name}") from error
+        raise InputError(
+            f"overrides cannot be taken ({said(error)}): expected those of python -m jensen.{name}"
+        ) from error
     finally:
         GlobalHydra.instance().hydra = before
 

@@ -4,7 +4,9 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-OmegaConf.register_new_resolver("if", lambda condition, yes, no: yes if condition else no, replace=True)  # ${if:${fast},2,9}
+OmegaConf.register_new_resolver(
+    "if", lambda condition, yes, no: yes if condition else no, replace=True
+)  # ${if:${fast},2,9}
 
 
 def conf_folder() -> Path:

@@ -34,7 +34,8 @@ def on_run(
 
     Args:
         trust: modules of yours that the run is made of (`trust.build`).
-        download: whether data may be fetched where the run's configuration says so and they are missing.
+        download: whether data may be fetched where the run's configuration says so and they are
+            missing.
     """
     check_choice("split", split, SPLITS)
     check_flag("download", download)
@@ -42,11 +43,16 @@ def on_run(
     algorithm, step = restored(run, checkpoint, trust)
     ended = get_json(run.expanduser() / "finished.json").get("step", step)
     if checkpoint == "last" and ended != step:
-        say(f"{run}/finished.json says step {ended} and last.ckpt holds step {step}: the command that trained it mends that")
+        say(
+            f"{run}/finished.json says step {ended} and last.ckpt holds step {step}: the command"
+            " that trained it mends that"
+        )
     cfg = configuration(run)
     data = build(cfg, "data", DataModule, trust)
     # How data are served is this machine's, and not the folder's, to say.
-    data.workers, data.device, data.evaluated = 0, "auto", split
+    data.workers = 0
+    data.device = "auto"
+    data.evaluated = split
     with downloads(download), Fitting("data of the run"):
         data.prepare_data()
         data.show(1)
@@ -56,7 +62,12 @@ def on_run(
         precision="64-true" if is_double(cfg) else "32-true",
         logger=False,
         callbacks=[
-            Diagnose(diagnostics, on_encoded=lambda count, seconds: say(f"encoded {count:,} examples in {seconds:.1f} s"))
+            Diagnose(
+                diagnostics,
+                on_encoded=lambda count, seconds: say(
+                    f"encoded {count:,} examples in {seconds:.1f} s"
+                ),
+            )
         ],
         enable_checkpointing=False,
         enable_model_summary=False,
@@ -64,6 +75,8 @@ def on_run(
     )
     trainer.validate(algorithm, data, verbose=False)
     bound = {
-        name.removeprefix("val/"): float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")
+        name.removeprefix("val/"): float(value)
+        for name, value in trainer.callback_metrics.items()
+        if name.startswith("val/")
     }
     return {"run": str(run), "checkpoint": checkpoint, "step": step, "split": split, "bound": bound}

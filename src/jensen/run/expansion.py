@@ -1,4 +1,5 @@
-"""The size of a configuration once its interpolations are resolved, without resolving any: a few lines may fill memory.
+"""The size of a configuration once its interpolations are resolved, without resolving any: a few
+lines may fill memory.
 
 `b: ${a}${a}`, `c: ${b}${b}` and so on double at each line.
 """
@@ -21,7 +22,8 @@ Path = tuple[str, ...]
 
 
 def check(tree: Any, name: object) -> None:
-    """Refuse a `tree` of mappings, lists and values, as written, that says more than `MOST` once it is resolved.
+    """Refuse a `tree` of mappings, lists and values, as written, that says more than `MOST` once it
+    is resolved.
 
     Raises:
         InputError: it does, or that cannot be told; `name` is the file that it is of.
@@ -29,7 +31,8 @@ def check(tree: Any, name: object) -> None:
     for text in _leaves(tree):
         if isinstance(text, str) and "${" in text and not _is_plain(text):
             raise InputError(
-                f"{name} has the interpolation {text[:80]!r}: expected the plain name of a key in it; write it out"
+                f"{name} has the interpolation {text[:80]!r}: expected the plain name of a key in"
+                " it; write it out"
             )
     try:
         size = _Sizes(tree).of(())
@@ -37,13 +40,16 @@ def check(tree: Any, name: object) -> None:
         size = math.inf
     if size > MOST:
         raise InputError(
-            f"{name} says {size:.0e} characters once its interpolations are resolved: expected at most {MOST:,}, since more"
+            f"{name} says {size:.0e} characters once its interpolations are resolved: expected at"
+            f" most {MOST:,}, since more"
             " fills the memory; take another folder"
         )
 
 
 def _is_plain(text: str) -> bool:
-    """Tell whether the keys that the interpolations of a text lead to are known without resolving any: no name is made by one."""
+    """Tell whether the keys that the interpolations of a text lead to are known without resolving
+    any: no name is made by one.
+    """
     asked = (_ASKED.match(text, found.end()) for found in _ASKS.finditer(text))
     return all(_PLAIN.match(part) for part in text.split("${")[1:]) and all(asked)
 
@@ -57,7 +63,9 @@ def _leaves(tree: Any) -> Iterator[Any]:
 
 
 class _Sizes:
-    """Sizes of the nodes of a tree, by path, in characters and nodes, each found once; any may be less, none more."""
+    """Sizes of the nodes of a tree, by path, in characters and nodes, each found once; any may be
+    less, none more.
+    """
 
     def __init__(self, tree: Any) -> None:
         self._tree = tree
@@ -72,7 +80,9 @@ class _Sizes:
                 self._known[path] = 1 + sum(self.of((*path, str(key))) for key in keys)
             else:
                 text = str(node)
-                self._known[path] = len(text) + sum(self.of(other) for other in self._led_to(text, path))
+                self._known[path] = len(text) + sum(
+                    self.of(other) for other in self._led_to(text, path)
+                )
         return self._known[path]
 
     def _led_to(self, text: str, path: Path) -> Iterator[Path]:

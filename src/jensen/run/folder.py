@@ -1,7 +1,8 @@
 """The life of a run in its folder: begun, stopped, continued, and at last finished or failed.
 
-`.hydra/` says what is trained here, and is written before training starts. `failed.json` says why the last attempt failed;
-`finished.json` is written last of all, so that whatever was killed has none.
+`.hydra/` says what is trained here, and is written before training starts. `failed.json` says why
+the last attempt failed; `finished.json` is written last of all, so that whatever was killed has
+none.
 """
 
 import json
@@ -27,7 +28,9 @@ from jensen.run.load import configuration, saved_step
 from jensen.run.record import get_json, put, put_json, put_scores
 from jensen.run.words import FULL, explain, leads, say
 
-FINISHED, FAILED, DATA = "finished.json", "failed.json", ".hydra/identity.json"
+FINISHED = "finished.json"
+FAILED = "failed.json"
+DATA = ".hydra/identity.json"
 PATIENCE = 5.0
 """Seconds to wait for a process that is just ending."""
 NOTE = "note"
@@ -42,10 +45,13 @@ class RefusedError(InputError):
 
 
 class RunFolder:
-    """A run, as the process that trains it has its folder. Under DDP every rank makes one, and rank zero's writes."""
+    """A run, as the process that trains it has its folder. Under DDP every rank makes one, and rank
+    zero's writes.
+    """
 
     def __init__(self, folder: Path, cfg: DictConfig) -> None:
-        self.folder, self.cfg = folder, cfg
+        self.folder = folder
+        self.cfg = cfg
         self.leads = leads()
         self.mark = {"identity": identity(cfg)}
         self.goes_on = False
@@ -55,18 +61,24 @@ class RunFolder:
     def begin(self, data: DataModule) -> dict[str, float] | None:
         """Makes the folder this run's; the results, if it is finished already.
 
-        A finished run that is to go on remains what it is until `claim`: what comes before may still be refused.
+        A finished run that is to go on remains what it is until `claim`: what comes before may
+        still be refused.
 
         Raises:
-            RefusedError: the data are not those that the run was begun with, or it is longer than it should become.
+            RefusedError: the data are not those that the run was begun with, or it is longer than
+                it should become.
         """
         finished = marker(self.folder)
         if not self.leads and not finished:
             return None
         self.mark["data"] = fingerprint(data)
-        if _holds_training(self.folder) and get_json(self.folder / DATA).get("data", self.mark["data"]) != self.mark["data"]:
+        if (
+            _holds_training(self.folder)
+            and get_json(self.folder / DATA).get("data", self.mark["data"]) != self.mark["data"]
+        ):
             raise RefusedError(
-                f"{self.folder} was trained on other data under the same configuration: expected the same examples;"
+                f"{self.folder} was trained on other data under the same configuration: expected"
+                " the same examples;"
                 " restore them, or train in another folder"
             )
         if finished and self.mark == {key: finished.get(key) for key in self.mark}:
@@ -92,13 +104,22 @@ class RunFolder:
         put_json(self.folder / DATA, self.mark)
 
     def _check_length(self, finished: Mapping[str, Any]) -> None:
-        """Refuse an end that the run is beyond, finished or interrupted: what it holds would count as a shorter run's."""
+        """Refuse an end that the run is beyond, finished or interrupted: what it holds would count
+        as a shorter run's.
+        """
         trainer = self.cfg.trainer
-        done = {"step": finished.get("step") or saved_step(self.folder) or 0, "epoch": finished.get("epochs") or 0}
-        for key, unit, most in (("max_steps", "step", trainer.max_steps), ("max_epochs", "epoch", trainer.max_epochs)):
+        done = {
+            "step": finished.get("step") or saved_step(self.folder) or 0,
+            "epoch": finished.get("epochs") or 0,
+        }
+        for key, unit, most in (
+            ("max_steps", "step", trainer.max_steps),
+            ("max_epochs", "epoch", trainer.max_epochs),
+        ):
             if most is not None and 0 <= most < done[unit]:
                 raise RefusedError(
-                    f"trainer.{key} is {most} but {self.folder} has finished {unit} {done[unit]}: expected at least that;"
+                    f"trainer.{key} is {most} but {self.folder} has finished {unit} {done[unit]}:"
+                    " expected at least that;"
                     " train in another folder"
                 )
 
@@ -111,12 +132,20 @@ class RunFolder:
         epochs: int | None = None,
         validated: bool = True,
     ) -> None:
-        """Writes the scores, and then the marker, which says why the run ended and if that step was not validated."""
+        """Writes the scores, and then the marker, which says why the run ended and if that step was
+        not validated.
+        """
         if not self.leads:
             return
         put_scores(self.folder / "scores.json", scores)
         seconds = round(time.monotonic() - self._start, 3)
-        found: dict[str, Any] = {"step": step, "epochs": epochs, "why": why, "seconds": seconds, "results": results}
+        found: dict[str, Any] = {
+            "step": step,
+            "epochs": epochs,
+            "why": why,
+            "seconds": seconds,
+            "results": results,
+        }
         if not validated:
             found[NOTE] = unvalidated(self.folder, step)
             say(found[NOTE])
@@ -125,7 +154,9 @@ class RunFolder:
     def fail(self, error: Exception) -> None:
         """Writes down why, but of an attempt that has left a finished run as it was."""
         if self.leads and (self._claimed or not marker(self.folder)):
-            with suppress(InputError):  # a full disk may be why; the error itself is what is to be seen
+            with suppress(
+                InputError
+            ):  # a full disk may be why; the error itself is what is to be seen
                 mark = {"identity": self.mark["identity"], "configuration": written(self.cfg)}
                 put_json(self.folder / FAILED, mark | {"error": first_line(error)})
 
@@ -142,7 +173,8 @@ def open_run(folder: Path, cfg: DictConfig) -> Iterator[RunFolder]:
     with lock(folder, f"another process trains in {folder}") if this.leads else nullcontext():
         if _holds_training(folder) and (found := _difference(folder, cfg)):
             raise RefusedError(
-                f"{folder} holds another run ({found}): expected the same one, to continue it; train in another folder"
+                f"{folder} holds another run ({found}): expected the same one, to continue it;"
+                " train in another folder"
             )
         try:
             yield this
@@ -153,7 +185,8 @@ def open_run(folder: Path, cfg: DictConfig) -> Iterator[RunFolder]:
                 this.fail(error)
                 raise
             sentence = InputError(
-                f"{folder} has no room left ({full.strerror}): expected free disk; make room and run the same command again,"
+                f"{folder} has no room left ({full.strerror}): expected free disk; make room and"
+                " run the same command again,"
                 " it continues"
             )
             this.fail(sentence)
@@ -161,7 +194,9 @@ def open_run(folder: Path, cfg: DictConfig) -> Iterator[RunFolder]:
 
 
 def _refuse_links(folder: Path) -> None:
-    """Before anything is read or written: of what a run writes nothing may lie elsewhere, where others' files are."""
+    """Before anything is read or written: of what a run writes nothing may lie elsewhere, where
+    others' files are.
+    """
     for place in (folder, folder / ".hydra", folder / "checkpoints"):
         for path in place.iterdir() if place.is_dir() else ():
             if path.is_symlink():
@@ -171,17 +206,21 @@ def _refuse_links(folder: Path) -> None:
 @contextmanager
 def lock(folder: Path, held: str) -> Iterator[None]:
     """Raises:
-    RefusedError: `held` is so, and remains so for `PATIENCE` seconds; or the folder cannot be written.
+    RefusedError: `held` is so, and remains so for `PATIENCE` seconds; or the folder cannot be
+        written.
     """
     file = FileLock(folder / ".lock", timeout=PATIENCE)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file.acquire()
     except Timeout:
-        raise RefusedError(f"{held}: expected one at a time; wait for it, or choose another folder") from None
+        raise RefusedError(
+            f"{held}: expected one at a time; wait for it, or choose another folder"
+        ) from None
     except OSError as error:
         raise RefusedError(
-            f"{folder} cannot be written ({error.strerror}): expected a folder of yours; choose another"
+            f"{folder} cannot be written ({error.strerror}): expected a folder of yours; choose"
+            " another"
         ) from error
     try:
         yield
@@ -203,41 +242,70 @@ def first_line(error: BaseException) -> str:
 def marker(folder: Path) -> dict[str, Any]:
     """The content of finished.json; nothing where it is torn, or names no step and results."""
     found = get_json(folder / FINISHED)
-    return found if isinstance(found.get("step"), int) and isinstance(found.get("results"), dict) else {}
+    return (
+        found
+        if isinstance(found.get("step"), int) and isinstance(found.get("results"), dict)
+        else {}
+    )
 
 
 def standing(folder: Path, cfg: DictConfig, data: Callable[[], str]) -> Standing:
-    """The state of a folder for the run that `cfg` configures; `data` gives the data's fingerprint, and is asked if it matters."""
+    """The state of a folder for the run that `cfg` configures; `data` gives the data's fingerprint,
+    and is asked if it matters.
+    """
     mine = identity(cfg)
     failure = get_json(folder / FAILED)
-    # A key without effect on the numbers may be what it failed by: changed, it is to be tried again.
-    failed = failure.get("identity") == mine and failure.get("configuration", written(cfg)) == written(cfg)
+    # A key without effect on the numbers may be what it failed by: changed, it is to be tried
+    # again.
+    failed = failure.get("identity") == mine and failure.get(
+        "configuration", written(cfg)
+    ) == written(cfg)
     if not _holds_training(folder):
         return "failed" if failed else "new"
     try:
         theirs = identity(configuration(folder))
-    except (InputError, OmegaConfBaseException, RecursionError, TypeError, ValueError):  # a torn one, or no run's
+    except (
+        InputError,
+        OmegaConfBaseException,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ):  # a torn one, or no run's
         return "other"
     if theirs != mine or get_json(folder / DATA).get("data", data()) != data():
         return "other"
     finished = marker(folder)
-    if finished.get("identity") == mine and finished.get("data") == data() and not unfinished(folder, cfg, finished):
+    if (
+        finished.get("identity") == mine
+        and finished.get("data") == data()
+        and not unfinished(folder, cfg, finished)
+    ):
         return "finished"
     return "failed" if failed else "interrupted"
 
 
 def unfinished(folder: Path, cfg: DictConfig, finished: Mapping[str, Any]) -> str:
-    """The reason why a run is not what its marker `finished` says; empty if it is. Before 0.2 a marker could be wrong."""
+    """The reason why a run is not what its marker `finished` says; empty if it is. Before 0.2 a
+    marker could be wrong.
+    """
     step = finished.get("step")
     if (saved := saved_step(folder)) != step:
         holds = "there is no such last.ckpt" if saved is None else f"last.ckpt holds step {saved}"
         return f"{folder / FINISHED} says step {step} and {holds}"
-    cut = "why" not in finished and cfg.trainer.get("max_time") is not None and (saved or 0) < cfg.trainer.max_steps
+    cut = (
+        "why" not in finished
+        and cfg.trainer.get("max_time") is not None
+        and (saved or 0) < cfg.trainer.max_steps
+    )
     if cut:
         return f"trainer.max_time ended {folder} at step {step} of {cfg.trainer.max_steps}"
     why = str(finished.get("why", ""))
     early = _duration if why == TIME else stopping if why.startswith((CALLBACK, EARLY)) else None
-    if early is None or not (folder / ".hydra" / "config.yaml").exists() or early(cfg) == early(configuration(folder)):
+    if (
+        early is None
+        or not (folder / ".hydra" / "config.yaml").exists()
+        or early(cfg) == early(configuration(folder))
+    ):
         return ""
     return f"{why} ended {folder} at step {step}, and what did so is set otherwise now"
 
@@ -247,10 +315,16 @@ def _duration(cfg: DictConfig) -> str:
 
 
 def stopping(cfg: DictConfig) -> str:
-    """The callbacks that may end a run before its steps or epochs, as JSON: those that are not of ours, nor only show it."""
+    """The callbacks that may end a run before its steps or epochs, as JSON: those that are not of
+    ours, nor only show it.
+    """
     callbacks: Any = OmegaConf.to_container(cfg.callbacks, resolve=True)
     targets = {name: str((each or {}).get("_target_")) for name, each in callbacks.items()}
-    may = {name: callbacks[name] for name, target in targets.items() if not target.startswith("jensen.") and not _SHOWS(target)}
+    may = {
+        name: callbacks[name]
+        for name, target in targets.items()
+        if not target.startswith("jensen.") and not _SHOWS(target)
+    }
     return json.dumps(may, sort_keys=True, default=str)
 
 
@@ -259,7 +333,11 @@ def _holds_training(folder: Path) -> bool:
 
 
 def _difference(folder: Path, cfg: DictConfig) -> str:
-    return difference(configuration(folder), cfg) if (folder / ".hydra" / "config.yaml").exists() else ""
+    return (
+        difference(configuration(folder), cfg)
+        if (folder / ".hydra" / "config.yaml").exists()
+        else ""
+    )
 
 
 def _no_room(error: BaseException | None) -> OSError | None:

@@ -1,4 +1,6 @@
-"""Objects that were given in Python, in the places of a run's configuration where a command would have a constructor call."""
+"""Objects that were given in Python, in the places of a run's configuration where a command would
+have a constructor call.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,8 +20,10 @@ def given(name: str, kind: str) -> object:
     """
     if name not in _objects.get():
         raise InputError(
-            f"the {name} of this run was given in Python, {kind}, and no file holds it: expected it again; read the run by"
-            " jensen.load(folder, model=..., data=..., objective=...) with what jensen.fit was called with"
+            f"the {name} of this run was given in Python, {kind}, and no file holds it: expected"
+            " it again; read the run by"
+            " jensen.load(folder, model=..., data=..., objective=...) with what jensen.fit was"
+            " called with"
         )
     return _objects.get()[name]
 

@@ -12,7 +12,9 @@ from jensen.data.module import DataModule
 from jensen.run.targets import one_spelling
 
 LOCATION = ("data.root", "data.path")
-"""Keys that say where data are. What is there is hashed (`fingerprint`): of two places with the same data a run is one and the same."""
+"""Keys that say where data are. What is there is hashed (`fingerprint`): of two places with the
+same data a run is one and the same.
+"""
 
 WITHOUT_EFFECT = (
     *("diagnostics", "callbacks", "logger", "maximise"),
@@ -20,18 +22,46 @@ WITHOUT_EFFECT = (
     *(
         f"trainer.{key}"
         for key in (
-            *("accelerator", "devices", "num_nodes", "strategy", "use_distributed_sampler", "plugins", "benchmark"),
-            *("logger", "callbacks", "log_every_n_steps", "default_root_dir", "profiler", "detect_anomaly", "max_time"),
-            *("enable_checkpointing", "enable_progress_bar", "enable_model_summary", "num_sanity_val_steps"),
+            *(
+                "accelerator",
+                "devices",
+                "num_nodes",
+                "strategy",
+                "use_distributed_sampler",
+                "plugins",
+                "benchmark",
+            ),
+            *(
+                "logger",
+                "callbacks",
+                "log_every_n_steps",
+                "default_root_dir",
+                "profiler",
+                "detect_anomaly",
+                "max_time",
+            ),
+            *(
+                "enable_checkpointing",
+                "enable_progress_bar",
+                "enable_model_summary",
+                "num_sanity_val_steps",
+            ),
         )
     ),
 )
 """Whatever else there is in a configuration, a key that you added too, makes another run."""
 
-LENGTH = tuple(f"trainer.{key}" for key in ("max_steps", "max_epochs", "val_check_interval", "check_val_every_n_epoch"))
-"""Keys that say how far a run goes and how often it is looked at: a single run may be continued with others."""
+LENGTH = tuple(
+    f"trainer.{key}"
+    for key in ("max_steps", "max_epochs", "val_check_interval", "check_val_every_n_epoch")
+)
+"""Keys that say how far a run goes and how often it is looked at: a single run may be continued
+with others.
+"""
 VALIDATION = "trainer.limit_val_batches"
-"""Keys that say how much is validated on: a single run may turn that on or off, by 0; other values would not compare."""
+"""Keys that say how much is validated on: a single run may turn that on or off, by 0; other values
+would not compare.
+"""
 
 
 def has_effect(key: str) -> bool:
@@ -39,7 +69,9 @@ def has_effect(key: str) -> bool:
 
 
 def affecting(cfg: DictConfig) -> dict[str, Any]:
-    """The resolved configuration as dotted keys, in its order, of all keys that can change a number."""
+    """The resolved configuration as dotted keys, in its order, of all keys that can change a
+    number.
+    """
     tree = one_spelling(OmegaConf.to_container(cfg, resolve=True))
     assert isinstance(tree, dict)
     return {key: value for key, value in _flat(tree) if has_effect(key)}
@@ -56,21 +88,27 @@ def _flat(tree: dict[Any, Any], before: str = "") -> list[tuple[str, Any]]:
 
 def identity(cfg: DictConfig) -> str:
     """SHA-256 of `affecting`."""
-    return hashlib.sha256(json.dumps(affecting(cfg), sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(affecting(cfg), sort_keys=True, default=str).encode()
+    ).hexdigest()
 
 
 def written(cfg: DictConfig) -> str:
     """SHA-256 of the whole resolved configuration, keys without effect too.
 
-    Resolved, because making objects of a part resolves that part in place: before and after it must be the same.
+    Resolved, because making objects of a part resolves that part in place: before and after it must
+    be the same.
     """
     tree = OmegaConf.to_container(cfg, resolve=True)
     return hashlib.sha256(json.dumps(tree, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def difference(there: DictConfig, here: DictConfig) -> str:
-    """The first key in which a run that is being continued may not differ, with both values; empty if there is none."""
-    old, new = affecting(there), affecting(here)
+    """The first key in which a run that is being continued may not differ, with both values; empty
+    if there is none.
+    """
+    old = affecting(there)
+    new = affecting(here)
     for key in [*new, *(key for key in old if key not in new)]:
         if key in LENGTH or (key == VALIDATION and 0 in (old.get(key), new.get(key))):
             continue
@@ -81,7 +119,8 @@ def difference(there: DictConfig, here: DictConfig) -> str:
 
 
 def fingerprint(data: DataModule) -> str:
-    """SHA-256 of all examples and factors as they are stored, a second for 377 MB: a file that was changed makes other data.
+    """SHA-256 of all examples and factors as they are stored, a second for 377 MB: a file that was
+    changed makes other data.
 
     Behind it stand the names of those splits that were not read.
     """

@@ -1,4 +1,6 @@
-"""A finished run, from its folder: its configuration is the constructor call, its checkpoint the state."""
+"""A finished run, from its folder: its configuration is the constructor call, its checkpoint the
+state.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -27,16 +29,19 @@ CHECKPOINTS = ("last", "best")
 
 
 LARGEST = 1 << 20
-"""Bytes of a file of settings. One of jensen.train's has some 10,000; reading takes seconds a megabyte."""
+"""Bytes of a file of settings. One of jensen.train's has some 10,000; reading takes seconds a
+megabyte.
+"""
 _DEEPEST = 100
 
 
 def read_yaml(path: Path) -> DictConfig:
-    """The mapping that a file of settings holds, empty where it holds another thing; nothing in it is resolved.
+    """The mapping that a file of settings holds, empty where it holds another thing; nothing in it
+    is resolved.
 
     Raises:
-        InputError: the file is torn, or what jensen.train does not write and a few of which fill memory: aliases,
-            deep nesting, or more than `LARGEST` bytes.
+        InputError: the file is torn, or what jensen.train does not write and a few of which fill
+            memory: aliases, deep nesting, or more than `LARGEST` bytes.
     """
     try:
         if not path.is_file():
@@ -46,15 +51,26 @@ def read_yaml(path: Path) -> DictConfig:
         text = path.read_text()
         depth = 0
         for event in yaml.parse(text):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
+                event, yaml.CollectionEndEvent
+            )
             if isinstance(event, yaml.AliasEvent):
                 raise yaml.YAMLError("it has aliases")
             if depth > _DEEPEST:
                 raise yaml.YAMLError("it is nested too deep")
         found = OmegaConf.create(text)
-    except (OSError, ValueError, TypeError, AssertionError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        AssertionError,
+        RecursionError,
+        yaml.YAMLError,
+        OmegaConfBaseException,
+    ) as error:
         raise InputError(
-            f"{path} cannot be read ({said(error)}): expected what jensen.train wrote; take another folder"
+            f"{path} cannot be read ({said(error)}): expected what jensen.train wrote; take"
+            " another folder"
         ) from error
     return found if isinstance(found, DictConfig) else OmegaConf.create({})
 
@@ -68,11 +84,16 @@ def configuration(run: str | Path) -> DictConfig:
     path = Path(run).expanduser() / ".hydra" / "config.yaml"
     within(Path(run).expanduser(), path)
     if not path.is_file():
-        raise InputError(f"run={run} has no .hydra/config.yaml: expected the folder of a run of jensen.train")
+        raise InputError(
+            f"run={run} has no .hydra/config.yaml: expected the folder of a run of jensen.train"
+        )
     cfg = read_yaml(path)
     expansion.check(OmegaConf.to_container(cfg), path)
     if "algorithm" not in cfg or "data" not in cfg:
-        raise InputError(f"{path} configures no algorithm and data: expected what jensen.train wrote; take another folder")
+        raise InputError(
+            f"{path} configures no algorithm and data: expected what jensen.train wrote; take"
+            " another folder"
+        )
     return cfg
 
 
@@ -86,15 +107,22 @@ def state(run: str | Path, checkpoint: str = "last") -> dict[str, Any]:
     path = Path(run).expanduser() / "checkpoints" / f"{checkpoint}.ckpt"
     within(Path(run).expanduser(), path)
     if not path.is_file():
-        how = "a run that was validated, with callbacks.best" if checkpoint == "best" else "a run that was trained a step"
+        how = (
+            "a run that was validated, with callbacks.best"
+            if checkpoint == "best"
+            else "a run that was trained a step"
+        )
         raise InputError(
-            f"{path} is missing: expected {how}; train it further, or take the other of {' and '.join(CHECKPOINTS)}"
+            f"{path} is missing: expected {how}; train it further, or take the other of"
+            f" {' and '.join(CHECKPOINTS)}"
         )
     return read(path)
 
 
 def saved_step(run: str | Path) -> int | None:
-    """The step of `last.ckpt`, without reading its tensors; None where there is none, or one that is torn."""
+    """The step of `last.ckpt`, without reading its tensors; None where there is none, or one that
+    is torn.
+    """
     try:
         path = Path(run) / "checkpoints" / "last.ckpt"
         within(Path(run), path)
@@ -107,7 +135,8 @@ def saved_step(run: str | Path) -> int | None:
 class Resumed(NamedTuple):
     """The place that training goes on from.
 
-    checkpoint: None starts it. set_back: sets the event files that there are by now back to the checkpoint, and puts a torn
+    checkpoint: None starts it. set_back: sets the event files that there are by now back to the
+        checkpoint, and puts a torn
     `last.ckpt` aside as `last.torn.ckpt`; to be called once it is sure that training goes on.
     """
 
@@ -116,7 +145,8 @@ class Resumed(NamedTuple):
 
 
 def resume_from(folder: Path) -> Resumed:
-    """The place that training in `folder` goes on from: `last.ckpt`, or the one before it where that is torn. Nothing is changed.
+    """The place that training in `folder` goes on from: `last.ckpt`, or the one before it where
+    that is torn. Nothing is changed.
 
     Raises:
         InputError: there are checkpoints and all are torn.
@@ -131,9 +161,14 @@ def resume_from(folder: Path) -> Resumed:
             continue
         if torn:
             say(f"{torn[0]}: going on from {path.name}, of step {saved['global_step']}")
-        return Resumed(path, partial(_set_back, files(folder), saved.get("events"), last if torn else None))
+        return Resumed(
+            path, partial(_set_back, files(folder), saved.get("events"), last if torn else None)
+        )
     if torn:
-        raise InputError(f"{' and '.join(torn)}: expected a whole checkpoint; restore one, or train in another folder")
+        raise InputError(
+            f"{' and '.join(torn)}: expected a whole checkpoint; restore one, or train in another"
+            " folder"
+        )
     return Resumed(None, partial(_set_back, files(folder), {}))
 
 
@@ -146,8 +181,11 @@ def _set_back(before: list[Path], sizes: dict[str, int] | None, torn: Path | Non
         torn.replace(torn.with_name(f"{torn.stem}.torn{torn.suffix}"))
 
 
-def restored(run: str | Path, checkpoint: str = "last", trust: str | Sequence[str] = ()) -> tuple[LightningModule, int]:
-    """The run's algorithm with the state of a checkpoint, in evaluation mode, and the checkpoint's step.
+def restored(
+    run: str | Path, checkpoint: str = "last", trust: str | Sequence[str] = ()
+) -> tuple[LightningModule, int]:
+    """The run's algorithm with the state of a checkpoint, in evaluation mode, and the checkpoint's
+    step.
 
     `trust` names modules of yours that the run is made of (`trust.build`).
 
@@ -163,14 +201,16 @@ def restored(run: str | Path, checkpoint: str = "last", trust: str | Sequence[st
         algorithm.load_state_dict(saved["state_dict"])
     except (KeyError, RuntimeError, TypeError) as error:
         raise InputError(
-            f"{run}/checkpoints/{checkpoint}.ckpt does not fit the model of .hydra/config.yaml: expected the checkpoint of"
+            f"{run}/checkpoints/{checkpoint}.ckpt does not fit the model of .hydra/config.yaml:"
+            " expected the checkpoint of"
             " that configuration; restore the file that belongs to it"
         ) from error
     return algorithm.eval(), int(saved["global_step"])
 
 
 def load(run: str | Path, checkpoint: str = "last", trust: str | Sequence[str] = ()) -> VAE:
-    """The trained model of a run: `jensen.load("runs/...").encode(x)`; one of your own code with `trust="my"`.
+    """The trained model of a run: `jensen.load("runs/...").encode(x)`; one of your own code with
+    `trust="my"`.
 
     Of `trainer.precision=64-true` it computes in float64.
     """

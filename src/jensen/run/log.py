@@ -7,12 +7,16 @@ from pathlib import Path
 
 
 class RunLog(logging.FileHandler):
-    """`train.log` of a run. Where that is a link nothing is written, since the training is refused in a moment."""
+    """`train.log` of a run. Where that is a link nothing is written, since the training is refused
+    in a moment.
+    """
 
     def _open(self) -> TextIOWrapper:
         try:
             descriptor = os.open(
-                self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666
+                self.baseFilename,
+                os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW,
+                0o666,
             )
         except OSError:
             if not Path(self.baseFilename).is_symlink():

@@ -33,7 +33,9 @@ def put_json(path: Path, entry: dict[str, Any]) -> None:
 
 
 def get_json(path: Path) -> dict[str, Any]:
-    """Empty where there is no such file, or one that is cut short, or that no run wrote: a link, nested deep, or huge."""
+    """Empty where there is no such file, or one that is cut short, or that no run wrote: a link,
+    nested deep, or huge.
+    """
     try:
         if path.is_symlink() or not path.is_file() or path.stat().st_size > _LARGEST:
             return {}
@@ -45,16 +47,34 @@ def get_json(path: Path) -> dict[str, Any]:
 
 def numbers(results: Results) -> dict[str, Any]:
     """Scalars and short arrays, as plain lists."""
-    arrays = {key: value for key, value in results.items() if not isinstance(value, str | Embedding)}
-    small = {key: value for key, value in arrays.items() if value.ndim < 3 and math.prod(value.shape) <= _LISTED}
-    return {key: (value if isinstance(value, np.ndarray) else value.cpu().numpy()).tolist() for key, value in small.items()}
+    arrays = {
+        key: value for key, value in results.items() if not isinstance(value, str | Embedding)
+    }
+    small = {
+        key: value
+        for key, value in arrays.items()
+        if value.ndim < 3 and math.prod(value.shape) <= _LISTED
+    }
+    return {
+        key: (value if isinstance(value, np.ndarray) else value.cpu().numpy()).tolist()
+        for key, value in small.items()
+    }
 
 
 def of_training(cfg: DictConfig, trainer: Any, folder: Path) -> dict[str, Any]:
     """Results of the last validation, as jensen.evaluate would write them."""
     chosen: Any = OmegaConf.to_container(cfg.diagnostics, resolve=True)
-    results = {name: found for each in trainer.callbacks if isinstance(each, Diagnose) for name, found in each.results.items()}
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+    results = {
+        name: found
+        for each in trainer.callbacks
+        if isinstance(each, Diagnose)
+        for name, found in each.results.items()
+    }
+    metrics = {
+        name: float(value)
+        for name, value in trainer.callback_metrics.items()
+        if name.startswith("val/")
+    }
     return {
         "run": str(folder),
         "checkpoint": "last",
@@ -62,7 +82,9 @@ def of_training(cfg: DictConfig, trainer: Any, folder: Path) -> dict[str, Any]:
         "split": "validation",
         "bound": {name.removeprefix("val/"): value for name, value in metrics.items()},
         "version": version("jensen"),
-        "diagnostics": {name: {"settings": chosen.get(name)} | numbers(found) for name, found in results.items()},
+        "diagnostics": {
+            name: {"settings": chosen.get(name)} | numbers(found) for name, found in results.items()
+        },
     }
 
 
@@ -84,4 +106,7 @@ def put_scores(path: Path, entry: dict[str, Any]) -> None:
 
 def _subject(entry: dict[str, Any]) -> list[Any]:
     run = entry.get("run")
-    return [run and Path(run).resolve(), *(entry.get(key) for key in ("codes", "checkpoint", "step", "split", "version"))]
+    return [
+        run and Path(run).resolve(),
+        *(entry.get(key) for key in ("codes", "checkpoint", "step", "split", "version")),
+    ]

@@ -1,4 +1,6 @@
-"""One spelling of a `_target_`: `jensen.objective.Beta`, whichever file of its package it lies in."""
+"""One spelling of a `_target_`: `jensen.objective.Beta`, whichever file of its package it lies
+in.
+"""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -27,12 +29,16 @@ def one_spelling(tree: Any) -> Any:
     """A tree of mappings and lists with each `_target_` in it `short`."""
     if isinstance(tree, dict):
         return {
-            key: short(value) if key == "_target_" and isinstance(value, str) else one_spelling(value)
+            key: short(value)
+            if key == "_target_" and isinstance(value, str)
+            else one_spelling(value)
             for key, value in tree.items()
         }
     return [one_spelling(value) for value in tree] if isinstance(tree, list) else tree
 
 
 def _places(package: str) -> Mapping[str, str]:
-    places: Mapping[str, str] = import_module(f"jensen.{package}").PLACES if package in PACKAGES else {}
+    places: Mapping[str, str] = (
+        import_module(f"jensen.{package}").PLACES if package in PACKAGES else {}
+    )
     return places

@@ -1,7 +1,8 @@
-"""The targets that the folder of a run may have us call: the parts that conf/ names, optimisers, and modules that the user trusts.
+"""The targets that the folder of a run may have us call: the parts that conf/ names, optimisers,
+and modules that the user trusts.
 
-A configuration is a tree of calls, and one from elsewhere could name any function there is. A name alone proves nothing:
-`jensen.run.os.system` begins well too.
+A configuration is a tree of calls, and one from elsewhere could name any function there is. A name
+alone proves nothing: `jensen.run.os.system` begins well too.
 """
 
 import functools
@@ -25,18 +26,23 @@ from jensen.run.words import explain, said
 
 T = TypeVar("T")
 GROUPS = ("algorithm", "data", "loader", "model", "objective", "schedule", "start", "transform")
-"""Packages that conf/ names: their targets, called with any arguments, do no more than a run does."""
+"""Packages that conf/ names: their targets, called with any arguments, do no more than a run
+does.
+"""
 _NAME = re.compile(r"\b_target_: *(jensen\.[\w.]+)")
 
 
 def build(cfg: DictConfig, key: str, kind: type[T], trust: str | Sequence[str] = ()) -> T:
-    """The `kind` that `cfg[key]`, of a run's configuration, describes; nothing is called before all of its targets are known.
+    """The `kind` that `cfg[key]`, of a run's configuration, describes; nothing is called before all
+    of its targets are known.
 
     Args:
-        trust: modules, or packages with all that is in them, whose own functions and classes may be called too.
+        trust: modules, or packages with all that is in them, whose own functions and classes may be
+            called too.
 
     Raises:
-        InputError: a target that is neither known nor trusted, values that cannot be resolved, or that build no `kind`.
+        InputError: a target that is neither known nor trusted, values that cannot be resolved, or
+            that build no `kind`.
     """
     check_list("trust", [trust] if isinstance(trust, str) else trust)
     trusted = [trust] if isinstance(trust, str) else [*trust]
@@ -45,23 +51,32 @@ def build(cfg: DictConfig, key: str, kind: type[T], trust: str | Sequence[str] =
     try:
         tree = OmegaConf.to_container(cfg[key], resolve=True, throw_on_missing=True)
     except (OmegaConfBaseException, RecursionError, ValueError) as error:
-        raise InputError(f"{key} of the run cannot be resolved ({said(error)}): expected what jensen.train wrote") from error
+        raise InputError(
+            f"{key} of the run cannot be resolved ({said(error)}): expected what jensen.train wrote"
+        ) from error
     for place, value in _leaves(tree, key):
         if place.endswith("._target_") and not _allowed(value, trusted):
             module = str(value).rpartition(".")[0]
             raise InputError(
-                f"{place} of the run is {value!r}, which is no part of jensen: expected known code, since it would be run;"
+                f"{place} of the run is {value!r}, which is no part of jensen: expected known"
+                " code, since it would be run;"
                 f" if you trust that of {module or value}, add trust=[{module or value}]"
             )
         if isinstance(value, str) and "${" in value:  # instantiate would resolve it once more
-            raise InputError(f"{place} of the run is {value!r}: expected no interpolation within an interpolation")
+            raise InputError(
+                f"{place} of the run is {value!r}: expected no interpolation within an"
+                " interpolation"
+            )
     try:
         with downloads(False), Fitting(f"'{key}'", total=True):
             built = instantiate(tree)
     except InstantiationException as error:
         raise InputError(f"in {key} of the run {explain(error)}") from error
     if not isinstance(built, kind):
-        raise InputError(f"{key} of the run is {type(built).__name__}: expected {kind.__name__}, as jensen.train wrote it")
+        raise InputError(
+            f"{key} of the run is {type(built).__name__}: expected {kind.__name__}, as"
+            " jensen.train wrote it"
+        )
     return built
 
 
@@ -107,4 +122,6 @@ def _is_defined_in(target: str, modules: Sequence[str]) -> bool:
     try:
         return _within(str(getattr(get_object(target), "__module__", "")), modules)
     except Exception as error:  # whatever importing it raises
-        raise InputError(f"{target} cannot be imported ({said(error)}): expected its module on PYTHONPATH") from error
+        raise InputError(
+            f"{target} cannot be imported ({said(error)}): expected its module on PYTHONPATH"
+        ) from error

@@ -1,4 +1,6 @@
-"""The words of a run and a command: lines for the person at the terminal, and bad input as one sentence."""
+"""The words of a run and a command: lines for the person at the terminal, and bad input as one
+sentence.
+"""
 
 import errno
 import logging
@@ -17,7 +19,9 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def leads() -> bool:
-    """Tell whether this process is rank zero, the one that writes; of ranks that are yet to be started, it is the first."""
+    """Tell whether this process is rank zero, the one that writes; of ranks that are yet to be
+    started, it is the first.
+    """
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
@@ -33,9 +37,11 @@ def said(error: BaseException) -> str:
 
 
 def explain(error: BaseException) -> str | None:
-    """The sentence of the InputError that `error` is or was caused by; a parameter in front gets its whole key.
+    """The sentence of the InputError that `error` is or was caused by; a parameter in front gets
+    its whole key.
 
-    Of a value that cannot be resolved, or from which nothing can be made, it is one that is written here.
+    Of a value that cannot be resolved, or from which nothing can be made, it is one that is written
+    here.
     """
     if (sentence := _within(error)) is not None:
         return sentence
@@ -59,13 +65,18 @@ def _within(error: BaseException) -> str | None:
     if not isinstance(error, InstantiationException):
         return sentence
     # Of a cause from OmegaConf the message has a key of its own, before that of the part.
-    key = str(error).rpartition("full_key: ")[2].strip().removeprefix("algorithm.") if "full_key: " in str(error) else ""
+    key = (
+        str(error).rpartition("full_key: ")[2].strip().removeprefix("algorithm.")
+        if "full_key: " in str(error)
+        else ""
+    )
     if sentence is None:
         target = re.search("target '([^']*)'", str(error))
         what = target[1] if target else "its _target_"
         if str(error).startswith("Error locating target"):
             return (
-                f"{key}._target_ is {what}, which cannot be found ({_of_import(cause)}): expected the name of a class or"
+                f"{key}._target_ is {what}, which cannot be found ({_of_import(cause)}): expected"
+                " the name of a class or"
                 " function of a module that is there; correct it"
             )
         return f"{key} cannot be made ({said(cause or error)}): expected values that {what} takes; see its documentation"
@@ -73,7 +84,9 @@ def _within(error: BaseException) -> str | None:
 
 
 def _of_import(error: BaseException | None) -> str:
-    """The cause below hydra's own line, such as `ModuleNotFoundError("No module named 'x'")`, without the class."""
+    """The cause below hydra's own line, such as `ModuleNotFoundError("No module named 'x'")`,
+    without the class.
+    """
     lines = str(error).strip().splitlines()
     found = re.search(r"[\"'](.*)[\"']\)?$", lines[1]) if len(lines) > 1 else None
     return found[1] if found else said(error or ValueError())

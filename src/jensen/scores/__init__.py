@@ -1,12 +1,13 @@
-"""Scores of a code against known factors: `score(codes, factors, ...) -> dict`, the score itself first.
+"""Scores of a code against known factors: `score(codes, factors, ...) -> dict`, the score itself
+first.
 
-Codes `(N, D)` are the posterior's means, factors `(N, F)` integer labels; both arrays or tensors. Informations are in
-nats. A constant latent tells nothing (see `constant`). One file a score, which names its variant. Each is a function of
-its arguments and a seed: same inputs, same bytes.
+Codes `(N, D)` are the posterior's means, factors `(N, F)` integer labels; both arrays or tensors.
+Informations are in nats. A constant latent tells nothing (see `constant`). One file a score, which
+names its variant. Each is a function of its arguments and a seed: same inputs, same bytes.
 """
 
-# Not lazily: once a score's own file were imported, it would take the name of the function here. What is slow to import,
-# scikit-learn, is imported by the functions that need it.
+# Not lazily: once a score's own file were imported, it would take the name of the function here.
+# What is slow to import, scikit-learn, is imported by the functions that need it.
 from jensen.scores.active_units import active_units
 from jensen.scores.beta_vae import beta_vae
 from jensen.scores.dci import dci

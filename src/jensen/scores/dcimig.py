@@ -1,4 +1,6 @@
-"""DCIMIG: one latent for a factor and one factor for a latent, by mutual information (Sepliarskaia et al. 2019)."""
+"""DCIMIG: one latent for a factor and one factor for a latent, by mutual information (Sepliarskaia
+et al. 2019).
+"""
 
 from typing import Any
 
@@ -19,11 +21,13 @@ def dcimig(
     points: int = 10_000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Sepliarskaia et al. 2019 ("Evaluating disentangled representations", arXiv 1910.05587): 3CharM / DCIMIG.
+    """Sepliarskaia et al. 2019 ("Evaluating disentangled representations", arXiv 1910.05587):
+    3CharM / DCIMIG.
 
-    Latent j belongs to the factor k_j that it tells most of, by the gap g_j = I(z_j; v_{k_j}) - max_{k != k_j} I(z_j; v_k).
-    A factor's S_k is the largest gap among its latents, 0 if it has none; the score is sum_k S_k / sum_k H(v_k), in [0, 1].
-    So large factors weigh more, unlike in `mig_hist20`. Here with 20-bin histograms of the means.
+    Latent j belongs to the factor k_j that it tells most of, by the gap g_j = I(z_j; v_{k_j}) -
+    max_{k != k_j} I(z_j; v_k). A factor's S_k is the largest gap among its latents, 0 if it has
+    none; the score is sum_k S_k / sum_k H(v_k), in [0, 1]. So large factors weigh more, unlike in
+    `mig_hist20`. Here with 20-bin histograms of the means.
 
     Args:
         codes: `(N, D)`, the posterior's means.
@@ -31,8 +35,8 @@ def dcimig(
         log_var: `(N, D)`, the posterior's, if known: it tells which latents are dead.
 
     Returns:
-        dcimig; per_factor `(F,)` = S_k in nats; per_latent `(D,)` = g_j in nats; best_factor `(D,)`; active `(D,)`;
-        mutual_information `(D, F)`; entropy `(F,)`; points.
+        dcimig; per_factor `(F,)` = S_k in nats; per_latent `(D,)` = g_j in nats; best_factor
+        `(D,)`; active `(D,)`; mutual_information `(D, F)`; entropy `(F,)`; points.
     """
     z, v = check(codes, factors)
     used = active_latents(z, None if log_var is None else check_log_var(log_var, z), None)

@@ -21,13 +21,16 @@ def explicitness(
     test: int = 5_000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Ridgeway & Mozer 2018 (arXiv 1802.05312), section 3: the mean ROC-AUC of one value against the rest.
+    """Ridgeway & Mozer 2018 (arXiv 1802.05312), section 3: the mean ROC-AUC of one value against
+    the rest.
 
-    A multinomial logistic regression (scikit-learn's defaults: L2, C = 1, 100 iterations) predicts each factor from the
-    standardised means; the area under the ROC curve of each value's probability, on held-out points, is averaged over
-    values, then over factors. In [0, 1]; chance is .5, and an area of 1 does not mean that the prediction is right: only
-    that it ranks well. Values that are absent among the test points, or all there is, have no curve and are left out.
-    disentanglement_lib reports the same on training and test points; some rescale chance to 0, which is not done here.
+    A multinomial logistic regression (scikit-learn's defaults: L2, C = 1, 100 iterations) predicts
+    each factor from the standardised means; the area under the ROC curve of each value's
+    probability, on held-out points, is averaged over values, then over factors. In [0, 1]; chance
+    is .5, and an area of 1 does not mean that the prediction is right: only that it ranks well.
+    Values that are absent among the test points, or all there is, have no curve and are left out.
+    disentanglement_lib reports the same on training and test points; some rescale chance to 0,
+    which is not done here.
 
     Args:
         codes: `(N, D)`, the posterior's means.
@@ -64,9 +67,14 @@ def explicitness(
 
 
 def _area(probability: Floats, y: Labels) -> float:
-    """The mean over values of the area under the curve of one against the rest; chance where there is no curve at all."""
+    """The mean over values of the area under the curve of one against the rest; chance where there
+    is no curve at all.
+    """
     from sklearn.metrics import roc_auc_score
 
     counts = np.bincount(y, minlength=probability.shape[1])
-    curves = [roc_auc_score(y == c, probability[:, c]) for c in np.flatnonzero((counts > 0) & (counts < len(y)))]
+    curves = [
+        roc_auc_score(y == c, probability[:, c])
+        for c in np.flatnonzero((counts > 0) & (counts < len(y)))
+    ]
     return float(np.mean(curves)) if curves else 0.5

@@ -25,26 +25,30 @@ def factor_vae(
     batch: int = 64,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Kim & Mnih 2018 (arXiv 1802.05983, section 4): accuracy of a majority vote from latents to factors.
+    """Kim & Mnih 2018 (arXiv 1802.05983, section 4): accuracy of a majority vote from latents to
+    factors.
 
-    A vote: draw a factor k and one of its values, then `batch` points that hold it; the latent whose variance among them,
-    divided by its variance over all points, is smallest votes for k. `train` votes make the classifier, `test` votes its
-    accuracy. In [0, 1]; chance is 1 / (number of factors that vary).
+    A vote: draw a factor k and one of its values, then `batch` points that hold it; the latent
+    whose variance among them, divided by its variance over all points, is smallest votes for k.
+    `train` votes make the classifier, `test` votes its accuracy. In [0, 1]; chance is 1 / (number
+    of factors that vary).
 
-    Latents whose standard deviation over all points is below `threshold` are pruned. 0.05 is what disentanglement_lib's
-    configurations set; its function's default, and disent, is 0.0, with which unused latents act as one more class: a code
-    that lacks a factor scores .97 instead of .79. A constant latent is pruned at any threshold: 0 / 0 would win
-    every vote. The published variance is over 10,000 points, here over all that are given. Of equal latents or counts the
-    first wins. With no latent left, or no factor that varies, the score is 0. See `interventions` for how points that hold
-    a value are drawn.
+    Latents whose standard deviation over all points is below `threshold` are pruned. 0.05 is what
+    disentanglement_lib's configurations set; its function's default, and disent, is 0.0, with which
+    unused latents act as one more class: a code that lacks a factor scores .97 instead of .79. A
+    constant latent is pruned at any threshold: 0 / 0 would win every vote. The published variance
+    is over 10,000 points, here over all that are given. Of equal latents or counts the first wins.
+    With no latent left, or no factor that varies, the score is 0. See `interventions` for how
+    points that hold a value are drawn.
 
     Args:
         codes: `(N, D)`, the posterior's means.
         factors: `(N, F)`, integer labels.
 
     Returns:
-        factor_vae; train_accuracy; votes `(D, F)`, the training votes; per_factor `(F,)`, the test accuracy of each factor's
-        votes; active `(D,)`, the latents that were not pruned; std `(D,)`; chance; train, test, batch.
+        factor_vae; train_accuracy; votes `(D, F)`, the training votes; per_factor `(F,)`, the test
+        accuracy of each factor's votes; active `(D,)`, the latents that were not pruned; std
+        `(D,)`; chance; train, test, batch.
     """
     check_number("threshold", threshold, 0)
     check_seed("seed", seed)

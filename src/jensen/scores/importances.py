@@ -22,24 +22,31 @@ LONG = 20_000
 
 
 def concentration(weights: Floats) -> Floats:
-    """1 - entropy of each row in base (number of columns), `(A, B)` to `(A,)`; 0 for a row of zeros, or one column.
+    """1 - entropy of each row in base (number of columns), `(A, B)` to `(A,)`; 0 for a row of
+    zeros, or one column.
 
     1 if one column holds all the weight, 0 if all hold the same.
     """
     columns = weights.shape[1]
     share = divide(weights, weights.sum(1, keepdims=True))
     nats = -(share * np.log(np.where(share > 0, share, 1.0))).sum(1)
-    return np.where(weights.sum(1) > 0, divide(np.log(columns) - nats, np.log(columns)), 0.0).clip(0, 1)
+    return np.where(weights.sum(1) > 0, divide(np.log(columns) - nats, np.log(columns)), 0.0).clip(
+        0, 1
+    )
 
 
 def disentanglement(importances: Floats) -> tuple[float, Floats]:
-    """D of an importance matrix `(D, K)` and D_j of each latent `(D,)`; latents weigh by their share of all importance."""
+    """D of an importance matrix `(D, K)` and D_j of each latent `(D,)`; latents weigh by their
+    share of all importance.
+    """
     per_latent = concentration(importances)
     return float(divide(importances.sum(1) @ per_latent, importances.sum())), per_latent
 
 
 def completeness(importances: Floats) -> tuple[float, Floats]:
-    """C of an importance matrix `(D, K)` and C_k of each factor `(K,)`: `disentanglement` of the transpose."""
+    """C of an importance matrix `(D, K)` and C_k of each factor `(K,)`: `disentanglement` of the
+    transpose.
+    """
     return disentanglement(importances.T)
 
 
@@ -54,10 +61,11 @@ def dci_by(
     seed: int,
     jobs: int | None,
 ) -> dict[str, Any]:
-    """The DCI scores with `model`, one fit a factor: see `dci`, whose dictionary this returns, with `name` as its first key.
+    """The DCI scores with `model`, one fit a factor: see `dci`, whose dictionary this returns, with
+    `name` as its first key.
 
-    `jobs` processes; None takes one where the work is small, else as many as there are cores. The result does not depend
-    on it. A progress bar appears when it takes more than a few seconds.
+    `jobs` processes; None takes one where the work is small, else as many as there are cores. The
+    result does not depend on it. A progress bar appears when it takes more than a few seconds.
     """
     from joblib import Parallel, cpu_count, delayed
 
@@ -72,17 +80,23 @@ def dci_by(
     x_test = standardised(z[held_out][:, latents], like=learned)
     varying = np.flatnonzero(entropies(v) > 0)
     classes = {int(k): len(np.unique(labels[rows, k])) for k in varying}
-    several = [k for k, count in sorted(classes.items(), key=lambda item: -item[1]) if count > 1]  # no long one starts last
+    several = [
+        k for k, count in sorted(classes.items(), key=lambda item: -item[1]) if count > 1
+    ]  # no long one starts last
     total = sum(classes[k] for k in several)
     if jobs is None:
         jobs = min(cpu_count(), max(len(several), 1)) if total * len(rows) > LONG else 1
 
     importances = np.zeros((z.shape[1], v.shape[1]))
     accuracy = np.zeros(v.shape[1])
-    for k in set(classes) - set(several):  # one value among the training points: scikit-learn would refuse
+    for k in set(classes) - set(
+        several
+    ):  # one value among the training points: scikit-learn would refuse
         accuracy[k] = (labels[held_out, k] == labels[rows[0], k]).mean()
     # The other processes get scikit-learn's own method, so that they need not import torch.
-    fits = Parallel(jobs, return_as="generator")(delayed(model(seed).fit)(x, labels[rows, k]) for k in several)
+    fits = Parallel(jobs, return_as="generator")(
+        delayed(model(seed).fit)(x, labels[rows, k]) for k in several
+    )
     with quiet(), tqdm(total=total, desc=name, unit=" classes", delay=5, leave=False) as bar:
         for k, fitted in zip(several, fits, strict=True):
             importances[latents, k] = fitted.feature_importances_
@@ -90,8 +104,12 @@ def dci_by(
             bar.update(classes[k])
 
     importances = np.maximum(importances, 0)  # rounding in the trees leaves some at -1e-17
-    score, per_latent = disentanglement(importances[:, varying]) if len(varying) else (0.0, np.zeros(z.shape[1]))
-    complete, per_factor = completeness(importances[:, varying]) if len(varying) else (0.0, np.zeros(0))
+    score, per_latent = (
+        disentanglement(importances[:, varying]) if len(varying) else (0.0, np.zeros(z.shape[1]))
+    )
+    complete, per_factor = (
+        completeness(importances[:, varying]) if len(varying) else (0.0, np.zeros(0))
+    )
     spread = np.zeros(v.shape[1])
     spread[varying] = per_factor
     return {

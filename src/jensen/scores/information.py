@@ -1,7 +1,8 @@
 """Entropies and mutual information of codes and factors, in nats: what most scores are made of.
 
-Natural logarithms throughout. Plug-in estimates count, and are biased up: by about (bins - 1)(classes - 1) / (2 N) nats
-for a mutual information (Miller 1955), which is .035 for 20 bins, 40 classes and 10,000 points, and .37 for 1,000.
+Natural logarithms throughout. Plug-in estimates count, and are biased up: by about (bins -
+1)(classes - 1) / (2 N) nats for a mutual information (Miller 1955), which is .035 for 20 bins, 40
+classes and 10,000 points, and .37 for 1,000.
 """
 
 from typing import NamedTuple
@@ -13,17 +14,27 @@ from jensen.scores.constant import DOUBLE, constant, settled
 from jensen.scores.inputs import Floats, Labels, numbered, standardised
 
 ROUNDING = 32 * np.finfo(float).eps
-"""Nats below which a plug-in information is the rounding of 0: one count of 10 million moved is worth more."""
+"""Nats below which a plug-in information is the rounding of 0: one count of 10 million moved is
+worth more.
+"""
 
 
 def divide(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Floats:
-    """`numerator / denominator` with x / 0 := 0: where there is nothing to share, nothing has a share of it."""
-    numerator, denominator = np.broadcast_arrays(np.asarray(numerator, float), np.asarray(denominator, float))
-    return np.divide(numerator, denominator, out=np.zeros(denominator.shape), where=denominator != 0)
+    """`numerator / denominator` with x / 0 := 0: where there is nothing to share, nothing has a
+    share of it.
+    """
+    numerator, denominator = np.broadcast_arrays(
+        np.asarray(numerator, float), np.asarray(denominator, float)
+    )
+    return np.divide(
+        numerator, denominator, out=np.zeros(denominator.shape), where=denominator != 0
+    )
 
 
 class Top(NamedTuple):
-    """The largest entry along an axis, where it is, and the second largest (0 where there is no second)."""
+    """The largest entry along an axis, where it is, and the second largest (0 where there is no
+    second).
+    """
 
     first: Floats
     place: npt.NDArray[np.int64]
@@ -31,7 +42,9 @@ class Top(NamedTuple):
 
 
 def top(values: Floats, axis: int) -> Top:
-    """The two largest of non-negative `values` along `axis`; of equal ones the first counts as the largest."""
+    """The two largest of non-negative `values` along `axis`; of equal ones the first counts as the
+    largest.
+    """
     order = np.sort(values, axis)
     first = np.take(order, -1, axis)
     second = np.take(order, -2, axis) if values.shape[axis] > 1 else np.zeros_like(first)
@@ -39,10 +52,11 @@ def top(values: Floats, axis: int) -> Top:
 
 
 def discretise(codes: Floats, bins: int) -> Labels:
-    """`codes` `(N, D)` to the numbers of `bins` equally wide intervals over each latent's range, `(N, D)`.
+    """`codes` `(N, D)` to the numbers of `bins` equally wide intervals over each latent's range,
+    `(N, D)`.
 
-    As `numpy.digitize(z, numpy.histogram(z, bins)[1][:-1]) - 1`, written so that a constant latent, or one whose range is
-    a few float spacings, is no error.
+    As `numpy.digitize(z, numpy.histogram(z, bins)[1][:-1]) - 1`, written so that a constant latent,
+    or one whose range is a few float spacings, is no error.
     """
     low = codes.min(0)
     place = divide(codes - low, codes.max(0) - low)
@@ -52,7 +66,11 @@ def discretise(codes: Floats, bins: int) -> Labels:
 def contingency(first: Labels, second: Labels) -> Floats:
     """Counts of each pair of labels, `(A, B)`, for labels `(N,)` numbered from 0."""
     shape = first.max() + 1, second.max() + 1
-    return np.bincount(first * shape[1] + second, minlength=shape[0] * shape[1]).reshape(shape).astype(np.float64)
+    return (
+        np.bincount(first * shape[1] + second, minlength=shape[0] * shape[1])
+        .reshape(shape)
+        .astype(np.float64)
+    )
 
 
 def entropy(counts: npt.NDArray[np.floating | np.integer]) -> float:
@@ -79,24 +97,30 @@ def informations(discrete: Labels, factors: Labels) -> Floats:
     """Plug-in I(z_j; v_k) of discrete codes `(N, D)` and factors `(N, F)`: `(D, F)`."""
     discrete = numbered(discrete)
     factors = numbered(factors)
-    return np.array([[mutual_information(contingency(z, v)) for v in factors.T] for z in discrete.T])
+    return np.array(
+        [[mutual_information(contingency(z, v)) for v in factors.T] for z in discrete.T]
+    )
 
 
 def binned_informations(codes: Floats, factors: Labels, bins: int) -> Floats:
-    """Plug-in I(z_j; v_k) of codes `(N, D)` in equally wide `bins` and factors `(N, F)`: `(D, F)`; 0 of constants."""
+    """Plug-in I(z_j; v_k) of codes `(N, D)` in equally wide `bins` and factors `(N, F)`: `(D, F)`;
+    0 of constants.
+    """
     return informations(discretise(settled(codes), bins), factors)
 
 
 def neighbour_informations(codes: Floats, factors: Labels, neighbours: int) -> Floats:
     """I(z_j; v_k) of continuous codes `(N, D)` by nearest neighbours: `(D, F)`.
 
-    Ross 2014 ("Mutual information between discrete and continuous data sets"), the estimator of Kraskov et al. 2004 for a
-    discrete partner, as in scikit-learn's `mutual_info_classif`, which clamps it at 0. Its standard deviation on
-    independent data is about 0.7 / sqrt(N) nats. No bins, so no ceiling: a perfect code reaches H(v_k).
+    Ross 2014 ("Mutual information between discrete and continuous data sets"), the estimator of
+    Kraskov et al. 2004 for a discrete partner, as in scikit-learn's `mutual_info_classif`, which
+    clamps it at 0. Its standard deviation on independent data is about 0.7 / sqrt(N) nats. No bins,
+    so no ceiling: a perfect code reaches H(v_k).
 
-    Scikit-learn asks for the points within the rounded distance of the furthest neighbour by a tree that rounds otherwise,
-    so whether that neighbour counts hangs on the last bit of the codes, and it breaks ties by noise. Here it always counts,
-    and equal distances do, among the neighbours of one value as well (Gao et al. 2017, arXiv 1709.06212).
+    Scikit-learn asks for the points within the rounded distance of the furthest neighbour by a tree
+    that rounds otherwise, so whether that neighbour counts hangs on the last bit of the codes, and
+    it breaks ties by noise. Here it always counts, and equal distances do, among the neighbours of
+    one value as well (Gao et al. 2017, arXiv 1709.06212).
     """
     scaled = standardised(codes)
     labels = numbered(factors)
@@ -140,6 +164,12 @@ def _radius(z: Floats, neighbours: int) -> Floats:
 
 
 def _within(z: Floats, centres: Floats, radius: Floats) -> Labels:
-    """Number of others of sorted `z` `(N,)` are within `radius` of each of `centres` `(M,)`, to rounding: `(M,)`."""
+    """Number of others of sorted `z` `(N,)` are within `radius` of each of `centres` `(M,)`, to
+    rounding: `(M,)`.
+    """
     reach = radius + DOUBLE * np.abs(z).max()
-    return np.searchsorted(z, centres + reach, "right") - np.searchsorted(z, centres - reach, "left") - 1
+    return (
+        np.searchsorted(z, centres + reach, "right")
+        - np.searchsorted(z, centres - reach, "left")
+        - 1
+    )

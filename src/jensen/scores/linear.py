@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def quiet() -> Iterator[None]:
     """Scikit-learn without two warnings that are no news here.
 
-    A solver that stops at its last allowed iteration: the variants fix that number. Many classes for few points: factors
-    have as many values as they have.
+    A solver that stops at its last allowed iteration: the variants fix that number. Many classes
+    for few points: factors have as many values as they have.
     """
     from sklearn.exceptions import ConvergenceWarning
 
@@ -29,10 +29,11 @@ def quiet() -> Iterator[None]:
 
 
 def logistic(x: Floats, y: Labels, strength: float, iterations: int) -> "LogisticRegression":
-    """Multinomial logistic regression of `y` `(N,)` on `x` `(N, D)`, with the L2 penalty |w|^2 / (2 `strength`).
+    """Multinomial logistic regression of `y` `(N,)` on `x` `(N, D)`, with the L2 penalty |w|^2 / (2
+    `strength`).
 
-    On one thread: the matrices are a few columns wide, so that more threads only wait for each other (four times as long,
-    measured), and the result does not depend on how many there are.
+    On one thread: the matrices are a few columns wide, so that more threads only wait for each
+    other (four times as long, measured), and the result does not depend on how many there are.
     """
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
@@ -42,7 +43,9 @@ def logistic(x: Floats, y: Labels, strength: float, iterations: int) -> "Logisti
 
 
 def probabilities(model: "LogisticRegression", x: Floats, classes: int) -> Floats:
-    """The model's p(y|x) for all `classes`, `(N, classes)`; 0 for those that it was not trained on."""
+    """The model's p(y|x) for all `classes`, `(N, classes)`; 0 for those that it was not trained
+    on.
+    """
     found = np.zeros((len(x), classes))
     found[:, model.classes_] = model.predict_proba(x)
     return found

@@ -23,8 +23,9 @@ def mig_knn(
 ) -> dict[str, Any]:
     """`mig_hist20` with a nearest-neighbour estimate of I(z_j; v_k) (Ross 2014) in place of bins.
 
-    No ceiling: a perfect code scores 1. It sees only what is in the means, like `mig_hist20` and unlike `mig_exact`. The
-    estimate of a small I is noisy, about 0.7 / sqrt(points) nats. In [0, 1]; constants as in `mig_hist20`.
+    No ceiling: a perfect code scores 1. It sees only what is in the means, like `mig_hist20` and
+    unlike `mig_exact`. The estimate of a small I is noisy, about 0.7 / sqrt(points) nats. In [0,
+    1]; constants as in `mig_hist20`.
 
     Args:
         codes: `(N, D)`, the posterior's means.

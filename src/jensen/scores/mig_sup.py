@@ -21,10 +21,11 @@ def mig_sup(
 ) -> dict[str, Any]:
     """The mean over active latents of the gap between the two factors that a latent tells most of.
 
-    Li et al. 2020 ("Progressive learning and disentanglement of hierarchical representations"): I(z_j; v_k) / H(v_k), the
-    largest less the second largest over k. Here on 20-bin histograms of the means, as `mig_hist20`. Implementations
-    differ in what "active" is: see `activity.active_latents` for `active`. In [0, 1]; 0 if no latent is active. Where one
-    factor alone varies there is no runner-up, which counts 0.
+    Li et al. 2020 ("Progressive learning and disentanglement of hierarchical representations"):
+    I(z_j; v_k) / H(v_k), the largest less the second largest over k. Here on 20-bin histograms of
+    the means, as `mig_hist20`. Implementations differ in what "active" is: see
+    `activity.active_latents` for `active`. In [0, 1]; 0 if no latent is active. Where one factor
+    alone varies there is no runner-up, which counts 0.
 
     Args:
         codes: `(N, D)`, the posterior's means.
@@ -32,7 +33,8 @@ def mig_sup(
         log_var: `(N, D)`, the posterior's; needed for the rule "kl".
 
     Returns:
-        mig_sup; per_latent `(D,)`; best_factor `(D,)`; active `(D,)`; normalised_information `(D, F)`; points.
+        mig_sup; per_latent `(D,)`; best_factor `(D,)`; active `(D,)`; normalised_information `(D,
+        F)`; points.
     """
     z, v = check(codes, factors)
     used = active_latents(z, None if log_var is None else check_log_var(log_var, z), active)

@@ -20,12 +20,14 @@ def modularity(
 ) -> dict[str, Any]:
     """Ridgeway & Mozer 2018 (arXiv 1802.05312), section 3, with m_jk = I(z_j; v_k) in nats:
 
-        mean_j [1 - sum_{k != k*} m_jk^2 / (m_jk*^2 (K - 1))],   k* the factor that latent j tells most of
+        mean_j [1 - sum_{k != k*} m_jk^2 / (m_jk*^2 (K - 1))],   k* the factor that latent j tells
+        most of
 
-    As in disentanglement_lib: 20-bin histograms of the means, all latents in the mean, none left out, a latent that tells
-    nothing counts 0. So one more constant takes the score of D latents to D / (D + 1) of it; and a latent of pure noise
-    scores .70 to .75, because bias is divided by bias, whatever the number of points: do not read this score alone. K
-    counts the factors that vary; with one alone modularity says nothing: 0.
+    As in disentanglement_lib: 20-bin histograms of the means, all latents in the mean, none left
+    out, a latent that tells nothing counts 0. So one more constant takes the score of D latents to
+    D / (D + 1) of it; and a latent of pure noise scores .70 to .75, because bias is divided by
+    bias, whatever the number of points: do not read this score alone. K counts the factors that
+    vary; with one alone modularity says nothing: 0.
 
     Args:
         codes: `(N, D)`, the posterior's means.
@@ -33,7 +35,8 @@ def modularity(
         log_var: `(N, D)`, the posterior's, if known: it tells which latents are dead.
 
     Returns:
-        modularity; per_latent `(D,)`; best_factor `(D,)`; active `(D,)`; mutual_information `(D, F)`; points.
+        modularity; per_latent `(D,)`; best_factor `(D,)`; active `(D,)`; mutual_information `(D,
+        F)`; points.
     """
     z, v = check(codes, factors)
     used = active_latents(z, None if log_var is None else check_log_var(log_var, z), None)

@@ -12,9 +12,15 @@ from jensen.scores.mig_hist import over_varying
 
 
 def attribute_gap(
-    name: str, predictability: Floats, entropy: Floats, codes: Floats, log_var: npt.ArrayLike | Tensor | None
+    name: str,
+    predictability: Floats,
+    entropy: Floats,
+    codes: Floats,
+    log_var: npt.ArrayLike | Tensor | None,
 ) -> dict[str, Any]:
-    """The mean over factors of the gap between the two latents that predict a factor best, from `(D, F)`."""
+    """The mean over factors of the gap between the two latents that predict a factor best, from
+    `(D, F)`.
+    """
     best = top(predictability, 0)
     per_factor = best.first - best.second
     return {

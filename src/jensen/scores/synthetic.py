@@ -1,7 +1,7 @@
 """Codes whose scores are known: what the scores are tested and timed on.
 
-Factors are uniform, of the sizes of dSprites' factors; a code of ten latents holds them well, partly, or badly, each in a
-way that some scores see and others do not.
+Factors are uniform, of the sizes of dSprites' factors; a code of ten latents holds them well,
+partly, or badly, each in a way that some scores see and others do not.
 """
 
 import numpy as np
@@ -34,8 +34,8 @@ def uniform_factors(points: int, seed: int = 0) -> Labels:
 def synthetic_codes(name: str, factors: Labels, seed: int = 1, rotation: int = 3) -> Floats:
     """The code `name` (one of `CODES`) of `factors` `(N, 5)`: `(N, 10)`.
 
-    Each standardised factor in its own latent, five latents of noise, and what the name says. `rotation` seeds the random
-    rotation of "all five rotated", on which its scores depend.
+    Each standardised factor in its own latent, five latents of noise, and what the name says.
+    `rotation` seeds the random rotation of "all five rotated", on which its scores depend.
     """
     rng = np.random.default_rng(seed)
     if name == "pure noise":

@@ -22,46 +22,59 @@ def udr(
     points: int = 10_000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Unsupervised disentanglement ranking (Duan et al. 2020, arXiv 1905.12614, equation 3) of the runs of a sweep.
+    """Unsupervised disentanglement ranking (Duan et al. 2020, arXiv 1905.12614, equation 3) of the
+    runs of a sweep.
 
-    R_ab is the similarity of latent a of one run and latent b of another, over the same points: |Spearman correlation|, or
-    "lasso": |coefficient| of a in a Lasso fit (penalty 0.1) of b, both on standardised means. Latents whose mean KL does
-    not exceed `threshold` are dropped, and constant ones. With the maximum r of each row or column, and the numbers of
-    latents left d,
+    R_ab is the similarity of latent a of one run and latent b of another, over the same points:
+    |Spearman correlation|, or "lasso": |coefficient| of a in a Lasso fit (penalty 0.1) of b, both
+    on standardised means. Latents whose mean KL does not exceed `threshold` are dropped, and
+    constant ones. With the maximum r of each row or column, and the numbers of latents left d,
 
         UDR_ij = [sum_b r_b^2 / sum_a R_ab + sum_a r_a^2 / sum_b R_ab] / (d_i + d_j)
 
-    A run's score is the median of UDR_ij over its partners j. In [0, 1]: correlations are, and Lasso coefficients of
-    standardised codes hardly exceed 1 and are cut there. disentanglement_lib averages the mean over rows and the mean over
-    columns instead, which differs where d_i != d_j. 0 / 0 := 0, for runs without an informative latent.
+    A run's score is the median of UDR_ij over its partners j. In [0, 1]: correlations are, and
+    Lasso coefficients of standardised codes hardly exceed 1 and are cut there. disentanglement_lib
+    averages the mean over rows and the mean over columns instead, which differs where d_i != d_j. 0
+    / 0 := 0, for runs without an informative latent.
 
     Args:
-        codes: a run each, `(N, D)`, the posterior's means of the same N points in the same order; D may differ.
+        codes: a run each, `(N, D)`, the posterior's means of the same N points in the same order; D
+            may differ.
         mean_kls: a run each, `(D,)`, the mean KL of each latent from the prior, in nats.
 
     Returns:
-        udr, the median over the runs; per_run `(M,)`, what runs are ranked by; pairs `(M, M)` = UDR_ij, its diagonal 0;
-        informative, a run each `(D,)`; points.
+        udr, the median over the runs; per_run `(M,)`, what runs are ranked by; pairs `(M, M)` =
+        UDR_ij, its diagonal 0; informative, a run each `(D,)`; points.
     """
     check_choice("similarity", similarity, ("spearman", "lasso"))
     check_number("threshold", threshold, 0)
     if len(codes) < 2:
-        raise InputError(f"udr was given {len(codes)} runs: expected at least 2, as it compares runs")
+        raise InputError(
+            f"udr was given {len(codes)} runs: expected at least 2, as it compares runs"
+        )
     if len(codes) != len(mean_kls):
-        raise InputError(f"udr was given the codes of {len(codes)} runs and the mean KLs of {len(mean_kls)}: expected as many")
+        raise InputError(
+            f"udr was given the codes of {len(codes)} runs and the mean KLs of {len(mean_kls)}:"
+            " expected as many"
+        )
     runs = [check_codes(z, f"codes[{i}]") for i, z in enumerate(codes)]
     rates = [_check_rate(rate, i, runs[i].shape[1]) for i, rate in enumerate(mean_kls)]
     for i, z in enumerate(runs):
         if len(z) != len(runs[0]):
             raise InputError(
-                f"codes[{i}] have {len(z)} rows and codes[0] {len(runs[0])}: expected the same points in every run"
+                f"codes[{i}] have {len(z)} rows and codes[0] {len(runs[0])}: expected the same"
+                " points in every run"
             )
     if len(runs[0]) < 3:
-        raise InputError(f"codes hold {len(runs[0])} points: expected at least 3, which a correlation needs")
+        raise InputError(
+            f"codes hold {len(runs[0])} points: expected at least 3, which a correlation needs"
+        )
 
     rows = some_rows(len(runs[0]), points, seed)
     informative = [(rate > threshold) & ~constant(z) for rate, z in zip(rates, runs, strict=True)]
-    prepared = [_prepare(z[rows][:, used], similarity) for z, used in zip(runs, informative, strict=True)]
+    prepared = [
+        _prepare(z[rows][:, used], similarity) for z, used in zip(runs, informative, strict=True)
+    ]
     pairs = np.zeros((len(runs), len(runs)))
     for i, one in enumerate(prepared):
         for j, other in enumerate(prepared):
@@ -96,11 +109,17 @@ def _check_rate(rate: npt.ArrayLike | Tensor, run: int, latents: int) -> Floats:
 
 
 def _prepare(z: Floats, similarity: str) -> Floats:
-    """Standardised columns; of their ranks for Spearman's correlation, which is Pearson's of the ranks."""
+    """Standardised columns; of their ranks for Spearman's correlation, which is Pearson's of the
+    ranks.
+    """
     from scipy.stats import rankdata
 
     z = settled(z)
-    return standardised(rankdata(z, axis=0) if similarity == "spearman" and z.size else z) if z.size else z
+    return (
+        standardised(rankdata(z, axis=0) if similarity == "spearman" and z.size else z)
+        if z.size
+        else z
+    )
 
 
 def _similarity(one: Floats, other: Floats, similarity: str) -> Floats:
