@@ -21,6 +21,20 @@ def own_data(trainer: Trainer) -> DataModule | None:
     return data if isinstance(data, DataModule) else None
 
 
+def train_size(trainer: Trainer) -> int:
+    """Examples that are trained on; 0 where that is not known, as of a stream."""
+    data = own_data(trainer)
+    return 0 if data is None else data.train_size
+
+
+def validate_by_steps(trainer: Trainer) -> None:
+    """Count `val_check_interval` in steps on jensen's data; on others in batches, as Lightning."""
+    if own_data(trainer) is None or trainer.check_val_every_n_epoch is not None:
+        return
+    if trainer.val_check_batch is not None:
+        trainer.val_check_batch *= trainer.accumulate_grad_batches
+
+
 def needed_data(trainer: Trainer, what: str, instead: str) -> DataModule:
     """jensen's DataModule.
 

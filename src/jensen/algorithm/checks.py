@@ -122,7 +122,7 @@ def check_em_training(algorithm: "EM") -> None:
     missing = algorithm.model.recipe.missing
     check_precision(trainer.precision)
     trainer.datamodule.check_values(lambda x: check_points(x, missing))
-    if algorithm.decay is None:
+    if algorithm.rule.decay is None:
         check_whole_epochs(trainer, trainer.datamodule)
     if algorithm.beta.end_step > trainer.max_steps > 0:
         raise InputError(

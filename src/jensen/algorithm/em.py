@@ -11,7 +11,7 @@ from jensen.algorithm import batches, checks, logs, snapshot
 from jensen.algorithm.algorithm import Algorithm
 from jensen.algorithm.e_step import e_step
 from jensen.algorithm.fate import Fate
-from jensen.algorithm.m_step import MStep, Rule, added, over_ranks, times
+from jensen.algorithm.m_step import MStep, Part, Rule, times
 from jensen.base.batch import Batch
 from jensen.base.schedule import Schedule, as_schedule
 from jensen.bound.bound import Inference
@@ -21,34 +21,27 @@ from jensen.family.mixture import Mixture, shift
 from jensen.model.gmm import GMM
 from jensen.model.points import Points
 
-_STARTED_ON = 1 << 16
-"""Examples that the start is chosen from, and whose mean and variances are the origin and the
-units.
-"""
+_STARTED_ON = 1 << 16  # examples that the start, the origin and the units are chosen from
 
 
 class EM(Algorithm):
     """Fits a mixture by EM: an E-step a batch, summed over all ranks, and in closed form
 
-        all data    s = sum over the epoch of E[statistics | x], one M-step an epoch (Dempster,
-        Laird & Rubin 1977) stepwise    s <- s + gamma_t (N / B sum over the batch - s), gamma_t =
-        (t + 2)^-decay, one M-step a batch
-                    (Cappe & Moulines 2009, eq. 14-15)
+        all data    s = sum over the epoch of E[statistics | x], one M-step an epoch
+                    (Dempster, Laird & Rubin 1977)
+        stepwise    s <- s + gamma_t (N / B sum over the batch - s), gamma_t = (t + 2)^-decay,
+                    one M-step a batch (Cappe & Moulines 2009, eq. 14-15)
 
     where N is the number of training examples, B of those in a batch. It starts where `model.fit`
-    on up to 65,536 examples
-    ends: with `max_iter=0`, at its start. Sums are float64, so ranks and batch sizes change nothing
-        but rounding. Those are
-    about one origin, unlike those of `model.fit`: of components whose means lie more than 200,000
-    deviations from it, or whose covariances are as narrow, covariances lose digits, and variances
-    end at 16 D eps times that distance squared; it says so.
+    on up to 65,536 examples ends: with `max_iter=0`, at its start. Sums are float64, so ranks and
+    batch sizes change nothing but rounding, and about one origin, unlike those of `model.fit`: of
+    means more than 200,000 deviations from it, or covariances as narrow, digits are lost, variances
+    end at 16 D eps times that distance squared, and it says so.
 
     Args:
         model: the mixture, with its start, prior, seed.
-        decay: None for all data, or of the step size of stepwise EM, in (0.5, 1]: 1 averages all
-            there was, less forgets.
-        tolerance: all data: training ends when an M-step gains less than this many nats per
-            example. 0: at `max_steps`.
+        decay: of stepwise EM, in (0.5, 1]: 1 averages all there was, less forgets. None: all data.
+        tolerance: on all data a gain below it, nats per example, is the end. 0: at `max_steps`.
         beta: temperature of deterministic annealing, or a schedule of it.
         weights_first: M-steps at the beginning that change only the weights.
     """
@@ -69,69 +62,56 @@ class EM(Algorithm):
         super().__init__()
         checks.check_em_arguments(model, decay, tolerance, weights_first)
         self.model = model
-        self.decay = decay
-        self.tolerance = tolerance
-        self.weights_first = weights_first
-        self.beta = as_schedule(
-            "beta", beta, low=1e-6
-        ).double()  # as the mixture and its statistics
-        self.unused = nn.Parameter(
-            torch.zeros(())
-        )  # DDP refuses a module without parameters that require a gradient
+        self.beta = as_schedule("beta", beta, low=1e-6).double()  # as the mixture's statistics
+        self.rule = Rule(decay, tolerance, weights_first, self.beta.end_step)
+        self.unused = nn.Parameter(torch.zeros(()))  # DDP wants one that requires a gradient
         self.fate = Fate(model.recipe.seed)
-        self._seen: Statistics | None = None  # of the batches since the last M-step
-        self._batches = 0
+        self._part = Part()  # of the batches since the last M-step
 
     @property
     def mid_epoch(self) -> bool:
-        return self._batches > 0
+        return self._part.batches > 0
 
     def setup(self, stage: str) -> None:
         if stage != "fit":
             return
-        data = batches.needed_data(
-            self.trainer, "algorithm=em", "jensen.GMM.fit, which takes points and loaders"
-        )
+        data = batches.needed_data(self.trainer, "algorithm=em", "jensen.GMM.fit")
         x = data.sample(_STARTED_ON).flatten(1)
-        survey = Points(x).survey(
-            torch.Generator().manual_seed(self.model.recipe.seed), self.model.recipe.missing
-        )
+        generator = torch.Generator().manual_seed(self.model.recipe.seed)
+        survey = Points(x).survey(generator, self.model.recipe.missing)
         self.model.fit(x)
-        self.size = data.train_size
+        self.rule = self.rule._replace(size=data.train_size)
         self.register_buffer("origin", survey.mean.to(survey.dtype), persistent=False)
         self.register_buffer("variance", survey.var, persistent=False)
 
     def configure_optimizers(self) -> MStep:
         p = self.model.mixture
-        rule = Rule(self.size, self.decay, self.tolerance, self.weights_first, self.beta.end_step)
-        return MStep([p.log_weight, *p.components], rule, self.fate)
+        return MStep([p.log_weight, *p.components], self.rule, self.fate)
 
     def on_fit_start(self) -> None:
         checks.check_em_training(self)
 
     def on_train_start(self) -> None:
-        if self.decay is not None and not self._optimiser.memory:
+        if self.rule.decay is not None and not self._optimiser.memory:
             x = self.trainer.datamodule.sample(_STARTED_ON).to(self.device)
-            self._optimiser.remember(times(self.size / len(x), self._e_step(x)), *self._now)
+            seen = times(self.rule.size / len(x), self._e_step(x))
+            self._optimiser.remember(seen, *self._now)
 
     def on_train_epoch_start(self) -> None:
-        self._seen = None  # a run that is continued may begin with a part of an epoch
-        self._batches = 0
+        self._part = Part()  # a run that is continued may begin with a part of an epoch
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        self._seen = added(self._seen, self._e_step(batch.x))
-        self._batches += 1
-        if self.decay is None and self._batches < self.trainer.num_training_batches:
+        stepwise = self.rule.decay is not None
+        self._part = self._part.with_batch(self._e_step(batch.x))
+        if not stepwise and self._part.batches < self.trainer.num_training_batches:
             return
-        seen = over_ranks(self._seen, self.trainer.strategy.reduce)
-        self._seen = None
-        self._batches = 0
-        if self.decay is not None:
-            seen = times(self.size / seen.sums[..., 0].sum().item(), seen)
-        if self.decay is None or self.global_step % self.trainer.log_every_n_steps == 0:
-            logs.write(
-                self.loggers, "train", self._optimiser.terms(seen, *self._now), self.global_step
-            )
+        seen = self._part.over_ranks(self.trainer.strategy.reduce)
+        self._part = Part()
+        if stepwise:
+            seen = times(self.rule.size / seen.sums[..., 0].sum().item(), seen)
+        if not stepwise or self.global_step % self.trainer.log_every_n_steps == 0:
+            terms = self._optimiser.terms(seen, *self._now)
+            logs.write(self.loggers, "train", terms, self.global_step)
         cast(Any, self.optimizers()).step(partial(self._maximise, seen))
 
     def _maximise(self, seen: Statistics) -> None:

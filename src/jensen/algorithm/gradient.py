@@ -21,18 +21,16 @@ from jensen.objective.objective import Objective
 class Gradient(Algorithm):
     """Minimises an objective of a model's inference.
 
-    All of training, validation and test sample z, by noise that is a function of the seed, the step
-    and the example, so that ranks, batches and resumed runs draw the same. In a `Trainer` of your
-    own batches are a tensor x, a pair (x, factors) or a dict (`batches.observed`), and each is
-    checked, as all data of a `DataModule` are.
+    Training, validation and test sample z, by noise that is a function of the seed, the step and
+    the example, so that ranks, batches and resumed runs draw the same. In a `Trainer` of your own,
+    batches are a tensor x, a pair (x, factors) or a dict (`batches.observed`); each is checked.
 
     Args:
         model, objective: the VAE, and its loss.
         optimizer: parameters to optimiser.
         seed: of the noise.
         lr_scale: times the optimiser's lr; a schedule of it is a warm-up or a decay.
-        non_finite: of a loss that is NaN or infinite, `stop` (`finite.Stop`) or `skip`
-            (`finite.Skip`).
+        non_finite: of a loss that is NaN or infinite, `stop` or `skip` (`finite.Stop`, `Skip`).
         skip_limit: so many steps in a row that are left out end the run too.
     """
 
@@ -60,10 +58,8 @@ class Gradient(Algorithm):
         self._terms = logs.StepTerms()
 
     def setup(self, stage: str) -> None:
-        data = batches.own_data(self.trainer)
-        self.objective.dataset_size = (
-            data.train_size if data else 0
-        ) or self.objective.dataset_size
+        if size := batches.train_size(self.trainer):
+            self.objective.dataset_size = size
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         own = self.observe(batch, batch_idx << 32)
@@ -72,9 +68,8 @@ class Gradient(Algorithm):
         self.finite.before()
         seed_networks(fold(self.seed, "network", count, batch_idx, self.global_rank), self.device)
         noise = key(self.seed, "noise", count, device=self.device)
-        loss, inference = forward(
-            self.model, self.objective, own.x.to(self.dtype), own.row, noise, step
-        )
+        x = own.x.to(self.dtype)
+        loss, inference = forward(self.model, self.objective, x, own.row, noise, step)
         self.finite.watch(loss, inference, own)
         if count % self.trainer.log_every_n_steps == 0:
             terms = logs.step_terms(loss, inference, self.objective, self.model.prior, step)
@@ -90,35 +85,25 @@ class Gradient(Algorithm):
 
     def infer(self, batch: Batch, step: int | None = None) -> Inference:
         """The model's word on a training batch at a step; without one, on a held-out batch."""
-        noise = key(
-            self.seed, *(("evaluation",) if step is None else ("noise", step)), device=self.device
-        )
+        words = ("evaluation",) if step is None else ("noise", step)
+        noise = key(self.seed, *words, device=self.device)
         return infer(self.model, batch.x.to(self.dtype), batch.row, noise, self.objective.samples)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        return optimiser.scaled(
-            optimiser.make(self.optimizer, self.model, self.objective), self.lr_scale
-        )
+        made = optimiser.make(self.optimizer, self.model, self.objective)
+        return optimiser.scaled(made, self.lr_scale)
 
     def on_fit_start(self) -> None:
         checks.check_training(self)
 
     def check_batch(self, batch: Batch) -> None:
-        self.posterior_family = self.posterior_family or checks.check_fit(
-            self.model, self.objective, batch.x[:2].to(self.dtype)
-        )
-        self.model.likelihood.check(batch.x.to(self.dtype))
+        x = batch.x.to(self.dtype)
+        if self.posterior_family is None:
+            self.posterior_family = checks.check_fit(self.model, self.objective, x[:2])
+        self.model.likelihood.check(x)
 
     def on_train_start(self) -> None:
-        trainer = self.trainer
-        if (
-            batches.own_data(trainer)
-            and trainer.check_val_every_n_epoch is None
-            and trainer.val_check_batch is not None
-        ):
-            trainer.val_check_batch *= (
-                trainer.accumulate_grad_batches
-            )  # of batches; val_check_interval is of steps
+        batches.validate_by_steps(self.trainer)
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Optimizer, optimizer_closure: Any = None

@@ -17,18 +17,35 @@ from jensen.family.moments import PseudoCounts
 class Rule(NamedTuple):
     """Settings of M-steps.
 
-    size: of the data.
     decay: of the step size of stepwise EM; None for EM on all data.
     tolerance: nats per example; the M-step after one that gained less is the last. 0: none is.
     weights_first: M-steps at the beginning that change only the weights.
     annealed: the step from which on the temperature stays as it is.
+    size: of the data, once it is known.
     """
 
-    size: int
     decay: float | None
     tolerance: float
     weights_first: int
     annealed: int
+    size: int = 0
+
+
+class Part(NamedTuple):
+    """The sums of a part of the data on this rank, and of how many batches; None of none."""
+
+    seen: Statistics | None = None
+    batches: int = 0
+
+    def with_batch(self, more: Statistics) -> "Part":
+        """The part and one batch more."""
+        seen = more if self.seen is None else Statistics(*map(torch.add, self.seen, more))
+        return Part(seen, self.batches + 1)
+
+    def over_ranks(self, reduce: Callable[..., Any]) -> Statistics:
+        """The sums of all ranks' parts; `reduce`: the trainer's strategy's."""
+        assert self.seen is not None, "no batches"
+        return Statistics(*(reduce(sums.contiguous(), reduce_op="sum") for sums in self.seen))
 
 
 class MStep(Optimizer):
@@ -120,11 +137,6 @@ class MStep(Optimizer):
         return values | {"beta": beta} if self.rule.annealed else values
 
 
-def added(seen: Statistics | None, more: Statistics) -> Statistics:
-    """The sums of two parts of the data."""
-    return more if seen is None else Statistics(*map(torch.add, seen, more))
-
-
 def times(factor: float, seen: Statistics) -> Statistics:
     """The sums of so many times the data."""
     return Statistics(*(factor * field for field in seen))
@@ -133,8 +145,3 @@ def times(factor: float, seen: Statistics) -> Statistics:
 def averaged(before: Statistics, seen: Statistics, gamma: float) -> Statistics:
     """s + gamma (seen - s): the sums of stepwise EM (Cappe & Moulines 2009, eq. 14)."""
     return Statistics(*(old + gamma * (new - old) for old, new in zip(before, seen, strict=True)))
-
-
-def over_ranks(seen: Statistics, reduce: Callable[..., Any]) -> Statistics:
-    """The sums over all ranks; `reduce`: the trainer's strategy's."""
-    return Statistics(*(reduce(sums.contiguous(), reduce_op="sum") for sums in seen))

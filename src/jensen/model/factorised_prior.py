@@ -29,6 +29,7 @@ class FactorisedMixturePrior(LearnedPrior):
 
     def __init__(self, components: int, latent_dim: int, **learning: Any) -> None:
         super().__init__((latent_dim, components, 1), **learning)
+        self.latent_dim = latent_dim
 
     def update(self, posterior: Posterior, step: Tensor) -> None:
         own = marginals(posterior, "model/prior=factorised")

@@ -252,6 +252,7 @@ class MixturePrior(LearnedPrior):
 
     def __init__(self, components: int, latent_dim: int, **learning: Any) -> None:
         super().__init__((components, latent_dim), **learning)
+        self.latent_dim = latent_dim
 
     def update(self, posterior: Posterior, step: Tensor) -> None:
         self.learned.update(gathered(marginals(posterior, "model/prior=mixture")), step)
