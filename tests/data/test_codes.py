@@ -22,7 +22,7 @@ def test_what_is_read_is_what_was_written(tmp_path):
     )
     found = codes(str(tmp_path / "codes.npz"))
     batch = found[torch.tensor([2, 0])]
-    assert batch.x.tolist() == CODES[[2, 0]].tolist()
+    assert batch.stored.tolist() == CODES[[2, 0]].tolist()
     assert batch.factors.tolist() == FACTORS[[2, 0]].tolist()
     assert (found.names, found.sizes) == (("shape", "scale"), (2, 3))
 
