@@ -57,19 +57,17 @@ class FullGaussian(NamedTuple):
     def at(cls, mean: Tensor, variance: Tensor) -> "FullGaussian":
         return cls(mean, variance.sqrt().diag().expand(*mean.shape, len(variance)))
 
-    def _deviations(self, x: Tensor) -> Tensor:
-        """x - mean_k, `(..., K, N, D)`: exact however far apart the components are."""
-        return x.double().unsqueeze(-3) - self.mean.double().unsqueeze(-2)
-
     def log_density(self, x: Tensor) -> Tensor:
         scale_tril = self.scale_tril.double()
-        whitened = torch.linalg.solve_triangular(scale_tril, self._deviations(x).mT, upper=False)
+        whitened = torch.linalg.solve_triangular(
+            scale_tril, _deviations(x, self.mean).mT, upper=False
+        )
         constant = (cholesky.log_det(scale_tril) + x.shape[-1] * LOG_2PI).unsqueeze(-1)
         density: Tensor = -0.5 * (whitened.square().sum(-2) + constant)
         return density.mT.to(torch.promote_types(x.dtype, self.mean.dtype))
 
     def moments(self, x: Tensor, r: Tensor) -> Moments:
-        deviations = self._deviations(x)
+        deviations = _deviations(x, self.mean)
         weights = r.double()
         weighted = weights.mT.unsqueeze(-1) * deviations
         return Moments(
@@ -126,6 +124,11 @@ class FullGaussian(NamedTuple):
         each = free.reshape(*self.mean.shape[:-1], FullLayout(dim).width - 1)
         moved_to = FullGaussian(self.mean, self.scale_tril).rsample(each[..., :dim])
         return FullGaussian(moved_to, cholesky.of_free(each[..., dim:], self.scale_tril))
+
+
+def _deviations(x: Tensor, mean: Tensor) -> Tensor:
+    """x - mean_k, `(..., K, N, D)`: exact however far apart the components are."""
+    return x.double().unsqueeze(-3) - mean.double().unsqueeze(-2)
 
 
 class Factored(Protocol):
