@@ -5,22 +5,34 @@ and rank.
 import torch
 from torch import Tensor
 
+from jensen.base.errors import InputError
 from jensen.base.random import fold, normal, uniform
-from jensen.family import gaussian
+from jensen.family import gaussian, mixture
 from jensen.family.family import Drawable, Family, Product
 from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture
 
 
 def draw(p: Family, key: int, index: Tensor, dim: int) -> Tensor:
-    """Draws `(B, dim)` for examples `index` `(B,)`; see `base.random`."""
+    """Draws `(B, dim)` for examples `index` `(B,)`; see `base.random`.
+
+    Raises:
+        InputError: a distribution of one's own that has a density alone.
+    """
     noise = normal(key, index, (dim,))
     if isinstance(p, Mixture):
-        return of_mixture(p, uniform(fold(key, "component"), index, (1,))[:, 0], noise)
+        chance = uniform(fold(key, "component"), index, (1,))[:, 0]
+        if not isinstance(p.components, Gaussian):
+            return mixture.sample(p, chance, noise).to(noise.dtype)
+        return of_mixture(p, chance, noise)
     if isinstance(p, Product):
         chance = uniform(fold(key, "component"), index, (dim,))
         return of_mixture(p.factors, chance.mT, noise.mT.unsqueeze(-1)).squeeze(-1).mT
-    assert isinstance(p, Drawable), f"{type(p).__name__} has no rsample"
+    if not isinstance(p, Drawable):
+        raise InputError(
+            f"model.prior gives a {type(p).__name__}, which has no rsample: expected a method that"
+            " turns standard normal noise into draws; add one, or leave out diagnostics=[samples]"
+        )
     return p.rsample(noise)
 
 
