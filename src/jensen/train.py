@@ -108,8 +108,7 @@ def _check_end(trainer: Trainer, end: End) -> None:
     found = ", ".join(f"trainer.{name} {getattr(trainer, name)}" for name in ends)
     raise InputError(
         f"training ended at step {trainer.global_step} ({found}): expected at least one step, and"
-        " the end that is configured;"
-        " raise what ends it"
+        " the end that is configured; raise what ends it"
     )
 
 

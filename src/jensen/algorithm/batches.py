@@ -105,8 +105,7 @@ def _integers(name: str, value: object, x: Tensor, dims: tuple[int, ...]) -> Ten
         shapes = " or ".join(("(B,)", "(B, F)")[: len(dims)])
         raise InputError(
             f"{name} of a batch of {len(x)} examples is {found}: expected integers {shapes}; leave"
-            " it out in the loader's"
-            " collate_fn, or number its values"
+            " it out in the loader's collate_fn, or number its values"
         )
     return value.long().reshape(len(x), -1)
 

@@ -127,8 +127,7 @@ def check_em_training(algorithm: "EM") -> None:
     if algorithm.beta.end_step > trainer.max_steps > 0:
         raise InputError(
             f"algorithm.beta changes until step {algorithm.beta.end_step} but training ends at"
-            f" step {trainer.max_steps}:"
-            " lower algorithm.beta.steps or raise trainer.max_steps"
+            f" step {trainer.max_steps}: lower algorithm.beta.steps or raise trainer.max_steps"
         )
 
 
@@ -162,9 +161,8 @@ def check_whole_epochs(trainer: Trainer, data: DataModule) -> None:
         if not fits:
             raise InputError(
                 f"{name} is {found}: expected {expected}, since EM on all data counts every"
-                " example once an epoch and is"
-                " validated between epochs; set trainer.check_val_every_n_epoch, of M-steps, to"
-                " validate more often or less"
+                " example once an epoch and is validated between epochs; set"
+                " trainer.check_val_every_n_epoch, of M-steps, to validate more often or less"
             )
 
 
@@ -176,8 +174,7 @@ def check_points(x: Tensor, missing: bool) -> None:
     if bool(bad.any()):
         raise InputError(
             f"the data hold {x[bad][0]:g}: expected finite numbers; remove those examples, or set"
-            " model.missing=true to"
-            " marginalise NaN"
+            " model.missing=true to marginalise NaN"
         )
 
 
@@ -226,15 +223,13 @@ def check_stated(parts: dict[str, nn.Module], latent_dim: int, x_shape: tuple[in
         if stated != latent_dim:
             raise InputError(
                 f"{name}.latent_dim is {stated} but model.latent_dim is {latent_dim}: expected one"
-                " number of latents in all"
-                " parts; set latent_dim alone, which all of them take"
+                " number of latents in all parts; set latent_dim alone, which all of them take"
             )
         shape = getattr(part, "x_shape", x_shape)
         if shape != x_shape:
             raise InputError(
                 f"{name}.x_shape is {list(shape)} but examples have shape {list(x_shape)}:"
-                " expected one shape in all parts;"
-                " set data.x_shape alone, which all of them take"
+                " expected one shape in all parts; set data.x_shape alone, which all of them take"
             )
 
 
@@ -275,18 +270,16 @@ def check_objective(objective: Objective, model: VAE, inference: Inference, step
     if objective.needs_dataset_size and not objective.dataset_size:
         raise InputError(
             f"objective is {type(objective).__name__} and its dataset_size is 0: expected at least"
-            " 1, the number of training"
-            " examples, which is not known of a stream or of loaders of your own; set"
-            " objective.dataset_size, or train on"
-            " map-style data of a jensen.data.module.DataModule, which tells it"
+            " 1, the number of training examples, which is not known of a stream or of loaders of"
+            " your own; set objective.dataset_size, or train on map-style data of a"
+            " jensen.data.module.DataModule, which tells it"
         )
     prior = model.prior.distribution()
     if objective.for_standard_normal and not is_standard(prior):
         raise InputError(
             f"objective is {type(objective).__name__} and model.prior a"
-            f" {type(model.prior).__name__}: expected"
-            " model/prior=standard_normal, which its formula is of; choose that, or another"
-            " objective"
+            f" {type(model.prior).__name__}: expected model/prior=standard_normal, which its"
+            " formula is of; choose that, or another objective"
         )
     loss_of(objective, inference, step)
     objective.terms(inference, step)

@@ -40,10 +40,9 @@ class Fate:
         farthest = (p.components.mean.square() / variance).amax().sqrt().item()
         logger.warning(
             "components lie up to %.2g of their deviations from the origin, or their covariances"
-            " are nearly singular:"
-            " algorithm=em has sums about one origin, so those covariances lose digits, or end at"
-            " the floor of rounding;"
-            " jensen.GMM.fit, which takes deviations from each mean, keeps them",
+            " are nearly singular: algorithm=em has sums about one origin, so those covariances"
+            " lose digits, or end at the floor of rounding; jensen.GMM.fit, which takes"
+            " deviations from each mean, keeps them",
             farthest,
         )
 

@@ -197,10 +197,9 @@ class Stop:
         where = _where(step, self.algorithm.global_step, module, parameters)
         raise InputError(
             f"training stopped at step {step}, where {' and '.join(terms)} became NaN or"
-            f" infinite,{where}: {self.report} names"
-            f" {rows}, and the last checkpoint, which is from before, is kept; lower optimizer.lr,"
-            " set"
-            " trainer.gradient_clip_val or algorithm.non_finite=skip"
+            f" infinite,{where}: {self.report} names {rows}, and the last checkpoint, which is"
+            " from before, is kept; lower optimizer.lr, set trainer.gradient_clip_val or"
+            " algorithm.non_finite=skip"
         )
 
     def _record_step(self, step: int, **facts: Any) -> str:
@@ -244,9 +243,8 @@ class Stop:
         if names := not_finite(dict(self.algorithm.named_parameters())):
             raise InputError(
                 f"{names[0]} is NaN or infinite after step {self.algorithm.global_step}: expected"
-                " finite parameters to save,"
-                " so the last checkpoint is kept; lower optimizer.lr or set"
-                " trainer.gradient_clip_val"
+                " finite parameters to save, so the last checkpoint is kept; lower optimizer.lr"
+                " or set trainer.gradient_clip_val"
             )
 
 
@@ -330,9 +328,8 @@ class Skip(Stop):
         rows = self._record_step(step)
         raise InputError(
             f"training stopped at step {step}, the last of {self.limit} in a row whose loss or"
-            " gradient is NaN or infinite"
-            f" (algorithm.skip_limit): {self.report} names {rows}; lower optimizer.lr or set"
-            " trainer.gradient_clip_val"
+            f" gradient is NaN or infinite (algorithm.skip_limit): {self.report} names {rows};"
+            " lower optimizer.lr or set trainer.gradient_clip_val"
         )
 
 

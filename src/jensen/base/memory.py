@@ -39,8 +39,7 @@ def check_fits(name: str, size: int) -> None:
     if size > memory() // 2:
         raise InputError(
             f"{name} takes {_gigabytes(size)}: expected at most half of the {_gigabytes(memory())}"
-            " of memory there is; take a"
-            " smaller one, or a machine with more"
+            " of memory there is; take a smaller one, or a machine with more"
         )
 
 

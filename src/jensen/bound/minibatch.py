@@ -85,8 +85,7 @@ def log_weight(
     if dataset_size < batch:
         raise InputError(
             f"dataset_size is {dataset_size}: expected at least {batch}, the examples of a"
-            " minibatch;"
-            " the size of a stream is not known"
+            " minibatch; the size of a stream is not known"
         )
     others = max(batch - 1, 1)
     own = after = rest = -math.log(batch)

@@ -55,8 +55,7 @@ def write(path: Path, content: Callable[[Any], object]) -> None:
             raise
         raise InputError(
             f"{path} cannot be written ({error.strerror}): expected room in a folder of yours;"
-            " what was there is kept, so make"
-            " room and run the same command again"
+            " what was there is kept, so make room and run the same command again"
         ) from error
 
 
@@ -80,14 +79,12 @@ def target(name: str, value: object, suffix: str) -> Path:
     if path.is_dir():
         raise InputError(
             f"{name}={value} cannot be written (Is a directory): expected a file; name one in it,"
-            " such as"
-            f" {name}={path / f'NAME{suffix}'}"
+            f" such as {name}={path / f'NAME{suffix}'}"
         )
     if path.suffix.lower() != suffix:
         raise InputError(
             f"{name}={value} does not end with {suffix}: expected a name of the format that is"
-            " written; take"
-            f" {name}={path.with_suffix(suffix)}"
+            f" written; take {name}={path.with_suffix(suffix)}"
         )
     return path
 
@@ -115,8 +112,7 @@ def within(folder: Path, path: Path) -> None:
     if not path.resolve().is_relative_to(folder.resolve()):
         raise InputError(
             f"{path} leads to {path.resolve()}, out of {folder}: expected a folder in it, or a"
-            " file, since none but its own are"
-            " read and written; remove the link"
+            " file, since none but its own are read and written; remove the link"
         )
 
 

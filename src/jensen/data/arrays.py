@@ -76,8 +76,7 @@ def _check_size(path: Path, name: str, array: Named, size: int) -> None:
     if size > _RATIO * max(array.stored, _SMALL):
         raise InputError(
             f"{path} has a {name} of {size / 1e6:,.0f} MB packed in {array.stored:,} bytes:"
-            f" expected at most {_RATIO} times"
-            " as much as is stored; save it without compression"
+            f" expected at most {_RATIO} times as much as is stored; save it without compression"
         )
 
 

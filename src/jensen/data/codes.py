@@ -84,8 +84,7 @@ def codes(path: str) -> Examples:
         shapes = f"codes {tuple(points.shape)}, factors {factors.shape} of {factors.dtype} and names {names.shape}"
         raise InputError(
             f"data.path={path} has {shapes}: expected factors (N, F), integers of at least 0, and"
-            " names (F,); write it with"
-            " jensen.encode"
+            " names (F,); write it with jensen.encode"
         )
     sizes = tuple(int(column.max()) + 1 for column in factors.T)
     return Examples(

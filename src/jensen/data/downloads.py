@@ -26,6 +26,5 @@ def check_download(what: str) -> None:
     if not _allowed.get():
         raise InputError(
             f"{what} would be downloaded, as the run's configuration says: expected files that are"
-            " there; put them there, or"
-            " add download=true"
+            " there; put them there, or add download=true"
         )

@@ -25,8 +25,7 @@ def numbered(path: Path, name: str, column: np.ndarray) -> np.ndarray:
     if len(values) > _VALUES or (column.dtype.kind == "f" and not np.isfinite(values).all()):
         raise InputError(
             f"{path} has a factor {name} of {len(values)} values, {values[0]} to {values[-1]}:"
-            f" expected at most {_VALUES}, all"
-            " finite; leave it out, or round it"
+            f" expected at most {_VALUES}, all finite; leave it out, or round it"
         )
     return places.reshape(-1)
 
@@ -60,8 +59,7 @@ def table(path: Path, images: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...
     if missing := [image for image, values in zip(images, chosen, strict=True) if values is None]:
         raise InputError(
             f"{path} lacks {len(missing)} of the {len(images)} images, {missing[0]} first:"
-            " expected a line for each; set"
-            " data.root to the folder that the table is of"
+            " expected a line for each; set data.root to the folder that the table is of"
         )
     try:
         columns = np.array(chosen, dtype=np.float64).T

@@ -80,9 +80,8 @@ def read(path: Path) -> Tensor:
             if magic not in _KINDS:
                 raise InputError(
                     f"{path} begins with {f'bytes {magic.hex()}' if magic else 'nothing'}:"
-                    " expected 00000801 or 00000803, an"
-                    " idx file of bytes in 1 or 3 dimensions, or 00000c02 of integers in 2;"
-                    " download it again"
+                    " expected 00000801 or 00000803, an idx file of bytes in 1 or 3 dimensions,"
+                    " or 00000c02 of integers in 2; download it again"
                 )
             header = file.read(4 * magic[3])
             if len(header) < 4 * magic[3]:
@@ -110,8 +109,7 @@ def read(path: Path) -> Tensor:
         found = f"{len(content)} follow" if len(content) <= size else "more follow"
         raise InputError(
             f"{path} has a header for {size} bytes of shape {shape} but {found}: expected one byte"
-            " or more, and just as many as"
-            " the header says; download it again"
+            " or more, and just as many as the header says; download it again"
         )
     array = np.frombuffer(content, dtype).reshape(shape)
     return torch.from_numpy(array.astype(dtype.newbyteorder("="), copy=False))
@@ -218,16 +216,14 @@ def _labels(path: Path, images: Path, count: int, expected: range) -> Tensor:
     if labels.shape != (count,):
         raise InputError(
             f"{path} is of shape {tuple(labels.shape)}: expected ({count},), a label for each"
-            " image of"
-            f" {images.name}; put files that belong together there"
+            f" image of {images.name}; put files that belong together there"
         )
     for label in (int(labels.min()), int(labels.max())):
         if label not in expected:
             raise InputError(
                 f"{path} has the label {label}: expected labels in {expected[0]}..{expected[-1]};"
-                " it is of another data set:"
-                " set data=emnist or data=qmnist if it is theirs, and give it the name it is"
-                " published under"
+                " it is of another data set: set data=emnist or data=qmnist if it is theirs, and"
+                " give it the name it is published under"
             )
     return (labels - expected[0]).byte()
 
@@ -352,9 +348,8 @@ def _verify(dataset: type[MNIST], path: Path) -> None:
         ) from error
     raise InputError(
         f"{path} has the md5 {found}, expected {expected} for {dataset.__name__}: it is damaged,"
-        " or of another data set, and"
-        " so is what is packed in it; remove it and download it again, or gunzip it: raw files are"
-        " checked by size only"
+        " or of another data set, and so is what is packed in it; remove it and download it"
+        " again, or gunzip it: raw files are checked by size only"
     )
 
 

@@ -101,15 +101,13 @@ def _chosen(path: Path, found: dict[str, Named], images: str | None, layouts: li
     if named is None:
         raise InputError(
             f"{path} holds {in_words(found)}: expected one array {shape}; set data.images to its"
-            " name, or data.x_shape to"
-            " [channels, height, width] of its images"
+            " name, or data.x_shape to [channels, height, width] of its images"
         )
     array = found[named]
     if named not in fitting:
         raise InputError(
             f"{path} has {in_words({named: array})}: expected {shape}; set data.x_shape to"
-            " [channels, height, width] of its"
-            " images, or data.images to another name"
+            " [channels, height, width] of its images, or data.images to another name"
         )
     if array.dtype.kind not in "bf" and array.dtype != np.uint8:
         raise InputError(

@@ -126,8 +126,7 @@ class DataModule(LightningDataModule):
             if shape != self.x_shape:
                 raise InputError(
                     f"data.x_shape is {list(self.x_shape)} but the first {split} example has shape"
-                    f" {list(shape)}:"
-                    " set data.x_shape to that, or choose other data"
+                    f" {list(shape)}: set data.x_shape to that, or choose other data"
                 )
             _say(examples.note)
             self._examples[split] = examples
@@ -150,10 +149,9 @@ class DataModule(LightningDataModule):
         if isinstance(found, Stream) and (self.validation or split != "train"):
             raise InputError(
                 f"data.validation is {self.validation} and the {split} split is {found.name}, a"
-                " stream, out of which no"
-                " examples can be held: expected data.validation=0 and a test split that is a"
-                " map-style Dataset, by"
-                " data.splits=[train,test] and a source that takes split"
+                " stream, out of which no examples can be held: expected data.validation=0 and a"
+                " test split that is a map-style Dataset, by data.splits=[train,test] and a"
+                " source that takes split"
             )
         return found
 
@@ -257,8 +255,7 @@ class DataModule(LightningDataModule):
                 if isinstance(examples, Items) and most <= 1:
                     raise InputError(
                         f"the items of {examples.name} are uint8 and none is above 1: expected"
-                        " grey levels up to 255; make"
-                        " zeros and ones bool or float"
+                        " grey levels up to 255; make zeros and ones bool or float"
                     )
 
     def read(self, split: str) -> Iterator[Rows]:
@@ -290,8 +287,7 @@ class DataModule(LightningDataModule):
             ) as error:  # no such device, or too small a one
                 raise InputError(
                     f"data.device is {self.device!r} ({error}): expected auto, cpu or a device of"
-                    " this machine with room for"
-                    " the data"
+                    " this machine with room for the data"
                 ) from error
 
     def train_dataloader(self) -> DataLoader[Rows]:
@@ -322,14 +318,12 @@ class DataModule(LightningDataModule):
             if found > 1:
                 raise InputError(
                     f"{key} is {found} and the train split is {stream.name}, a stream, which is"
-                    " read by one process:"
-                    " expected 1; make it a map-style Dataset to have several"
+                    " read by one process: expected 1; make it a map-style Dataset to have several"
                 )
         if step := self.trainer.global_step:
             _say(
                 f"{stream.name} is a stream: from step {step} on it is read from its beginning, so"
-                " this run is no longer the"
-                " one that it would have been without a stop"
+                " this run is no longer the one that it would have been without a stop"
             )
         stream.batch_size = self.batch_size
         stream.together = self.trainer.accumulate_grad_batches

@@ -143,8 +143,7 @@ class Items(_Given, Dataset[Rows]):
         except Exception as error:  # whatever reading a file of others raises
             raise InputError(
                 f"item {row} of {_name(self.dataset)} cannot be read ({type(error).__name__}:"
-                f" {error}): expected"
-                f" items 0..{self.size - 1}, as its length says; mend it"
+                f" {error}): expected items 0..{self.size - 1}, as its length says; mend it"
             ) from error
 
     def _length(self) -> int:
@@ -153,8 +152,7 @@ class Items(_Given, Dataset[Rows]):
         except TypeError as error:
             raise InputError(
                 f"{_name(self.dataset)} has no length: expected a map-style Dataset with __len__,"
-                " or an"
-                " IterableDataset, which is a stream"
+                " or an IterableDataset, which is a stream"
             ) from error
         if not size:
             raise InputError(f"{_name(self.dataset)} has 0 items: expected at least one")
@@ -202,8 +200,7 @@ class Stream(_Given, IterableDataset[Rows]):
         if given < least:
             raise InputError(
                 f"{self.name} gave {given} items before it ended: expected at least {least}, those"
-                " of an optimiser step,"
-                " each time that it is iterated; lower data.batch_size"
+                " of an optimiser step, each time that it is iterated; lower data.batch_size"
             )
 
 
@@ -312,7 +309,6 @@ def integers(factors: Any, where: str) -> Tensor:
     ):
         raise InputError(
             f"factors of {where} are {labels.dtype} {list(labels.shape)}: expected integers of at"
-            " least 0, (F,); number their"
-            " values"
+            " least 0, (F,); number their values"
         )
     return labels.long().reshape(-1)

@@ -52,8 +52,7 @@ def read_codes(path: Path) -> Snapshot:
     ):
         raise InputError(
             f"{path} has codes of {codes.dtype} {codes.shape} that are empty, NaN or infinite, or"
-            " no floats:"
-            " expected finite floating-point numbers; encode again"
+            " no floats: expected finite floating-point numbers; encode again"
         )
     if not np.issubdtype(factors.dtype, np.integer):
         raise InputError(
@@ -102,8 +101,7 @@ def _prior(path: Path, said: np.ndarray | None) -> Gaussian | Unknown:
     if said is None:
         return Unknown(
             f"{path} does not say which prior its codes were made under: {absent}; encode again"
-            " with jensen.encode,"
-            f" or add prior={STANDARD_NORMAL!r} to the file if it was N(0, I)"
+            f" with jensen.encode, or add prior={STANDARD_NORMAL!r} to the file if it was N(0, I)"
         )
     if said.shape != () or said.dtype.kind != "U":
         raise InputError(

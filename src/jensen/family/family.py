@@ -230,8 +230,7 @@ def diagonal(posterior: object, who: str) -> Gaussian:
         return posterior
     raise InputError(
         f"{who} needs a diagonal Gaussian and model.encoder gives a {type(posterior).__name__}:"
-        " expected a"
-        " jensen.Gaussian; choose another encoder, or leave that out"
+        " expected a jensen.Gaussian; choose another encoder, or leave that out"
     )
 
 

@@ -117,6 +117,5 @@ def one_sentence() -> Iterator[None]:
             raise
         raise CompactHydraException(
             f"{error.filename or 'a file'} cannot be written ({error.strerror}): expected room in"
-            " a folder of yours; make room"
-            " and run the same command again, it continues"
+            " a folder of yours; make room and run the same command again, it continues"
         ) from error

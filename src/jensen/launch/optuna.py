@@ -18,8 +18,7 @@ def sweeper(settings: dict[str, Any]) -> Sweeper:
     except ImportError as error:
         raise InputError(
             f"hydra/sweeper=maximise needs a package that is not installed ({error}): expected"
-            " hydra-optuna-sweeper; pip"
-            " install 'jensen[optuna]'"
+            " hydra-optuna-sweeper; pip install 'jensen[optuna]'"
         ) from error
     made: Sweeper = OptunaSweeper(
         **settings | {"sampler": instantiate(settings["sampler"])},

@@ -33,16 +33,14 @@ def launch(sweep: Sweep, jobs: Sequence[Job], task: TaskFunction, settings: dict
     except ImportError as error:
         raise InputError(
             f"hydra/launcher=slurm needs a package that is not installed ({error}): expected"
-            " hydra-submitit-launcher; pip"
-            " install 'jensen[slurm]'"
+            " hydra-submitit-launcher; pip install 'jensen[slurm]'"
         ) from error
     for job in jobs:
         for name, key in (("tasks_per_node", "devices"), ("nodes", "num_nodes")):
             if isinstance(wanted := job.cfg.trainer[key], int) and settings[name] != wanted:
                 raise InputError(
                     f"hydra.launcher.{name} is {settings[name]} and trainer.{key} is {wanted}:"
-                    " expected the same number,"
-                    " since SLURM starts the ranks; set one to the other"
+                    " expected the same number, since SLURM starts the ranks; set one to the other"
                 )
     if not jobs:
         return
@@ -84,9 +82,8 @@ def check_ranks(trainer: Trainer) -> None:
         if trainer.num_nodes > 1 and alone and "NODE_RANK" not in os.environ:
             raise InputError(
                 f"trainer.num_nodes is {trainer.num_nodes} but nothing says which of them this is:"
-                " expected srun or torchrun,"
-                " or NODE_RANK, MASTER_ADDR and MASTER_PORT in the environment; or set"
-                " trainer.num_nodes=1"
+                " expected srun or torchrun, or NODE_RANK, MASTER_ADDR and MASTER_PORT in the"
+                " environment; or set trainer.num_nodes=1"
             )
         return
     ranks = {"nodes": trainer.num_nodes, "ntasks-per-node": trainer.num_devices}
@@ -96,16 +93,14 @@ def check_ranks(trainer: Trainer) -> None:
         options = " ".join(f"--{option}={count}" for option, count in ranks.items())
         raise InputError(
             f"trainer.num_nodes is {trainer.num_nodes} and trainer.devices {trainer.num_devices}"
-            f" but this SLURM job has {nodes}"
-            f" nodes with {devices} tasks each: expected one task a rank; submit with {options},"
-            " or set"
-            f" trainer.num_nodes={nodes} trainer.devices={devices}"
+            f" but this SLURM job has {nodes} nodes with {devices} tasks each: expected one task a"
+            f" rank; submit with {options}, or set trainer.num_nodes={nodes}"
+            f" trainer.devices={devices}"
         )
     if nodes * devices > 1 and "SLURM_STEP_ID" not in os.environ:
         raise InputError(
             f"this SLURM job has {nodes * devices} tasks but only one was started: expected srun"
-            " before python, as in"
-            " scripts/slurm/train.sbatch"
+            " before python, as in scripts/slurm/train.sbatch"
         )
 
 

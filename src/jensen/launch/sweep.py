@@ -127,8 +127,7 @@ class Sweep:
         if "experiment" not in before:
             raise InputError(
                 f"{folder / 'sweep.json'} names no experiment: expected what a sweep of"
-                " jensen.train wrote; remove it, or set"
-                " hydra.sweep.dir to another folder"
+                " jensen.train wrote; remove it, or set hydra.sweep.dir to another folder"
             )
         if before != mark:
             raise InputError(

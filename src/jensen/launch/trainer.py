@@ -87,9 +87,8 @@ def unread(cfg: DictConfig, trainer: Trainer) -> list[str]:
     if idle:
         found.append(
             f"diagnostics has {', '.join(idle)} but callbacks has no diagnose to run them: none is"
-            " run; add it to"
-            " callbacks=[...] or set diagnostics=[], and python -m jensen.evaluate runs any of"
-            " them afterwards"
+            " run; add it to callbacks=[...] or set diagnostics=[], and python -m jensen.evaluate"
+            " runs any of them afterwards"
         )
     if not any(isinstance(each, TensorBoardLogger) for each in trainer.loggers):
         kind = type(trainer.logger).__name__

@@ -113,8 +113,7 @@ def _refuse_inexact(name: str, array: np.ndarray) -> None:
 def _too_long(name: str, found: object) -> InputError:
     return InputError(
         f"{name} holds the integer {found!s:.40}, which float64 would round: expected none beyond"
-        f" 2^53 = {_WHOLE}; subtract"
-        " an offset, or convert it yourself"
+        f" 2^53 = {_WHOLE}; subtract an offset, or convert it yourself"
     )
 
 
@@ -201,8 +200,7 @@ def _unmasked(name: str, array: Any, missing: bool) -> np.ndarray:
         }
         raise InputError(
             f"{name} has {int(mask.sum())} masked values, the first at [{place}]: expected"
-            " numbers; remove or fill"
-            f" them{others.get(name, '')}"
+            f" numbers; remove or fill them{others.get(name, '')}"
         )
     return np.where(mask, np.nan, np.asarray(array.data, np.float64))
 

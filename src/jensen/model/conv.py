@@ -33,9 +33,8 @@ def _corner(
     if len(x_shape) != 3 or x_shape[1] % factor or x_shape[2] % factor:
         raise InputError(
             f"x_shape is {list(x_shape)}: expected [channels, height, width] with sides that are"
-            f" multiples of {factor} for a"
-            " convolutional model; pad or resize the images (as data=mnist_32 does), or use"
-            " model=mlp"
+            f" multiples of {factor} for a convolutional model; pad or resize the images (as"
+            " data=mnist_32 does), or use model=mlp"
         )
     return x_shape[1] // factor, x_shape[2] // factor
 

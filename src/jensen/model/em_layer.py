@@ -227,8 +227,7 @@ class EMLayer(nn.Module):
         tolerance = "" if self.tolerance is None else f", tolerance={self.tolerance:g}"
         return (
             f"components={self.components}, dim={self.dim}, covariance={self.covariance!r},"
-            f" steps={self.steps},"
-            f" gradient={self.gradient!r}{tolerance}, starts={self.starts!r}"
+            f" steps={self.steps}, gradient={self.gradient!r}{tolerance}, starts={self.starts!r}"
         )
 
     # ---- EM -------------------------------------------------------------------------------------
@@ -253,8 +252,7 @@ class EMLayer(nn.Module):
         except torch.linalg.LinAlgError as error:
             raise InputError(
                 "a covariance of the mixture is singular: expected points that spread in every"
-                " direction; use"
-                f" PseudoCounts(covariance=1.0), or more points ({error})"
+                f" direction; use PseudoCounts(covariance=1.0), or more points ({error})"
             ) from None
 
     def _run(self, x: Tensor, counts: Tensor, p: Mixture) -> Mixture:
@@ -309,8 +307,7 @@ class EMLayer(nn.Module):
         if not self._warned and bool((residual > RESIDUAL_LIMIT).any()):
             self._warn(
                 f"EM has not converged: after {self.steps} steps one more moves the parameters of"
-                " a set by"
-                f" {residual.max().item():.2g}, and an implicit gradient expects at most"
+                f" a set by {residual.max().item():.2g}, and an implicit gradient expects at most"
                 f" {RESIDUAL_LIMIT:g}; raise steps, or"
                 ' use gradient="unroll"'
             )
@@ -319,9 +316,8 @@ class EMLayer(nn.Module):
         if not self._warned and bool((error > RESIDUAL_LIMIT).any()):
             self._warn(
                 f"the linear system of an implicit gradient is solved to {error.max().item():.2g}"
-                " only, after"
-                f" {fixed_point.MOST_PRODUCTS} products, since EM converges too slowly; use fewer"
-                " components, or"
+                f" only, after {fixed_point.MOST_PRODUCTS} products, since EM converges too"
+                " slowly; use fewer components, or"
                 ' gradient="unroll"'
             )
 

@@ -28,9 +28,8 @@ def tell(p: Mixture, reseeded: list[Reseed], collapsed: list[int], size: int) ->
     elif pairs := alike(p):
         logger.warning(
             "components %s end alike, with the same mean and covariance: together they are one,"
-            " and another maximum may be"
-            " higher, above all where a far outlier widens a covariance that all share; use"
-            " init=kmeans++ or more restarts",
+            " and another maximum may be higher, above all where a far outlier widens a"
+            " covariance that all share; use init=kmeans++ or more restarts",
             _some([f"{first} and {second}" for first, second in pairs]),
         )
 

@@ -91,8 +91,7 @@ class HeldOut(NamedTuple):
         if names and self.columns and names != self.columns:
             raise InputError(
                 f"x has the columns {', '.join(names)}: expected {', '.join(self.columns)}, which"
-                " this GMM was fitted to,"
-                " in this order"
+                " this GMM was fitted to, in this order"
             )
 
     def _joint_of(self, x: Tensor) -> Callable[[Tensor, Mixture], Tensor]:
@@ -120,8 +119,7 @@ class HeldOut(NamedTuple):
         if values.dim() not in (1, 2) or values.shape[-1] != len(given) or len(given) == size:
             raise InputError(
                 f"dims is {given} and values has the shape {tuple(values.shape)}: expected a value"
-                " for each of dims, and dims"
-                f" to leave one of {size} coordinates"
+                f" for each of dims, and dims to leave one of {size} coordinates"
             )
         if not bool(values.isfinite().all()):
             raise InputError(

@@ -71,8 +71,7 @@ def _check_unit_interval(name: str, x: Tensor) -> None:
     if x.min() < 0 or x.max() > 1:
         raise InputError(
             f"model/likelihood={name} takes x in [0, 1] but the data lie in [{x.min():.3g},"
-            f" {x.max():.3g}]:"
-            " use model/likelihood=normal"
+            f" {x.max():.3g}]: use model/likelihood=normal"
         )
 
 

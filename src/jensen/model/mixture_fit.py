@@ -285,6 +285,5 @@ def _check_init(recipe: Recipe, mean: Tensor, structure: type, dim: int) -> None
     if mean.shape != (recipe.components, dim) or structure is not recipe.structure:
         raise InputError(
             f"init has means of shape {tuple(mean.shape)} and {structure.__name__} covariances:"
-            " expected"
-            f" {(recipe.components, dim)} and {recipe.structure.__name__}"
+            f" expected {(recipe.components, dim)} and {recipe.structure.__name__}"
         )

@@ -93,8 +93,7 @@ class Points:
         elif not isinstance(x, Iterable) or isinstance(x, Iterator | dict | set | str | bytes):
             raise InputError(
                 f"x is a {type(x).__name__}: expected a tensor, a numpy array, a frame, or batches"
-                " that can be read again and"
-                " again (a DataLoader or a list)"
+                " that can be read again and again (a DataLoader or a list)"
             )
         if self.array and (x.ndim != 2 or 0 in x.shape[1:]):
             raise InputError(
@@ -235,9 +234,8 @@ class Points:
         if bad:
             raise InputError(
                 f"{column_said(bad[0], self.names)} of x reaches {float(reach[bad[0]]):.3g} from"
-                " its first value: expected"
-                f" {NARROWEST:g} to {WIDEST:g}, whose squares float64 can hold; divide it by a"
-                " number of that magnitude"
+                f" its first value: expected {NARROWEST:g} to {WIDEST:g}, whose squares float64"
+                " can hold; divide it by a number of that magnitude"
             )
 
 
@@ -319,9 +317,8 @@ def refuse_far(value: Tensor, name: str = "x", before: int = 0) -> None:
     if bool(bad.any()):
         raise InputError(
             f"row {before + int(bad.nonzero()[0])} of {name} is so far from all components that"
-            " the density there is no number"
-            f" in {str(value.dtype).removeprefix('torch.')}: expected a nearer one; mend or remove"
-            " it"
+            f" the density there is no number in {str(value.dtype).removeprefix('torch.')}:"
+            " expected a nearer one; mend or remove it"
         )
 
 

@@ -123,8 +123,7 @@ def check_values(layer: Layer, x: Tensor, counts: Tensor, occupied: Tensor, star
     if infinite:
         raise InputError(
             f"x holds NaN or infinite values, or some beyond {WIDEST:g}, outside the mask:"
-            " expected ones whose squares"
-            " are finite; mask them out, or rescale x"
+            " expected ones whose squares are finite; mask them out, or rescale x"
         )
     if negative:
         raise InputError(

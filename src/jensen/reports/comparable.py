@@ -108,15 +108,13 @@ def apart(sweep: Sweep) -> list[str]:
         names = "; ".join(family.label for family in different)
         sentences.append(
             f"nothing is chosen across different data ({names}): numbers of different held-out"
-            " examples do not compare;"
-            " train on the same data, data.validation and data.transform"
+            " examples do not compare; train on the same data, data.validation and data.transform"
         )
     kinds = {unit(run) for run in sweep.runs}
     if len(kinds) > 1:
         sentences.append(
             f"no elbo is chosen across different units ({'; '.join(sorted(kinds))}): logarithms of"
-            " a probability, a density and"
-            " another formula do not compare; train with likelihoods of one kind, or choose by a"
-            " score"
+            " a probability, a density and another formula do not compare; train with likelihoods"
+            " of one kind, or choose by a score"
         )
     return sentences

@@ -41,8 +41,7 @@ def check(tree: Any, name: object) -> None:
     if size > MOST:
         raise InputError(
             f"{name} says {size:.0e} characters once its interpolations are resolved: expected at"
-            f" most {MOST:,}, since more"
-            " fills the memory; take another folder"
+            f" most {MOST:,}, since more fills the memory; take another folder"
         )
 
 

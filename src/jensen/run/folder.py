@@ -78,8 +78,7 @@ class RunFolder:
         ):
             raise RefusedError(
                 f"{self.folder} was trained on other data under the same configuration: expected"
-                " the same examples;"
-                " restore them, or train in another folder"
+                " the same examples; restore them, or train in another folder"
             )
         if finished and self.mark == {key: finished.get(key) for key in self.mark}:
             if not (problem := unfinished(self.folder, self.cfg, finished)):
@@ -119,8 +118,7 @@ class RunFolder:
             if most is not None and 0 <= most < done[unit]:
                 raise RefusedError(
                     f"trainer.{key} is {most} but {self.folder} has finished {unit} {done[unit]}:"
-                    " expected at least that;"
-                    " train in another folder"
+                    " expected at least that; train in another folder"
                 )
 
     def finish(
@@ -186,8 +184,7 @@ def open_run(folder: Path, cfg: DictConfig) -> Iterator[RunFolder]:
                 raise
             sentence = InputError(
                 f"{folder} has no room left ({full.strerror}): expected free disk; make room and"
-                " run the same command again,"
-                " it continues"
+                " run the same command again, it continues"
             )
             this.fail(sentence)
             raise sentence from error

@@ -21,9 +21,8 @@ def given(name: str, kind: str) -> object:
     if name not in _objects.get():
         raise InputError(
             f"the {name} of this run was given in Python, {kind}, and no file holds it: expected"
-            " it again; read the run by"
-            " jensen.load(folder, model=..., data=..., objective=...) with what jensen.fit was"
-            " called with"
+            " it again; read the run by jensen.load(folder, model=..., data=..., objective=...)"
+            " with what jensen.fit was called with"
         )
     return _objects.get()[name]
 

@@ -202,8 +202,7 @@ def restored(
     except (KeyError, RuntimeError, TypeError) as error:
         raise InputError(
             f"{run}/checkpoints/{checkpoint}.ckpt does not fit the model of .hydra/config.yaml:"
-            " expected the checkpoint of"
-            " that configuration; restore the file that belongs to it"
+            " expected the checkpoint of that configuration; restore the file that belongs to it"
         ) from error
     return algorithm.eval(), int(saved["global_step"])
 

@@ -76,8 +76,7 @@ def _within(error: BaseException) -> str | None:
         if str(error).startswith("Error locating target"):
             return (
                 f"{key}._target_ is {what}, which cannot be found ({_of_import(cause)}): expected"
-                " the name of a class or"
-                " function of a module that is there; correct it"
+                " the name of a class or function of a module that is there; correct it"
             )
         return f"{key} cannot be made ({said(cause or error)}): expected values that {what} takes; see its documentation"
     return f"{key}.{sentence}" if key and sentence.split(" ")[0].isidentifier() else sentence

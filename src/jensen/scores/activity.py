@@ -58,8 +58,7 @@ def active_latents(codes: Floats, log_var: Floats | None, rule: Active) -> npt.N
         if mask.dtype != bool or mask.shape != codes.shape[1:]:
             raise InputError(
                 f"active is {mask.dtype} of shape {mask.shape}: expected {codes.shape[1]}"
-                " booleans, one a latent, "
-                f"or one of {', '.join(RULES)}"
+                f" booleans, one a latent, or one of {', '.join(RULES)}"
             )
         return mask
     check_choice("active", rule, RULES)

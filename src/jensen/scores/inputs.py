@@ -50,9 +50,8 @@ def check_codes(codes: npt.ArrayLike | Tensor, name: str = "codes") -> Floats:
         row, latent = wrong[0]
         raise InputError(
             f"{name} hold {found[row, latent]} at row {row}, latent {latent} ({len(wrong)} such"
-            " values): "
-            f"expected finite numbers up to {LARGEST:g}; drop those rows, or look at why the"
-            " encoder diverged"
+            f" values): expected finite numbers up to {LARGEST:g}; drop those rows, or look at why"
+            " the encoder diverged"
         )
     return checked
 
@@ -81,8 +80,7 @@ def check_factors(factors: npt.ArrayLike | Tensor) -> Labels:
     if found.max() > np.iinfo(np.int64).max or found.min() < 0:
         raise InputError(
             f"factors lie in {found.min()}..{found.max()}: expected labels of at least 0 that fit"
-            " 64 bits; "
-            "number the values of a factor v with numpy.unique(v, return_inverse=True)[1]"
+            " 64 bits; number the values of a factor v with numpy.unique(v, return_inverse=True)[1]"
         )
     return found.astype(np.int64)
 
