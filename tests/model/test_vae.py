@@ -8,8 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import distributions
+from torch import distributions, nn
 
+from jensen.base.errors import InputError
 from jensen.bound.bound import Inference
 from jensen.model.conv import ConvEncoder
 from jensen.model.likelihood import Bernoulli, Normal
@@ -202,3 +203,14 @@ def test_the_rate_still_has_a_finite_gradient_for_the_outputs_of_such_an_encoder
     model(torch.rand(5, 4), torch.randn(5, 2)).bound.elbo.mean().backward()
     for parameter in model.parameters():
         assert parameter.grad.isfinite().all()
+
+
+PRIOR_PARTS = ("distribution", "update", "rate_is_bound", "warmup")
+
+
+@pytest.mark.parametrize("part", PRIOR_PARTS)
+def test_a_prior_without_a_part_of_the_protocol_is_refused_by_name(part):
+    whole = {name: getattr(StandardNormal, name) for name in PRIOR_PARTS if name != part}
+    prior = type("Mine", (nn.Module,), whole)()
+    with pytest.raises(InputError, match=f"model.prior is a Mine without {part}, which a VAE"):
+        VAE(nn.Identity(), nn.Identity(), None, prior, 2)

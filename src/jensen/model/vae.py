@@ -25,6 +25,9 @@ class VAE(nn.Module):
         likelihood: what those numbers mean.
         prior: p(z).
         latent_dim: D.
+
+    Raises:
+        InputError: a prior without a part of the protocol `model.prior.Prior`.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class VAE(nn.Module):
     ) -> None:
         super().__init__()
         check_count("latent_dim", latent_dim)
+        _check_prior(prior)
         self.encoder = encoder
         self.decoder = decoder
         self.likelihood = likelihood
@@ -86,3 +90,14 @@ class VAE(nn.Module):
         log_prior = p.log_prob(z).to(z.dtype)
         rated = rate(posterior, p, z, log_prior, bounded=self.prior.rate_is_bound)
         return Inference(Bound(distortion, rated), posterior, z, log_prior)
+
+
+def _check_prior(prior: object) -> None:
+    """Refuse a prior that the bound, or its learning, would ask for something it has not."""
+    parts = ("distribution", "update", "rate_is_bound", "warmup")
+    missing = [name for name in parts if not hasattr(prior, name)]
+    if missing:
+        raise InputError(
+            f"model.prior is a {type(prior).__name__} without {', '.join(missing)}, which a VAE asks"
+            " of it: expected the parts of jensen.model.prior.Prior; add them"
+        )
