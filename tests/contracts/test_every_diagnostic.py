@@ -12,7 +12,7 @@ from diagnostics.snapshots import image_snapshot, linear_vae, randn, random_matr
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from jensen.diagnostics.snapshot import Embedding
+from jensen.diagnostics.snapshot import Embedding, Film
 from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture
 from jensen.run.conf import conf_folder
@@ -76,7 +76,11 @@ def test_every_result_says_by_its_shape_where_it_goes(choice):
     assert found(choice)
     for name, value in found(choice).items():
         assert isinstance(name, str)
-        assert isinstance(value, torch.Tensor | str | np.ndarray | Embedding), name
+        assert isinstance(value, torch.Tensor | str | np.ndarray | Embedding | Film), name
+        if isinstance(value, Film):
+            assert value.frames.dtype == torch.uint8
+            assert value.frames.dim() == 4
+            assert value.frames.shape[1] == 3
         if not isinstance(value, torch.Tensor):
             continue
         assert value.dim() in (0, 1, 3), name
@@ -91,6 +95,8 @@ def test_every_result_says_by_its_shape_where_it_goes(choice):
 def as_bytes(value):
     if isinstance(value, Embedding):
         return as_bytes(value.codes), value.columns, value.labels
+    if isinstance(value, Film):
+        return as_bytes(value.frames), value.seconds
     return value if isinstance(value, str) else np.asarray(value).tobytes()
 
 

@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -22,8 +23,9 @@ from jensen.base.tree import tree_map
 from jensen.bound.bound import Inference
 from jensen.callbacks.projector import project
 from jensen.data.module import DataModule
+from jensen.diagnostics.picture import gif
 from jensen.diagnostics.preview import Preview, check_settings
-from jensen.diagnostics.snapshot import Diagnostic, Embedding, Results, check_family
+from jensen.diagnostics.snapshot import Diagnostic, Embedding, Film, Results, check_family
 
 PICTURED = 256
 """Held-out observations in a snapshot's `images`."""
@@ -158,6 +160,15 @@ def writers(trainer: Trainer) -> list[SummaryWriter]:
     return [logger.experiment for logger in loggers if isinstance(logger, TensorBoardLogger)]
 
 
+def animated(tag: str, film: Film) -> Summary:
+    """An image summary of an animated GIF, which the browser shows moving; torch's `add_video` needs
+    moviepy for the same.
+    """
+    height, width = film.frames.shape[2:]
+    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif(film))
+    return Summary(value=[Summary.Value(tag=tag, image=image)])
+
+
 def write(writer: SummaryWriter, name: str, results: Results, step: int) -> None:
     """Results to TensorBoard; what a value is says what it means (`Diagnostic`)."""
     for key, value in results.items():
@@ -168,6 +179,8 @@ def write(writer: SummaryWriter, name: str, results: Results, step: int) -> None
             writer.add_text(tag, value, step)
         elif isinstance(value, Embedding):
             project(Path(writer.log_dir), tag, value)
+        elif isinstance(value, Film):
+            writer.file_writer.add_summary(animated(tag, value), step)
         elif value.dim() == 0:
             writer.add_scalar(tag, value, step)
         elif value.dim() == 1:

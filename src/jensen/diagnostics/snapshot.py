@@ -79,10 +79,18 @@ class Embedding(NamedTuple):
     thumbnails: Tensor | None
 
 
-Results = Mapping[str, Tensor | str | np.ndarray | Embedding]
+class Film(NamedTuple):
+    """frames: `(T, 3, H, W)` uint8, shown over and over. seconds: how long each is seen."""
+
+    frames: Tensor
+    seconds: float
+
+
+Results = Mapping[str, Tensor | str | np.ndarray | Embedding | Film]
 """Results by name, whose shape says where they go: a tensor `()` is a scalar, `(N,)` a histogram,
 `(3, H, W)` an image of uint8 or of [0, 1]; a string is Markdown; an embedding is for the PROJECTOR;
-a numpy array is a detail, which `jensen.evaluate` keeps and TensorBoard does not show."""
+a film is an animated image; a numpy array is a detail, which `jensen.evaluate` keeps and TensorBoard
+does not show."""
 
 Diagnostic = Callable[[Snapshot], Results]
 """It is called on every rank with the same snapshot."""

@@ -28,23 +28,42 @@ def traversals(
     if not is_image(snapshot.images.shape[1:]):
         return {}
     order = by_rate(snapshot)[:latents]
-    codes = snapshot.posterior.mean
-    rates = snapshot.latent_rate.mean(0)
-    low, high = (_quantile(codes, at)[order] for at in (tail, 1 - tail))
-    steps = torch.linspace(0, 1, columns, device=codes.device)
-    values = low[:, None] + (high - low)[:, None] * steps  # (rows, columns)
-    known = _best_factors(snapshot)
-    told = ["" if rate.isnan() else f"\n{rate:.2f} nats" for rate in rates]
-    labels = [f"z{latent}{told[latent]}{known[latent]}" for latent in order.tolist()]
-
+    values = along(snapshot, order, columns, tail)
+    labels = titles(snapshot, order)
     pictures = {}
     for number, code in enumerate(snapshot.encode(snapshot.images[:images]).mean):
-        moved = code.repeat(len(order), columns, 1)
-        moved.scatter_(2, order[:, None, None].expand(-1, columns, 1), values[..., None])
-        pictures[f"image_{number}"] = grid(
-            snapshot.decode(moved.flatten(0, 1)).unflatten(0, moved.shape[:2]), labels
-        )
+        z = moved(code, order, values)
+        decoded = snapshot.decode(z.flatten(0, 1)).unflatten(0, z.shape[:2])
+        pictures[f"image_{number}"] = grid(decoded, labels)
     return pictures
+
+
+def along(snapshot: Snapshot, order: Tensor, steps: int, tail: float) -> Tensor:
+    """Values `(len(order), steps)` of the latents in `order`: equal steps from the `tail` to the 1 -
+    `tail` quantile of each one's codes on the held-out set.
+    """
+    codes = snapshot.posterior.mean
+    low, high = (_quantile(codes, at)[order] for at in (tail, 1 - tail))
+    return low[:, None] + (high - low)[:, None] * torch.linspace(0, 1, steps, device=codes.device)
+
+
+def moved(code: Tensor, order: Tensor, values: Tensor) -> Tensor:
+    """The code `(D,)` of an image as `(L, T, D)`: in each row one latent of `order` `(L,)` takes its
+    `values` `(L, T)`, and the others stay.
+    """
+    across = values.shape[1]
+    z = code.repeat(len(order), across, 1)
+    return z.scatter_(2, order[:, None, None].expand(-1, across, 1), values[..., None])
+
+
+def titles(snapshot: Snapshot, order: Tensor) -> list[str]:
+    """The name of each latent of `order`, its mean rate and the factor it tells most of, on up to
+    three lines.
+    """
+    known = _best_factors(snapshot)
+    rates = snapshot.latent_rate.mean(0)
+    told = ["" if rate.isnan() else f"\n{rate:.2f} nats" for rate in rates]
+    return [f"z{latent}{told[latent]}{known[latent]}" for latent in order.tolist()]
 
 
 def _best_factors(snapshot: Snapshot) -> list[str]:

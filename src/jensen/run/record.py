@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from jensen.base.errors import check_choice
 from jensen.callbacks.diagnose import Diagnose
 from jensen.callbacks.durable import write
-from jensen.diagnostics.snapshot import Embedding, Results
+from jensen.diagnostics.snapshot import Embedding, Film, Results
 
 _LISTED = 1000
 """Numbers of an array that scores.json still lists."""
@@ -48,7 +48,9 @@ def get_json(path: Path) -> dict[str, Any]:
 def numbers(results: Results) -> dict[str, Any]:
     """Scalars and short arrays, as plain lists."""
     arrays = {
-        key: value for key, value in results.items() if not isinstance(value, str | Embedding)
+        key: value
+        for key, value in results.items()
+        if not isinstance(value, str | Embedding | Film)
     }
     small = {
         key: value
