@@ -32,6 +32,7 @@ QUIET = (
     ),
     "trainer.log_every_n_steps=1",
 )
+SAVED = tuple(word for word in QUIET if "callbacks.last" not in word)
 FIT = {"max_steps": 12, "batch_size": 8, "validation": 12, "overrides": QUIET}
 
 
@@ -106,6 +107,44 @@ def test_what_fit_returns_is_what_load_finds(tmp_path, x):
         == json.loads((tmp_path / "scores.json").read_text())["diagnostics"]["rate"]["by_latent"]
     )
     assert found.results["val/elbo"] == run.results["val/elbo"] < 0
+
+
+def test_load_takes_a_run_or_one_of_its_checkpoints_and_says_which(
+    tmp_path, x, capsys, monkeypatch
+):
+    run = jensen.fit(named(), x, folder=tmp_path / "run", **FIT | {"overrides": SAVED})
+    folder = run.folder / "checkpoints"
+    capsys.readouterr()
+    steps = {"last": 12, "last.previous": 6, "best": None}
+    for name, step in steps.items():
+        saved = torch.load(folder / f"{name}.ckpt", weights_only=True)
+        found = jensen.load(folder / f"{name}.ckpt")
+        assert (found.folder, found.checkpoint) == (run.folder, name)
+        weight = saved["state_dict"]["model.encoder.body.1.weight"]
+        assert found.model.encoder.body[1].weight.equal(weight)
+        assert saved["global_step"] == step or step is None
+        line = f"jensen: loaded {folder / name}.ckpt, of step {saved['global_step']}\n"
+        assert capsys.readouterr().out == line
+    assert f"{name})" in repr(found)
+    assert jensen.load(run.folder, "best").encode(x).mean.equal(found.encode(x).mean)
+    monkeypatch.chdir(folder)
+    assert jensen.load("last.previous.ckpt").encode(x).mean.shape == (60, 2)
+    found = jensen.load(run.folder, "last.previous", data=x, validation=12)
+    found.diagnose(["codes"], split="train")
+    scores = json.loads((run.folder / "scores.json").read_text())
+    assert (scores["checkpoint"], scores["step"]) == ("last.previous", 6)
+    for sentence, call in {
+        "no checkpoint of a run of jensen: expected RUN/checkpoints/NAME.ckpt": lambda: jensen.load(
+            tmp_path / "mine.ckpt"
+        ),
+        "is a checkpoint and checkpoint is 'best': expected one": lambda: jensen.load(
+            folder / "last.ckpt", "best"
+        ),
+        "run is 3: expected a path": lambda: jensen.load(3),
+        "has no .hydra/config.yaml": lambda: jensen.load(tmp_path / "checkpoints" / "last.ckpt"),
+    }.items():
+        with pytest.raises(InputError, match=sentence):
+            call()
 
 
 def test_diagnostics_are_run_on_a_run_and_kept_in_its_scores(tmp_path, x):

@@ -22,7 +22,7 @@ def test_the_run_finds_the_maximum_that_a_general_optimiser_finds(configure, tmp
         ),
         tmp_path,
     )
-    fitted = load(tmp_path)
+    fitted, _ = load(tmp_path)
     points = normals().stored[:, 0].numpy()
 
     def loss(theta):

@@ -12,8 +12,9 @@ from torch import distributions, nn
 
 from jensen.base.errors import InputError
 from jensen.bound.bound import Inference
+from jensen.family.gaussian import Gaussian
 from jensen.model.conv import ConvEncoder
-from jensen.model.likelihood import Bernoulli, Normal
+from jensen.model.likelihood import Bernoulli, Normal, OptimalNormal
 from jensen.model.linear import LinearDecoder, LinearEncoder
 from jensen.model.mlp import MLPDecoder, MLPEncoder
 from jensen.model.prior import StandardNormal
@@ -214,3 +215,101 @@ def test_a_prior_without_a_part_of_the_protocol_is_refused_by_name(part):
     prior = type("Mine", (nn.Module,), whole)()
     with pytest.raises(InputError, match=f"model.prior is a Mine without {part}, which a VAE"):
         VAE(nn.Identity(), nn.Identity(), None, prior, 2)
+
+
+@pytest.fixture
+def looked_at():
+    """A model that a careless look would change: its likelihood learns in training mode, and one of
+    its parts is held in evaluation mode.
+    """
+    torch.manual_seed(0)
+    encoder = MLPEncoder((1, 2, 3), 4, (8,))
+    prior = Moved(torch.tensor([0.0, 3.0, -2.0, 1.0]))
+    model = VAE(encoder, MLPDecoder((1, 2, 3), 4, (8,)), OptimalNormal(), prior, 4)
+    model.encoder.eval()
+    return model
+
+
+class Moved(StandardNormal):
+    """N(mean, I)."""
+
+    def __init__(self, mean):
+        super().__init__()
+        self.mean = mean
+
+    def distribution(self):
+        return Gaussian(self.mean, torch.zeros(4))
+
+
+LOOKS = {
+    "elbo": lambda model, x: model.elbo(x, samples=3),
+    "reconstruct": lambda model, x: model.reconstruct(x),
+    "sample": lambda model, x: model.sample(7),
+    "traverse": lambda model, x: model.traverse(x, 1),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_look_has_no_gradient_changes_nothing_and_is_the_same_again(looked_at, look):
+    x = torch.rand(5, 1, 2, 3)
+    state = torch.get_rng_state()
+    modes = [part.training for part in looked_at.modules()]
+    found = LOOKS[look](looked_at, x)
+    assert not found.requires_grad
+    assert torch.equal(found, LOOKS[look](looked_at, x))
+    assert [part.training for part in looked_at.modules()] == modes
+    assert looked_at.likelihood.variance.isnan()  # which a step of training would have set
+    assert torch.get_rng_state().equal(state)
+
+
+def test_a_model_draws_its_own_noise_by_a_key(looked_at):
+    x = torch.rand(5, 1, 2, 3)
+    first, again, other = looked_at(x), looked_at(x), looked_at(x, key=1)
+    assert torch.equal(first.z, again.z)
+    assert not torch.equal(first.z, other.z)
+    assert first.bound.elbo.requires_grad
+    noise = (first.z - first.posterior.mean) / (first.posterior.log_var / 2).exp()
+    assert abs(looked_at(x.expand(5000, 5, 1, 2, 3).flatten(0, 1)).z.mean(0)).max() < 1
+    torch.testing.assert_close(looked_at(x, noise).z, first.z)
+
+
+def test_the_elbo_is_the_mean_over_draws_about_the_bound_by_quadrature(x):
+    model = pca(*best_encoder())
+    each = torch.stack([model.elbo(x, key=key) for key in range(200)]).double()
+    error = each.std(0) / math.sqrt(200)
+    assert (error > 0).all()
+    assert ((each.mean(0) - expected_elbo(model, x)).abs() < 5 * error).all()
+    several = model.elbo(x, samples=200).double()
+    assert ((several - expected_elbo(model, x)).abs() < 5 * error).all()
+
+
+def test_reconstructions_samples_and_traversals_are_what_the_decoder_makes_of_codes(looked_at):
+    x = torch.rand(5, 1, 2, 3)
+    codes = looked_at.encode(x).mean
+    torch.testing.assert_close(looked_at.reconstruct(x), looked_at.decoder(codes))
+    assert looked_at.sample(7).shape == (7, 1, 2, 3)
+    looked_at.decoder = nn.Unflatten(1, (1, 2, 2))  # an observation is its code
+    assert (looked_at.sample(20_000).flatten(1).mean(0) - looked_at.prior.mean).abs().max() < 0.05
+    moved = looked_at.traverse(x, 1, [-4, 0.5]).flatten(2)
+    assert moved.shape == (5, 2, 4)
+    assert moved[..., 1].tolist() == [[-4, 0.5]] * 5
+    rest = [0, 2, 3]
+    assert torch.equal(moved[:, :, rest], codes[:, None, rest].expand(5, 2, 3))
+    own = looked_at.traverse(x, torch.tensor(1)).flatten(2)[0, :, 1]
+    quantiles = distributions.Normal(3.0, 1.0).icdf(torch.tensor([0.01, 0.99]))
+    torch.testing.assert_close(own[[0, -1]], quantiles, rtol=0, atol=0.1)
+    torch.testing.assert_close(own.diff(), own.diff()[:1].expand(10))
+
+
+def test_bad_input_of_a_look_is_one_sentence(looked_at):
+    x = torch.rand(5, 1, 2, 3)
+    for sentence, call in {
+        "latent is 4: expected one of 0, 1, 2, 3": lambda: looked_at.traverse(x, 4),
+        "latent is -1: expected": lambda: looked_at.traverse(x, -1),
+        "latent is '1': expected": lambda: looked_at.traverse(x, "1"),
+        "values is 2.0: expected a list": lambda: looked_at.traverse(x, 1, 2.0),
+        "count is 0: expected": lambda: looked_at.sample(0),
+        "samples is 1.5: expected": lambda: looked_at.elbo(x, 1.5),
+    }.items():
+        with pytest.raises(InputError, match=sentence):
+            call()

@@ -9,13 +9,14 @@ from torch import Tensor, nn
 
 from jensen import evaluate
 from jensen.api.vae import PARTS
-from jensen.base.errors import check_list
+from jensen.base.errors import InputError, check_list, check_path
 from jensen.family.family import Posterior
 from jensen.model.vae import VAE
 from jensen.run import load as runs
 from jensen.run.compose import chosen, compose
 from jensen.run.given import giving
 from jensen.run.record import get_json
+from jensen.run.words import say
 
 
 class Run:
@@ -23,13 +24,20 @@ class Run:
 
     folder: what TensorBoard and every command take.
     model: the trained model, in evaluation mode.
+    checkpoint: the one that the model is of: last, best or last.previous.
     """
 
     def __init__(
-        self, folder: Path, model: VAE, trust: Sequence[str] | str, objects: Mapping[str, object]
+        self,
+        folder: Path,
+        model: VAE,
+        trust: Sequence[str] | str,
+        objects: Mapping[str, object],
+        checkpoint: str = "last",
     ) -> None:
         self.folder = folder
         self.model = model
+        self.checkpoint = checkpoint
         self._trust = trust
         self._objects = dict(objects)
 
@@ -52,10 +60,13 @@ class Run:
         }
 
     def diagnose(
-        self, diagnostics: Sequence[str], split: str = "validation", checkpoint: str = "last"
+        self,
+        diagnostics: Sequence[str],
+        split: str = "validation",
+        checkpoint: str | None = None,
     ) -> dict[str, Any]:
         """Run diagnostics of `conf/diagnostics` by their names, as `python -m jensen.evaluate`, and
-        give the numbers of each.
+        give the numbers of each; by default of the checkpoint that the model is of.
 
         Raises:
             InputError: a name that is none, or one that failed.
@@ -68,7 +79,7 @@ class Run:
             [
                 f"diagnostics=[{','.join(diagnostics)}]",
                 f"split={split}",
-                f"checkpoint={checkpoint}",
+                f"checkpoint={checkpoint or self.checkpoint}",
             ],
         )
         cfg.run = str(self.folder)
@@ -89,12 +100,12 @@ class Run:
         return self.model.decode(z)
 
     def __repr__(self) -> str:
-        return f"Run({str(self.folder)!r})"
+        return f"Run({str(self.folder)!r}, {self.checkpoint})"
 
 
 def load(
     run: str | Path,
-    checkpoint: str = "last",
+    checkpoint: str | None = None,
     trust: str | Sequence[str] = (),
     *,
     model: VAE | None = None,
@@ -103,22 +114,51 @@ def load(
     validation: Any = None,
 ) -> Run:
     """A run and its trained model: `jensen.load("runs/...").encode(x)`; one of your own code with
-    `trust="my"`.
+    `trust="my"`. One line says which checkpoint it is, and of which step.
 
     Of `trainer.precision=64-true` it computes in float64.
 
     Args:
+        run: the folder of a run, or a file of its `checkpoints/`.
+        checkpoint: last, best (of `val/elbo`) or last.previous; by default the file that `run`
+            names, or last.
         model, objective, data, validation: those objects that `jensen.fit` was given and no name
             could be written down for. The model that is given is not changed.
+
+    Raises:
+        InputError: no run or no such checkpoint, one of other code than `trust` names, or two
+            checkpoints.
     """
     from jensen.api.data import source
 
+    folder, checkpoint = _named(run, checkpoint)
     objects = objects_of(model, objective)
     if data is not None:
         objects["data"] = source(data, validation)
     with giving(_copies(objects)):
-        found = runs.load(run, checkpoint, trust)
-    return Run(Path(run).expanduser(), found, trust, objects)
+        found, step = runs.load(folder, checkpoint, trust)
+    say(f"loaded {folder / 'checkpoints' / checkpoint}.ckpt, of step {step}")
+    return Run(folder, found, trust, objects, checkpoint)
+
+
+def _named(run: str | Path, checkpoint: str | None) -> tuple[Path, str]:
+    """The folder and the checkpoint that `jensen.load` was asked for."""
+    check_path("run", run)
+    path = Path(run).expanduser()
+    if path.suffix != ".ckpt":
+        return path, checkpoint or "last"
+    if checkpoint not in (None, path.stem):
+        raise InputError(
+            f"run={run} is a checkpoint and checkpoint is {checkpoint!r}: expected one of them;"
+            " leave checkpoint out, or name the run's folder"
+        )
+    path = path if path.parent.name else path.absolute()
+    if path.parent.name != "checkpoints" or path.stem not in runs.CHECKPOINTS:
+        raise InputError(
+            f"run={run} is no checkpoint of a run of jensen: expected RUN/checkpoints/NAME.ckpt,"
+            f" NAME one of {', '.join(runs.CHECKPOINTS)}; the rest of the run is read beside it"
+        )
+    return path.parent.parent, path.stem
 
 
 def objects_of(model: VAE | None, objective: object) -> dict[str, object]:

@@ -2,12 +2,19 @@
 give.
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from operator import index
+
+import torch
 from torch import Tensor, nn
 
-from jensen.base.errors import InputError, check_count
+from jensen.base.errors import InputError, check_choice, check_count, check_list
+from jensen.base.random import fold, normal
 from jensen.base.tree import tree_map
 from jensen.bound.bound import Bound, Inference
 from jensen.bound.divergence import rate
+from jensen.family.draw import draw
 from jensen.family.family import Posterior
 from jensen.family.gaussian import Gaussian, bounded
 from jensen.model.likelihood import Likelihood
@@ -16,6 +23,18 @@ from jensen.model.prior import Prior
 
 class VAE(nn.Module):
     """Kingma & Welling 2014 (arXiv 1312.6114).
+
+    `elbo`, `reconstruct`, `sample` and `traverse` are for looking at a model: they compute without
+    gradients and in evaluation mode, and leave the model as it was. All draws are by keys: the same
+    call gives the same numbers, another `key` gives others.
+
+    >>> import jensen
+    >>> model = jensen.VAE("mlp", "mlp", likelihood="normal", latent_dim=3, x_shape=[4])
+    >>> x = torch.zeros(5, 4)
+    >>> model(x).bound.elbo.shape, model.elbo(x, samples=8).requires_grad
+    (torch.Size([5]), False)
+    >>> model.reconstruct(x).shape, model.sample(2).shape, model.traverse(x, 0).shape
+    (torch.Size([5, 4]), torch.Size([2, 4]), torch.Size([5, 11, 4]))
 
     Args:
         encoder: `(B, *event)` to the unbounded mean and log_var of q(z|x), a `Gaussian` of `(B,
@@ -71,14 +90,16 @@ class VAE(nn.Module):
         """E[x|z], `(B, D)` to `(B, *event)`."""
         return self.likelihood.mean(self.decoder(z))
 
-    def forward(self, x: Tensor, noise: Tensor) -> Inference:
+    def forward(self, x: Tensor, noise: Tensor | None = None, *, key: int = 0) -> Inference:
         """The bound at a sample of q(z|x) for each row of standard normal `noise`, `(B, *event)`
-        and `(S B, D)`.
+        and `(S B, D)`; without noise, at one sample an example, drawn by `key`.
 
         With S > 1 samples an example, rows i, i + B, i + 2 B, ... of the inference are those of
         example i.
         """
         posterior = self.encode(x)
+        if noise is None:
+            noise = normal(key, torch.arange(len(x), device=x.device), (self.latent_dim,))
         if len(noise) > len(x):
             times = len(noise) // len(x)
             posterior, x = tree_map(
@@ -90,6 +111,78 @@ class VAE(nn.Module):
         log_prior = p.log_prob(z).to(z.dtype)
         rated = rate(posterior, p, z, log_prior, bounded=self.prior.rate_is_bound)
         return Inference(Bound(distortion, rated), posterior, z, log_prior)
+
+    def elbo(self, x: Tensor, samples: int = 1, *, key: int = 0) -> Tensor:
+        """The bound on log p(x) of each example, `(B, *event)` to `(B,)`, nats: the mean over
+        `samples` draws of z.
+        """
+        check_count("samples", samples)
+        with _still(self):
+            draws = [self(x, key=fold(key, draw)).bound.elbo for draw in range(samples)]
+            return torch.stack(draws).mean(0)
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """E[x|z] at the code of each example, the mean of q(z|x), `(B, *event)`."""
+        with _still(self):
+            return self.decode(self.encode(x).mean)
+
+    def sample(self, count: int, *, key: int = 0) -> Tensor:
+        """E[x|z] of `count` draws z ~ p(z), `(count, *event)`.
+
+        Raises:
+            InputError: a prior that has a density alone.
+        """
+        check_count("count", count)
+        with _still(self) as like:
+            return self.decode(self._draw(count, key, like))
+
+    def traverse(
+        self, x: Tensor, latent: int, values: Sequence[float] | Tensor | None = None
+    ) -> Tensor:
+        """E[x|z] of each example while one latent takes each of `values`, and the others stay at
+        its code: `(B, *event)` to `(B, len(values), *event)`.
+
+        Args:
+            latent: its number, from 0.
+            values: by default 11 equal steps from the 1 % to the 99 % quantile of the prior's
+                draws; -2.3 to 2.3 of N(0, I).
+
+        Raises:
+            InputError: a latent that is not there.
+        """
+        latent = index(latent) if hasattr(latent, "__index__") else latent
+        check_choice("latent", latent, range(self.latent_dim))
+        with _still(self) as like:
+            if values is None:
+                low, high = self._draw(10_000, 0, like)[:, latent].quantile(
+                    like.new_tensor([0.01, 0.99])
+                )
+                values = low + (high - low) * torch.linspace(0, 1, 11).to(like)
+            check_list("values", values)
+            steps = torch.as_tensor(values).to(like)
+            moved = self.encode(x).mean.unsqueeze(1).repeat(1, len(steps), 1)
+            moved[..., latent] = steps
+            return self.decode(moved.flatten(0, 1)).unflatten(0, moved.shape[:2])
+
+    def _draw(self, count: int, key: int, like: Tensor) -> Tensor:
+        """Draws of the prior, `(count, D)`, of the dtype and device of `like`."""
+        index = torch.arange(count, device=like.device)
+        return draw(self.prior.distribution(), fold(key, "samples"), index, self.latent_dim).to(
+            like
+        )
+
+
+@contextmanager
+def _still(model: nn.Module) -> Iterator[Tensor]:
+    """Hold a model in evaluation mode, without gradients; gives a tensor on its device."""
+    modes = [(part, part.training) for part in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield next(iter(model.parameters()), torch.zeros(()))
+    finally:
+        for part, mode in modes:
+            part.training = mode
 
 
 def _check_prior(prior: object) -> None:

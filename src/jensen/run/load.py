@@ -25,7 +25,7 @@ from jensen.run import expansion
 from jensen.run.trust import build
 from jensen.run.words import said, say
 
-CHECKPOINTS = ("last", "best")
+CHECKPOINTS = ("last", "best", "last.previous")
 
 
 LARGEST = 1 << 20
@@ -98,7 +98,8 @@ def configuration(run: str | Path) -> DictConfig:
 
 
 def state(run: str | Path, checkpoint: str = "last") -> dict[str, Any]:
-    """The run's `last` or `best` checkpoint, on the CPU; tensors and plain values only.
+    """A checkpoint of the run, `last`, `best` or `last.previous`, on the CPU; tensors and plain
+    values only.
 
     Raises:
         InputError: another name, or no such file, or one that is torn.
@@ -111,10 +112,12 @@ def state(run: str | Path, checkpoint: str = "last") -> dict[str, Any]:
             "a run that was validated, with callbacks.best"
             if checkpoint == "best"
             else "a run that was trained a step"
+            if checkpoint == "last"
+            else "a run that was saved twice"
         )
         raise InputError(
-            f"{path} is missing: expected {how}; train it further, or take the other of"
-            f" {' and '.join(CHECKPOINTS)}"
+            f"{path} is missing: expected {how}; train it further, or take another of"
+            f" {', '.join(CHECKPOINTS)}"
         )
     return read(path)
 
@@ -207,15 +210,17 @@ def restored(
     return algorithm.eval(), int(saved["global_step"])
 
 
-def load(run: str | Path, checkpoint: str = "last", trust: str | Sequence[str] = ()) -> VAE:
-    """The trained model of a run: `jensen.load("runs/...").encode(x)`; one of your own code with
-    `trust="my"`.
+def load(
+    run: str | Path, checkpoint: str = "last", trust: str | Sequence[str] = ()
+) -> tuple[VAE, int]:
+    """The trained model of a run, and the step of its checkpoint.
 
-    Of `trainer.precision=64-true` it computes in float64.
+    Of `trainer.precision=64-true` it computes in float64, and takes float32 too.
     """
-    algorithm: Any = restored(run, checkpoint, trust)[0]
+    algorithm: Any
+    algorithm, step = restored(run, checkpoint, trust)
     model: VAE = algorithm.model
-    return take_float32(model) if is_double(configuration(run)) else model
+    return take_float32(model) if is_double(configuration(run)) else model, step
 
 
 def take_float32(model: VAE) -> VAE:
