@@ -9,10 +9,10 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.nn import functional
 
 from jensen.base.errors import InputError, check_number
 from jensen.family.gaussian import LOG_2PI, LOG_VAR_BOUND
+from jensen.model.bernoulli import bernoulli_distortion
 
 
 class Likelihood(Protocol):
@@ -31,15 +31,6 @@ class Likelihood(Protocol):
     def check(self, x: Tensor) -> None:
         """Refuse observations that this likelihood is no density of, with an `InputError`."""
         ...
-
-
-def bernoulli_distortion(logit: Tensor, x: Tensor) -> Tensor:
-    """-(x log p + (1 - x) log(1 - p)) with p = sigmoid(logit), `(B, *event)` to `(B,)`."""
-    return (
-        functional.binary_cross_entropy_with_logits(logit.float(), x, reduction="none")
-        .flatten(1)
-        .sum(1)
-    )
 
 
 def normal_distortion(mean: Tensor, x: Tensor, log_var: Tensor) -> Tensor:

@@ -1,0 +1,119 @@
+"""The Bernoulli distortion, by either of its ways, against 60 digits of mpmath."""
+
+import mpmath
+import pytest
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+from torch.func import grad, vmap
+from torch.nn import functional
+
+from jensen.model import bernoulli
+from jensen.model.bernoulli import LogSigmoid, bernoulli_distortion
+
+LOGITS = [0.0, 1e-30, 1e-4, 0.3, 1.0, 5.0, 15.0, 17.0, 40.0, 88.0, 104.0, 1e3, 1e4]
+LOGITS = sorted({sign * logit for logit in LOGITS for sign in (1, -1)})
+X = [0.0, 0.1, 0.5, 0.7, 1.0]
+
+
+@pytest.fixture(params=["AVX2", "AVX512"])
+def processor(request, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: request.param)
+    return request.param
+
+
+def exact(logit, x):
+    """Value and slope."""
+    with mpmath.workdps(60):
+        logit, x = mpmath.mpf(logit), mpmath.mpf(x)
+        p = 1 / (1 + mpmath.exp(-logit))
+        return mpmath.log1p(mpmath.exp(logit)) - x * logit, p - x
+
+
+def event(seed=0, shape=(4, 1, 3, 5), dtype=torch.float32):
+    generator = torch.Generator().manual_seed(seed)
+    logit = 4 * torch.randn(shape, generator=generator, dtype=torch.float64)
+    x = torch.rand(shape, generator=generator, dtype=torch.float64)
+    return logit.to(dtype), x.to(dtype)
+
+
+@pytest.mark.parametrize("x", X)
+@pytest.mark.parametrize(("dtype", "unit"), [(torch.float32, 2**-24), (torch.float64, 2**-53)])
+def test_value_and_slope_are_exact_to_rounding_at_any_logit(processor, dtype, unit, x):
+    logit = torch.tensor(LOGITS, dtype=dtype)[:, None].requires_grad_()
+    target = torch.full_like(logit, x).detach()
+    found = bernoulli_distortion(logit, target)
+    (slope,) = torch.autograd.grad(found.sum(), logit)
+    for given, value, tilt in zip(logit[:, 0].tolist(), found, slope[:, 0], strict=True):
+        expected, expected_slope = exact(given, target[0].item())
+        within = 3 * unit * (1 + abs(given))
+        assert abs(value.item() - expected) <= within
+        assert abs(tilt.item() - expected_slope) <= 3 * unit
+
+
+def test_it_errs_no_more_than_torch_s_own():
+    logit, x = event(shape=(64, 1, 64, 64))
+    expected = functional.binary_cross_entropy_with_logits(
+        logit.double(), x.double(), reduction="none"
+    )
+    expected = expected.flatten(1).sum(1)
+    own = functional.binary_cross_entropy_with_logits(logit, x, reduction="none").flatten(1).sum(1)
+    error = (LogSigmoid.apply(logit, x) - expected).abs()
+    assert error.max() <= 1.5 * (own - expected).abs().max()
+    assert error.mean() <= 1.2 * (own - expected).abs().mean()
+
+
+@pytest.mark.filterwarnings("ignore:Input .* requires gradient")
+def test_its_derivatives_of_both_orders_are_those_of_differences():
+    logit, x = (part.requires_grad_() for part in event(dtype=torch.float64))
+    assert gradcheck(LogSigmoid.apply, (logit, x))
+    assert gradgradcheck(LogSigmoid.apply, (logit, x))
+
+
+@pytest.mark.parametrize("where", [(0, 0), (0, None), (None, 0)])
+def test_vmap_maps_value_and_slope(processor, where):
+    logit, x = event(shape=(2, 4, 1, 3, 5))
+    mapped = [part if at == 0 else part[0] for part, at in zip((logit, x), where, strict=True)]
+    total = lambda *both: bernoulli_distortion(*both).sum()  # noqa: E731
+    values = vmap(bernoulli_distortion, in_dims=where)(*mapped)
+    slopes = vmap(grad(total), in_dims=where)(*mapped)
+    for one in range(2):
+        both = [part[one] if at == 0 else part for part, at in zip(mapped, where, strict=True)]
+        torch.testing.assert_close(values[one], bernoulli_distortion(*both), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(slopes[one], grad(total)(*both), rtol=1e-5, atol=1e-5)
+
+
+def test_autocast_leaves_it_in_float32(processor):
+    logit, x = event()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = bernoulli_distortion(logit, x)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, bernoulli_distortion(logit, x))
+
+
+def test_zeros_and_ones_of_any_dtype_are_observations(processor):
+    logit, x = event()
+    for dtype in (torch.float16, torch.float64):
+        target = x.round().to(dtype)
+        torch.testing.assert_close(
+            bernoulli_distortion(logit, target).float(),
+            bernoulli_distortion(logit, target.float()),
+        )
+
+
+def test_shapes_that_differ_are_refused(processor):
+    logit, x = event()
+    with pytest.raises(ValueError, match=r"(?i)expected|must be the same"):
+        bernoulli_distortion(logit, x[:1])
+
+
+def test_a_compiled_one_is_torch_s_own_in_one_graph(processor):
+    logit, x = event()
+    compiled = torch.compile(bernoulli_distortion, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(logit, x), bernoulli_distortion(logit, x))
+
+
+def test_processors_without_fast_logarithms_and_other_devices_take_torch_s_own(monkeypatch):
+    for capability, faster in (("AVX2", False), ("DEFAULT", False), ("AVX512", True)):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda c=capability: c)
+        assert bernoulli._log_is_faster(torch.zeros(1)) == faster
+        assert not bernoulli._log_is_faster(torch.zeros(1, device="meta"))
