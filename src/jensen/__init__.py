@@ -3,7 +3,11 @@
 The public names are found when they are first asked for, so that `import jensen` stays light.
 """
 
+from typing import TYPE_CHECKING
+
 from jensen.base.lazy import lazily
+
+__version__ = "0.1.0"
 
 PLACES = {
     "Bound": "bound.bound",
@@ -20,3 +24,19 @@ PLACES = {
     "load": "api.run",
 }
 __getattr__, __dir__ = lazily(__name__, PLACES, ("data", "scores"))
+
+if TYPE_CHECKING:  # what an editor and a type checker read; never run
+    from jensen import data as data
+    from jensen import scores as scores
+    from jensen.api.fit import fit as fit
+    from jensen.api.run import load as load
+    from jensen.api.vae import VAE as VAE
+    from jensen.bound.bound import Bound as Bound
+    from jensen.bound.bound import Inference as Inference
+    from jensen.bound.decomposition import decompose as decompose
+    from jensen.family.family import kl as kl
+    from jensen.family.full import FullGaussian as FullGaussian
+    from jensen.family.gaussian import Gaussian as Gaussian
+    from jensen.family.mixture import Mixture as Mixture
+    from jensen.model.em_layer import EMLayer as EMLayer
+    from jensen.model.gmm import GMM as GMM

@@ -1,4 +1,4 @@
-"""Writes the codes of a run: `python -m jensen.encode run=RUN out=codes.npz`."""
+"""Write the codes of a run: `python -m jensen.encode run=RUN out=codes.npz`."""
 
 if __name__ == "__main__":
     from jensen.base import signals

@@ -1,4 +1,4 @@
-"""Trains what the configuration describes: `python -m jensen.train [overrides]`."""
+"""Train what the configuration describes: `python -m jensen.train [overrides]`."""
 
 import shlex
 import sys

@@ -18,6 +18,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+import jensen
 from jensen.base import signals
 from jensen.base.errors import InputError
 from jensen.base.signals import Stopped
@@ -54,6 +55,9 @@ def program(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
         )(job)
 
         def called() -> None:
+            if sys.argv[1:] == ["--version"]:
+                print(f"jensen {jensen.__version__}")
+                return
             signals.unwind_at_interrupt()
             sys.argv[1:] = map(readable, sys.argv[1:])
             command()
