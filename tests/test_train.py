@@ -50,7 +50,9 @@ def test_a_run_leaves_scalars_pictures_and_checkpoints(ran):
         tags["scalars"]
     )
     assert {"train/beta", "rate/active_units", "rate/active_rates"} <= set(tags["scalars"])
-    assert {"rate/by_latent", "codes/mean", "codes/std", "codes/z0"} <= set(tags["histograms"])
+    assert {
+        f"~histogram/{tag}" for tag in ("rate/by_latent", "codes/mean", "codes/std", "codes/z0")
+    } <= set(tags["histograms"])
     assert {"rate/sorted", "reconstructions/images", "samples/images", "traversals/image_0"} <= set(
         tags["images"]
     )

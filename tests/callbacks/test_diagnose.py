@@ -2,6 +2,7 @@
 say of it.
 """
 
+import io
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +17,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from jensen.algorithm.gradient import Gradient
 from jensen.base.batch import Batch
+from jensen.base.errors import InputError
 from jensen.callbacks.diagnose import PICTURED, Diagnose, write
+from jensen.diagnostics.snapshot import Film
 from jensen.model.likelihood import Normal
 from jensen.model.linear import LinearDecoder, LinearEncoder
 from jensen.model.prior import StandardNormal
@@ -226,13 +229,13 @@ def test_what_a_value_is_says_where_it_goes(tmp_path):
     found = events(tmp_path)
     tags = found.Tags()
     assert tags["scalars"] == ["some/scalar"]
-    assert tags["histograms"] == ["some/histogram"]
+    assert tags["histograms"] == ["~histogram/some/histogram"]
     assert sorted(tags["images"]) == ["some/bytes", "some/unit"]
     assert tags["tensors"] == ["some/text/text_summary"]
 
     (event,) = found.Scalars("some/scalar")
     assert (event.step, event.value) == (12, 2.5)
-    (event,) = found.Histograms("some/histogram")
+    (event,) = found.Histograms("~histogram/some/histogram")
     histogram = event.histogram_value
     assert event.step == 12
     assert (histogram.min, histogram.max, histogram.num) == (-2, 3, 1000)
@@ -258,7 +261,7 @@ def test_any_type_of_number_is_a_histogram_and_a_scalar(tmp_path, dtype):
         0,
     )
     writer.close()
-    assert events(tmp_path).Histograms("some/many")[0].histogram_value.sum == 2
+    assert events(tmp_path).Histograms("~histogram/some/many")[0].histogram_value.sum == 2
     assert events(tmp_path).Scalars("some/one")[0].value == 1
 
 
@@ -311,10 +314,44 @@ def layout(folder):
 def test_the_custom_scalars_are_laid_out(tmp_path):
     logger = TensorBoardLogger(tmp_path, name="", version="")
     validation = Validation(logger)
-    charts = {"bound": ["val/elbo", "val/rate"], "audit": ["estimator_audit/.*"]}
+    charts = {
+        "in nats": {"bound": ["val/elbo", "val/rate"], "latents": ["latent_rates/z.*"]},
+        "more": {"audit": ["estimator_audit/.*"]},
+    }
     Diagnose({}, charts).on_fit_start(validation.trainer, validation.module)
     logger.finalize("success")
-    assert layout(logger.log_dir) == {"jensen": charts}
+    assert layout(logger.log_dir) == charts
+
+
+def test_charts_without_a_heading_are_refused():
+    with pytest.raises(InputError, match=r"charts\.bound is \['val/elbo'\]: expected a title"):
+        Diagnose({}, {"bound": ["val/elbo"]})
+
+
+def test_standard_errors_and_histograms_get_groups_that_sort_last(tmp_path):
+    results = {
+        "z": torch.tensor(1.0),
+        "z_se": torch.tensor(0.5),
+        "exact_se": torch.tensor(0.0),
+        "none": torch.tensor(0.0),
+        "spread": torch.arange(5.0),
+    }
+    with SummaryWriter(str(tmp_path)) as writer:
+        write(writer, "zebra", results, 3)
+    tags = events(tmp_path).Tags()
+    assert sorted(tags["scalars"]) == ["zebra/none", "zebra/z", "~standard_error/zebra/z_se"]
+    assert tags["histograms"] == ["~histogram/zebra/spread"]
+
+
+def test_a_film_is_an_animated_image(tmp_path):
+    frames = torch.zeros(3, 3, 8, 12, dtype=torch.uint8)
+    frames[1] = 255
+    with SummaryWriter(str(tmp_path)) as writer:
+        write(writer, "film", {"all": Film(frames, 0.2)}, 3)
+    (event,) = events(tmp_path).Images("film/all")
+    assert (event.step, event.width, event.height) == (3, 12, 8)
+    with Image.open(io.BytesIO(event.encoded_image_string)) as read:
+        assert (read.format, read.n_frames) == ("GIF", 3)
 
 
 # ---- through the whole program
@@ -334,7 +371,7 @@ def test_a_diagnostics_scalar_can_choose_the_checkpoint(configure, tmp_path):
     (state,) = (state for name, state in saved.items() if name == "Best")
     assert state["value"] == min(values)
     assert (tmp_path / "checkpoints" / "best.ckpt").exists()
-    assert "the bound" in layout(tmp_path)["jensen"]
+    assert "elbo" in layout(tmp_path)["the bound, in nats"]
 
 
 @pytest.mark.parametrize("objective", ["beta", "importance"])

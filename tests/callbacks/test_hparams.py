@@ -2,7 +2,6 @@
 together.
 """
 
-import math
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from tiny import TINY
 
-from jensen.callbacks.hparams import HParams, entry_of, started_with
+from jensen.callbacks.hparams import HParams, entry_of, started_with, swept
 from jensen.train import train
 
 QUICK = (
@@ -98,17 +97,21 @@ def test_what_was_asked_for_comes_first(commanded):
 
 def test_the_metrics_are_those_of_the_diagnostics_and_their_last_value_counts(commanded):
     tags = set(events(commanded).Tags()["scalars"])
-    names = {"hp/distortion", "hp/rate", "hp/elbo", "hp/mi", "hp/tc", "hp/mig_hist20"}
-    assert {tag for tag in tags if tag.startswith("hp/")} == names
+    names = {
+        "distortion": "val/distortion",
+        "rate": "val/rate",
+        "elbo": "val/elbo",
+        "mi": "decomposition/mutual_information",
+        "tc": "decomposition/total_correlation",
+        "mig_hist20": "mig_hist20/mig_hist20",
+    }
     content = events(commanded).PluginTagToContent("hparams")[metadata.EXPERIMENT_TAG]
     assert {
-        info.name.tag for info in metadata.parse_experiment_plugin_data(content).metric_infos
+        info.display_name: info.name.tag
+        for info in metadata.parse_experiment_plugin_data(content).metric_infos
     } == names
-    for name, tag in (("hp/elbo", "val/elbo"), ("hp/mi", "decomposition/mutual_information")):
-        values = scalar(commanded, name)
-        assert sorted(values) == [0, 4, 8]
-        assert math.isnan(values[0])
-        assert values[8] == scalar(commanded, tag)[8]
+    assert set(names.values()) <= tags
+    assert not any(tag.startswith("hp/") for tag in tags)  # no curve twice
 
 
 def test_a_continued_run_keeps_its_entry(configure, tmp_path):
@@ -125,7 +128,7 @@ def test_a_continued_run_keeps_its_entry(configure, tmp_path):
     ]
     assert len([*tmp_path.glob("events*")]) > files
     assert len(starts) <= 1
-    assert sorted(scalar(tmp_path, "hp/elbo")) == [0, 4, 8]
+    assert sorted(scalar(tmp_path, "val/elbo")) == [4, 8]
     assert entry(tmp_path)["trainer.max_steps"] == 4.0
 
 
@@ -141,6 +144,14 @@ def test_a_schedule_is_numbers_and_the_name_of_its_class(configure):
         "rate": "val/rate",
         "elbo": "val/elbo",
     }
+
+
+def test_a_sweeps_runs_tick_what_is_swept(tmp_path):
+    (tmp_path / "sweep.json").write_text('{"experiment": null, "swept": ["objective.beta"]}')
+    assert swept(tmp_path / "beta=1") == {"objective.beta"}
+    for odd in ('{"experi', "[]", '{"experiment": "x"}', '{"swept": 1}'):
+        (tmp_path / "sweep.json").write_text(odd)
+        assert swept(tmp_path / "beta=1") == set()
 
 
 def test_values_are_numbers_where_they_can_be(tmp_path):

@@ -228,7 +228,8 @@ def test_a_folder_holds_one_experiment(sweep, tmp_path):
     ):
         again(sweep, first).plan([("experiment=mnist_mlp",)])
     assert json.loads((tmp_path / "sweep" / "sweep.json").read_text()) == {
-        "experiment": "beta_sprites"
+        "experiment": "beta_sprites",
+        "swept": [],
     }
 
 

@@ -13,7 +13,7 @@ RUN = (
     "+trainer.enable_progress_bar=false",
 )
 IDLE = "diagnostics has rate, codes but callbacks has no diagnose to run them: none is run"
-OTHER = "logger is a CSVLogger: pictures and hp/... are written to TensorBoard alone"
+OTHER = "logger is a CSVLogger: pictures and HPARAMS are written to TensorBoard alone"
 NO_BEST = "callbacks has no best: last.ckpt is kept alone"
 CSV = "logger._target_=pytorch_lightning.loggers.CSVLogger ~logger.default_hp_metric ~logger.filename_suffix"
 

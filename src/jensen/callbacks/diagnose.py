@@ -27,6 +27,10 @@ from jensen.diagnostics.picture import gif
 from jensen.diagnostics.preview import Preview, check_settings
 from jensen.diagnostics.snapshot import Diagnostic, Embedding, Film, Results, check_family
 
+STANDARD_ERROR = "~standard_error"
+HISTOGRAM = "~histogram"
+"""First parts of tags that are to come last."""
+
 PICTURED = 256
 """Held-out observations in a snapshot's `images`."""
 
@@ -47,7 +51,8 @@ class Diagnose(Callback):
 
     Args:
         diagnostics: functions of a snapshot, by name.
-        charts: titles and tags of TensorBoard's CUSTOM SCALARS.
+        charts: TensorBoard's CUSTOM SCALARS: headings, below each titles and the tags that share
+            axes.
         on_encoded: told how many examples were encoded and in how many seconds.
 
     `results`: of the last validation, by the name of the diagnostic.
@@ -56,13 +61,11 @@ class Diagnose(Callback):
     def __init__(
         self,
         diagnostics: Mapping[str, Diagnostic],
-        charts: Mapping[str, list[str]] | None = None,
+        charts: Mapping[str, Mapping[str, list[str]]] | None = None,
         on_encoded: Callable[[int, float], None] | None = None,
     ) -> None:
-        for title, tags in (charts or {}).items():
-            check_list(f"charts.{title}", tags)
-            for tag in tags:
-                check_text(f"charts.{title}", tag)
+        for heading, chart in (charts or {}).items():
+            check_charts(heading, chart)
         self.diagnostics = {
             name: each for name, each in diagnostics.items() if each is not None
         }  # null leaves one out
@@ -83,9 +86,12 @@ class Diagnose(Callback):
 
     @rank_zero_only
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        layout = {title: ["Multiline", tags] for title, tags in self.charts.items()}
+        layout = {
+            heading: {title: ["Multiline", tags] for title, tags in charts.items()}
+            for heading, charts in self.charts.items()
+        }
         for writer in writers(trainer):
-            writer.add_custom_scalars({"jensen": layout})
+            writer.add_custom_scalars(layout)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuses what holds for other posteriors than the model's, which the algorithm has looked
@@ -154,6 +160,19 @@ class Diagnose(Callback):
                 write(writer, name, results, trainer.global_step)
 
 
+def check_charts(heading: str, charts: object) -> None:
+    """Refuse charts below a heading that are not titles and lists of tags."""
+    if not isinstance(charts, Mapping):
+        raise InputError(
+            f"charts.{heading} is {charts!r}: expected a title and a list of tags for each chart below"
+            " that heading"
+        )
+    for title, tags in charts.items():
+        check_list(f"charts.{heading}.{title}", tags)
+        for tag in tags:
+            check_text(f"charts.{heading}.{title}", tag)
+
+
 def writers(trainer: Trainer) -> list[SummaryWriter]:
     """TensorBoard's; none on ranks other than zero."""
     loggers = trainer.loggers if trainer.is_global_zero else []
@@ -169,6 +188,16 @@ def animated(tag: str, film: Film) -> Summary:
     return Summary(value=[Summary.Value(tag=tag, image=image)])
 
 
+def place(name: str, key: str, value: Tensor) -> str:
+    """The tag of a scalar or a histogram. TensorBoard sorts groups of tags by their first part, so
+    what few look at gets one that comes after all letters: standard errors and histograms.
+    """
+    tag = f"{name}/{key}"
+    if value.dim() == 1:
+        return f"{HISTOGRAM}/{tag}"
+    return f"{STANDARD_ERROR}/{tag}" if key.endswith("_se") else tag
+
+
 def write(writer: SummaryWriter, name: str, results: Results, step: int) -> None:
     """Results to TensorBoard; what a value is says what it means (`Diagnostic`)."""
     for key, value in results.items():
@@ -182,9 +211,10 @@ def write(writer: SummaryWriter, name: str, results: Results, step: int) -> None
         elif isinstance(value, Film):
             writer.file_writer.add_summary(animated(tag, value), step)
         elif value.dim() == 0:
-            writer.add_scalar(tag, value, step)
+            if value or not key.endswith("_se"):  # exact numbers have no error to draw
+                writer.add_scalar(place(name, key, value), value, step)
         elif value.dim() == 1:
-            writer.add_histogram(tag, value.float().cpu(), step)
+            writer.add_histogram(place(name, key, value), value.float().cpu(), step)
         elif value.dim() == 3 and value.shape[0] == 3:
             writer.add_image(tag, value, step)
         else:

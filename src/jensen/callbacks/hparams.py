@@ -1,5 +1,6 @@
 """One entry a run in TensorBoard's HPARAMS: what it was asked for, and what came of it."""
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,16 +19,15 @@ UNTOLD = ("diagnostics", "callbacks")
 
 
 class HParams(Callback):
-    """Settings at the start, with NaN for `hp/...`; after each validation what each metric is by
-    now.
+    """Settings, written at the start; the metrics are scalars that the run writes anyway.
 
     The settings are `settings`, which every run has, and what the run's folder says it was started
     with (`.hydra`): the chosen files and the overrides, under their whole keys. The table starts
-    with those that were overridden, and the seed. A continued run has its entry already.
+    with those that were swept; of a run alone with those that were overridden, and the seed. A continued run has its entry already.
 
     Args:
         settings: by dotted key or nested; null is left out.
-        metrics: names after `hp/` to the tag of the scalar.
+        metrics: names of columns to the tag of the scalar.
         diagnostics: names of those that are run; metrics of others are left out.
     """
 
@@ -42,22 +42,30 @@ class HParams(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.global_step:
             return
-        chosen, asked = started_with(Path(trainer.default_root_dir))
+        folder = Path(trainer.default_root_dir)
+        chosen, asked = started_with(folder)
         entry = {**dict(_flat(self.settings)), **chosen, **asked}
-        experiment, *session = hparams(entry, {f"hp/{name}": math.nan for name in self.metrics})
+        experiment, *session = hparams(entry, dict.fromkeys(self.metrics.values(), math.nan))
         for writer in writers(trainer):
-            for summary in (_in_front(experiment, {"seed", *asked}), *session):
+            for summary in (
+                self._arranged(experiment, swept(folder) or {"seed", *asked}),
+                *session,
+            ):
                 writer.file_writer.add_summary(summary)
-            for name in self.metrics:
-                writer.add_scalar(f"hp/{name}", math.nan, 0)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for writer in writers(trainer):
-            for name, tag in self.metrics.items():
-                if tag in trainer.callback_metrics:
-                    writer.add_scalar(
-                        f"hp/{name}", trainer.callback_metrics[tag], trainer.global_step
-                    )
+    def _arranged(self, experiment: Any, first: set[str]) -> Any:
+        """The summary of the table's columns, `first` the ticked ones: TensorBoard begins with those
+        that it takes to differ. Metrics go by their names.
+        """
+        plugin = experiment.value[0].metadata.plugin_data
+        content = HParamsPluginData.FromString(plugin.content)
+        for info in content.experiment.hparam_infos:
+            info.differs = info.name in first
+        names = {tag: name for name, tag in self.metrics.items()}
+        for metric in content.experiment.metric_infos:
+            metric.display_name = names[metric.name.tag]
+        plugin.content = content.SerializeToString()
+        return experiment
 
 
 def _flat(tree: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, float | str]]:
@@ -102,13 +110,9 @@ def started_with(folder: Path) -> tuple[dict[str, str], dict[str, float | str]]:
     return chosen, asked
 
 
-def _in_front(experiment: Any, names: set[str]) -> Any:
-    """The summary of the table's columns with `names` first: TensorBoard begins with those that it
-    takes to differ.
-    """
-    plugin = experiment.value[0].metadata.plugin_data
-    content = HParamsPluginData.FromString(plugin.content)
-    for info in content.experiment.hparam_infos:
-        info.differs = info.name in names
-    plugin.content = content.SerializeToString()
-    return experiment
+def swept(folder: Path) -> set[str]:
+    """The keys that the sweep of the run in `folder` goes over; empty for a run alone."""
+    try:
+        return set(json.loads((folder.parent / "sweep.json").read_text()).get("swept", ()))
+    except (OSError, ValueError, AttributeError, TypeError):
+        return set()

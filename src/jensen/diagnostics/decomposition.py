@@ -23,14 +23,16 @@ def decomposition(snapshot: Snapshot, samples: int = 4096, seed: int = 0) -> Map
 
     They are those of the aggregate posterior of the N held-out examples: where `mi_over_log_n`
     nears 1 they say more of N than of the encoder, and total correlations of different N are not
-    comparable. `gaussian_tc_...` is the total correlation of a Gaussian with the covariance of the
-    codes (`code`) or of samples (`z`); it needs no N, and the two may differ in trend (Locatello et
+    comparable. `mi_plus_tc` is the second line of a stack whose third is the rate.
+    `gaussian_tc_...` is the total correlation of a Gaussian with the covariance of the codes
+    (`code`) or of samples (`z`); it needs no N, and the two may differ in trend (Locatello et
     al. 2019, section 5.2). The draws are shared out over the ranks.
 
     `rate` is the KL itself, by quadrature and draws where the prior is a mixture, not a bound of
     it. With a mixture of all latents the parts are four: marginal_kl = total_correlation +
-    dimension_wise_kl - prior_dependence. Of a prior without known marginals there is no
-    dimension_wise_kl, of one that is `Unknown` no rate and no marginal_kl either.
+    dimension_wise_kl - prior_dependence; where that is 0, and exactly so, it is left out. Of a prior
+    without known marginals there is no dimension_wise_kl, of one that is `Unknown` no rate and no
+    marginal_kl either.
     """
     check_count("samples", samples, least=2)
     check_seed("seed", seed)
@@ -52,7 +54,10 @@ def decomposition(snapshot: Snapshot, samples: int = 4096, seed: int = 0) -> Map
         found = {
             name: value for name, value in found.items() if name.removesuffix("_se") in PRIOR_FREE
         }
+    if found.get("prior_dependence") == found.get("prior_dependence_se") == 0:
+        del found["prior_dependence"], found["prior_dependence_se"]
     return found | {
+        "mi_plus_tc": parts.mutual_information + parts.total_correlation,
         "mi_over_log_n": parts.mutual_information / parts.log_n,
         "gaussian_tc_code": gaussian_total_correlation(codes),
         "gaussian_tc_z": gaussian_total_correlation(codes + noise),

@@ -129,13 +129,13 @@ class Sweep:
                 f"{folder / 'sweep.json'} names no experiment: expected what a sweep of"
                 " jensen.train wrote; remove it, or set hydra.sweep.dir to another folder"
             )
-        if before != mark:
+        if before["experiment"] != experiment:
             raise InputError(
                 f"{folder} holds the sweep of experiment={before['experiment']} and this is"
                 f" experiment={experiment}: expected"
                 " one experiment a folder; set hydra.sweep.dir to another one"
             )
-        put_json(folder / "sweep.json", mark)
+        put_json(folder / "sweep.json", mark | {"swept": sorted(self._swept)})
 
     def _place(self, job: Job, folders: Sequence[Path], jobs: dict[Path, Job]) -> Job:
         """The job where it was trained already, else in the first of `folders` that is free.

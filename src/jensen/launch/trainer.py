@@ -93,7 +93,7 @@ def unread(cfg: DictConfig, trainer: Trainer) -> list[str]:
     if not any(isinstance(each, TensorBoardLogger) for each in trainer.loggers):
         kind = type(trainer.logger).__name__
         found.append(
-            f"logger is a {kind}: pictures and hp/... are written to TensorBoard alone, the"
+            f"logger is a {kind}: pictures and HPARAMS are written to TensorBoard alone, the"
             " diagnostics' numbers to scores.json"
             " too, and what another logger wrote is not cut back when a killed run goes on"
         )
