@@ -51,7 +51,9 @@ def build(choice):
 def images():
     """Three latents, two factors that the first two tell, and a prior that is a mixture."""
     snapshot = image_snapshot(latents=3, count=101)
-    factors = torch.stack([part > 0 for part in snapshot.posterior.mean.T[:2]], 1).long()
+    factors = torch.stack(
+        [part > part.median() for part in snapshot.posterior.mean.T[:2]], 1
+    ).long()
     prior = Mixture(torch.full((2,), -np.log(2)), Gaussian(randn(2, 3), randn(2, 3, seed=1)))
     return snapshot._replace(factors=factors, names=("one", "two"), prior=prior)
 

@@ -111,7 +111,12 @@ def gif(film: Film) -> bytes:
 def chart(draw: Callable[[Axes], None], width: float = 7.0, height: float = 4.0) -> Tensor:
     """A picture of what `draw` puts on a matplotlib axes, `(3, 100 height, 100 width)`, uint8."""
     figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
     draw(figure.add_subplot())
+    return pixels(figure)
+
+
+def pixels(figure: Figure) -> Tensor:
+    """A matplotlib figure as a picture `(3, height, width)`, uint8."""
+    canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return torch.from_numpy(np.array(canvas.buffer_rgba())[..., :3]).permute(2, 0, 1)

@@ -1,0 +1,120 @@
+"""The aggregate posterior in the two most informative latents, with the prior's contours."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from jensen.base.errors import check_count
+from jensen.diagnostics.picture import chart
+from jensen.diagnostics.snapshot import Snapshot, by_rate, takes
+from jensen.family.algebra import marginal
+from jensen.family.family import Family, Product, is_standard
+from jensen.family.full import FullGaussian, full
+from jensen.family.gaussian import Gaussian
+from jensen.family.mixture import Mixture
+
+SIGMAS = (3, 2, 1)
+_MOST = 1000
+"""Posteriors with covariances whose mean is drawn."""
+
+
+@takes(Gaussian, FullGaussian)
+def aggregate_posterior(snapshot: Snapshot, side: int = 96) -> Mapping[str, Tensor]:
+    """The density of q(z) = mean of q(z|x) over the held-out set in the two latents of largest rate,
+    on `side` x `side` places; lines are the prior's density at exp(-k^2 / 2) of its peak, which of a
+    Gaussian are k = 1, 2, 3 standard deviations.
+
+    Where the two differ, samples of the prior decode to what the decoder has not seen. Points without
+    uncertainty are shown as such; a prior whose density of two latents is unknown has no lines. Empty
+    for fewer than two latents.
+    """
+    check_count("side", side, least=2)
+    pair = by_rate(snapshot)[:2].tolist()
+    if len(pair) < 2:
+        return {}
+    x, y = (_places(snapshot, latent, side) for latent in pair)
+    q = density(snapshot.posterior, pair, x, y)
+    prior = prior_density(snapshot.prior, pair, x, y)
+
+    def draw(axes: Axes) -> None:
+        across, up = (each.cpu().tolist() for each in (x, y))
+        if q is None:
+            points = snapshot.z[:5000, pair].cpu()
+            axes.scatter(points[:, 0], points[:, 1], s=3, color="C0")
+        else:
+            extent = (across[0], across[-1], up[0], up[-1])
+            axes.imshow(q.cpu().numpy(), origin="lower", extent=extent, aspect="auto", cmap="Blues")
+        known = prior is not None and bool(prior.max() > 0)
+        if prior is not None and known:
+            levels = [float(prior.max()) * math.exp(-(k**2) / 2) for k in SIGMAS]
+            axes.contour(across, up, prior.cpu().numpy(), levels, colors="C1", linewidths=1)
+        axes.set(
+            xlabel=f"z{pair[0]}",
+            ylabel=f"z{pair[1]}",
+            title="aggregate posterior" + ", and contours of the prior" * known,
+            xlim=(across[0], across[-1]),
+            ylim=(up[0], up[-1]),
+        )
+
+    return {"density": chart(draw, 5, 5)}
+
+
+def _places(snapshot: Snapshot, latent: int, side: int) -> Tensor:
+    """Equal steps `(side,)`, float64, over all but the outermost samples, and three standard
+    deviations of N(0, I) if that is the prior.
+    """
+    z = snapshot.z[:, latent].double().sort().values
+    cut = len(z) // 1000
+    low = z[cut].item()
+    high = z[len(z) - 1 - cut].item()
+    if is_standard(snapshot.prior):
+        low = min(low, -3.2)
+        high = max(high, 3.2)
+    room = 0.05 * (high - low) + 1e-6
+    return torch.linspace(low - room, high + room, side, dtype=torch.float64, device=z.device)
+
+
+def density(posterior: object, pair: list[int], x: Tensor, y: Tensor) -> Tensor | None:
+    """The mean over N posteriors of their density in two latents, `(len(y), len(x))`, float64; None
+    where they have no variance. Of posteriors with covariances, the first thousand.
+    """
+    if isinstance(posterior, FullGaussian):
+        some = FullGaussian(*(part[:_MOST].double() for part in posterior))
+        weight = torch.full((len(some.mean),), -math.log(len(some.mean))).to(some.mean)
+        return Mixture(weight, marginal(some, pair)).log_prob(_grid(x, y)).exp()
+    assert isinstance(posterior, Gaussian)
+    if not posterior.log_var.isfinite().all():
+        return None
+    # A diagonal posterior's density is a product: the mean over N of products is one of matrices.
+    across, up = (
+        torch.distributions.Normal(
+            posterior.mean[:, latent].double(), (0.5 * posterior.log_var[:, latent].double()).exp()
+        )
+        .log_prob(places[:, None])
+        .exp()
+        for latent, places in zip(pair, (x, y), strict=True)
+    )
+    return up @ across.T / len(posterior.mean)
+
+
+def prior_density(prior: Family, pair: list[int], x: Tensor, y: Tensor) -> Tensor | None:
+    """The prior's density in two latents, `(len(y), len(x))`, float64; None where it is unknown."""
+    if isinstance(prior, Mixture):
+        parts = FullGaussian(*(part.double() for part in full(prior.components)))
+        both = Mixture(prior.log_weight.double(), marginal(parts, pair))
+        return both.log_prob(_grid(x, y)).exp()
+    if not isinstance(prior, Gaussian | Product):
+        return None
+    across, up = (
+        prior.marginal(latent).log_prob(places[:, None]).double().exp()
+        for latent, places in zip(pair, (x, y), strict=True)
+    )
+    return torch.outer(up, across)
+
+
+def _grid(x: Tensor, y: Tensor) -> Tensor:
+    """Points `(len(y), len(x), 2)`."""
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)
