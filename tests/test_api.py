@@ -271,7 +271,7 @@ def test_bad_input_is_one_sentence(tmp_path, x):
         r"data have the shape \[60\]": lambda: jensen.fit(
             named(), x[:, 0, 0, 0], folder=tmp_path, **FIT
         ),
-        "overrides cannot be taken": lambda: jensen.fit(
+        "nothing.like is no key of the configuration": lambda: jensen.fit(
             named(), x, overrides=["nothing.like=1"], folder=tmp_path
         ),
         "expected grey|expected floating": lambda: jensen.fit(

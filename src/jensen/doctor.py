@@ -245,8 +245,10 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    argparse.ArgumentParser(
-        "python -m jensen.doctor", description=__doc__
-    ).parse_args()  # it takes none
+    parser = argparse.ArgumentParser("python -m jensen.doctor", description=__doc__)
+    if unknown := parser.parse_known_args()[1]:
+        sys.exit(
+            f"{unknown[0]} is no option of python -m jensen.doctor: expected none; leave it out"
+        )
     signals.unwind_at_interrupt()
     main()

@@ -130,18 +130,6 @@ LIGHTNINGS_OWN = {
     "+trainer.limit_val_batches=0.01": "You requested to check 0.01 of the `val_dataloader`",
     f"+callbacks.swa._target_={SWA} +callbacks.swa.swa_lrs=1e-3": "SWA with `swa_epoch_start` as a float is not supported",
 }
-HYDRAS_OWN = {
-    "objective.bta=1": "Could not override 'objective.bta'",
-    "objectve=beta": "Could not override 'objectve'",
-    "objective=bta": "Could not find 'objective/bta'",
-    "model/prior=nope": "Could not find 'model/prior/nope'",
-    "diagnostics=nope": "Could not find 'diagnostics/nope'",
-    "callbacks=[nope]": "Could not load 'callbacks/nope'",
-    "experiment=nope": "Could not find 'experiment/nope'",
-    "trainer.nonsense=1": "Could not override 'trainer.nonsense'",
-    "objective.beta": "missing EQUAL",
-    "latent_dim=${": "Error parsing override",
-}
 
 
 def refused(capsys, folder, words, others):
@@ -198,11 +186,6 @@ def test_a_package_that_a_callback_misses_is_one_sentence(capsys, tmp_path, monk
         "a package is missing (`DeviceStatsMonitor` cannot log CPU stats as `psutil` is not"
         " installed"
     )
-
-
-@pytest.mark.parametrize("overrides", HYDRAS_OWN)
-def test_a_misspelt_name_is_hydras_own_message(capsys, tmp_path, overrides):
-    assert HYDRAS_OWN[overrides] in refused(capsys, tmp_path / "run", overrides.split(), QUICK)
 
 
 @pytest.mark.parametrize("folder", ["/dev/null", "/dev/null/below", "/proc/nowhere"])

@@ -185,7 +185,7 @@ def test_optuna_maximises_and_goes_on(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (("hydra/launcher=nowhere",), "Could not find 'hydra/launcher/nowhere'"),
+        (("hydra/launcher=nowhere",), "hydra/launcher is nowhere: expected one of"),
         (
             ("hydra/launcher=subprocess", "hydra.launcher.n_jobs=0"),
             "hydra.launcher.n_jobs is 0: expected an integer",

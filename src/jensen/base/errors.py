@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from numbers import Real
 from os import PathLike
 
@@ -108,4 +109,7 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
     if not any(
         type(value) is type(choice) and value == choice for choice in choices
     ):  # 1 and 1.0 equal True
-        raise InputError(f"{name} is {value!r}: expected one of {', '.join(map(str, choices))}")
+        known = [str(choice) for choice in choices]
+        near = get_close_matches(str(value), known, n=1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        raise InputError(f"{name} is {value!r}: expected one of {', '.join(known)}{meant}")

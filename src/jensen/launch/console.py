@@ -2,17 +2,21 @@
 traceback.
 """
 
+import argparse
 import functools
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
+from unittest.mock import patch
 
 import hydra
+from hydra._internal import utils as hydras
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException, InstantiationException
+from hydra.errors import CompactHydraException, HydraException, InstantiationException
 from hydra.types import RunMode
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
@@ -22,8 +26,11 @@ import jensen
 from jensen.base import signals
 from jensen.base.errors import InputError
 from jensen.base.signals import Stopped
+from jensen.launch.help import show_help
 from jensen.run.conf import conf_folder
-from jensen.run.words import FULL, explain, say
+from jensen.run.folder import RefusedError
+from jensen.run.typos import did_you_mean, explain_overrides, unread
+from jensen.run.words import FULL, explain, note, say
 
 
 def program(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
@@ -36,18 +43,24 @@ def program(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
         def job(cfg: DictConfig) -> Any:
             try:
                 with one_sentence():
+                    _refuse_unread(cfg)
                     return main(cfg)
             except Stopped as stopped:
                 if stopped.sentence:
                     say(stopped.sentence)
                 raise
             except Exception as error:
+                compact = isinstance(error, CompactHydraException)
                 # Of a sweep's jobs Hydra prints nothing but the first error.
                 if HydraConfig.get().mode == RunMode.MULTIRUN:
-                    compact = isinstance(error, CompactHydraException)
                     logging.getLogger("jensen").error(
                         "failed: %s", error, exc_info=None if compact else error
                     )
+                    raise
+                if not isinstance(error.__cause__, RefusedError):  # nothing of theirs is changed
+                    note(f"failed: {error}", None if compact else error)
+                if compact and not _full_error():
+                    end(str(error))
                 raise
 
         command = hydra.main(
@@ -60,11 +73,93 @@ def program(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 return
             signals.unwind_at_interrupt()
             sys.argv[1:] = map(readable, sys.argv[1:])
-            command()
+            if {"--help", "-h"} & {*sys.argv}:
+                show_help(config_name, sys.argv[1:])
+                return
+            overrides = _parsed(config_name).overrides
+            report = functools.partial(_report, config_name, overrides, hydras.run_and_report)
+            with patch.object(hydras, "run_and_report", report):
+                command()
 
         return called
 
     return wrap
+
+
+def _full_error() -> bool:
+    return os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+
+def end(sentence: str) -> NoReturn:
+    """Ends the command, which was asked for something that cannot be."""
+    print(sentence, file=sys.stderr)
+    sys.exit(1)
+
+
+def _report(
+    name: str, overrides: list[str], report: Callable[..., Any], function: Callable[[], Any]
+) -> Any:
+    """`function`, of Hydra, by its own `report` of errors; those of the configuration as one
+    sentence.
+    """
+
+    def called() -> Any:
+        try:
+            return function()
+        except (HydraException, ValueError) as error:
+            if _full_error() or not isinstance(error, CompactHydraException | ValueError):
+                raise
+            if sentence := _of_configuration(name, overrides, error):
+                end(sentence)
+            raise
+
+    return report(called)
+
+
+def _of_configuration(name: str, overrides: list[str], error: Exception) -> str:
+    """The sentence for what Hydra says of a configuration; empty where `error` is another's."""
+    if isinstance(error, CompactHydraException):
+        cause = error.__cause__
+        ours = isinstance(cause, InputError) or type(error) is CompactHydraException
+        return str(error) if ours else explain_overrides(name, overrides, error)
+    return str(error) if str(error).startswith("Config group override") else ""
+
+
+def _refuse_unread(cfg: DictConfig) -> None:
+    """Refuse a misspelt key that was added by a +: nothing would read it, and nobody say so."""
+    settings = HydraConfig.get()
+    if sentence := unread(cfg, settings.overrides.task, settings.runtime.choices):
+        raise InputError(sentence)
+
+
+def _parsed(name: str) -> argparse.Namespace:
+    """The command line by Hydra's parser; what that refuses is a sentence."""
+    parser = hydras.get_args_parser()
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    options = sorted(flag for flag in flags if flag.startswith("--"))
+
+    def refuse(message: str) -> NoReturn:
+        words = message.removeprefix("unrecognized arguments: ").split()
+        word = words[0]
+        bare = word.lstrip("-")
+        if word.startswith("-") and "=" in bare and not word.startswith("--config"):
+            end(f"{word} is no option: expected an override, without dashes; write {bare}")
+        if message.startswith("unrecognized") and not word.startswith("-"):
+            end(f"{word} stands behind an option: expected options, such as -m, in front of all")
+        known = ", ".join(options)
+        if message.startswith("unrecognized") and word.startswith("-"):
+            end(f"{word} is no option: expected one of {known}{did_you_mean(word, options)}")
+        end(f"the command line cannot be read ({message}): see python -m jensen.{name} --help")
+
+    with patch.object(parser, "error", refuse):
+        found = parser.parse_args()
+    modes = ("run", "multirun", "cfg", "info", "shell_completion")
+    given = [f"--{mode.replace('_', '-')}" for mode in modes if getattr(found, mode)]
+    if len(given) > 1:
+        end(f"{' and '.join(given)} are given: expected one of them at a time; leave one out")
+    if found.resolve and not found.cfg:
+        end("--resolve is given without --cfg: expected both; write --cfg job --resolve")
+    return found
 
 
 _ONE_PATH = ("run", "codes", "out", "sweep", "hydra.run.dir", "hydra.sweep.dir")
@@ -74,11 +169,17 @@ may name several.
 """
 
 
+_LISTS = ("callbacks", "diagnostics")
+"""Groups of which several are chosen: none of them is the empty list, and null to most people."""
+
+
 def readable(argument: str) -> str:
     """An argument as Hydra's grammar wants it: a folder of a sweep, `run=runs/beta=4_seed=0`, only
     in quotes.
     """
     key, _, value = argument.partition("=")
+    if key in _LISTS and value == "null":
+        return f"{key}=[]"
     if key in _PATHS and value not in ("", "null"):
         plain = not re.fullmatch(r"'.*'|\".*\"", value)
         swept = key not in _ONE_PATH and ("," in value or re.fullmatch(r"\w+\(.*\)", value))

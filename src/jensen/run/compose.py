@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from jensen.base.errors import InputError, check_choice
 from jensen.run.conf import conf_folder
-from jensen.run.words import said
+from jensen.run.typos import explain_overrides
 
 
 def compose(name: str, overrides: Sequence[str]) -> DictConfig:
@@ -23,11 +23,10 @@ def compose(name: str, overrides: Sequence[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-            return hydra.compose(name, [*overrides])
-    except HydraException as error:
-        raise InputError(
-            f"overrides cannot be taken ({said(error)}): expected those of python -m jensen.{name}"
-        ) from error
+            try:
+                return hydra.compose(name, [*overrides])
+            except HydraException as error:
+                raise InputError(explain_overrides(name, overrides, error)) from error
     finally:
         GlobalHydra.instance().hydra = before
 

@@ -10,25 +10,15 @@ import warnings
 from hydra.errors import InstantiationException
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from jensen.base.errors import InputError
+from jensen.callbacks.words import leads, note, say
+from jensen.run.typos import arguments, did_you_mean
+
+__all__ = ["FULL", "explain", "leads", "note", "quieten", "said", "say"]
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """Numbers of an OSError that room on another disk would mend."""
-
-
-def leads() -> bool:
-    """Tell whether this process is rank zero, the one that writes; of ranks that are yet to be
-    started, it is the first.
-    """
-    return getattr(rank_zero_only, "rank", 0) == 0
-
-
-@rank_zero_only
-def say(line: str) -> None:
-    """One line for the person at the terminal, from one rank."""
-    print(f"jensen: {line}", flush=True)
 
 
 def said(error: BaseException) -> str:
@@ -78,8 +68,17 @@ def _within(error: BaseException) -> str | None:
                 f"{key}._target_ is {what}, which cannot be found ({_of_import(cause)}): expected"
                 " the name of a class or function of a module that is there; correct it"
             )
-        return f"{key} cannot be made ({said(cause or error)}): expected values that {what} takes; see its documentation"
+        return (
+            f"{key} cannot be made ({said(cause or error)}): expected values that {what} takes; see"
+            f" its documentation{_argument_meant(str(cause), what)}"
+        )
     return f"{key}.{sentence}" if key and sentence.split(" ")[0].isidentifier() else sentence
+
+
+def _argument_meant(said: str, target: str) -> str:
+    """`; did you mean ...?` where a message says that `target` takes no argument of a name."""
+    found = re.search(r"unexpected keyword argument '(\w+)'", said)
+    return did_you_mean(found[1], arguments(target)) if found else ""
 
 
 def _of_import(error: BaseException | None) -> str:
