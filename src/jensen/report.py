@@ -12,14 +12,14 @@ import shlex
 from pathlib import Path
 
 from omegaconf import DictConfig
-from torch import Tensor
 
 from jensen.base.errors import InputError, check_flag, check_path
 from jensen.callbacks.durable import target_folder
 from jensen.launch.console import program
 from jensen.reports.criteria import chosen
-from jensen.reports.document import document, keep, missing, show
-from jensen.reports.models import look, same_reason
+from jensen.reports.document import CAUTION, EXPLAINED, document, keep, missing, show
+from jensen.reports.models import Strip, look, same_reason
+from jensen.reports.page import page, rendered
 from jensen.reports.pictures import draw
 from jensen.reports.read import read
 from jensen.reports.table import as_csv, measured
@@ -39,7 +39,7 @@ def main(cfg: DictConfig) -> None:
     out = folder if cfg.out is None else target_folder("out", cfg.out)
     sweep = read(folder)
     values = measured(sweep)
-    strips: dict[int, tuple[int, Tensor]] = {}
+    strips: dict[int, Strip] = {}
     if cfg.models:
         say(
             f"encoding the held-out set with {len(sweep.runs)} models (models=false leaves UDR and"
@@ -52,14 +52,21 @@ def main(cfg: DictConfig) -> None:
     found = chosen(sweep, values)
     lines = missing(sweep, folder)
     pictures = draw(sweep, folder, values, found, strips)
+    drawings = {name: rendered(figure, "svg") for name, figure in pictures.items()}
     keep(
         out,
         document(sweep, folder, values, found, lines, [*pictures]),
         as_csv(sweep, values),
+        page(sweep, folder.name, EXPLAINED, CAUTION, values, found, lines, drawings, strips),
         pictures,
+        drawings,
     )
     show(sweep, values, found, lines)
-    say(f"{out / 'report.md'}, {out / 'report.csv'}, {len(pictures)} pictures in {out / 'report'}")
+    say(f"open {out / 'report.html'} in a browser: it holds all")
+    say(
+        f"{out / 'report.md'}, {out / 'report.csv'}, {len(pictures)} pictures in {out / 'report'}, each"
+        " as PNG, PDF and SVG"
+    )
     say(f"tensorboard --logdir {shlex.quote(str(out))}")
 
 

@@ -5,16 +5,22 @@ not counted.
 import csv
 import json
 import os
+from base64 import b64encode
+from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import torch
 from markdown import markdown
 
 from jensen.reports.criteria import chosen
 from jensen.reports.document import document, missing, show
+from jensen.reports.models import Strip
+from jensen.reports.page import page
 from jensen.reports.pictures import draw
 from jensen.reports.read import read
+from jensen.reports.sweep import shown
 from jensen.reports.table import as_csv, measured
 from jensen.run.folder import standing
 from jensen.run.record import get_json
@@ -107,10 +113,19 @@ def reported(folder, capsys, pictures=False):
     table = as_csv(found, values)
     text.encode()
     table.encode()
+    html(found, values, choices, lines).encode()
     capsys.readouterr()
     show(found, values, choices, lines)
     capsys.readouterr().out.encode()
     return found, text, table
+
+
+def html(found, values, choices, lines, strips=()):
+    return page(found, folder_of(found), "", "", values, choices, lines, {}, dict(strips))
+
+
+def folder_of(found):
+    return next(iter(found.left_out), found.runs[0].name)
 
 
 def rows(table):
@@ -225,14 +240,19 @@ class Tags(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.found = []
+        self.attributes = []
         self.text = ""
+        self.script = ""
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         self.found.append(tag)
+        self.attributes.append((tag, dict(attrs)))
 
     def handle_data(self, data):
         self.text += data
+        if self.cdata_elem == "script":
+            self.script += data
 
 
 @pytest.mark.parametrize("evil", EVIL)
@@ -254,6 +274,46 @@ def test_a_strangers_text_is_neither_a_formula_nor_html(sweep, capsys, evil):
         for line in text.splitlines()
         if line.startswith("| ")
     } == {9}
+
+
+@pytest.mark.parametrize("evil", EVIL)
+def test_a_strangers_text_is_text_in_the_page_and_the_page_fetches_nothing(sweep, evil):
+    config = sweep / "odd" / ".hydra" / "config.yaml"
+    config.write_text(CONFIG + f"seed: 0\nobjective: {{beta: {json.dumps(evil)}}}\n")
+    (sweep / "third" / ".hydra").mkdir(parents=True)
+    (sweep / "third" / ".hydra" / "config.yaml").write_text(CONFIG)
+    (sweep / "third" / "failed.json").write_text(json.dumps({"error": evil}))
+    found = read(sweep)
+    values = measured(found)
+    blank = Strip(0, torch.zeros(3, 4, 5, dtype=torch.uint8))
+    strips = dict.fromkeys(range(len(found.groups)), blank)
+    text = page(
+        found, evil, "", "", values, chosen(found, values), [evil], {evil: b"<svg/>"}, strips
+    )
+    parsed = Tags(text)
+    assert parsed.found.count("script") == 1  # its own
+    assert not {*parsed.found} & {"b", "em", "iframe", "object"}
+    assert parsed.text.count(evil) >= 4  # title, head, reason, command
+    assert parsed.text.count(shown(evil)) >= 8  # and in both tables, beside the traversals
+    for tag, attributes in parsed.attributes:
+        assert not [name for name in attributes if name.startswith("on")]
+        for name in {"src", "href"} & attributes.keys():
+            start = "data:image/" if tag == "img" else ("#", "report/")
+            assert attributes[name].startswith(start)
+
+
+def test_no_script_runs_but_the_pages_own(sweep):
+    found = read(sweep)
+    values = measured(found)
+    parsed = Tags(html(found, values, chosen(found, values), []))
+    (policy,) = (
+        attributes["content"]
+        for tag, attributes in parsed.attributes
+        if attributes.get("http-equiv") == "Content-Security-Policy"
+    )
+    digest = b64encode(sha256(parsed.script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
 
 
 def _is_number(cell):

@@ -2,10 +2,12 @@
 on a real sweep.
 """
 
+import base64
 import csv
 import itertools
 import json
 import math
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -23,6 +25,7 @@ from jensen.reports import figures
 from jensen.reports.choice import choose
 from jensen.reports.criteria import chosen, verdicts
 from jensen.reports.document import missing
+from jensen.reports.page import page, rendered
 from jensen.reports.pictures import theory
 from jensen.reports.read import read
 from jensen.reports.sweep import Group, Run, Sweep, flat, grouped, numbers, shown
@@ -176,6 +179,31 @@ def test_the_tables_show_the_bound_its_parts_and_the_scores(sweep):
     assert first[1][4] == f"{median:.2f} [{low:.2f}, {high:.2f}]"
     assert second[2][2].endswith("(3 of 4)")
     assert columns(found, values)[-1] == "mig_hist20/mig_hist20"
+
+
+def test_the_page_has_the_table_of_settings_and_a_row_a_run(sweep):
+    found = read(sweep)
+    values = measured(found)
+    drawings = {"scores": rendered(figures.scores(found, values, ["elbo"]), "svg")}
+    text = page(found, "name", "what", "care", values, chosen(found, values), [], drawings, {})
+    settings, runs = (
+        [re.findall(r"<td>(.*?)</td>", row) for row in table.split("</tr>")]
+        for table in re.findall(r"<tbody>(.*?)</tbody>", text, re.DOTALL)
+    )
+    first, second = tables(found, values)
+    assert settings[:-1] == [
+        one + other[2:] for one, other in zip(first[1:], second[1:], strict=True)
+    ]
+    assert len(runs) - 1 == len(BETAS) * len(SEEDS)
+    for name, beta, seed, *numbers_of in runs[:-1]:
+        assert name == f"beta={beta}_seed={seed}"
+        assert float(numbers_of[2]) == pytest.approx(ELBO[int(beta), int(seed)], rel=1e-3)
+        missing_here = (beta, seed) == ("2", "1")
+        expected = "missing" if missing_here else f"{MIG[int(beta), int(seed)]:.4g}"
+        assert numbers_of[-1] == expected
+    (source,) = re.findall(r'src="data:image/svg\+xml;base64,([^"]*)"', text)
+    assert base64.b64decode(source) == drawings["scores"]
+    assert b"dc:date" not in drawings["scores"]  # the same again
 
 
 def test_what_is_missing_is_said_with_the_command_that_adds_it(sweep):
@@ -585,6 +613,13 @@ def test_the_command_leaves_tables_and_pictures(trained):
         assert f"![{name}](report/{name}.png)" in text
         with Image.open(folder / "sweep" / "report" / f"{name}.png") as picture:
             assert min(picture.size) > 150
+        assert (folder / "sweep" / "report" / f"{name}.pdf").read_bytes().startswith(b"%PDF-")
+        assert "<svg" in (folder / "sweep" / "report" / f"{name}.svg").read_text()
+    html = (folder / "sweep" / "report.html").read_text()
+    assert html.count("data:image/svg+xml;base64,") == len(names) - 1  # traversals are pictures
+    assert html.count("data:image/png;base64,") == html.count("data:image/gif;base64,") == 2
+    assert "━" not in done.stdout + done.stderr  # no bar that says not of what
+    assert re.search(r"beta=1_seed=0: encoded 60 examples", done.stdout)
     accumulator = EventAccumulator(str(folder / "sweep" / "report"))
     accumulator.Reload()
     assert sorted(accumulator.Tags()["images"]) == sorted(f"report/{name}" for name in names)

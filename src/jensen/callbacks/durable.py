@@ -104,7 +104,7 @@ def target_folder(name: str, value: object) -> Path:
     return path
 
 
-_REPORTED = (".md", ".csv", ".png")
+_REPORTED = (".md", ".csv", ".html", ".png", ".pdf", ".svg")
 
 
 def within(folder: Path, path: Path) -> None:

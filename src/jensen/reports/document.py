@@ -1,9 +1,10 @@
-"""A report as text: Markdown, a table, and what the terminal shows."""
+"""A report as Markdown, what the terminal shows of it, and its files."""
 
 import shlex
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from jensen.callbacks.durable import within, write
 from jensen.reports.choice import Choice
 from jensen.reports.comparable import apart
 from jensen.reports.criteria import verdicts
+from jensen.reports.page import KINDS, rendered
 from jensen.reports.sweep import Sweep
 from jensen.reports.table import Values, aligned, markdown, tables
 from jensen.reports.text import code, one_line, plain
@@ -80,13 +82,22 @@ def document(
     return "\n\n".join([*text, *(f"![{name}](report/{name}.png)" for name in drawn)]) + "\n"
 
 
-def keep(out: Path, text: str, table: str, pictures: Mapping[str, Figure]) -> None:
-    """Writes report.md, report.csv, report/*.png and report/'s events; those of a former report are
-    replaced.
+def keep(
+    out: Path,
+    text: str,
+    table: str,
+    html: str,
+    pictures: Mapping[str, Figure],
+    drawings: Mapping[str, bytes],
+) -> None:
+    """Writes report.md, report.csv, report.html, report/'s pictures and events; those of a former
+    report are replaced. `drawings` are the pictures as SVG.
     """
     within(out, out / "report")
     for name, figure in pictures.items():
-        write(out / "report" / f"{name}.png", partial(figure.savefig, format="png"))
+        for kind in KINDS:
+            content = drawings[name] if kind == "svg" else rendered(figure, kind)
+            write(out / "report" / f"{name}.{kind}", partial(_put, content))
     for old in (out / "report").glob("events.out.tfevents.*"):
         old.unlink()
     with SummaryWriter(str(out / "report")) as writer:
@@ -97,6 +108,11 @@ def keep(out: Path, text: str, table: str, pictures: Mapping[str, Figure]) -> No
             writer.add_image(f"report/{name}", torch.from_numpy(pixels).permute(2, 0, 1))
     put(out / "report.csv", table)
     put(out / "report.md", text)
+    put(out / "report.html", html)
+
+
+def _put(content: bytes, file: Any) -> None:
+    file.write(content)
 
 
 def show(

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
-from torch import Tensor
 
 from jensen.reports.choice import Choice
+from jensen.reports.models import Strip
 from jensen.reports.sweep import Group, Sweep, by_latent, is_number, shown
 from jensen.reports.table import PARTS, Values, quartiles, title
 
@@ -407,10 +407,8 @@ def choices(sweep: Sweep, found: Mapping[str, Choice]) -> Figure | None:
     return figure
 
 
-def traversals(sweep: Sweep, strips: Mapping[int, tuple[int, Tensor]]) -> Figure | None:
-    """Grids of groups by their number, the seed and the grid `(3, H, W)`, side by side at their own
-    size; of many, some.
-    """
+def traversals(sweep: Sweep, strips: Mapping[int, Strip]) -> Figure | None:
+    """The grids of groups by their number, side by side at their own size; of many, some."""
     if not strips:
         return None
     some = sorted(strips)
@@ -418,14 +416,15 @@ def traversals(sweep: Sweep, strips: Mapping[int, tuple[int, Tensor]]) -> Figure
         some = [some[round(at)] for at in np.linspace(0, len(some) - 1, _STRIPS)]
     gap = 24
     head = 34
-    heights, widths = zip(*(strips[group][1].shape[1:] for group in some), strict=True)
+    heights, widths = zip(*(strips[group].grid.shape[1:] for group in some), strict=True)
     width = sum(widths) + gap * (len(some) + 1)
     height = max(heights) + head + gap
     figure = Figure(figsize=(width / 100, height / 100), dpi=100)
     FigureCanvasAgg(figure)
     left = gap
     for group in some:
-        seed, strip = strips[group]
+        seed = strips[group].seed
+        strip = strips[group].grid
         down, across = strip.shape[1:]
         axes = figure.add_axes(
             (left / width, 1 - (head + down) / height, across / width, down / height)

@@ -5,17 +5,20 @@ traversal of one.
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from jensen.base.errors import InputError
 from jensen.base.random import fold, permutation
-from jensen.diagnostics.snapshot import Results, Snapshot
+from jensen.diagnostics.snapshot import Film, Results, Snapshot
+from jensen.diagnostics.traversal_film import traversal_film
 from jensen.diagnostics.traversals import traversals
 from jensen.reports.comparable import held_out
 from jensen.reports.sweep import Group, Sweep
 from jensen.reports.table import UDR, Values
+from jensen.reports.text import one_line
 from jensen.run.diagnose import on_run
 from jensen.scores import udr
 from jensen.scores.inputs import Floats
@@ -24,9 +27,19 @@ POINTS = 10_000
 """Held-out observations that UDR compares runs on, if there are more."""
 
 
+class Strip(NamedTuple):
+    """Traversals of one run. seed: the run's. grid: `(3, H, W)`, a row a latent. film: a column a
+    latent.
+    """
+
+    seed: int
+    grid: Tensor
+    film: Film | None = None
+
+
 def look(
     sweep: Sweep, folder: Path, trust: str | Sequence[str] = (), download: bool = False
-) -> tuple[dict[str, Values], dict[int, tuple[int, Tensor]], dict[str, str]]:
+) -> tuple[dict[str, Values], dict[int, Strip], dict[str, str]]:
     """UDR of the runs of each group, the traversals of each group's first run with its seed, and
     the runs that have no model.
 
@@ -34,7 +47,7 @@ def look(
     fewer than two runs.
     """
     agreement: dict[str, Values] = {name: [] for name in UDR}
-    strips: dict[int, tuple[int, Tensor]] = {}
+    strips: dict[int, Strip] = {}
     failed: dict[str, str] = {}
     for number, group in enumerate(sweep.groups):
         codes = {}
@@ -42,7 +55,15 @@ def look(
         for place, run in enumerate(group.runs):
             seen = Look(pictures=number not in strips)
             try:
-                on_run(folder / run.name, "validation", "last", {"report": seen}, trust, download)
+                on_run(
+                    folder / run.name,
+                    "validation",
+                    "last",
+                    {"report": seen},
+                    trust,
+                    download,
+                    label=f"{one_line(run.name)}: ",
+                )
             except InputError as error:
                 failed[run.name] = str(error)
                 continue
@@ -51,7 +72,8 @@ def look(
             ).all():  # UDR weighs latents by their rates, which not every prior knows
                 codes[place] = seen.codes
                 rates[place] = seen.rates
-            strips |= {number: (run.seed, seen.strip)} if seen.strip is not None else {}
+            if seen.strip is not None:
+                strips[number] = Strip(run.seed, seen.strip, seen.film)
         for similarity, values in agreement.items():
             values.append(_agreement(group, codes, rates, similarity.partition("/")[2]))
     known = {
@@ -100,6 +122,7 @@ class Look:
     def __init__(self, pictures: bool) -> None:
         self.pictures = pictures
         self.strip: Tensor | None = None
+        self.film: Film | None = None
 
     def __call__(self, snapshot: Snapshot) -> Results:
         if not snapshot.posterior.mean.isfinite().all():
@@ -112,4 +135,5 @@ class Look:
         self.rates = snapshot.latent_rate.mean(0).cpu().double().numpy()
         if self.pictures:
             self.strip = traversals(snapshot, columns=5, images=1).get("image_0")
+            self.film = traversal_film(snapshot, images=1).get("film")
         return {}

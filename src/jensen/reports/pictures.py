@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
-from torch import Tensor
 
 from jensen.diagnostics.water_filling import optimum
 from jensen.family.gaussian import LOG_2PI
 from jensen.reports import figures
 from jensen.reports.choice import Choice
+from jensen.reports.models import Strip
 from jensen.reports.sweep import Sweep
 from jensen.reports.table import Values, columns
 from jensen.run.load import configuration
@@ -44,7 +44,7 @@ def draw(
     folder: Path,
     values: Mapping[str, Values],
     found: Mapping[str, Choice],
-    strips: Mapping[int, tuple[int, Tensor]],
+    strips: Mapping[int, Strip],
 ) -> dict[str, Figure]:
     """The figures by name; those that these runs have nothing for are left out."""
     measures = ["elbo", *(name for name in columns(sweep, values) if "/" in name)]

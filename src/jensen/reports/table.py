@@ -108,10 +108,14 @@ def cell(found: Quartiles, runs: int, digits: int) -> str:
     return text if found.runs == runs else f"{text} ({found.runs} of {runs})"
 
 
-def tables(sweep: Sweep, values: Mapping[str, Values]) -> list[list[list[str]]]:
-    """Rows of cells, heads first, a row a group; as many tables as the columns need."""
+def tables(
+    sweep: Sweep, values: Mapping[str, Values], across: int = ACROSS
+) -> list[list[list[str]]]:
+    """Rows of cells, heads first, a row a group; as many tables as the columns need, `across` to
+    one.
+    """
     names = columns(sweep, values)
-    pieces = [names[start : start + ACROSS] for start in range(0, len(names), ACROSS)]
+    pieces = [names[start : start + across] for start in range(0, len(names), across)]
     return [_table(sweep, {name: values[name] for name in piece}) for piece in pieces]
 
 

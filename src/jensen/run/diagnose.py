@@ -27,6 +27,7 @@ def on_run(
     diagnostics: Mapping[str, Diagnostic],
     trust: str | Sequence[str] = (),
     download: bool = False,
+    label: str = "",
 ) -> dict[str, Any]:
     """Encodes a split of the run's data once and runs the diagnostics on it; what they were run on.
 
@@ -36,6 +37,7 @@ def on_run(
         trust: modules of yours that the run is made of (`trust.build`).
         download: whether data may be fetched where the run's configuration says so and they are
             missing.
+        label: stands before what is said of its progress.
     """
     check_choice("split", split, SPLITS)
     check_flag("download", download)
@@ -65,11 +67,12 @@ def on_run(
             Diagnose(
                 diagnostics,
                 on_encoded=lambda count, seconds: say(
-                    f"encoded {count:,} examples in {seconds:.1f} s"
+                    f"{label}encoded {count:,} examples in {seconds:.1f} s"
                 ),
             )
         ],
         enable_checkpointing=False,
+        enable_progress_bar=False,  # of several runs in a row it would not say which
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
