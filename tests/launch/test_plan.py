@@ -21,8 +21,9 @@ from PIL import Image
 
 from jensen.base.errors import InputError
 from jensen.launch import naming, sequential, slurm
-from jensen.launch import sweep as sweeps
-from jensen.launch.sweep import Sweep, quoted
+from jensen.launch import places as folders_of_jobs
+from jensen.launch.console import quoted
+from jensen.launch.sweep import Sweep
 from jensen.run import folder as folders
 from jensen.run.conf import conf_folder
 from jensen.run.folder import open_run
@@ -58,7 +59,7 @@ def sweep(tmp_path, monkeypatch):
 
         yield make
         for each in made:
-            each._held.close()
+            each.places.held.close()
 
 
 def done(job, until="finished"):
@@ -79,7 +80,7 @@ def jobs(*betas, extra=()):
 
 def again(sweep, *made, **options):
     for each in made:
-        each._held.close()
+        each.places.held.close()
     return sweep(**options)
 
 
@@ -197,7 +198,9 @@ def test_data_that_changed_make_another_run(sweep, monkeypatch):
     (job,) = first.plan(jobs(1))
     done(job)
     calls = []
-    monkeypatch.setattr(sweeps, "fingerprint", lambda data: calls.append(data) or "other data")
+    monkeypatch.setattr(
+        folders_of_jobs, "fingerprint", lambda data: calls.append(data) or "other data"
+    )
     second = again(sweep, first)
     planned = second.plan([*jobs(1, 2), *jobs(1, extra=("seed=4",))])
     assert [each.before for each in planned] == ["new"] * 3
@@ -363,14 +366,14 @@ def test_each_place_of_data_is_a_run_and_the_same_sweep_finds_it(sweep, places, 
         done(job)
     folders = {OmegaConf.select(job.cfg, key): job.folder for job in planned}
     assert len(set(folders.values())) == 2
-    first._held.close()
+    first.places.held.close()
     for names in ((1, 0), (1,), (0, 2, 1)):
         made, planned = swept(sweep, places, key, names, **options)
         for job in planned:
             place = OmegaConf.select(job.cfg, key)
             if place in folders:
                 assert (job.before, job.folder) == ("finished", folders[place])
-        made._held.close()
+        made.places.held.close()
 
 
 @pytest.mark.parametrize(
@@ -389,7 +392,7 @@ def test_a_sweep_of_before_goes_on_in_the_folder_of_its_only_run(sweep, places):
     """Which was trained on the first place, under the name that all of them had."""
     made, (old,) = swept(sweep, places, "data.path", (0,))
     done(old)
-    made._held.close()
+    made.places.held.close()
     _, (first, second) = swept(sweep, places, "data.path", (0, 1))
     assert (first.before, first.folder) == ("finished", old.folder)
     assert second.before == "new"
@@ -405,7 +408,7 @@ def test_places_that_cannot_be_read_fail_by_themselves(sweep, places):
     with pytest.raises(InputError, match=r"nowhere\.npz cannot be read"):
         done(planned[0])
     done(planned[1])
-    made._held.close()
+    made.places.held.close()
     _, again = swept(
         sweep, places, "data.path", (0, 1), folder=("hydra.sweep.dir=sweep", "hydra.sweep.subdir=x")
     )
@@ -431,7 +434,7 @@ def test_the_same_data_in_two_places_under_one_name_are_one_run(sweep, places):
 )
 def test_a_sweep_over_a_key_without_effect_is_one_run(sweep, monkeypatch, key, values):
     monkeypatch.setattr(
-        sweeps, "fingerprint", lambda data: pytest.fail("nothing asks for the data")
+        folders_of_jobs, "fingerprint", lambda data: pytest.fail("nothing asks for the data")
     )
     made = sweep(f"{key}={values}")
     added = f"+{key}" if key == "trainer.benchmark" else key

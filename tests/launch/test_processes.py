@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 
 from jensen.base.errors import InputError
 from jensen.launch import optuna, parent, processes, slurm
+from jensen.launch.job import Job
 from jensen.launch.parent import ENDS_WITH_PARENT
-from jensen.launch.sweep import Job
 
 SLOTS = {
     ((), 1, None): [None],

@@ -18,8 +18,9 @@ from omegaconf import DictConfig
 from jensen.base.errors import InputError, check_count
 from jensen.callbacks.durable import within
 from jensen.launch.console import quoted
+from jensen.launch.job import Job
 from jensen.launch.parent import ENDS_WITH_PARENT
-from jensen.launch.sweep import Job, Sweep
+from jensen.launch.sweep import Sweep
 from jensen.run.words import say
 
 GRACE = 60.0

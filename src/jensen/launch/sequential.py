@@ -7,7 +7,8 @@ from hydra.types import TaskFunction
 from hydra.utils import instantiate
 from omegaconf import open_dict
 
-from jensen.launch.sweep import Job, Sweep
+from jensen.launch.job import Job
+from jensen.launch.sweep import Sweep
 from jensen.launch.trainer import refuse_ranks
 from jensen.run.folder import first_line
 from jensen.run.words import quieten, say

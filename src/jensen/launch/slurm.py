@@ -17,7 +17,8 @@ from lightning_fabric.plugins.environments import (
 from pytorch_lightning import Trainer
 
 from jensen.base.errors import InputError
-from jensen.launch.sweep import Job, Sweep
+from jensen.launch.job import Job
+from jensen.launch.sweep import Sweep
 from jensen.run.folder import first_line
 
 

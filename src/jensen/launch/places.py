@@ -1,0 +1,160 @@
+"""The folders of a sweep's jobs: each job where it was trained already, else where no other run
+is.
+"""
+
+import functools
+import glob
+import hashlib
+import json
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from jensen.base.errors import InputError
+from jensen.launch.job import Job
+from jensen.run.folder import lock, standing
+from jensen.run.identity import LOCATION, fingerprint, identity
+from jensen.run.record import get_json, put_json
+from jensen.run.words import leads, say
+
+_SERVING = ("seed", "batch_size", "validation", "shuffle", "device", "workers", "transform")
+"""Keys of `data` that change no example (jensen/data/module.py)."""
+
+
+class Places:
+    """Finds each job its folder, and lets no other sweep work there as long as this process lives.
+
+    Args:
+        config: of the sweep.
+    """
+
+    def __init__(self, config: DictConfig) -> None:
+        self.config = config
+        self.held = ExitStack()
+        self._folders: set[Path] = set()
+        self._data: dict[str, str] = {}
+
+    def place(self, overrides: tuple[str, ...], config: DictConfig, jobs: dict[Path, Job]) -> Job:
+        """The job of one composed configuration, beside `jobs` that have their folders.
+
+        A folder that is another run's is left to it: beside such ones the job's own is named by
+        what it is.
+
+        Raises:
+            InputError: another sweep works in the folder, or it holds another experiment; the data
+                cannot be read.
+        """
+        self._hold(
+            Path(config.hydra.sweep.dir).absolute(), config.hydra.runtime.choices.get("experiment")
+        )
+        folders = self._names(config)
+        with open_dict(config):
+            del config["hydra"]
+        job = Job(overrides, config, folders[0])
+        places = [self._in(folder, job, jobs) for folder in folders]
+        beside = [
+            folder for folder in folders if any(folder.parent.glob(f"{glob.escape(folder.name)}~*"))
+        ]
+        places += [self._in(self._own(folder, job), job, jobs) for folder in beside]
+        for place in places:
+            if place.before in ("finished", "interrupted"):
+                return place
+        for place in places[: len(folders)]:
+            if place.before != "other":
+                return place
+        own = self._own(folders[0], job)
+        say(f"{folders[0]} is another run's: {own.name} is this one's")
+        return self._in(own, job, jobs)
+
+    def _names(self, config: DictConfig) -> list[Path]:
+        """Folders for a job: named with the places of data that are swept, and as other sweeps name
+        it: with none, with all.
+        """
+        above = Path(config.hydra.sweep.dir).absolute()
+        naming = config.hydra.job.config.override_dirname
+        asked = [*naming.exclude_keys]
+        names = []
+        for excluded in ([key for key in LOCATION if key not in self._swept], LOCATION, ()):
+            naming.exclude_keys = [*asked, *excluded]
+            names.append(above / str(config.hydra.sweep.subdir))
+        return [*dict.fromkeys(names)]
+
+    @functools.cached_property
+    def _swept(self) -> set[str]:
+        """Keys over which the command sweeps, or its sweeper's own settings."""
+        given = OverridesParser.create().parse_overrides(list(self.config.hydra.overrides.task))
+        of_sweeper = OmegaConf.select(self.config, "hydra.sweeper.params") or {}
+        return {override.key_or_group for override in given if override.is_sweep_override()} | {
+            *map(str, of_sweeper)
+        }
+
+    def _hold(self, folder: Path, experiment: str | None) -> None:
+        if folder in self._folders or not leads():
+            return
+        self.held.enter_context(lock(folder, f"another sweep works in {folder}"))
+        self._folders.add(folder)
+        mark = {"experiment": experiment}
+        before = get_json(folder / "sweep.json") or mark
+        if "experiment" not in before:
+            raise InputError(
+                f"{folder / 'sweep.json'} names no experiment: expected what a sweep of"
+                " jensen.train wrote; remove it, or set hydra.sweep.dir to another folder"
+            )
+        if before["experiment"] != experiment:
+            raise InputError(
+                f"{folder} holds the sweep of experiment={before['experiment']} and this is"
+                f" experiment={experiment}: expected"
+                " one experiment a folder; set hydra.sweep.dir to another one"
+            )
+        put_json(folder / "sweep.json", mark | {"swept": sorted(self._swept)})
+
+    def _in(self, folder: Path, job: Job, jobs: dict[Path, Job]) -> Job:
+        """The job in `folder`, with what it is to it; where one of `jobs` will be it is another
+        run's, or the same job.
+        """
+        beside = jobs.get(folder)
+        taken = beside is not None and not self._same(beside.cfg, job.cfg)
+        before = "other" if taken else standing(folder, job.cfg, lambda: self._fingerprint(job.cfg))
+        return replace(job, folder=folder, before=before)
+
+    def _own(self, folder: Path, job: Job) -> Path:
+        own = hashlib.sha256((identity(job.cfg) + self._data_of(job.cfg)).encode()).hexdigest()[:8]
+        return folder.with_name(f"{folder.name}~{own}")
+
+    def _same(self, one: DictConfig, other: DictConfig) -> bool:
+        """Tell whether two configurations are one run: the same keys with effect, on the same
+        data.
+        """
+        if identity(one) != identity(other):
+            return False
+        return _source(one) == _source(other) or self._data_of(one) == self._data_of(other)
+
+    def _data_of(self, cfg: DictConfig) -> str:
+        """The fingerprint; of data that cannot be read, where they should be: that job fails by
+        itself.
+        """
+        try:
+            return self._fingerprint(cfg)
+        except (InputError, InstantiationException):
+            return _source(cfg)
+
+    def _fingerprint(self, cfg: DictConfig) -> str:
+        """The fingerprint of the data, which are read once for all jobs that share them."""
+        key = _source(cfg)
+        if key not in self._data:
+            self._data[key] = fingerprint(instantiate(cfg.data))
+        return self._data[key]
+
+
+def _source(cfg: DictConfig) -> str:
+    """The settings that say which examples there are."""
+    settings: Any = OmegaConf.to_container(cfg.data, resolve=True)
+    return json.dumps(
+        {name: value for name, value in settings.items() if name not in _SERVING}, default=str
+    )
