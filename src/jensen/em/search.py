@@ -8,15 +8,16 @@ import torch
 
 from jensen.base.tree import tree_map
 from jensen.em.fit import Fit, Options
+from jensen.em.moves import exchanged, swapped
 from jensen.em.reseed import Reseed
-from jensen.em.start import Sample, swapped
+from jensen.em.start import Sample
 from jensen.family.mixture import Mixture
 
 _HIGHER = 1e-5
 """Nats per example by which another maximum is higher, rather than the same."""
 
 _PATIENCE = 5
-"""Rounds of swaps of which none ends higher, before the search is over."""
+"""Rounds of moves of which none ends higher, before the search is over."""
 
 _LOOSE = 10
 """Times the tolerance, to which the starts of a search are fitted: enough to tell maxima apart."""
@@ -40,23 +41,22 @@ def search(
     total: float,
     generator: torch.Generator,
 ) -> Fit:
-    """Fit from `start` `(R, K)`, go on from the best as long as one of its swaps ends higher, and
+    """Fit from `start` `(R, K)`, go on from the best as long as one of its moves ends higher, and
     then to a high precision.
 
     Args:
         sample: points that components are moved to.
-        swaps: how many are tried at a time.
+        swaps: how many of each kind of move are tried at a time.
         total: the sum of the points' weights.
     """
     loose = options._replace(tolerance=_LOOSE * options.tolerance)
     found = fit(start, loose)
     failed = 0
     while failed < _PATIENCE and not found.failure:
-        around = swapped(found.mixture, sample, swaps, generator)
+        around = [move(found.mixture, sample, swaps, generator) for move in (exchanged, swapped)]
         # The best itself is among them: one that differs ranks before it.
-        other = fit(
-            tree_map(lambda best, more: torch.cat([best[None], more]), found.mixture, around), loose
-        )
+        best = tree_map(lambda part: part[None], found.mixture)
+        other = fit(tree_map(lambda *parts: torch.cat(parts), best, *around), loose)
         differs = abs(other.objective - found.objective) > _HIGHER * total
         found = other if differs else found
         failed = 0 if differs else failed + 1

@@ -13,10 +13,10 @@ from jensen.em.local import gathered
 from jensen.em.steps import m_step
 from jensen.family.family import Components
 from jensen.family.gaussian import Gaussian
-from jensen.family.mixture import Mixture, log_joint, log_prob, own
+from jensen.family.mixture import Mixture, log_prob, own
 from jensen.family.moments import Moments, PseudoCounts, add
 
-_PSEUDO_COUNTS = PseudoCounts(weight=1.0, covariance=2.0)
+PSEUDO_COUNTS = PseudoCounts(weight=1.0, covariance=2.0)
 """For the moments of a cell, which may hold one point."""
 
 _NARROW = 0.01
@@ -127,9 +127,9 @@ def _of_cells(
             break
     mean = sample.mean + centre * sample.var.sqrt()
     p = Mixture(centre[..., 0], structure.at(mean, sample.var))
-    prior = _PSEUDO_COUNTS._replace(variance=variance_of_cells(sample, mean))
+    prior = PSEUDO_COUNTS._replace(variance=variance_of_cells(sample, mean))
     return m_step(
-        p, _moments(p.components, sample.x, _cells(x, centre) * weights.unsqueeze(-1)), prior
+        p, moments_about(p.components, sample.x, _cells(x, centre) * weights.unsqueeze(-1)), prior
     )
 
 
@@ -144,14 +144,14 @@ def variance_of_cells(sample: Sample, mean: Tensor) -> Tensor:
     r = _cells(
         sample.standardised(), (mean - sample.mean) / sample.var.sqrt()
     ) * sample.weights.unsqueeze(-1)
-    m = _moments(Gaussian.at(mean, sample.var), sample.x, r)
+    m = moments_about(Gaussian.at(mean, sample.var), sample.x, r)
     count = m.total.unsqueeze(-1)
     squares = (m.second - m.first.square() / count.clamp(min=1e-300)).sum(-2)
     within = (squares / count.sum(-2)).amin(0)
     return torch.where((within < _NARROW * sample.var) & (within > 0), within, sample.var)
 
 
-def _moments(components: Components, x: Tensor, r: Tensor) -> Moments:
+def moments_about(components: Components, x: Tensor, r: Tensor) -> Moments:
     """The moments of points `(M, D)` about the means, under `r` `(..., M, K)`, in parts."""
     size = max(1, _LIMIT // components.mean.numel())
     parts = zip(torch.split(x, size), torch.split(r, size, -2), strict=True)
@@ -184,25 +184,6 @@ def scattered(
         mean.new_full(mean.shape[:2], -math.log(count)),
         structure.at(mean, variance_of_cells(sample, mean)),
     )
-
-
-def swapped(p: Mixture, sample: Sample, starts: int, generator: torch.Generator) -> Mixture:
-    """Starts `(starts, K)` that are `p` `(K,)` with one component moved to a point of the sample.
-
-    Component and point are drawn, the point by weight. There the component takes half of the one
-    that is most probable (random swap EM: Zhao, Hautamaki, Karkkainen & Franti 2012, Pattern
-    Recognition Letters 33, 2120-2126).
-    """
-    count = len(p.log_weight)
-    device = p.log_weight.device
-    moved = torch.randint(count, (starts,), generator=generator).to(device)
-    draw = torch.rand(starts, generator=generator, dtype=torch.float64).to(sample.weights)
-    odds = sample.weights.cumsum(0)
-    place = sample.x[torch.searchsorted(odds, draw * odds[-1], right=True).clamp(max=len(odds) - 1)]
-    joint = log_joint(place, p).scatter(1, moved.unsqueeze(1), -math.inf)
-    stack = tree_map(lambda part: part.expand(starts, *part.shape).clone(), p)
-    settle(stack, torch.arange(starts, device=device), moved, joint.argmax(1), place)
-    return stack._replace(log_weight=stack.log_weight.log_softmax(-1))
 
 
 def settle(p: Mixture, row: Index, component: Index, donor: Index, place: Tensor) -> None:
