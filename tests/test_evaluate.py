@@ -86,7 +86,7 @@ def test_encode_writes_what_the_loaded_model_says(run, tmp_path):
     data = instantiate(configuration(run).data)
     assert not model.training
     with np.load(tmp_path / "codes.npz", allow_pickle=False) as codes, torch.no_grad():
-        order = data._rows[0].sort().values
+        order = data.source.rows[0].sort().values
         examples = data.examples("train")
         posterior = model.encode(examples.decode(examples[order].stored))
         assert np.allclose(codes["codes"], posterior.mean, atol=1e-6)

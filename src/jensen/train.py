@@ -79,7 +79,7 @@ def train(cfg: DictConfig, folder: Path, model: Module | None = None) -> dict[st
         if validated and "val/elbo" not in metrics:  # it was killed after its last validation
             metrics = _validate_again(trainer, algorithm, data)
         scores = record.of_training(cfg, trainer, folder)
-        if data.validation and "test" in data.splits:
+        if data.source.validation and "test" in data.source.splits:
             trainer.test(algorithm, data, verbose=False, weights_only=True)
             metrics |= trainer.callback_metrics
         results = {

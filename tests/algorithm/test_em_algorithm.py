@@ -259,7 +259,7 @@ def test_a_stepwise_step_is_the_average_of_the_papers_equation(configure, tmp_pa
     gmm = instantiate(cfg.model).fit(everything[:, None].float())
     batches = [
         blobs(700, 1, 2, 1.0).stored[rows, 0].double()
-        for rows in Shuffled(data._rows[1], 90, 0, 0, 1, lambda: 0)
+        for rows in Shuffled(data.source.rows[1], 90, 0, 0, 1, lambda: 0)
     ]
 
     def statistics(x, weight, mean, var):
@@ -402,7 +402,7 @@ def test_a_held_out_number_that_is_not_finite_is_refused_before_training(
     data = DataModule(
         source, (2,), 50, seed=0, splits=["train", "test"], validation=20, shuffle=False
     )
-    row = int(data._rows[0][3])  # one that the start does not look at
+    row = int(data.source.rows[0][3])  # one that the start does not look at
     points[split][row, 1] = bad
     trainer = Trainer(
         accelerator="cpu",

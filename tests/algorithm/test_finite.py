@@ -168,7 +168,7 @@ def test_a_held_out_loss_ends_the_run_before_its_diagnostics(
 ):
     cfg = configure(*BREAKING, f"diagnostics={diagnostics}")
     data = instantiate(cfg.data)
-    split, rows = data._evaluated()
+    split, rows = data.held_out()
     examples = data.examples(split)
     monkeypatch.setattr(Breaks, "poison", examples.decode(examples[rows[20:21]].stored)[0])
     monkeypatch.setattr(Breaks, "always", True)

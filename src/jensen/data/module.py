@@ -1,11 +1,7 @@
-"""The one LightningDataModule: splits, batches fetched in bulk, data on the device, shapes
-checked.
-"""
+"""The one LightningDataModule: batches fetched in bulk, the same ones on any number of ranks."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
-from inspect import signature
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,13 +11,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from jensen.base.batch import Batch
-from jensen.base.errors import InputError, check_count, check_flag, check_list, check_seed
+from jensen.base.errors import InputError, check_count, check_flag, check_seed
 from jensen.base.random import fold, permutation
-from jensen.data.domain import Check, check_bytes, check_rows, chunks
+from jensen.data import streaming
+from jensen.data.domain import Check, check_rows
 from jensen.data.examples import Examples, Rows
 from jensen.data.order import InTurn, Keyed, Shuffled
-from jensen.data.torch_dataset import Items, Loader, Stream, given
-from jensen.data.transform import Transform, is_pointwise
+from jensen.data.source import Source
+from jensen.data.torch_dataset import Items, Loader, Stream
+from jensen.data.transform import Transform
 
 
 class DataModule(LightningDataModule):
@@ -71,24 +69,9 @@ class DataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         check_count("batch_size", batch_size)
-        check_count("validation", validation, least=0)
         check_count("workers", workers, least=0)
         check_seed("seed", seed)
         check_flag("shuffle", shuffle)
-        check_flag("survey", survey)
-        check_list("x_shape", x_shape)
-        for side in x_shape:
-            check_count("x_shape", side)
-        if transform is not None and not callable(transform):
-            raise InputError(
-                f"transform is {transform!r}: expected null, or +transform=... with a choice of"
-                " conf/transform"
-            )
-        if not validation and "test" not in splits:
-            raise InputError(
-                "validation is 0 but these data have no test split: expected the number of"
-                " examples to hold out"
-            )
         if not isinstance(device, str | torch.device):
             raise InputError(
                 f"device is {device!r}: expected auto, cpu or a device of this machine"
@@ -97,132 +80,50 @@ class DataModule(LightningDataModule):
             raise InputError(
                 f"workers is {workers} and device is {device}: expected workers=0, or device=cpu"
             )
-        self.x_shape = tuple(x_shape)
+        self.source = Source(source, options, splits, x_shape, validation, transform, survey, _say)
         self.batch_size = batch_size
         self.seed = seed
-        self.validation = validation
         self.shuffle = shuffle
         self.device = device
         self.workers = workers
-        self.transform = transform
-        self.source = source
-        self.splits = tuple(splits)
-        self.options = options
-        self.survey = survey
         self.evaluated = "validation"
-        self._examples: dict[str, Examples | Items | Stream] = {}
         self._check: Check | None = None
 
     def examples(self, split: str) -> Examples | Items | Stream:
         """The examples of `train` or `test`, read when first asked for."""
-        if split not in self._examples:
-            if split not in self.splits:
-                raise InputError(
-                    f"these data have no {split} split: expected data that have one, such as"
-                    " data=mnist"
-                )
-            examples = self._read(split)
-            shape = self._observe(examples, examples.first(), key=0).x.shape[1:]
-            if shape != self.x_shape:
-                raise InputError(
-                    f"data.x_shape is {list(self.x_shape)} but the first {split} example has shape"
-                    f" {list(shape)}: set data.x_shape to that, or choose other data"
-                )
-            _say(examples.note)
-            self._examples[split] = examples
-        return self._examples[split]
+        return self.source.examples(split)
 
-    def _read(self, split: str) -> Examples | Items | Stream:
-        options = self.options | ({"split": split} if len(self.splits) > 1 else {})
-        try:
-            signature(self.source).bind(**options)
-        except TypeError as error:
-            raise InputError(
-                f"data has {', '.join(options)} for its source: expected other keys ({error})"
-            ) from error
-        try:
-            found = given(self.source(**options), self.survey)
-        except InputError as error:
-            if str(error).partition(" ")[0] in options:
-                raise InputError(f"data.{error}") from error
-            raise
-        if isinstance(found, Stream) and (self.validation or split != "train"):
-            raise InputError(
-                f"data.validation is {self.validation} and the {split} split is {found.name}, a"
-                " stream, out of which no examples can be held: expected data.validation=0 and a"
-                " test split that is a map-style Dataset, by data.splits=[train,test] and a"
-                " source that takes split"
-            )
-        return found
-
-    @property
-    def _validation_split(self) -> str:
-        return "train" if self.validation else "test"
-
-    def _evaluated(self) -> tuple[str, Tensor]:
+    def held_out(self) -> tuple[str, Tensor]:
         """The split, and its rows, that a validation goes over: the held-out ones, or those that
         `evaluated` names.
         """
         if self.evaluated == "test":
-            return "test", torch.arange(len(self._stored("test")))
+            return "test", torch.arange(len(self.source.stored("test")))
+        held_out, trained = self.source.rows
         return (
-            (self._validation_split, self._rows[0])
+            (self.source.validation_split, held_out)
             if self.evaluated == "validation"
-            else ("train", self._rows[1])
+            else ("train", trained)
         )
-
-    @cached_property
-    def _rows(self) -> tuple[Tensor, Tensor]:
-        """Rows to validate on, in random order, and rows to train on.
-
-        The key is fixed: runs that differ in seed are judged on the same examples.
-        """
-        size = len(self._stored(self._validation_split))
-        if self.validation >= size:
-            raise InputError(
-                f"data.validation is {self.validation}: expected fewer than the {size} examples"
-                " there are"
-            )
-        order = permutation(fold(0, "held out"), size)
-        if self.validation:
-            return order[: self.validation], order[self.validation :]
-        train = self.examples("train")
-        return order, torch.arange(0 if isinstance(train, Stream) else len(train))
-
-    def _stored(self, split: str) -> Examples | Items:
-        """The examples of a split, in which each has its place.
-
-        Raises:
-            InputError: it is a stream.
-        """
-        examples = self.examples(split)
-        if isinstance(examples, Stream):
-            raise InputError(
-                f"the {split} split is {examples.name}, a stream: expected a map-style Dataset, of"
-                " which examples can be asked"
-                " for by their place, such as those that algorithm=em starts from"
-            )
-        return examples
 
     @property
     def train_size(self) -> int:
         """Examples that are trained on; 0 of a stream, whose number is not known."""
-        return len(self._rows[1])
+        return len(self.source.rows[1])
 
     def show(self, count: int) -> Tensor:
         """`(count, *event)` of the observations to evaluate on, the same ones every time."""
-        return self._first(*self._evaluated(), count)
+        split, rows = self.held_out()
+        return self.source.at(split, rows[:count])
 
     def sample(self, count: int) -> Tensor:
         """`(count, *event)` of the observations that are trained on, or all of them if there are
         fewer; drawn by the seed.
         """
-        rows = self._rows[1]
-        return self._first("train", rows[permutation(fold(self.seed, "sample"), len(rows))], count)
-
-    def _first(self, split: str, rows: Tensor, count: int) -> Tensor:
-        examples = self._stored(split)
-        return self._observe(examples, examples[rows[:count]], key=0).x
+        rows = self.source.rows[1]
+        return self.source.at(
+            "train", rows[permutation(fold(self.seed, "sample"), len(rows))][:count]
+        )
 
     def check_values(self, check: Check) -> None:
         """Has `check` look at every value of every split, as the model will see it; of what is not
@@ -232,38 +133,7 @@ class DataModule(LightningDataModule):
             InputError: it refuses some.
         """
         self._check = check
-        for split in self.splits:
-            examples = self.examples(split)
-
-            def observe(rows: Rows, examples: Examples | Items | Stream = examples) -> Tensor:
-                return self._observe(examples, rows, key=0).x
-
-            one_by_one = examples.bytewise and (
-                self.transform is None or is_pointwise(self.transform)
-            )
-            if isinstance(examples, Examples) and one_by_one:
-                check_bytes(examples, observe, check, split)
-            elif examples.whole:
-                most = 0
-                for rows in self.read(split):
-                    check_rows(rows, observe, check, split)
-                    most = (
-                        max(most, int(rows.stored.amax()))
-                        if rows.stored.dtype == torch.uint8
-                        else 2
-                    )
-                if isinstance(examples, Items) and most <= 1:
-                    raise InputError(
-                        f"the items of {examples.name} are uint8 and none is above 1: expected"
-                        " grey levels up to 255; make zeros and ones bool or float"
-                    )
-
-    def read(self, split: str) -> Iterator[Rows]:
-        """All examples of a split, in their order, a part at a time."""
-        examples = self._stored(split)
-        order = chunks(len(examples), self._observe(examples, examples.first(), key=0).x.numel())
-        workers = 0 if isinstance(examples, Examples) else self.workers
-        yield from Loader(examples, sampler=order, batch_size=None, num_workers=workers)
+        self.source.check_values(check, self.workers)
 
     def prepare_data(self) -> None:
         """Downloads and fills caches; Lightning calls it on one process per machine while the
@@ -274,31 +144,30 @@ class DataModule(LightningDataModule):
     def setup(self, stage: str) -> None:
         assert self.trainer is not None
         where = self.trainer.strategy.root_device if self.device == "auto" else self.device
-        for split in {"fit": {"train", self._validation_split}, "test": {"test"}}.get(
-            stage, {self._evaluated()[0]}
+        for split in {"fit": {"train", self.source.validation_split}, "test": {"test"}}.get(
+            stage, {self.held_out()[0]}
         ):
-            examples = self.examples(split)
+            self.examples(split)
             try:
-                self._examples[split] = examples if self.workers else examples.to(where)
-            except (
-                RuntimeError,
-                AssertionError,
-                TypeError,
-            ) as error:  # no such device, or too small a one
+                if not self.workers:
+                    self.source.move(split, where)
+            except (RuntimeError, AssertionError, TypeError) as error:
                 raise InputError(
                     f"data.device is {self.device!r} ({error}): expected auto, cpu or a device of"
                     " this machine with room for the data"
                 ) from error
 
     def train_dataloader(self) -> DataLoader[Rows]:
-        rows = self._rows[1]
+        rows = self.source.rows[1]
         trainer = self.trainer
         assert trainer is not None
+        together = trainer.accumulate_grad_batches
         if isinstance(examples := self.examples("train"), Stream):
-            return self._passes(examples)
+            step = trainer.global_step
+            world = self._ranks()[1]
+            return streaming.loader(examples, self.batch_size, self.workers, world, step, together)
         if not self.shuffle:
             return self._loader("train", InTurn(rows, self.batch_size, *self._ranks()))
-        together = trainer.accumulate_grad_batches
         if len(rows) < self.batch_size * together:
             times = f" times trainer.accumulate_grad_batches {together}" if together > 1 else ""
             raise InputError(
@@ -307,29 +176,6 @@ class DataModule(LightningDataModule):
             )
         order = self._shuffled()
         return self._loader("train", order if isinstance(examples, Examples) else Keyed(order))
-
-    def _passes(self, stream: Stream) -> DataLoader[Rows]:
-        """A stream's batches."""
-        assert self.trainer is not None
-        for key, found in (
-            ("data.workers", self.workers),
-            ("the number of ranks", self._ranks()[1]),
-        ):
-            if found > 1:
-                raise InputError(
-                    f"{key} is {found} and the train split is {stream.name}, a stream, which is"
-                    " read by one process: expected 1; make it a map-style Dataset to have several"
-                )
-        if step := self.trainer.global_step:
-            _say(
-                f"{stream.name} is a stream: from step {step} on it is read from its beginning, so"
-                " this run is no longer the one that it would have been without a stop"
-            )
-        stream.batch_size = self.batch_size
-        stream.together = self.trainer.accumulate_grad_batches
-        return Loader(
-            stream, batch_size=None, num_workers=self.workers, pin_memory=torch.cuda.is_available()
-        )
 
     def _shuffled(self) -> Shuffled:
         trainer = self.trainer
@@ -340,7 +186,7 @@ class DataModule(LightningDataModule):
             return trainer.global_step * together
 
         return Shuffled(
-            self._rows[1], self.batch_size, self.seed, *self._ranks(), position, together
+            self.source.rows[1], self.batch_size, self.seed, *self._ranks(), position, together
         )
 
     def rows(self, step: int) -> list[int]:
@@ -354,21 +200,21 @@ class DataModule(LightningDataModule):
 
     def batch(self, rows: Sequence[int], step: int) -> Batch:
         """Training examples as the model sees them at an optimiser step."""
-        examples = self._stored("train")
+        examples = self.source.stored("train")
         index = torch.tensor(rows)
         found = (
             examples[index]
             if isinstance(examples, Examples)
             else examples[fold(self.seed, "item", step), index]
         )
-        return self._observe(examples, found, fold(self.seed, "transform", step))
+        return self.source.observe(examples, found, fold(self.seed, "transform", step))
 
     def val_dataloader(self) -> DataLoader[Rows]:
-        split, rows = self._evaluated()
+        split, rows = self.held_out()
         return self._loader(split, InTurn(rows, self.batch_size, *self._ranks()))
 
     def test_dataloader(self) -> DataLoader[Rows]:
-        rows = torch.arange(len(self._stored("test")))
+        rows = torch.arange(len(self.source.stored("test")))
         return self._loader("test", InTurn(rows, self.batch_size, *self._ranks()))
 
     def _ranks(self) -> tuple[int, int]:
@@ -394,26 +240,17 @@ class DataModule(LightningDataModule):
         """Decodes and transforms, on the model's device; what was not read before is checked."""
         trainer = self.trainer
         assert trainer is not None
+        source = self.source
         key = fold(self.seed, "transform", trainer.global_step) if trainer.training else 0
-        split = "train" if trainer.training else self._evaluated()[0]
-        examples = self._examples.get(split) or next(
-            iter(self._examples.values())
-        )  # all splits of a source decode alike
-        observed = self._observe(examples, batch, key)
+        split = "train" if trainer.training else self.held_out()[0]
+        examples = source.decoder(split)
         if self._check is not None and not examples.whole:
-            check_rows(batch, lambda rows: self._observe(examples, rows, key).x, self._check, split)
-        return observed
-
-    def _observe(self, examples: Examples | Items | Stream, rows: Rows, key: int) -> Batch:
-        x = examples.decode(rows.stored)
-        return Batch(
-            x if self.transform is None else self.transform(x, key, rows.row),
-            rows.factors,
-            rows.row,
-        )
+            check_rows(
+                batch, lambda rows: source.observe(examples, rows, key).x, self._check, split
+            )
+        return source.observe(examples, batch, key)
 
 
 @rank_zero_only
 def _say(note: str) -> None:
-    if note:
-        logging.getLogger(__name__).info(note)
+    logging.getLogger(__name__).info(note)

@@ -126,7 +126,7 @@ def fingerprint(data: DataModule) -> str:
     """
     digest = hashlib.sha256()
     unread = ""
-    for split in data.splits:
+    for split in data.source.splits:
         examples = data.examples(split)
         digest.update(repr((split, examples.names, examples.sizes)).encode())
         if isinstance(examples, Examples):
@@ -135,7 +135,7 @@ def fingerprint(data: DataModule) -> str:
                 digest.update(_bytes(tensor))
         elif examples.whole:
             parts = hashlib.sha256(), hashlib.sha256()
-            for rows in data.read(split):
+            for rows in data.source.read(split, data.workers):
                 for part, tensor in zip(parts, rows, strict=False):
                     part.update(_bytes(tensor))
             digest.update(repr((examples.layout, [part.hexdigest() for part in parts])).encode())
