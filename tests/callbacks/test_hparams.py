@@ -2,7 +2,9 @@
 together.
 """
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import shell
@@ -12,7 +14,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from tiny import TINY
+from torch.utils.tensorboard import SummaryWriter
 
+from jensen.callbacks import hparams as module
 from jensen.callbacks.hparams import HParams, entry_of, started_with, swept
 from jensen.train import train
 
@@ -152,6 +156,46 @@ def test_a_sweeps_runs_tick_what_is_swept(tmp_path):
     for odd in ('{"experi', "[]", '{"experiment": "x"}', '{"swept": 1}'):
         (tmp_path / "sweep.json").write_text(odd)
         assert swept(tmp_path / "beta=1") == set()
+
+
+def columns_of(folder, overrides, monkeypatch):
+    """Columns that TensorBoard gets of a run, and which of them it is told to tick."""
+    callback = HParams(
+        {"seed": 3, "latent_dim": 4, "a": 1, "b": 1, "c": 1}, {"elbo": "val/elbo"}, []
+    )
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "hydra.yaml").write_text(
+        f"hydra: {{runtime: {{choices: {{model: mlp}}}}, overrides: {{task: {overrides}}}}}"
+    )
+    with SummaryWriter(str(folder)) as writer:
+        monkeypatch.setattr(module, "writers", lambda trainer: [writer])
+        trainer = SimpleNamespace(
+            global_step=0, default_root_dir=folder, is_global_zero=True, loggers=[]
+        )
+        callback.on_train_start(trainer, None)
+    content = events(folder).PluginTagToContent("hparams")[metadata.EXPERIMENT_TAG]
+    found = metadata.parse_experiment_plugin_data(content).hparam_infos
+    return {info.name for info in found}, {info.name for info in found if info.differs}
+
+
+EVERYTHING = {"seed", "latent_dim", "a", "b", "c", "model"}
+
+
+@pytest.mark.parametrize(
+    ("swept", "columns", "ticked"),
+    [
+        ([], EVERYTHING, {"seed", "b"}),
+        (["a", "b"], {"a", "b"}, {"a", "b"}),
+        (["a", "b", "c", "seed", "model"], EVERYTHING, {"a", "b", "c", "seed", "model"}),
+        (["z"], EVERYTHING, set()),
+    ],
+)
+def test_a_sweep_has_columns_of_what_is_swept_and_a_run_alone_of_everything(
+    tmp_path, monkeypatch, swept, columns, ticked
+):
+    """TensorBoard ticks five columns where there are as many, whatever it is told."""
+    (tmp_path / "sweep.json").write_text(json.dumps({"swept": swept}))
+    assert columns_of(tmp_path / "run", "[b=2]", monkeypatch) == (columns, ticked)
 
 
 def test_values_are_numbers_where_they_can_be(tmp_path):

@@ -27,7 +27,7 @@ def test_a_curve_is_the_mean_and_the_spread_over_the_examples_of_each_value():
 def test_a_surface_is_the_mean_over_the_examples_of_both_values_and_empty_where_none_is():
     one, other = LABELS.T.copy()
     one[(one == 2) & (other == 8)] = 3
-    found = surface(CODES, one, other)
+    found = surface(CODES, one, other, 9)
     assert found.shape == (3, 6, 4)
     for row, up in enumerate(np.unique(other)):
         for column, right in enumerate(np.unique(one)):
@@ -35,6 +35,19 @@ def test_a_surface_is_the_mean_over_the_examples_of_both_values_and_empty_where_
             expected = some.mean(0) if len(some) else np.full(3, np.nan)
             np.testing.assert_allclose(found[:, row, column], expected, rtol=1e-12)
     assert np.isnan(found).any()
+
+
+def test_neighbouring_values_share_a_cell_where_there_are_too_many():
+    one, other = LABELS.T
+    found = surface(CODES, one, other, 3)
+    assert found.shape == (3, 3, 3)
+    # four values in three cells, of which the first holds two; six in three, two in each
+    right = [np.isin(one, each) for each in ([0, 1], [2], [3])]
+    up = [np.isin(other, each) for each in ([6, 8], [10, 12], [14, 16])]
+    for row in range(3):
+        for column in range(3):
+            expected = CODES[right[column] & up[row]].mean(0)
+            np.testing.assert_allclose(found[:, row, column], expected, rtol=1e-12)
 
 
 @pytest.fixture

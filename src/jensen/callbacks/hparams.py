@@ -17,13 +17,16 @@ TOLD = ("data", "model", "objective", "experiment", "algorithm")
 """Groups that say what was trained."""
 UNTOLD = ("diagnostics", "callbacks")
 
+TICKED = 5
+"""Columns that TensorBoard ticks if there are as many."""
+
 
 class HParams(Callback):
     """Settings, written at the start; the metrics are scalars that the run writes anyway.
 
     The settings are `settings`, which every run has, and what the run's folder says it was started
-    with (`.hydra`): the chosen files and the overrides, under their whole keys. The table starts
-    with those that were swept; of a run alone with those that were overridden, and the seed. A continued run has its entry already.
+    with (`.hydra`): the chosen files and the overrides, under their whole keys. The table of a
+    sweep has what is swept; that of a run alone starts with what was overridden, and the seed. A continued run has its entry already.
 
     Args:
         settings: by dotted key or nested; null is left out.
@@ -48,19 +51,24 @@ class HParams(Callback):
         experiment, *session = hparams(entry, dict.fromkeys(self.metrics.values(), math.nan))
         for writer in writers(trainer):
             for summary in (
-                self._arranged(experiment, swept(folder) or {"seed", *asked}),
+                self._arranged(experiment, swept(folder), {"seed", *asked}),
                 *session,
             ):
                 writer.file_writer.add_summary(summary)
 
-    def _arranged(self, experiment: Any, first: set[str]) -> Any:
-        """The summary of the table's columns, `first` the ticked ones: TensorBoard begins with those
-        that it takes to differ. Metrics go by their names.
+    def _arranged(self, experiment: Any, swept: set[str], asked: set[str]) -> Any:
+        """The summary of the table's columns. TensorBoard ticks those that are said to differ, and
+        others until there are five: of a sweep it gets no others. Metrics go by their names.
         """
         plugin = experiment.value[0].metadata.plugin_data
         content = HParamsPluginData.FromString(plugin.content)
-        for info in content.experiment.hparam_infos:
-            info.differs = info.name in first
+        infos = content.experiment.hparam_infos
+        for info in infos:
+            info.differs = info.name in (swept or asked)
+        differ = [info for info in infos if info.differs]
+        if swept and 0 < len(differ) < TICKED:
+            del infos[:]
+            infos.extend(differ)
         names = {tag: name for name, tag in self.metrics.items()}
         for metric in content.experiment.metric_infos:
             metric.display_name = names[metric.name.tag]

@@ -2,6 +2,7 @@
 et al. 2018, arXiv 1802.04942, figures 1 and 2).
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ from jensen.scores.constant import Floats
 from jensen.scores.inputs import Labels
 
 PAIRS = (("posX", "posY"),)
+IN_A_CELL = 8
+"""Examples that a cell of a heat map has on average, at least."""
 
 
 class Curve(NamedTuple):
@@ -36,16 +39,24 @@ def curve(codes: Floats, labels: Labels) -> Curve:
     return Curve(values, mean, np.sqrt(_means((codes - mean[place]) ** 2, place, count)))
 
 
-def surface(codes: Floats, one: Labels, other: Labels) -> Floats:
-    """Mean code by two factors, `(D, V, W)`, rows by the values of `other`; NaN where none is."""
-    across, x = np.unique(one, return_inverse=True)
-    down, y = np.unique(other, return_inverse=True)
-    cells = len(down) * len(across)
-    place = y * len(across) + x
-    count = np.bincount(place, minlength=cells)
+def surface(codes: Floats, one: Labels, other: Labels, most: int) -> Floats:
+    """Mean code by two factors, `(D, V, W)`, rows by the values of `other`; NaN where none is.
+
+    most: of the values of each; where there are more, neighbours share a cell.
+    """
+    x, across = _cells(one, most)
+    y, down = _cells(other, most)
+    place = y * across + x
     with np.errstate(invalid="ignore"):
-        mean = _means(codes, place, count)
-    return mean.T.reshape(codes.shape[1], len(down), len(across))
+        mean = _means(codes, place, np.bincount(place, minlength=down * across))
+    return mean.T.reshape(codes.shape[1], down, across)
+
+
+def _cells(labels: Labels, most: int) -> tuple[Labels, int]:
+    """The cell of each example `(N,)`, of as many as there are values, at most `most`; and how many."""
+    values, place = np.unique(labels, return_inverse=True)
+    count = min(len(values), most)
+    return place * count // len(values), count
 
 
 def _means(x: Floats, place: Labels, count: Labels) -> Floats:
@@ -62,8 +73,8 @@ def factor_curves(
 
     A disentangled latent has one steep narrow curve and flat ones. Rows are the `latents` of largest
     rate, in falling order, less those that tell nothing. For each of `pairs` of factors that the data
-    have there is a heat map of the mean code over both. Factors of one value are left out; nothing for
-    data without factors.
+    have there is a heat map of the mean code over both, of cells as coarse as the examples are few.
+    Factors of one value are left out; nothing for data without factors.
     """
     check_count("latents", latents)
     check_list("pairs", pairs)
@@ -84,7 +95,8 @@ def factor_curves(
     codes = snapshot.posterior.mean.double().cpu()[:, order].numpy()
     both = [(one, other) for one, other in pairs if {one, other} <= shown.keys()]
     curves = {name: curve(codes, column) for name, column in shown.items()}
-    maps = {pair: surface(codes, *(shown[name] for name in pair)) for pair in both}
+    most = max(2, math.isqrt(len(codes) // IN_A_CELL))
+    maps = {(one, other): surface(codes, shown[one], shown[other], most) for one, other in both}
     return {"curves": _draw([f"z{latent}" for latent in order.tolist()], curves, maps)}
 
 
