@@ -3,12 +3,20 @@ words again and again.
 """
 
 import pickle
+from collections.abc import Callable, Hashable
 from functools import cache
+from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal import config_loader_impl as loader
+from hydra._internal.config_repository import IConfigRepository
+from hydra._internal.defaults_list import DefaultsList, Overrides
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.default_element import ResultDefault
 from hydra.core.global_hydra import GlobalHydra
-from hydra.plugins.config_source import ConfigResult
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigSource
 from omegaconf import DictConfig
 
 from jensen.run.conf import conf_folder
@@ -32,22 +40,82 @@ def _composed(overrides: tuple[str, ...]) -> bytes:
 
 
 def read_once() -> None:
-    """Have Hydra read each file of `conf/` once in this process; those of a user are read anew each
-    time.
+    """Have Hydra read each file of `conf/`, and merge each set of choices of its groups, once in
+    this process; what a person's own folders are part of is read anew each time.
     """
-    load = FileConfigSource.load_config
-    ours = str(conf_folder())
-    known: dict[str, bytes] = {}
+    # Hydra's search for plugins imports the sources' modules anew: the classes before are not used.
+    Plugins.instance()
+    for scheme in ("file", "pkg"):
+        source = SourcesRegistry.instance().resolve(scheme)
+        source.load_config = _once(source.load_config, _of_a_file)
+    loader.create_defaults_list = _choices_once(loader.create_defaults_list)
+    loader.ConfigLoaderImpl._compose_config_from_defaults_list = _once(
+        loader.ConfigLoaderImpl._compose_config_from_defaults_list, _of_a_composition
+    )
 
-    def remembered(source: FileConfigSource, config_path: str) -> ConfigResult:
-        if source.path != ours:
-            return load(source, config_path)
-        if config_path not in known:
-            known[config_path] = pickle.dumps(load(source, config_path))
-        found: ConfigResult = pickle.loads(known[config_path])
+
+def _once(function: Callable[..., Any], key_of: Callable[..., Hashable]) -> Callable[..., Any]:
+    """The function, called once for each key; each call gets a copy. Where the key is None, it is
+    called each time.
+    """
+    known: dict[Hashable, bytes] = {}
+
+    def remembered(*arguments: Any, **named: Any) -> Any:
+        key = key_of(*arguments, **named)
+        if key is None:
+            return function(*arguments, **named)
+        if key not in known:
+            known[key] = pickle.dumps(function(*arguments, **named))
+        return pickle.loads(known[key])
+
+    return remembered
+
+
+def _ours(*sources: ConfigSource) -> Hashable:
+    """The places that are searched, if no person's own is among them."""
+    places = tuple((each.scheme(), each.provider, each.path) for each in sources)
+    folder = str(conf_folder())
+    return places if all(kind != "file" or path == folder for kind, _, path in places) else None
+
+
+def _of_a_file(source: ConfigSource, config_path: str) -> Hashable:
+    places = _ours(source)
+    return places and (places, config_path)
+
+
+def _of_a_composition(
+    _: object, defaults: list[ResultDefault], repo: IConfigRepository
+) -> Hashable:
+    places = _ours(*repo.get_sources())
+    return places and (places, repr(defaults))
+
+
+def _choices_once(create: Callable[..., DefaultsList]) -> Callable[..., DefaultsList]:
+    """Of the overrides only the choices of groups make the list; the values pass it by."""
+
+    def of_choices(
+        repo: IConfigRepository, overrides_list: list[Override], **more: Any
+    ) -> DefaultsList:
+        return create(repo=repo, overrides_list=overrides_list, **more)
+
+    def key(repo: IConfigRepository, overrides_list: list[Override], **more: Any) -> Hashable:
+        places = _ours(*repo.get_sources())
+        lines = tuple(each.input_line for each in overrides_list)
+        return places and (places, lines, tuple(more.items()))
+
+    once = _once(of_choices, key)
+
+    def remembered(
+        repo: IConfigRepository, overrides_list: list[Override], **more: Any
+    ) -> DefaultsList:
+        values = Overrides(repo=repo, overrides_list=overrides_list).config_overrides
+        chosen = [each for each in overrides_list if not any(each is value for value in values)]
+        found: DefaultsList = once(repo=repo, overrides_list=chosen, **more)
+        found.config_overrides = values
+        found.overrides.config_overrides = values
         return found
 
-    FileConfigSource.load_config = remembered
+    return remembered
 
 
 def choices(group: str) -> list[str]:
