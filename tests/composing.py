@@ -4,9 +4,11 @@ words again and again.
 
 import pickle
 from collections.abc import Callable, Hashable
+from copy import copy
 from functools import cache
 from typing import Any
 
+import omegaconf
 from hydra import compose, initialize_config_dir
 from hydra._internal import config_loader_impl as loader
 from hydra._internal.config_repository import IConfigRepository
@@ -14,6 +16,7 @@ from hydra._internal.defaults_list import DefaultsList, Overrides
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.default_element import ResultDefault
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigSource
@@ -40,8 +43,8 @@ def _composed(overrides: tuple[str, ...]) -> bytes:
 
 
 def read_once() -> None:
-    """Have Hydra read each file of `conf/`, and merge each set of choices of its groups, once in
-    this process; what a person's own folders are part of is read anew each time.
+    """Have Hydra read each file of `conf/`, parse each word and merge each set of choices of groups
+    once in this process; what a person's own folders are part of is read anew each time.
     """
     # Hydra's search for plugins imports the sources' modules anew: the classes before are not used.
     Plugins.instance()
@@ -52,6 +55,10 @@ def read_once() -> None:
     loader.ConfigLoaderImpl._compose_config_from_defaults_list = _once(
         loader.ConfigLoaderImpl._compose_config_from_defaults_list, _of_a_composition
     )
+    loader.CachingConfigRepository.__init__ = _share
+    OverridesParser.parse_rule = _once(OverridesParser.parse_rule, lambda _, *words: words)
+    for module in (omegaconf.base, omegaconf._utils):
+        module.parse = cache(module.parse)  # the tree of an interpolation, which is only read
 
 
 def _once(function: Callable[..., Any], key_of: Callable[..., Hashable]) -> Callable[..., Any]:
@@ -88,6 +95,12 @@ def _of_a_composition(
 ) -> Hashable:
     places = _ours(*repo.get_sources())
     return places and (places, repr(defaults))
+
+
+def _share(repo: loader.CachingConfigRepository, delegate: IConfigRepository) -> None:
+    """As it was, but the sources, which are replaced and not changed, are not copied."""
+    repo.delegate = copy(delegate)
+    repo.cache = {}
 
 
 def _choices_once(create: Callable[..., DefaultsList]) -> Callable[..., DefaultsList]:
