@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from shell import SERVER
+from nursery import SERVER
 
 from jensen.run.conf import conf_folder
 

@@ -2,7 +2,6 @@
 
 import errno
 import logging
-import multiprocessing
 import os
 import resource
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from nursery import SERVER
 
 from jensen.base.errors import InputError
 from jensen.data import cache
@@ -216,8 +216,9 @@ def test_a_file_beyond_the_limit_of_the_process_is_refused_and_leaves_nothing(pl
     assert files(place) == []
 
 
-def build_slowly(log):
+def build_slowly(folder, log):
     """Run in a process of its own."""
+    os.environ["JENSEN_CACHE"] = str(folder)
 
     def slow():
         with Path(log).open("a") as file:
@@ -230,8 +231,9 @@ def build_slowly(log):
 
 
 def test_two_processes_at_once_build_once(place, tmp_path):
-    context = multiprocessing.get_context("spawn")  # it hands its environment on
-    processes = [context.Process(target=build_slowly, args=(tmp_path / "log",)) for _ in range(2)]
+    processes = [
+        SERVER.Process(target=build_slowly, args=(place, tmp_path / "log")) for _ in range(2)
+    ]
     for process in processes:
         process.start()
     for process in processes:

@@ -10,9 +10,9 @@ import pytest
 import ranks
 import torch
 from hydra.utils import instantiate
+from nursery import SERVER
 from pytorch_lightning import Callback
 from resume import differences
-from shell import SERVER
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from jensen.base.errors import InputError

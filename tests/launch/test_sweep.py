@@ -1,10 +1,9 @@
 """Sweeps as people start them."""
 
 import json
-import os
+import resource
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -21,9 +20,6 @@ SHORT = (
     "diagnostics=[rate,mig_hist20]",
 )
 QUICK = (*TINY, *SHORT, "hydra.sweep.dir=sweep", "hydra.sweep.subdir='beta=${objective.beta}'")
-ENVIRONMENT = {
-    name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))
-}
 
 
 def sweep(*overrides, cwd, status=0, setting=QUICK):
@@ -121,9 +117,8 @@ def test_ctrl_c_leaves_a_sweep_that_continues(tmp_path):
         "hydra/launcher=subprocess",
         "hydra.launcher.n_jobs=2",
     )
-    line = [sys.executable, "-m", "jensen.train", "-m", *QUICK, *endless]
-    with subprocess.Popen(
-        line, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
+    with shell.start(
+        "jensen.train", "-m", *QUICK, *endless, cwd=tmp_path, stdout=subprocess.PIPE
     ) as process:
         saved = [
             tmp_path / "sweep" / f"beta={beta}" / "checkpoints" / "last.ckpt" for beta in (1, 2)
@@ -142,14 +137,14 @@ def test_ctrl_c_leaves_a_sweep_that_continues(tmp_path):
 
 def test_ctrl_c_ends_a_sweep_in_turn_with_its_summary(tmp_path):
     endless = ("trainer.max_steps=1000000", "objective.beta=1,2", "diagnostics=[]")
-    line = [sys.executable, "-m", "jensen.train", "-m", *QUICK, *endless]
-    with subprocess.Popen(
-        line,
+    with shell.start(
+        "jensen.train",
+        "-m",
+        *QUICK,
+        *endless,
         cwd=tmp_path,
-        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
     ) as process:
         saved = tmp_path / "sweep" / "beta=1" / "checkpoints" / "last.ckpt"
         while process.poll() is None and not saved.exists():
@@ -199,19 +194,15 @@ def test_what_cannot_work_is_said_before_any_run(tmp_path, overrides, sentence):
 
 
 def test_a_disk_without_room_ends_in_a_sentence_and_keeps_what_is_there(tmp_path):
-    limited = ["bash", "-c", 'ulimit -f 200; exec "$@"', "bash"]  # files of 200 kB at most
-    line = [sys.executable, "-m", "jensen.train", "-m", *QUICK, "objective.beta=1,2"]
-    done = subprocess.run(
-        [*limited, *line],
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 1
-    assert "Traceback" not in done.stdout + done.stderr
-    assert "sweep of 2: 2 failed" in done.stdout
-    assert "File too large" in done.stderr
+    pipe = subprocess.PIPE
+    with shell.start(
+        "jensen.train", "-m", *QUICK, "objective.beta=1,2", cwd=tmp_path, stdout=pipe, stderr=pipe
+    ) as process:
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (200_000, 200_000))
+        out, err = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert "Traceback" not in out + err
+    assert "sweep of 2: 2 failed" in out
+    assert "File too large" in err
     again = sweep("objective.beta=1,2", "hydra.launcher.retry_failed=true", cwd=tmp_path)
     assert "sweep of 2: 2 retried" in again.stdout

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from nursery import SERVER
 from priors import draws_of, each_of, latent_rate_of, log_prob_of, rate_of
 from torch import distributed, distributions, multiprocessing
 
@@ -224,7 +225,9 @@ def process(rank, folder):
 def test_two_ranks_learn_what_one_process_does(tmp_path):
     if sys.platform == "win32":
         pytest.skip("gloo by a file")
-    multiprocessing.spawn(process, args=(str(tmp_path),), nprocs=WORLD)
+    multiprocessing.start_processes(
+        process, args=(str(tmp_path),), nprocs=WORLD, start_method=SERVER.get_start_method()
+    )
     first, second = (
         torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(WORLD)
     )

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from nursery import SERVER
 from torch import distributed, multiprocessing
 from torch.distributions import Normal, kl_divergence
 
@@ -91,7 +92,9 @@ def ranks(tmp_path_factory):
     if sys.platform == "win32":
         pytest.skip("gloo by a file")
     folder = tmp_path_factory.mktemp("ranks")
-    multiprocessing.spawn(process, args=(str(folder),), nprocs=WORLD)
+    multiprocessing.start_processes(
+        process, args=(str(folder),), nprocs=WORLD, start_method=SERVER.get_start_method()
+    )
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
 
 
