@@ -25,7 +25,11 @@ def logger(tmp_path):
 def checkpoint(logger, rank=0):
     saved = {}
     Events().on_save_checkpoint(
-        SimpleNamespace(loggers=[logger], is_global_zero=rank == 0), None, saved
+        SimpleNamespace(
+            loggers=[logger], is_global_zero=rank == 0, default_root_dir=logger.save_dir
+        ),
+        None,
+        saved,
     )
     return saved["events"]
 

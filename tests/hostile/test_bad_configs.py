@@ -11,6 +11,7 @@ from tiny import TINY
 from jensen.base.errors import InputError
 from jensen.train import main, train
 
+LIGHTNING = "pytorch_lightning.callbacks"
 QUICK = (*TINY, "diagnostics=[]", "trainer.max_steps=5", "trainer.accelerator=cpu")
 
 SENTENCES = {
@@ -46,11 +47,28 @@ SENTENCES = {
     "optimizer._target_=nowhere.Adam": "optimizer._target_ is nowhere.Adam, which cannot be found (No module named 'nowhere')",
     "model._target_=jensen.nothing": "model._target_ is jensen.nothing, which cannot be found (",
     "callbacks.best._target_=jensen.callbacks.best.Worst": "callbacks.best._target_ is jensen.callbacks.best.Worst, which",
-    "logger.name=text": "logger.name is 'text': expected '', since only the event files",
-    "logger.version=3": "logger.version is 3: expected ''",
-    "logger.version=null": "logger.version is None: expected ''",
-    "+logger.sub_dir=x": "logger.sub_dir is 'x': expected None",
-    "logger.filename_suffix=.mine": "logger.filename_suffix is '.mine': expected '.train'",
+    "logger.tensorboard.name=text": "logger.tensorboard.name is 'text': expected '', since only the event files",
+    "logger.tensorboard.version=3": "logger.tensorboard.version is 3: expected ''",
+    "logger.tensorboard.version=null": "logger.tensorboard.version is None: expected ''",
+    "+logger.tensorboard.sub_dir=x": "logger.tensorboard.sub_dir is 'x': expected None",
+    "logger.tensorboard.filename_suffix=.mine": "logger.tensorboard.filename_suffix is '.mine': expected '.train'",
+    "+logger.more=${logger.tensorboard}": "logger.tensorboard and logger.more both write",
+    "logger=csv +logger.more._target_=jensen.callbacks.CSV": "metrics.csv: expected one of them; leave the other out",
+    "+logger.more=3": "logger.more is 3: expected loggers by name, such as logger=[tensorboard,csv]",
+    "+logger.more._target_=jensen.callbacks.Last": "logger.more is jensen.callbacks.Last, which makes no logger",
+    "+callbacks=[lr_monitor] logger=none": "no logger",
+    f"+callbacks.x._target_={LIGHTNING}.StochasticWeightAveraging +callbacks.x.swa_lrs=0.1": "changes the weights after the last",
+    f"+callbacks.x._target_={LIGHTNING}.EMAWeightAveraging": "callbacks.x is a EMAWeightAveraging, which averages the objective",
+    f"+callbacks.x._target_={LIGHTNING}.LearningRateFinder": "callbacks.x is a LearningRateFinder, which trains to find a rate",
+    f"+callbacks.x._target_={LIGHTNING}.ModelCheckpoint +callbacks.x.save_last=true": "callbacks.x writes last.ckpt or best.ckpt",
+    "+callbacks.x._target_=jensen.callbacks.Last": "callbacks.last and callbacks.x are both Last: expected one",
+    "+callbacks=[ema,swa]": "callbacks.ema and callbacks.swa are both Average: expected one",
+    "+callbacks=ema +callbacks=swa": "callbacks.ema and callbacks.swa are both Average: expected one",
+    "+callbacks=early_stopping callbacks.early_stopping.monitor=elbo": "monitor is 'elbo': expected a number of this run",
+    "+callbacks=ema callbacks.ema.decay=2": "callbacks.ema.decay is 2: expected a number in [0, 1]",
+    "+callbacks=ema callbacks.ema.every=0": "callbacks.ema.every is 0: expected an integer of at least 1",
+    "optimizer=sgd optimizer.momentum=-1": "optimizer cannot be made (Invalid momentum value: -1): expected",
+    "optimizer=adamw optimizer.weight_decay=x": "optimizer.weight_decay is 'x': expected a number",
     "+trainer.max_time.second=2": "trainer cannot be made ('second' is an invalid keyword argument",
     "callbacks=[checkpoint] diagnostics=[rate] maximise=rate/active_units": "but callbacks has no diagnose to run it: expected",
     "maximise=val/elbo +trainer.limit_val_batches=0": "maximise is val/elbo but trainer.limit_val_batches is 0: expected",
@@ -123,12 +141,10 @@ VECTORS = {
     "data=mnist model=mlp data.root=null": "data.root is None: expected a path",
     "data=mnist model=mlp data.download=perhaps": "data.download is 'perhaps': expected true or false",
 }
-SWA = "pytorch_lightning.callbacks.StochasticWeightAveraging"
 LIGHTNINGS_OWN = {
     "experiment=gmm trainer.accumulate_grad_batches=4": "accumulation is not supported for manual optimization",
     "experiment=gmm trainer.gradient_clip_val=1.0": "gradient clipping is not supported for manual optimization",
     "+trainer.limit_val_batches=0.01": "You requested to check 0.01 of the `val_dataloader`",
-    f"+callbacks.swa._target_={SWA} +callbacks.swa.swa_lrs=1e-3": "SWA with `swa_epoch_start` as a float is not supported",
 }
 
 

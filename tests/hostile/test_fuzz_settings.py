@@ -92,7 +92,18 @@ ACCEPTED = {  # leaves, by regular expression: odd values that are in their doma
         "the tag of a scalar; one that is not there is left out",
     ),
     r"callbacks\.hparams\.diagnostics": (("text", "[]"), "names; others are left out"),
-    r"logger\.name": (("null",), "no folder of its own"),
+    r"logger\..*": (("null",), "none; without a name of its own"),
+    r"trainer\.profiler": (("null",), "none"),
+    r"optimizer\.(weight_decay|momentum|alpha)": (("0",), "off"),
+    r"callbacks\.(ema|swa)\.(decay|start)": (
+        ("0", "null"),
+        "the last weights; the plain mean; from the first",
+    ),
+    r"callbacks\.early_stopping\.min_delta": (("0", "-1"), "a worse number may pass"),
+    r"callbacks\.early_stopping\.patience": (("0",), "ends at the first that is no better"),
+    r"callbacks\.early_stopping\.check_on_train_epoch_end": (("null",), "as the run is validated"),
+    r"callbacks\.lr_monitor\.logging_interval": (("null",), "both"),
+    r"callbacks\.model_summary\.max_depth": (("-1", "0"), "all; none"),
     r"latent_dim": (ANYTHING, "of a mixture: it has no latents and does not read it"),
     r"diagnostics\..*\.(threshold|tail)": (("0", "1e300"), "all; none"),
     r"diagnostics\.estimator_audit\.sizes": (("[]",), "the exact parts alone"),
@@ -164,6 +175,9 @@ def bases(files):
         "progress": [
             word for word in _quick(*POINTS, "callbacks=[progress]") if "progress_bar" not in word
         ],
+        "callbacks": [
+            *_quick(*POINTS, "callbacks=[early_stopping,lr_monitor,model_summary,ema]"),
+        ],
         "em": _quick(*BLOBS, "algorithm=em", *BY_EPOCHS),
         "stepwise_em": _quick(*BLOBS, "algorithm=stepwise_em"),
         "data=normals": _quick(
@@ -198,6 +212,8 @@ def bases(files):
         found[f"objective={path.stem}"] = _quick(
             *POINTS, f"objective={path.stem}", *SHORT.get(path.stem, [])
         )
+    for path in sorted((conf_folder() / "optimizer").glob("*.yaml")):
+        found[f"optimizer={path.stem}"] = _quick(*POINTS, f"optimizer={path.stem}")
     for path in sorted((conf_folder() / "schedule").glob("*.yaml")):
         steps = (
             []

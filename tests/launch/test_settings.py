@@ -27,7 +27,10 @@ REFUSED = {
         "callbacks.progress.refresh_rate",
         None,
     ): "callbacks.progress.refresh_rate is None: expected an integer",
-    ("logger.default_hp_metric", "no"): "logger.default_hp_metric is 'no': expected true or false",
+    (
+        "logger.tensorboard.default_hp_metric",
+        "no",
+    ): "logger.tensorboard.default_hp_metric is 'no': expected true or false",
     ("trainer.devices", True): "trainer.devices is True: expected a list or a text or an integer",
     (
         "trainer.enable_model_summary",

@@ -13,9 +13,10 @@ RUN = (
     "+trainer.enable_progress_bar=false",
 )
 IDLE = "diagnostics has rate, codes but callbacks has no diagnose to run them: none is run"
-OTHER = "logger is a CSVLogger: pictures and HPARAMS are written to TensorBoard alone"
+OTHER = "logger is CSV, which keeps no pictures, histograms and texts: they are left out"
+NONE = "there is no logger: numbers and pictures of the training are kept nowhere"
 NO_BEST = "callbacks has no best: last.ckpt is kept alone"
-CSV = "logger._target_=pytorch_lightning.loggers.CSVLogger ~logger.default_hp_metric ~logger.filename_suffix"
+CSV = "logger=csv"
 
 
 @pytest.mark.parametrize(
@@ -36,13 +37,14 @@ CSV = "logger._target_=pytorch_lightning.loggers.CSVLogger ~logger.default_hp_me
         ),
         (f"callbacks=[checkpoint] diagnostics=[] {CSV}", {OTHER}),
         (f"callbacks=[] diagnostics=[rate,codes] {CSV}", {IDLE, OTHER, NO_BEST}),
+        ("callbacks=[checkpoint] diagnostics=[] logger=[tensorboard,csv]", set()),
+        ("callbacks=[checkpoint] diagnostics=[] logger=none", {NONE}),
     ],
 )
-@pytest.mark.filterwarnings("ignore:Experiment logs directory")
 def test_what_is_configured_and_not_used_is_said(configure, tmp_path, capsys, words, said):
     train(configure(*RUN, *words.split()), tmp_path)
     out = capsys.readouterr().out
-    assert {sentence for sentence in (IDLE, OTHER, NO_BEST) if sentence in out} == said
+    assert {sentence for sentence in (IDLE, OTHER, NONE, NO_BEST) if sentence in out} == said
     assert (tmp_path / "checkpoints" / "best.ckpt").exists() == (NO_BEST not in said)
     assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
 

@@ -3,7 +3,9 @@
 from jensen.base.lazy import lazily
 
 PLACES = {
+    "Average": "average",
     "Best": "best",
+    "CSV": "table",
     "Diagnose": "diagnose",
     "Events": "events",
     "HParams": "hparams",

@@ -1,5 +1,5 @@
 """Encodes the held-out set once per validation, runs the diagnostics on it, and writes what they
-return to TensorBoard.
+return to TensorBoard and the other loggers.
 """
 
 import time
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
@@ -21,6 +21,7 @@ from jensen.base.errors import InputError, check_list, check_text
 from jensen.base.ranks import gather_rows
 from jensen.base.tree import tree_map
 from jensen.bound.bound import Inference
+from jensen.callbacks import sinks
 from jensen.callbacks.projector import project
 from jensen.data.module import DataModule
 from jensen.diagnostics.picture import gif
@@ -158,6 +159,8 @@ class Diagnose(Callback):
             )  # for callbacks that monitor them, and for whoever called train
             for writer in writers(trainer):
                 write(writer, name, results, trainer.global_step)
+            for logger in others(trainer):
+                sinks.write(logger, name, results, trainer.global_step)
 
 
 def check_charts(heading: str, charts: object) -> None:
@@ -196,6 +199,12 @@ def place(name: str, key: str, value: Tensor) -> str:
     if value.dim() == 1:
         return f"{HISTOGRAM}/{tag}"
     return f"{STANDARD_ERROR}/{tag}" if key.endswith("_se") else tag
+
+
+def others(trainer: Trainer) -> list[Logger]:
+    """The loggers that are not TensorBoard's; none on ranks other than zero."""
+    loggers = trainer.loggers if trainer.is_global_zero else []
+    return [logger for logger in loggers if not isinstance(logger, TensorBoardLogger)]
 
 
 def write(writer: SummaryWriter, name: str, results: Results, step: int) -> None:

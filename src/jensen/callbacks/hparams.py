@@ -1,9 +1,12 @@
-"""One entry a run in TensorBoard's HPARAMS: what it was asked for, and what came of it."""
+"""One entry a run in TensorBoard's HPARAMS, what it was asked for and what came of it, and its whole
+configuration in TEXT.
+"""
 
 import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import yaml
@@ -11,7 +14,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard.summary import hparams
 
-from jensen.callbacks.diagnose import writers
+from jensen.callbacks import sinks
+from jensen.callbacks.diagnose import others, writers
 
 TOLD = ("data", "model", "objective", "experiment", "algorithm")
 """Groups that say what was trained."""
@@ -26,7 +30,8 @@ class HParams(Callback):
 
     The settings are `settings`, which every run has, and what the run's folder says it was started
     with (`.hydra`): the chosen files and the overrides, under their whole keys. The table of a
-    sweep has what is swept; that of a run alone starts with what was overridden, and the seed. A continued run has its entry already.
+    sweep has what is swept; that of a run alone starts with what was overridden, and the seed. A
+    continued run has its entry already. Other loggers get the settings as theirs.
 
     Args:
         settings: by dotted key or nested; null is left out.
@@ -49,12 +54,17 @@ class HParams(Callback):
         chosen, asked = started_with(folder)
         entry = {**dict(_flat(self.settings)), **chosen, **asked}
         experiment, *session = hparams(entry, dict.fromkeys(self.metrics.values(), math.nan))
+        configuration = configuration_of(folder)
+        for logger in others(trainer):
+            sinks.settings(logger, entry, configuration)
         for writer in writers(trainer):
             for summary in (
                 self._arranged(experiment, swept(folder), {"seed", *asked}),
                 *session,
             ):
                 writer.file_writer.add_summary(summary)
+            if configuration:
+                writer.add_text("configuration", indent(configuration, " " * 4))
 
     def _arranged(self, experiment: Any, swept: set[str], asked: set[str]) -> Any:
         """The summary of the table's columns. TensorBoard ticks those that are said to differ, and
@@ -93,6 +103,14 @@ def entry_of(value: Any) -> float | str:
         return float(value)
     except (TypeError, ValueError):
         return str(value)
+
+
+def configuration_of(folder: Path) -> str:
+    """The YAML of the run in `folder`; empty where there is none."""
+    try:
+        return (folder / ".hydra" / "config.yaml").read_text()
+    except OSError:
+        return ""
 
 
 def started_with(folder: Path) -> tuple[dict[str, str], dict[str, float | str]]:

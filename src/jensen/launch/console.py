@@ -27,6 +27,7 @@ from jensen.base import signals
 from jensen.base.errors import InputError
 from jensen.base.signals import Stopped
 from jensen.launch.help import show_help
+from jensen.run.additions import LISTS, gathered, untaken
 from jensen.run.conf import conf_folder
 from jensen.run.folder import RefusedError
 from jensen.run.typos import did_you_mean, explain_overrides, unread
@@ -44,6 +45,8 @@ def program(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             try:
                 with one_sentence():
                     _refuse_unread(cfg)
+                    if sentence := untaken(HydraConfig.get().overrides.task, cfg):
+                        raise InputError(sentence)
                     return main(cfg)
             except Stopped as stopped:
                 if stopped.sentence:
@@ -72,7 +75,7 @@ def program(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 print(f"jensen {jensen.__version__}")
                 return
             signals.unwind_at_interrupt()
-            sys.argv[1:] = map(readable, sys.argv[1:])
+            sys.argv[1:] = gathered([*map(readable, sys.argv[1:])])
             if {"--help", "-h"} & {*sys.argv}:
                 show_help(config_name, sys.argv[1:])
                 return
@@ -169,16 +172,12 @@ may name several.
 """
 
 
-_LISTS = ("callbacks", "diagnostics")
-"""Groups of which several are chosen: none of them is the empty list, and null to most people."""
-
-
 def readable(argument: str) -> str:
     """An argument as Hydra's grammar wants it: a folder of a sweep, `run=runs/beta=4_seed=0`, only
     in quotes.
     """
     key, _, value = argument.partition("=")
-    if key in _LISTS and value == "null":
+    if key in LISTS and value == "null":  # as most people say: none of several is the empty list
         return f"{key}=[]"
     if key in _PATHS and value not in ("", "null"):
         plain = not re.fullmatch(r"'.*'|\".*\"", value)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from omegaconf import OmegaConf
 
-from jensen.run.identity import LOCATION, has_effect
+from jensen.run.identity import AVERAGES, LOCATION, has_effect
 
 _LONGEST = 150
 
@@ -26,7 +26,8 @@ def run_name(overrides: Sequence[str], excluded: Sequence[str] = LOCATION) -> st
     pairs = [
         pair
         for pair in pairs
-        if pair[0] not in unnamed and (pair[0] in LOCATION or has_effect(pair[0]))
+        if pair[0] not in unnamed
+        and (pair[0] in LOCATION or has_effect(pair[0]) or _averages(*pair))
     ]
     last = {key: key if "@" in key else re.split("[./]", key)[-1] for key, _, _ in pairs}
     count = Counter(last.values())
@@ -39,6 +40,10 @@ def run_name(overrides: Sequence[str], excluded: Sequence[str] = LOCATION) -> st
         if len(name) <= _LONGEST
         else f"{name[:_LONGEST]}~{hashlib.sha256(name.encode()).hexdigest()[:8]}"
     )
+
+
+def _averages(key: str, _: str, value: str) -> bool:
+    return key == "callbacks" and bool({*re.findall(r"\w+", value)} & {*AVERAGES})
 
 
 def sweep_name(experiment: str | None) -> str:

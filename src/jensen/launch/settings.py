@@ -5,6 +5,7 @@ read otherwise.
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from inspect import signature
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -51,11 +52,17 @@ def _check_events(cfg: DictConfig) -> None:
         "sub_dir": (None, ""),
         "filename_suffix": (SUFFIX,),
     }
-    for key, (expected, *same) in places.items():
-        found = cfg.logger.get(key, expected)
+    tensorboard = {
+        name: part
+        for name, part in cfg.logger.items()
+        if isinstance(part, DictConfig) and str(part.get("_target_")).endswith("TensorBoardLogger")
+    }
+    for name, key in product(tensorboard, places):
+        expected, *same = places[key]
+        found = tensorboard[name].get(key, expected)
         if not any(type(found) is type(each) and found == each for each in (expected, *same)):
             raise InputError(
-                f"logger.{key} is {found!r}: expected {expected!r}, since only the event files of"
+                f"logger.{name}.{key} is {found!r}: expected {expected!r}, since only the event files of"
                 " the run's own folder that end"
                 f" in {SUFFIX} are cut back when a killed run goes on; leave it out"
             )

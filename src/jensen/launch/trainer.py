@@ -3,21 +3,23 @@ asked.
 """
 
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import Checkpoint
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 
 from jensen.base.errors import InputError
 from jensen.callbacks.end import End
 from jensen.callbacks.events import Events
 from jensen.callbacks.last import Last
 from jensen.callbacks.preempt import Preempt
-from jensen.launch import elastic, slurm
+from jensen.launch import conflicts, elastic, slurm
+from jensen.launch.loggers import make as loggers_of
+from jensen.launch.loggers import unkept
 from jensen.run.words import say
 
 
@@ -29,17 +31,24 @@ def make(cfg: DictConfig, folder: Path, end: End) -> Trainer:
         InputError: ranks that are not those of the job, or would repeat a sweep; a precision that
             there is not here.
     """
-    logger = instantiate(cfg.logger, save_dir=folder)
-    callbacks: list[Callback] = [
-        end,
-        *(each for each in instantiate(cfg.callbacks).values() if each is not None),
-    ]
+    loggers = loggers_of(cfg, folder)
+    chosen = {
+        str(name): each for name, each in instantiate(cfg.callbacks).items() if each is not None
+    }
+    conflicts.check(chosen)
+    callbacks: list[Callback] = [end, *chosen.values()]
     for kind in (Last, Events, Preempt):
         if not any(isinstance(each, kind) for each in callbacks):
             callbacks.append(kind())
     slurm.check_tasks()
     elastic.join()
-    given = {"default_root_dir": folder, "logger": logger, "callbacks": callbacks}
+    given: dict[str, Any] = {
+        "default_root_dir": folder,
+        "logger": loggers or False,
+        "callbacks": callbacks,
+    }
+    if not any(isinstance(each, ProgressBar) for each in callbacks):
+        given |= {"enable_progress_bar": cfg.trainer.get("enable_progress_bar", False)}
     trainer: Trainer = instantiate(
         cfg.trainer, **given, _convert_="all"
     )  # a duration is a dict, devices are a list
@@ -90,13 +99,8 @@ def unread(cfg: DictConfig, trainer: Trainer) -> list[str]:
             " run; add it to callbacks=[...] or set diagnostics=[], and python -m jensen.evaluate"
             " runs any of them afterwards"
         )
-    if not any(isinstance(each, TensorBoardLogger) for each in trainer.loggers):
-        kind = type(trainer.logger).__name__
-        found.append(
-            f"logger is a {kind}: pictures and HPARAMS are written to TensorBoard alone, the"
-            " diagnostics' numbers to scores.json"
-            " too, and what another logger wrote is not cut back when a killed run goes on"
-        )
+    if sentence := unkept(trainer.loggers):
+        found.append(sentence)
     if not any(
         isinstance(each, Checkpoint) and not isinstance(each, (End, Last, Preempt))
         for each in callbacks

@@ -9,6 +9,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from jensen.base.errors import InputError, check_choice
+from jensen.run.additions import gathered
 from jensen.run.conf import conf_folder
 from jensen.run.typos import explain_overrides
 
@@ -24,7 +25,7 @@ def compose(name: str, overrides: Sequence[str]) -> DictConfig:
     try:
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
             try:
-                return hydra.compose(name, [*overrides])
+                return hydra.compose(name, gathered(overrides))
             except HydraException as error:
                 raise InputError(explain_overrides(name, overrides, error)) from error
     finally:

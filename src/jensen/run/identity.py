@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from jensen.data.examples import Examples
 from jensen.data.module import DataModule
-from jensen.run.targets import one_spelling
+from jensen.run.targets import one_spelling, short
 
 LOCATION = ("data.root", "data.path")
 """Keys that say where data are. What is there is hashed (`fingerprint`): of two places with the
@@ -49,7 +49,13 @@ WITHOUT_EFFECT = (
         )
     ),
 )
-"""Whatever else there is in a configuration, a key that you added too, makes another run."""
+"""Whatever else there is in a configuration, a key that you added too, makes another run; so does a
+`CHANGING` callback."""
+
+CHANGING = "jensen.callbacks.Average"
+"""The target of callbacks that change what a run ends with."""
+AVERAGES = ("ema", "swa")
+"""The choices of conf/callbacks that have it."""
 
 LENGTH = tuple(
     f"trainer.{key}"
@@ -65,6 +71,8 @@ would not compare.
 
 
 def has_effect(key: str) -> bool:
+    if key.startswith(tuple(f"callbacks.{name}." for name in AVERAGES)):
+        return True
     return not any(key == name or key.startswith(f"{name}.") for name in WITHOUT_EFFECT)
 
 
@@ -74,7 +82,21 @@ def affecting(cfg: DictConfig) -> dict[str, Any]:
     """
     tree = one_spelling(OmegaConf.to_container(cfg, resolve=True))
     assert isinstance(tree, dict)
-    return {key: value for key, value in _flat(tree) if has_effect(key)}
+    found = {
+        key: value
+        for key, value in _flat(tree)
+        if has_effect(key) and not key.startswith("callbacks.")
+    }
+    callbacks = tree.get("callbacks")
+    for name, part in callbacks.items() if isinstance(callbacks, dict) else ():
+        if isinstance(part, dict) and _changes(part):
+            found |= dict(_flat({f"callbacks.{name}": part}))
+    return found
+
+
+def _changes(callback: dict[str, Any]) -> bool:
+    """Tell whether a callback, by its target or as it was given in Python, is `CHANGING`."""
+    return CHANGING in (callback.get("_target_"), short(str(callback.get("kind"))))
 
 
 def _flat(tree: dict[Any, Any], before: str = "") -> list[tuple[str, Any]]:

@@ -20,6 +20,10 @@ __all__ = ["FULL", "explain", "leads", "note", "quieten", "said", "say"]
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """Numbers of an OSError that room on another disk would mend."""
 
+_UNKNOWN_METRIC = re.compile(
+    r"Early stopping conditioned on metric `(.*?)` which .* following: (.*)"
+)
+
 
 def said(error: BaseException) -> str:
     """The first line of what an error says; its class where it says nothing."""
@@ -35,6 +39,11 @@ def explain(error: BaseException) -> str | None:
     """
     if (sentence := _within(error)) is not None:
         return sentence
+    if isinstance(error, RuntimeError) and (found := _UNKNOWN_METRIC.match(said(error))):
+        return (
+            f"the monitor of EarlyStopping is {found[1]}: expected one of what a validation gives,"
+            f" {found[2].replace('`', '')}"
+        )
     if isinstance(error, MisconfigurationException):
         return f"the trainer refuses this ({said(error)}): expected settings that go together; change those that it names"
     if isinstance(error, ModuleNotFoundError):
@@ -93,6 +102,8 @@ def _of_import(error: BaseException | None) -> str:
 def quieten() -> None:
     """Silences what Lightning says that is no news or does not hold here."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for name in ("callbacks.model_summary", "profilers.profiler"):  # what they say was asked for
+        logging.getLogger(f"pytorch_lightning.{name}").setLevel(logging.INFO)
     for message in (
         ".*does not have many workers.*",  # batches are gathered from memory: workers would only copy them
         ".*your dataloader is not resumable.*",  # it is: the order of the data follows from the step (data/order.py)
