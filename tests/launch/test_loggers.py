@@ -55,6 +55,7 @@ def test_a_logger_whose_package_is_absent_names_the_extra(
 
 
 @needs["mlflow"]
+@pytest.mark.slow  # its package takes seconds to import
 @pytest.mark.filterwarnings("ignore")
 def test_mlflow_has_all_but_histograms_and_a_run_goes_on_as_itself(
     configure, tmp_path, monkeypatch, capsys
@@ -98,6 +99,7 @@ def test_mlflow_has_all_but_histograms_and_a_run_goes_on_as_itself(
 
 
 @needs["wandb"]
+@pytest.mark.slow  # its package takes seconds to import
 @pytest.mark.filterwarnings("ignore")
 def test_wandb_has_all_offline_and_a_run_goes_on_as_itself(configure, tmp_path, monkeypatch):
     import wandb

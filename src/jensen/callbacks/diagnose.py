@@ -204,7 +204,8 @@ def place(name: str, key: str, value: Tensor) -> str:
 def others(trainer: Trainer) -> list[Logger]:
     """The loggers that are not TensorBoard's; none on ranks other than zero."""
     loggers = trainer.loggers if trainer.is_global_zero else []
-    return [logger for logger in loggers if not isinstance(logger, TensorBoardLogger)]
+    found = [logger for logger in loggers if isinstance(logger, Logger)]
+    return [logger for logger in found if not isinstance(logger, TensorBoardLogger)]
 
 
 def write(writer: SummaryWriter, name: str, results: Results, step: int) -> None:
