@@ -11,10 +11,10 @@ from scipy import special, stats
 from sklearn.mixture import GaussianMixture
 from torch.utils.data import DataLoader, TensorDataset
 
+from jensen.em.collapse import twins
 from jensen.family.full import FullGaussian
 from jensen.family.mixture import Mixture
 from jensen.family.moments import PseudoCounts
-from jensen.model.fate import alike
 from jensen.model.gmm import GMM
 
 COVARIANCES = ["full", "tied", "diag", "spherical"]
@@ -128,7 +128,7 @@ def test_one_outlier_gets_its_own_component_and_is_named(covariance, dtype, capl
 
 
 @every_covariance
-def test_starts_beside_an_outlier_are_not_all_alike(covariance):
+def test_starts_beside_an_outlier_are_not_all_twins(covariance):
     """Components as wide as the data with the outlier would be the same over both clusters, and
     stay so.
     """
@@ -306,8 +306,8 @@ def test_alike_is_told_in_each_components_own_units():
             torch.full((3,), -np.log(3.0), dtype=torch.float64),
             FullGaussian(mean, spread.expand(3, 2, 2)),
         )
-        assert alike(p) == [(0, 1)]  # 0.02 across a ridge of width 0.04 is far
+        assert twins(p) == [(0, 1)]  # 0.02 across a ridge of width 0.04 is far
         crossed = torch.stack([spread, spread * torch.tensor([[1.0, 1], [-1, 1]]), 1.01 * spread])
-        assert alike(Mixture(p.log_weight, FullGaussian(torch.zeros_like(mean), crossed))) == [
+        assert twins(Mixture(p.log_weight, FullGaussian(torch.zeros_like(mean), crossed))) == [
             (0, 2)
         ]

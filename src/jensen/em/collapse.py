@@ -1,16 +1,21 @@
-"""Components that have no more variance than a floor allows: their points are copies of one
-another, or lie in a plane.
+"""Components that are none: on the floor of their variance, since their points are copies of one
+another or lie in a plane; or the twin of another.
 """
 
 import torch
 from torch import Tensor
 
 from jensen.family.floor import Rounding
-from jensen.family.full import FullGaussian
+from jensen.family.full import FullGaussian, full
 from jensen.family.mixture import Mixture
 from jensen.family.moments import like
 from jensen.family.spherical import SphericalGaussian
 from jensen.family.tied import TiedGaussian
+
+_ALIKE = 0.05
+"""Deviations, of mean and of covariance, below which two components are one: to tell them apart
+takes 1 / 0.05^4 points.
+"""
 
 
 def on_floor(p: Mixture, floor: Tensor | float | Rounding) -> Tensor:
@@ -42,3 +47,26 @@ def _least(p: Mixture, floor: Tensor | float | Rounding) -> Tensor:
     if isinstance(components, TiedGaussian):
         least = p.log_weight.exp().unsqueeze(-2) @ least
     return least
+
+
+def twins(p: Mixture) -> list[tuple[int, int]]:
+    """The pairs `(i, j)`, i < j, of components of `p` `(K,)` with the same mean and covariance,
+    whatever their units.
+
+    They are a mixture of fewer, which no likelihood can tell from that of as many.
+    """
+    mean, factor = full(p.components)
+    pairs = []
+    for first in range(len(mean) - 1):
+        moved = _whitened(factor[first], (mean[first + 1 :] - mean[first]).mT).norm(dim=0)
+        for place in (moved < _ALIKE).nonzero().flatten().tolist():
+            second = first + 1 + place
+            shape = _whitened(factor[first], factor[second])
+            if float((shape @ shape.mT - torch.eye(len(shape)).to(shape)).norm()) < _ALIKE:
+                pairs.append((first, second))
+    return pairs
+
+
+def _whitened(factor: Tensor, columns: Tensor) -> Tensor:
+    solved: Tensor = torch.linalg.solve_triangular(factor, columns, upper=False)
+    return solved

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from jensen.base.tree import tree_map
+from jensen.em.collapse import twins
 from jensen.em.local import Local, expected_log_joint, moments, picked
 from jensen.em.reseed import Lost, Reseed, Seeding
 from jensen.em.running import End, Running, needless, upright
@@ -172,6 +173,7 @@ class _Fitting:
             mixture = tree_map(lambda part: part[row : row + 1], self.running.best)  # noqa: B023
             stands = upright(mixture, self.options.prior)[0]
             mixture = tree_map(lambda part: part[0], mixture)
+            stands = stands and not twins(mixture)
             start = self.running.alive[row]
             self.ends[start] = End(mixture, self.running.last[row], self.iteration, stands, **how)
 

@@ -28,7 +28,8 @@ up with more.
 class End(NamedTuple):
     """The end of one start.
 
-    upright: no component is on the floor, where its density is as high as the floor is low.
+    upright: no component is on the floor, where its density is as high as the floor is low, and no
+        two are one.
     dropped: another start goes on for it.
     """
 

@@ -2,19 +2,11 @@
 
 import logging
 
-import torch
-from torch import Tensor
-
+from jensen.em.collapse import twins
 from jensen.em.reseed import Reseed
-from jensen.family.full import full
 from jensen.family.mixture import Mixture
 
 logger = logging.getLogger("jensen")
-
-_ALIKE = 0.05
-"""Deviations, of mean and of covariance, below which two components are one: to tell them apart
-takes 1 / 0.05^4 points.
-"""
 
 
 def tell(p: Mixture, reseeded: list[Reseed], collapsed: list[int], size: int) -> None:
@@ -25,7 +17,7 @@ def tell(p: Mixture, reseeded: list[Reseed], collapsed: list[int], size: int) ->
         _tell_of_seeds(reseeded)
     if collapsed:
         _tell_of_collapse(p, collapsed, size)
-    elif pairs := alike(p):
+    elif pairs := twins(p):
         logger.warning(
             "components %s end alike, with the same mean and covariance: together they are one,"
             " and another maximum may be higher, above all where a far outlier widens a"
@@ -64,26 +56,3 @@ def _some(parts: list[str]) -> str:
     """Up to three of `parts`, and how many more there are."""
     more = f" and {len(parts) - 3} more" if len(parts) > 3 else ""
     return ", ".join(parts[:3]) + more
-
-
-def alike(p: Mixture) -> list[tuple[int, int]]:
-    """The pairs `(i, j)`, i < j, of components of `p` `(K,)` with the same mean and covariance,
-    whatever their units.
-
-    They are a mixture of fewer, which no likelihood can tell from that of as many.
-    """
-    mean, factor = full(p.components)
-    pairs = []
-    for first in range(len(mean) - 1):
-        moved = _whitened(factor[first], (mean[first + 1 :] - mean[first]).mT).norm(dim=0)
-        for place in (moved < _ALIKE).nonzero().flatten().tolist():
-            second = first + 1 + place
-            shape = _whitened(factor[first], factor[second])
-            if float((shape @ shape.mT - torch.eye(len(shape)).to(shape)).norm()) < _ALIKE:
-                pairs.append((first, second))
-    return pairs
-
-
-def _whitened(factor: Tensor, columns: Tensor) -> Tensor:
-    solved: Tensor = torch.linalg.solve_triangular(factor, columns, upper=False)
-    return solved

@@ -1,14 +1,14 @@
 """A Gaussian mixture with parameters: fit it, score with it, draw from it."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Self, final
 
 import torch
-from torch import Tensor, distributions, nn
+from torch import Tensor, distributions
 
 from jensen.base import random
-from jensen.base.errors import InputError, check_count, check_seed
+from jensen.base.errors import check_count, check_seed
 from jensen.bound.bound import Bound
 from jensen.em import steps as em
 from jensen.em.fit import Step
@@ -20,12 +20,13 @@ from jensen.family.structures import structure_of
 from jensen.model import interop
 from jensen.model.held_out import HeldOut
 from jensen.model.mixture_fit import Fitted, fit_mixture
+from jensen.model.parameters import Parameters
 from jensen.model.points import Points
 from jensen.model.recipe import Recipe
 
 
 @final
-class GMM(nn.Module):
+class GMM(Parameters):
     """p(x) = sum_k weight_k N(x; k), fitted by EM. Its float64 parameters are buffers, so
     `state_dict` holds plain tensors.
 
@@ -38,8 +39,8 @@ class GMM(nn.Module):
             them), `(K, D)` means, or a `Mixture` or fitted `GMM` to start from. Components that
             start alike stay alike.
         restarts: starts that are fitted together, as one batch; one that meets another goes no
-            further. From the best, as many swaps of a component are tried at a time, as long as one
-            ends higher; the best is kept.
+            further. From the best, as many swaps of a component, and as many splits of one in exchange
+            for another, are tried at a time, as long as one ends higher; the best is kept.
         tolerance: EM ends when a step gains less than this many nats per example; at 0 only after
             `max_iter`.
         max_iter: the most M-steps.
@@ -68,10 +69,6 @@ class GMM(nn.Module):
     tensor([0, 1])
     """
 
-    log_weight: Tensor
-    mean: Tensor
-    _place: Tensor
-
     def __init__(
         self,
         components: int,
@@ -89,15 +86,12 @@ class GMM(nn.Module):
         warm_start: bool = False,
         order: str | None = None,
     ) -> None:
-        super().__init__()
-        init = (
-            init.mixture if isinstance(init, GMM) else init
-        )  # a module here would become part of this one
-        self.recipe = Recipe(
+        recipe = Recipe(
             components=components,
             covariance=covariance,
             seed=seed,
-            init=init,
+            # A module would become part of this one.
+            init=init.mixture if isinstance(init, GMM) else init,
             restarts=restarts,
             tolerance=tolerance,
             max_iter=max_iter,
@@ -108,13 +102,9 @@ class GMM(nn.Module):
             warm_start=warm_start,
             order=order,
         )
-        self.recipe.check()
-        self._names = ("log_weight", *self.recipe.structure._fields)
-        for name in self._names:
-            self.register_buffer(name, None)
-        self.register_buffer(
-            "_place", torch.empty(0), persistent=False
-        )  # follows `.to(device)` before there are parameters
+        recipe.check()
+        super().__init__(components, covariance, recipe.structure)
+        self.recipe = recipe
         self.history: list[Step] = []
         self.reseeded: list[Reseed] = []
         self.collapsed: list[int] = []
@@ -124,62 +114,12 @@ class GMM(nn.Module):
         self.log_likelihood = math.nan
         self.failure: str | None = None
 
-    # ---- parameters -----------------------------------------------------------------------------
-
-    @property
-    def mixture(self) -> Mixture:
-        """The parameters as a value, for the functions of `family.mixture` and `em.steps`."""
-        if self.log_weight is None:
-            raise InputError(
-                "this GMM has no parameters: call fit, load_state_dict or GMM.of first"
-            )
-        log_weight, *parameters = (getattr(self, name) for name in self._names)
-        return Mixture(log_weight, self.recipe.structure(*parameters))
-
     @classmethod
     def of(cls, p: Mixture, **options: Any) -> Self:
         """The GMM with the parameters of `p`, a mixture without leading axes."""
         gmm = cls(len(p.log_weight), structure_of(p.components), **options)
-        gmm._keep(p)
+        gmm.keep(p)
         return gmm
-
-    def assign(self, p: Mixture) -> None:
-        """Take the parameters of `p`, in place."""
-        for name, value in zip(self._names, (p.log_weight, *p.components), strict=True):
-            self.get_buffer(name).copy_(value)
-
-    def _keep(self, p: Mixture) -> None:
-        for name, value in zip(self._names, (p.log_weight, *p.components), strict=True):
-            setattr(self, name, value.detach().double().clone())
-        self._place = self._place.to(self.log_weight.device)
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
-        """Take the shapes from the checkpoint, since D is not known before."""
-        components = self.recipe.components
-        for name in self._names:
-            value = state_dict.get(prefix + name)
-            if value is None:
-                continue
-            if len(value) != components and name in ("log_weight", "mean"):
-                raise InputError(
-                    f"the checkpoint has {len(value)} components: expected {components}; make"
-                    f" GMM({len(value)})"
-                )
-            setattr(self, name, torch.empty_like(value, device=self._place.device))
-        super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[arg-type]
-
-    @property
-    def parameter_count(self) -> int:
-        """Free parameters, for `bic` and `aic`."""
-        components, dim = self.mixture.components.mean.shape
-        triangle = dim * (dim + 1) // 2
-        shape = {
-            "full": components * triangle,
-            "tied": triangle,
-            "diag": components * dim,
-            "spherical": components,
-        }
-        return components - 1 + components * dim + shape[self.recipe.covariance]
 
     def fit(self, x: Any, weights: Any = None) -> Self:
         """Fit to points `(N, D)`, of which each counts `weights` `(N,)` times.
@@ -194,7 +134,7 @@ class GMM(nn.Module):
         # gradients.
         with torch.inference_mode(points.array):
             fitted = fit_mixture(self.recipe, points, before)
-        self._keep(fitted.mixture)
+        self.keep(fitted.mixture)
         for name in Fitted._fields[1:]:
             setattr(self, name, getattr(fitted, name))
         return self
