@@ -82,6 +82,14 @@ def test_the_entry_has_settings_choices_and_overrides(commanded):
     assert "diagnostics" not in found
 
 
+def test_the_whole_configuration_is_in_text(commanded):
+    (event,) = events(commanded).Tensors("configuration/text_summary")
+    (text,) = event.tensor_proto.string_val
+    lines = [line.removeprefix("    ") for line in text.decode().splitlines()]
+    assert lines == (commanded / ".hydra" / "config.yaml").read_text().splitlines()
+    assert "seed: 3" in lines
+
+
 def test_what_was_asked_for_comes_first(commanded):
     content = events(commanded).PluginTagToContent("hparams")[metadata.EXPERIMENT_TAG]
     infos = metadata.parse_experiment_plugin_data(content).hparam_infos

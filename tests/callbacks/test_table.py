@@ -14,7 +14,11 @@ from jensen.train import train
 
 RUN = (
     *(*TINY, "trainer.accelerator=cpu", "trainer.max_steps=8", "trainer.val_check_interval=4"),
-    *("trainer.log_every_n_steps=1", "logger=[csv]", "callbacks=[checkpoint,diagnose,hparams]"),
+    *(
+        "trainer.log_every_n_steps=1",
+        "logger=[csv]",
+        "callbacks=[checkpoint,diagnose,hparams,lr_monitor]",
+    ),
     "diagnostics=[rate]",
 )
 
@@ -64,7 +68,8 @@ def test_the_table_has_the_numbers_that_tensorboard_has(configure, tmp_path):
 def test_numbers_of_before_stay_when_a_run_goes_on_without_the_table(configure, tmp_path):
     train(configure(*RUN, "trainer.max_steps=4"), tmp_path)
     before = rows(tmp_path)
-    train(configure(*RUN, "logger=none", "trainer.max_steps=6"), tmp_path)
+    without = ("logger=none", "callbacks=[checkpoint]", "diagnostics=[]")
+    train(configure(*RUN, *without, "trainer.max_steps=6"), tmp_path)
     train(configure(*RUN), tmp_path)
     after = rows(tmp_path)
     assert after[: len(before)] == before
