@@ -56,7 +56,6 @@ SENTENCES = {
     "logger=csv +logger.more._target_=jensen.callbacks.CSV": "metrics.csv: expected one of them; leave the other out",
     "+logger.more=3": "logger.more is 3: expected loggers by name, such as logger=[tensorboard,csv]",
     "+logger.more._target_=jensen.callbacks.Last": "logger.more is jensen.callbacks.Last, which makes no logger",
-    "+callbacks=[lr_monitor] logger=none": "no logger",
     f"+callbacks.x._target_={LIGHTNING}.StochasticWeightAveraging +callbacks.x.swa_lrs=0.1": "changes the weights after the last",
     f"+callbacks.x._target_={LIGHTNING}.EMAWeightAveraging": "callbacks.x is a EMAWeightAveraging, which averages the objective",
     f"+callbacks.x._target_={LIGHTNING}.LearningRateFinder": "callbacks.x is a LearningRateFinder, which trains to find a rate",

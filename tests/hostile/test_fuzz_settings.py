@@ -102,7 +102,6 @@ ACCEPTED = {  # leaves, by regular expression: odd values that are in their doma
     r"callbacks\.early_stopping\.min_delta": (("0", "-1"), "a worse number may pass"),
     r"callbacks\.early_stopping\.patience": (("0",), "ends at the first that is no better"),
     r"callbacks\.early_stopping\.check_on_train_epoch_end": (("null",), "as the run is validated"),
-    r"callbacks\.lr_monitor\.logging_interval": (("null",), "both"),
     r"callbacks\.model_summary\.max_depth": (("-1", "0"), "all; none"),
     r"latent_dim": (ANYTHING, "of a mixture: it has no latents and does not read it"),
     r"diagnostics\..*\.(threshold|tail)": (("0", "1e300"), "all; none"),

@@ -10,6 +10,7 @@ PLACES = {
     "Events": "events",
     "HParams": "hparams",
     "Last": "last",
+    "LearningRate": "rate",
     "Preempt": "preempt",
 }
 __getattr__, __dir__ = lazily(__name__, PLACES)
