@@ -1,8 +1,8 @@
 """Train what the configuration describes: `python -m jensen.train [overrides]`."""
 
-import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":
     import atexit
@@ -17,21 +17,31 @@ if __name__ == "__main__":
         atexit.register(signals.ignore)
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from pytorch_lightning import LightningDataModule, LightningModule, Trainer, seed_everything
+from pytorch_lightning import (
+    Callback,
+    LightningDataModule,
+    LightningModule,
+    Trainer,
+    seed_everything,
+)
 from torch import Tensor
 from torch.nn import Module
 
 from jensen.base.errors import InputError, check_choice
+from jensen.callbacks.best import Best
 from jensen.callbacks.end import End, TimeUpError
 from jensen.callbacks.events import go_after
+from jensen.callbacks.tell import Tell
 from jensen.launch import naming, settings
 from jensen.launch.console import program
 from jensen.launch.trainer import make
 from jensen.run import record
 from jensen.run.folder import open_run, stopping
 from jensen.run.load import resume_from
+from jensen.run.summary import brief, summary
 from jensen.run.words import quieten, say
 
 
@@ -85,8 +95,20 @@ def train(cfg: DictConfig, folder: Path, model: Module | None = None) -> dict[st
         results = {
             name: float(value) for name, value in metrics.items() if not name.startswith("train/")
         }
-        this.finish(step, end.reason, results, scores, end.epochs, validated)
+        found = _found(trainer, validated)
+        this.finish(step, end.reason, results, scores, end.epochs, validated, *found)
     return results
+
+
+def _found(trainer: Trainer, validated: bool) -> tuple[dict[str, str], dict[str, Any]]:
+    """What ails the model at its last step, and what best.ckpt is the best by."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    ills = [each.found for each in callbacks if isinstance(each, Tell)] if validated else []
+    best = [each for each in callbacks if isinstance(each, Best)]
+    numbers = {each.monitor: each.value for each in best}
+    return next(iter(ills), {}), next(
+        ({"monitor": name, "value": value} for name, value in numbers.items()), {}
+    )
 
 
 def _validate_again(
@@ -118,9 +140,9 @@ def main(cfg: DictConfig) -> float | None:
         check_choice("maximise", str(cfg.maximise).split("/")[0], ("val", "test", *cfg.diagnostics))
     folder = Path(HydraConfig.get().runtime.output_dir)
     results = train(cfg, folder)
-    for name in (name for name in results if name.startswith(("val/", "test/"))):
-        say(f"{name:16} {results[name]:10.3f} nats per example")
-    say(f"tensorboard --logdir {shlex.quote(str(folder))}")
+    swept = HydraConfig.get().mode == RunMode.MULTIRUN
+    for line in brief(folder, results) if swept else summary(folder, cfg, results):
+        say(line)
     return record.maximised(cfg, results) if results else None
 
 

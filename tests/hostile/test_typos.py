@@ -64,7 +64,8 @@ def test_a_typo_is_one_sentence_that_says_what_was_meant(line):
 
 
 @pytest.mark.parametrize("line", AT_THE_SHELL)
-def test_a_command_ends_with_that_sentence_alone(capsys, line):
+def test_a_command_ends_with_that_sentence_alone(capsys, tmp_path, monkeypatch, line):
+    monkeypatch.chdir(tmp_path)
     command, *words = line.split()
     ended = run_here(capsys, COMMANDS[command].main, *words)
     (said,) = ended.err.strip().splitlines()

@@ -3,6 +3,8 @@ the held-out set.
 """
 
 from abc import abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ class Algorithm(LightningModule):
     """A way to raise a model's bound. Abstract. Validation and test run the same code, and differ
     in the tag.
 
+    latest: terms of the last step that was logged, nats per example.
     held_out: sums over the held-out examples so far. x_shape: `event` shape of the last batch.
     mid_epoch: whether batches have been seen that no step has used yet, and a checkpoint does not
         hold (`callbacks.last`).
@@ -29,6 +32,7 @@ class Algorithm(LightningModule):
     """
 
     model: nn.Module
+    latest: Mapping[str, float] = MappingProxyType({})
     mid_epoch: bool = False
     ended_by: str = ""
 

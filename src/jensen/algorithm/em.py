@@ -111,6 +111,7 @@ class EM(Algorithm):
             seen = times(self.rule.size / seen.sums[..., 0].sum().item(), seen)
         if not stepwise or self.global_step % self.trainer.log_every_n_steps == 0:
             terms = self._optimiser.terms(seen, *self._now)
+            self.latest = terms
             logs.write(self.loggers, "train", terms, self.global_step)
         cast(Any, self.optimizers()).step(partial(self._maximise, seen))
 

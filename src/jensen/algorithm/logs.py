@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pytorch_lightning import Trainer
@@ -86,6 +86,7 @@ class StepTerms:
         self._batches.append(terms)
         if not trainer.fit_loop._should_accumulate():
             means = derived(self._take(trainer.strategy.reduce), x_shape)
+            cast(Any, trainer.lightning_module).latest = means
             write(trainer.loggers, "train", means, trainer.global_step)
 
     def _take(self, reduce: Reduce) -> dict[str, float]:

@@ -12,5 +12,8 @@ PLACES = {
     "Last": "last",
     "LearningRate": "rate",
     "Preempt": "preempt",
+    "Progress": "progress",
+    "Tell": "tell",
+    "TensorBoardLogger": "tensorboard",
 }
 __getattr__, __dir__ = lazily(__name__, PLACES)

@@ -17,10 +17,14 @@ from jensen.callbacks.end import End
 from jensen.callbacks.events import Events
 from jensen.callbacks.last import Last
 from jensen.callbacks.preempt import Preempt
+from jensen.callbacks.tell import Tell
 from jensen.launch import conflicts, elastic, slurm
 from jensen.launch.loggers import make as loggers_of
 from jensen.launch.loggers import unkept
 from jensen.run.words import say
+
+_TOLD = ("experiment", "data", "model", "objective")
+"""Groups that a run's first line names."""
 
 
 def make(cfg: DictConfig, folder: Path, end: End) -> Trainer:
@@ -36,7 +40,7 @@ def make(cfg: DictConfig, folder: Path, end: End) -> Trainer:
         str(name): each for name, each in instantiate(cfg.callbacks).items() if each is not None
     }
     conflicts.check(chosen)
-    callbacks: list[Callback] = [end, *chosen.values()]
+    callbacks: list[Callback] = [end, *chosen.values(), telling()]
     for kind in (Last, Events, Preempt):
         if not any(isinstance(each, kind) for each in callbacks):
             callbacks.append(kind())
@@ -59,6 +63,14 @@ def make(cfg: DictConfig, folder: Path, end: End) -> Trainer:
     for sentence in unread(cfg, trainer):
         say(sentence)
     return trainer
+
+
+def telling() -> Tell:
+    """The lines of a run; of one in a sweep they go to its log."""
+    started = HydraConfig.get() if HydraConfig.initialized() else None
+    chosen = started.runtime.choices if started else {}
+    named = [f"{group}={chosen[group]}" for group in _TOLD if chosen.get(group)]
+    return Tell(" ".join(named), started is not None and started.mode == RunMode.MULTIRUN)
 
 
 def unread(cfg: DictConfig, trainer: Trainer) -> list[str]:

@@ -35,6 +35,10 @@ PATIENCE = 5.0
 """Seconds to wait for a process that is just ending."""
 NOTE = "note"
 """The key of finished.json for what else is to be known."""
+WARNINGS = "warnings"
+"""Its key for what ails the model, sentences by a short name; absent where nothing does."""
+BEST = "best"
+"""Its key for the number that best.ckpt is the best by: monitor and value."""
 _SHOWS = re.compile(r"(pytorch_)?lightning\..*(ProgressBar|Summary|Monitor)").fullmatch
 
 Standing = Literal["new", "interrupted", "finished", "failed", "other"]
@@ -129,9 +133,11 @@ class RunFolder:
         scores: dict[str, Any],
         epochs: int | None = None,
         validated: bool = True,
+        warnings: Mapping[str, str] | None = None,
+        best: Mapping[str, Any] | None = None,
     ) -> None:
-        """Writes the scores, and then the marker, which says why the run ended and if that step was
-        not validated.
+        """Writes the scores, and then the marker, which says why the run ended, if that step was
+        not validated, what ails the model, and what best.ckpt is the best by.
         """
         if not self.leads:
             return
@@ -144,6 +150,8 @@ class RunFolder:
             "seconds": seconds,
             "results": results,
         }
+        found |= {WARNINGS: dict(warnings)} if warnings else {}
+        found |= {BEST: dict(best)} if best else {}
         if not validated:
             found[NOTE] = unvalidated(self.folder, step)
             say(found[NOTE])

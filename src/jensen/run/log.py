@@ -1,9 +1,20 @@
-"""The log that Hydra keeps in the folder of a run."""
+"""The log that Hydra keeps in the folder of a run, and its lines at the terminal."""
 
 import logging
 import os
 from io import TextIOWrapper
 from pathlib import Path
+from typing import TextIO
+
+from tqdm import tqdm
+
+
+class Lines(logging.StreamHandler[TextIO]):
+    """Lines for the terminal, above a bar where there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with tqdm.external_write_mode(file=self.stream):
+            super().emit(record)
 
 
 class RunLog(logging.FileHandler):

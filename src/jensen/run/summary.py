@@ -1,0 +1,55 @@
+"""The last lines of a run: what came of it, and where that is to be seen."""
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from jensen.callbacks.tell import numbers
+from jensen.run.folder import BEST, FINISHED, WARNINGS
+from jensen.run.record import get_json
+
+_PICTURES = ("reconstructions", "samples", "traversals", "traversal_film", "factor_map")
+
+
+def brief(folder: Path, results: dict[str, float]) -> list[str]:
+    """A run of a sweep in a line, and one for each thing that ails it."""
+    return [numbers(results), *_warnings(get_json(folder / FINISHED))] if results else []
+
+
+def summary(folder: Path, cfg: DictConfig, results: Mapping[str, float]) -> list[str]:
+    """The lines of a run that ended: its bound, active latents and scores, what ails it, and where
+    its pictures are.
+    """
+    finished = get_json(folder / FINISHED)
+    lines = [
+        f"{name:16} {value:10.3f} nats per example"
+        for name, value in results.items()
+        if name.startswith(("val/", "test/"))
+    ]
+    lines += [line for line in (_latents(cfg, results), _best(finished)) if line]
+    lines += _warnings(finished) if results else []
+    drawn = [name for name in _PICTURES if cfg.diagnostics.get(name) is not None]
+    if drawn and results:
+        lines.append(f"pictures ({', '.join(drawn)}) are in TensorBoard's IMAGES")
+    return [*lines, f"tensorboard --logdir {shlex.quote(str(folder))}"]
+
+
+def _latents(cfg: DictConfig, results: Mapping[str, float]) -> str:
+    """Active latents and scores."""
+    others = {name: value for name, value in results.items() if not name.startswith("val/")}
+    line = numbers(others)
+    dim = cfg.get("latent_dim")
+    return line.replace(" latent", f" of {dim} latent", 1) if dim else line
+
+
+def _best(finished: Mapping[str, Any]) -> str:
+    best = finished.get(BEST) or {}
+    known = isinstance(best.get("value"), float) and "monitor" in best
+    return f"best {best['monitor']} {best['value']:.3f}, in checkpoints/best.ckpt" if known else ""
+
+
+def _warnings(finished: Mapping[str, Any]) -> list[str]:
+    return [f"warning: {sentence}" for sentence in (finished.get(WARNINGS) or {}).values()]
