@@ -35,6 +35,7 @@ def main(cfg: DictConfig) -> None:
         )
     check_path("sweep", cfg.sweep)
     check_flag("models", cfg.models)
+    check_flag("warned", cfg.warned)
     folder = Path(cfg.sweep).expanduser()
     out = folder if cfg.out is None else target_folder("out", cfg.out)
     sweep = read(folder)
@@ -49,7 +50,7 @@ def main(cfg: DictConfig) -> None:
         values |= agreement
         for why, names in same_reason(failed).items():
             say(one_line(f"neither UDR nor traversals of {', '.join(names)}: {why}"))
-    found = chosen(sweep, values)
+    found = chosen(sweep, values, cfg.warned)
     lines = missing(sweep, folder)
     pictures = draw(sweep, folder, values, found, strips)
     drawings = {name: rendered(figure, "svg") for name, figure in pictures.items()}

@@ -23,8 +23,9 @@ from tiny import TINY
 from jensen.base.errors import InputError
 from jensen.reports import figures
 from jensen.reports.choice import choose
+from jensen.reports.comparable import apart
 from jensen.reports.criteria import chosen, verdicts
-from jensen.reports.document import missing
+from jensen.reports.document import document, missing
 from jensen.reports.page import page, rendered
 from jensen.reports.pictures import theory
 from jensen.reports.read import read
@@ -505,6 +506,26 @@ def test_each_criterion_chooses(sweep):
     assert (
         choices["udr/lasso"].share is None
     )  # two groups of two runs, which have one number between them
+
+
+def test_a_run_that_ended_with_a_warning_is_marked_and_not_chosen(sweep):
+    best = max(BETAS, key=lambda beta: np.median([ELBO[beta, seed] for seed in SEEDS]))
+    others = [beta for beta in BETAS if beta != best]
+    second = max(others, key=lambda beta: np.median([ELBO[beta, seed] for seed in SEEDS]))
+    for seed in SEEDS:
+        marker = sweep / f"beta={best}_seed={seed}" / "finished.json"
+        entry = json.loads(marker.read_text()) | {"warnings": {"collapsed": "it has collapsed"}}
+        marker.write_text(json.dumps(entry))
+    found = read(sweep)
+    values = measured(found)
+    assert chosen(found, values)["elbo"].best == BETAS.index(second)
+    assert chosen(found, values, warned=True)["elbo"].best == BETAS.index(best)
+    marked = [sentence for sentence in apart(found) if sentence.endswith(": it has collapsed")]
+    assert len(marked) == len(SEEDS)
+    assert "seed=0 ended with a warning" in document(
+        found, sweep, values, chosen(found, values), [], []
+    )
+    assert len(found.runs) == len(BETAS) * len(SEEDS)  # they are in the tables
 
 
 def test_beta_has_a_scale_of_octaves_and_other_keys_make_series():

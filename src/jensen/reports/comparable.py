@@ -102,7 +102,9 @@ def _families(
 
 
 def apart(sweep: Sweep) -> list[str]:
-    """A sentence where groups do not compare: which, why, and what would make them."""
+    """A sentence where groups do not compare, and for each run that something ails: which, why, and
+    what would help.
+    """
     sentences = []
     if len(different := families(sweep)) > 1:
         names = "; ".join(family.label for family in different)
@@ -117,4 +119,8 @@ def apart(sweep: Sweep) -> list[str]:
             " a probability, a density and another formula do not compare; train with likelihoods"
             " of one kind, or choose by a score"
         )
-    return sentences
+    return sentences + [
+        f"{run.name} ended with a warning, so it is not chosen unless warned=true: {sentence}"
+        for run in sweep.runs
+        for sentence in run.ills
+    ]

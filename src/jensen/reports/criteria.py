@@ -29,11 +29,11 @@ def verdicts(sweep: Sweep, found: Mapping[str, Choice]) -> list[str]:
     return sentences
 
 
-def chosen(sweep: Sweep, values: Mapping[str, Values]) -> dict[str, Choice]:
+def chosen(sweep: Sweep, values: Mapping[str, Values], warned: bool = False) -> dict[str, Choice]:
     """The choice of each criterion, of which larger is better: the elbo, the scores, UDR.
 
     Only among groups that compare; where these are not all, the criterion is followed by `AMONG`
-    and what they are.
+    and what they are. Runs that ended with a warning (`Run.ills`) are left out, unless `warned`.
     """
     if len(sweep.groups) < 2:
         return {}
@@ -44,9 +44,23 @@ def chosen(sweep: Sweep, values: Mapping[str, Values]) -> dict[str, Choice]:
         candidates[name] = [group if len(group) > 2 else group[:1] for group in known]
     found = {}
     for name, groups in candidates.items():
+        groups = groups if warned else _well(sweep, name, groups)
         same = families(sweep, elbo=name == "elbo")
         for family in same:
             some = [group if place in family.members else [] for place, group in enumerate(groups)]
             if len(family.members) > 1 and np.isfinite(np.concatenate(some)).any():
                 found[name if len(same) == 1 else f"{name}{AMONG}{family.label}"] = choose(some)
     return found
+
+
+def _well(sweep: Sweep, name: str, values: Values) -> Values:
+    """The values of the runs that nothing ails; of agreements, which are of pairs, those of groups
+    without any other.
+    """
+    well = [[not run.ills for run in group.runs] for group in sweep.groups]
+    if name in UDR:
+        return [group if all(sound) else [] for group, sound in zip(values, well, strict=True)]
+    return [
+        [value for value, fine in zip(group, sound, strict=True) if fine]
+        for group, sound in zip(values, well, strict=True)
+    ]

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from jensen.base.errors import InputError, check_seed
 from jensen.callbacks.durable import within
 from jensen.reports.sweep import Run, Sweep, Whole, flat, grouped, odd, shown, told_apart
-from jensen.run.folder import DATA, FAILED, FINISHED
+from jensen.run.folder import DATA, FAILED, FINISHED, WARNINGS
 from jensen.run.identity import LOCATION, has_effect
 from jensen.run.load import configuration, read_yaml, saved_step
 from jensen.run.record import get_json
@@ -103,7 +103,10 @@ def _read_run(place: Path, name: str) -> Run:
         raise _LeftOutError(f"scores.json is torn, missing or odd ({why}); {again} writes it anew")
     kept = {key: value for key, value in settings.items() if key != "seed" and has_effect(key)}
     places = {key: Whole(settings[key]) for key in LOCATION if key in settings}
-    return Run(name, seed, kept | places, found, str(get_json(place / DATA).get("data", "")))
+    ills = finished.get(WARNINGS)
+    sentences = tuple(map(str, ills.values())) if isinstance(ills, dict) else ()
+    data = str(get_json(place / DATA).get("data", ""))
+    return Run(name, seed, kept | places, found, data, sentences)
 
 
 def _experiment(place: Path, run: Run) -> tuple[str, str]:

@@ -21,7 +21,7 @@ class Run(NamedTuple):
     name: its folder, from the sweep's. settings: what it was composed of, flat, less the seed;
         places of data are `Whole`.
     scores: its scores.json. data: the fingerprint of the data it was trained on, "" where none was
-        written down.
+        written down. ills: what ailed the model at its end, sentences.
     """
 
     name: str
@@ -29,6 +29,7 @@ class Run(NamedTuple):
     settings: Mapping[str, Any]
     scores: Mapping[str, Any]
     data: str = ""
+    ills: tuple[str, ...] = ()
 
 
 class Group(NamedTuple):
