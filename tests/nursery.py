@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 COMMANDS = tuple(f"jensen.{name}" for name in ("train", "evaluate", "encode", "report", "doctor"))
+FORKED = (*COMMANDS, "shortly")
 SERVER = get_context("forkserver")
 SERVER.set_forkserver_preload([*COMMANDS])
 TAKES_ORPHANS = 36  # PR_SET_CHILD_SUBREAPER of prctl
@@ -54,7 +55,7 @@ class Popen(_Ordinary):
         asked = inspect.signature(_Ordinary._execute_child).bind(self, *given).arguments
         line = asked["args"]
         fresh = sys.platform != "linux" or asked["preexec_fn"] or isinstance(line, str)
-        if fresh or [*line[:2]] != [sys.executable, "-m"] or line[2] not in COMMANDS:
+        if fresh or [*line[:2]] != [sys.executable, "-m"] or line[2] not in FORKED:
             super()._execute_child(*given)
             return
         group = asked["process_group"]

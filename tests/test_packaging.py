@@ -45,7 +45,7 @@ def test_a_wheel_holds_the_package_its_types_its_choices_and_nothing_else(wheel)
     choices = {f"jensen/{file.relative_to(ROOT)}" for file in (ROOT / "conf").rglob("*.yaml")}
     assert source | choices <= {*wheel}
     suffixes = {Path(name).suffix for name in wheel if ".dist-info" not in name}
-    assert suffixes <= {".py", ".yaml", ".typed", ".md"}
+    assert suffixes <= {".py", ".yaml", ".typed", ".md", ".html", ".js"}
 
 
 def test_its_metadata_say_what_it_is(wheel):
@@ -89,11 +89,13 @@ def test_a_program_is_the_command(tmp_path, monkeypatch, capsys):
     """To the sentence about what it was not given."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["jensen-encode"])
+    monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "jensen.encode", raising=False)
     GlobalHydra.instance().clear()
     with pytest.raises(SystemExit):
         importlib.import_module("jensen.launch.commands").encode()
     assert "run is not set: expected run=FOLDER" in capsys.readouterr().err
+    assert sys.path[0] == str(tmp_path)  # modules of one's own are found, as by python -m
 
 
 def test_a_word_is_completed_without_the_seconds_of_importing_torch(monkeypatch, capsys):

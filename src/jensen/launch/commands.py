@@ -77,6 +77,7 @@ def _run(command: str) -> None:
     elif command != "doctor" and sys.argv[1:2] and sys.argv[1] in _COMPLETION:
         _complete(command)
     else:
+        sys.path.insert(0, str(Path.cwd()))  # modules of yours, as python -m finds them
         runpy.run_module(f"jensen.{command}", run_name="__main__", alter_sys=True)
 
 
