@@ -2,6 +2,7 @@
 trained.
 """
 
+import itertools
 import json
 
 import numpy as np
@@ -382,7 +383,7 @@ def test_each_place_of_data_is_a_run_and_the_same_sweep_finds_it(sweep, places, 
 def test_a_place_that_is_swept_is_named_and_one_for_all_is_not(sweep, places, key, params):
     _, planned = swept(sweep, places, key, (0, 1), params=params)
     for job, place in zip(planned, places[key][1], strict=False):
-        assert f"_{key.split('.')[1]}={place}" in job.folder.name
+        assert f"{key.split('.')[1]}={place}" == job.folder.name
     if not params:
         _, (alone,) = swept(sweep, places, key, (0,), folder=("hydra.sweep.dir=other",))
         assert places[key][1][0] not in alone.folder.name
@@ -448,3 +449,56 @@ def test_a_sweep_over_a_key_without_effect_is_one_run(sweep, monkeypatch, key, v
 
 def test_every_key_of_data_without_effect_either_names_data_or_changes_none():
     assert {key for key in WITHOUT_EFFECT if key.startswith("data.")} == {*LOCATION, *NOT_THE_DATA}
+
+
+BOTH = (*BLOBS, "objective.beta=1,4", "+kind=x", "seed=0,1", "trainer.val_check_interval=7")
+
+
+def plan_of(sweep, *overrides):
+    """The sweep of a command line, and its jobs as Hydra's sweeper would ask for them."""
+    parsed = OverridesParser.create().parse_overrides([*overrides])
+    parts = [
+        [f"{each.get_key_element()}={value}" for value in each.sweep_string_iterator()]
+        if each.is_sweep_override()
+        else [each.input_line]
+        for each in parsed
+    ]
+    made = sweep(*overrides)
+    planned = made.plan([*itertools.product(*parts)])
+    made.places.held.close()
+    return planned
+
+
+def test_folders_name_what_is_swept_and_not_what_is_constant(sweep):
+    planned = plan_of(sweep, *BOTH)
+    assert [job.folder.name for job in planned] == [
+        f"beta={beta}_seed={seed}" for beta in (1, 4) for seed in (0, 1)
+    ]
+
+
+def test_another_sweep_into_the_folder_is_told_apart_by_its_constants(sweep):
+    for job in plan_of(sweep, *BOTH):
+        done(job)
+    planned = plan_of(sweep, *BOTH[:-1], "trainer.val_check_interval=8")
+    assert {job.before for job in planned} == {"new"}
+    assert planned[0].folder.name.endswith("beta=1_kind=x_seed=0_val_check_interval=8")
+
+
+def test_a_run_is_found_again_when_a_key_more_is_swept_or_it_was_named_with_its_constants(sweep):
+    (first,) = plan_of(sweep, *BLOBS, "objective.beta=1", "seed=0")
+    name = first.folder.name
+    assert name.endswith("_max_steps=20_beta=1_seed=0")  # nothing is swept
+    done(first)
+    alone = plan_of(sweep, *BLOBS, "objective.beta=1,4", "seed=0")
+    assert [(job.before, job.folder.name) for job in alone] == [
+        ("finished", name),
+        ("new", "beta=4"),
+    ]
+    done(alone[1])
+    both = plan_of(sweep, *BLOBS, "objective.beta=1,4", "seed=0,1")
+    assert [(job.before, job.folder.name) for job in both] == [
+        ("finished", name),
+        ("new", "beta=1_seed=1"),
+        ("finished", "beta=4"),
+        ("new", "beta=4_seed=1"),
+    ]

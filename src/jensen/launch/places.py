@@ -5,8 +5,10 @@ is.
 import functools
 import glob
 import hashlib
+import itertools
 import json
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from jensen.base.errors import InputError
 from jensen.launch.job import Job
-from jensen.run.folder import lock, standing
+from jensen.run.folder import DATA, lock, standing
 from jensen.run.identity import LOCATION, fingerprint, identity
 from jensen.run.record import get_json, put_json
 from jensen.run.words import leads, say
@@ -39,6 +41,7 @@ class Places:
         self.held = ExitStack()
         self._folders: set[Path] = set()
         self._data: dict[str, str] = {}
+        self._trained: dict[Path, dict[str, list[Path]]] = {}
 
     def place(self, overrides: tuple[str, ...], config: DictConfig, jobs: dict[Path, Job]) -> Job:
         """The job of one composed configuration, beside `jobs` that have their folders.
@@ -62,7 +65,7 @@ class Places:
             folder for folder in folders if any(folder.parent.glob(f"{glob.escape(folder.name)}~*"))
         ]
         places += [self._in(self._own(folder, job), job, jobs) for folder in beside]
-        for place in places:
+        for place in itertools.chain(places, self._elsewhere(folders[0].parent, job, jobs)):
             if place.before in ("finished", "interrupted"):
                 return place
         for place in places[: len(folders)]:
@@ -73,25 +76,48 @@ class Places:
         return self._in(own, job, jobs)
 
     def _names(self, config: DictConfig) -> list[Path]:
-        """Folders for a job: named with the places of data that are swept, and as other sweeps name
-        it: with none, with all.
+        """Folders for a job, the first of which is to be its: named with what is swept; with what is
+        constant too; and with no places of data, or with all.
         """
         above = Path(config.hydra.sweep.dir).absolute()
         naming = config.hydra.job.config.override_dirname
         asked = [*naming.exclude_keys]
         names = []
-        for excluded in ([key for key in LOCATION if key not in self._swept], LOCATION, ()):
+        places = [key for key in LOCATION if key not in self._swept]
+        constant = [key for key in self._given if key not in self._swept] if self._swept else []
+        for excluded in ([*constant, *places], places, LOCATION, ()):
             naming.exclude_keys = [*asked, *excluded]
             names.append(above / str(config.hydra.sweep.subdir))
         return [*dict.fromkeys(names)]
 
+    def _elsewhere(self, above: Path, job: Job, jobs: dict[Path, Job]) -> Iterator[Job]:
+        """The job in folders that say to hold it, whatever they are named: another sweep may have
+        swept over more keys, or fewer. Of data that cannot be read, in none: it fails by itself.
+        """
+        for folder in self._before(above, job):
+            with suppress(InputError, InstantiationException):
+                yield self._in(folder, job, jobs)
+
+    def _before(self, above: Path, job: Job) -> list[Path]:
+        """Folders of runs with the identity of this one, as they were before the first job."""
+        if above not in self._trained:
+            found = self._trained[above] = {}
+            for file in sorted(above.glob(f"*/{DATA}")):
+                found.setdefault(str(get_json(file).get("identity")), []).append(file.parents[1])
+        return self._trained[above].get(identity(job.cfg), [])
+
+    @functools.cached_property
+    def _given(self) -> dict[str, bool]:
+        """Keys that the command overrides, and whether it sweeps over them."""
+        given = OverridesParser.create().parse_overrides(list(self.config.hydra.overrides.task))
+        return {_key(str(override.input_line)): override.is_sweep_override() for override in given}
+
     @functools.cached_property
     def _swept(self) -> set[str]:
         """Keys over which the command sweeps, or its sweeper's own settings."""
-        given = OverridesParser.create().parse_overrides(list(self.config.hydra.overrides.task))
         of_sweeper = OmegaConf.select(self.config, "hydra.sweeper.params") or {}
-        return {override.key_or_group for override in given if override.is_sweep_override()} | {
-            *map(str, of_sweeper)
+        return {key for key, sweeps in self._given.items() if sweeps} | {
+            _key(str(key)) for key in of_sweeper
         }
 
     def _hold(self, folder: Path, experiment: str | None) -> None:
@@ -150,6 +176,11 @@ class Places:
         if key not in self._data:
             self._data[key] = fingerprint(instantiate(cfg.data))
         return self._data[key]
+
+
+def _key(override: str) -> str:
+    """The key of an override, without what adds or removes it."""
+    return override.lstrip("+~").partition("=")[0]
 
 
 def _source(cfg: DictConfig) -> str:
