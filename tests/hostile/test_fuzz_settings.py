@@ -106,6 +106,7 @@ ACCEPTED = {  # leaves, by regular expression: odd values that are in their doma
     r"latent_dim": (ANYTHING, "of a mixture: it has no latents and does not read it"),
     r"diagnostics\..*\.(threshold|tail)": (("0", "1e300"), "all; none"),
     r"diagnostics\.estimator_audit\.sizes": (("[]",), "the exact parts alone"),
+    r"diagnostics\.factor_curves\.pairs": (("[]",), "no heat maps"),
     r"diagnostics\.water_filling\.(threshold|beta|noise)": (("0", "1e300"), "another curve"),
     r"trust": (("text", "[]"), "a module's name, which is asked only if the run needs it"),
 }
