@@ -11,6 +11,7 @@ from jensen.callbacks.health import Ills, ills
 from jensen.callbacks.progress import last_step
 from jensen.callbacks.words import note, say
 from jensen.data.module import DataModule
+from jensen.model.gmm import GMM
 
 _KEPT = 8192
 """Codes that are kept to be looked at."""
@@ -81,6 +82,8 @@ def described(trainer: Trainer, module: LightningModule, choices: str) -> str:
     latents = getattr(model, "latent_dim", None)
     parts = [f"{parameters:,} parameters"] if parameters else []
     parts += [f"{latents} latents"] if latents else []
+    if isinstance(model, GMM):
+        parts = [f"{model.mixture.log_weight.shape[-1]} components"]
     data: Any = trainer.datamodule
     examples = getattr(data, "train_size", 0)
     where = f"{examples:,} examples" if examples else "a stream"
