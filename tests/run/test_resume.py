@@ -17,7 +17,7 @@ from jensen.run.folder import RefusedError
 from jensen.run.load import resume_from, state
 from jensen.train import train
 
-RUN = (
+PLAIN = (
     *(
         *TINY,
         "trainer.accelerator=cpu",
@@ -25,11 +25,7 @@ RUN = (
         "trainer.val_check_interval=12",
         "trainer.log_every_n_steps=1",
     ),
-    *(
-        "callbacks=[checkpoint,diagnose]",
-        "diagnostics=[decomposition,samples]",
-        "+trainer.enable_progress_bar=false",
-    ),
+    *("callbacks=[checkpoint,diagnose]", "+trainer.enable_progress_bar=false"),
     *("callbacks.last.seconds=0", "callbacks.last.share=1e9"),  # saved at every step
     *(
         "+schedule@algorithm.lr_scale=linear",
@@ -37,6 +33,7 @@ RUN = (
         "algorithm.lr_scale.end=0.1",
     ),
 )
+RUN = (*PLAIN, "diagnostics=[decomposition,samples]", "diagnostics.samples.count=9")
 MIXTURE = ("model/prior=mixture", "model.prior.components=4", "model.prior.warmup=5")
 DROPOUT = (
     "~model.encoder",
@@ -167,7 +164,7 @@ EM = (
     ),
 )
 BY_EPOCHS = (
-    *RUN,
+    *PLAIN,
     "diagnostics=[]",
     "trainer.check_val_every_n_epoch=2",
     "trainer.val_check_interval=1.0",
@@ -246,14 +243,20 @@ def test_a_run_that_is_trained_longer_equals_one_that_was_so_from_the_start(
 
 
 @pytest.mark.parametrize(
-    "interval", [(), ("trainer.check_val_every_n_epoch=1", "trainer.val_check_interval=1.0")]
+    "interval",
+    [
+        ("trainer.val_check_interval=3",),
+        ("trainer.check_val_every_n_epoch=1", "trainer.val_check_interval=1.0"),
+    ],
 )
 def test_a_run_of_more_epochs_equals_one_that_had_them_from_the_start(
     configure, tmp_path, interval
 ):
     """However its validations are spaced: by steps none is due at the end of an epoch."""
     overrides = (
-        *(word for word in RUN if "lr_scale" not in word),
+        *(word for word in PLAIN if "lr_scale" not in word),
+        "diagnostics=[]",
+        "data.batch_size=60",  # 4 steps an epoch
         *interval,
         "trainer.max_steps=-1",
     )
@@ -268,7 +271,7 @@ def test_a_run_of_more_epochs_equals_one_that_had_them_from_the_start(
         equal(saved[0][key], saved[1][key])
         for key in ("state_dict", "optimizer_states", "global_step", "epoch")
     )
-    assert saved[0]["global_step"] == 60
+    assert saved[0]["global_step"] == 12
     before = content(tmp_path / "parts")
     with pytest.raises(
         RefusedError,
