@@ -32,8 +32,8 @@ class DataModule(LightningDataModule):
             `[train, test]`.
         x_shape: `event` shape of an observation as the model sees it, `[C, H, W]` or `[D]`;
             checked.
-        validation: how many training examples are held out, the same ones for every seed; 0
-            validates on the test split.
+        validation: how many training examples are held out, the same ones for every seed; `auto`
+            is 8,192, or a fifth of the examples where that is less; 0 validates on the test split.
         batch_size: examples per optimiser step over all ranks, so that more ranks change no number.
         seed: of the order of the batches and of the transform.
         shuffle: trains in an order of its own each epoch, leaving out what fills no last batch;
@@ -59,7 +59,7 @@ class DataModule(LightningDataModule):
         batch_size: int,
         seed: int,
         splits: Sequence[str] = ("train",),
-        validation: int = 0,
+        validation: int | str = 0,
         shuffle: bool = True,
         device: str = "auto",
         workers: int = 0,

@@ -17,6 +17,12 @@ from jensen.data.examples import Examples, Rows
 from jensen.data.torch_dataset import Items, Loader, Stream, given
 from jensen.data.transform import Transform, is_pointwise
 
+AUTO = "auto"
+"""The `validation` that depends on how many examples there are."""
+
+MOST_HELD_OUT = 8192
+"""What `auto` holds out of a large training split."""
+
 
 class Source:
     """Reads each split when it is first asked for.
@@ -36,12 +42,15 @@ class Source:
         options: dict[str, object],
         splits: Sequence[str],
         x_shape: Sequence[int],
-        validation: int,
+        validation: int | str,
         transform: Transform | None,
         survey: bool,
         say: Callable[[str], None],
     ) -> None:
-        check_count("validation", validation, least=0)
+        if validation != AUTO and not _is_count(validation):
+            raise InputError(
+                f"validation is {validation!r}: expected auto or an integer of at least 0"
+            )
         check_flag("survey", survey)
         check_list("x_shape", x_shape)
         for side in x_shape:
@@ -147,16 +156,22 @@ class Source:
         The key is fixed: runs that differ in seed are judged on the same examples.
         """
         size = len(self.stored(self.validation_split))
-        if self.validation >= size:
+        held_out = self._held_out(size)
+        if held_out >= size:
             raise InputError(
                 f"data.validation is {self.validation}: expected fewer than the {size} examples"
                 " there are"
             )
         order = permutation(fold(0, "held out"), size)
-        if self.validation:
-            return order[: self.validation], order[self.validation :]
+        if held_out:
+            return order[:held_out], order[held_out:]
         train = self.examples("train")
         return order, torch.arange(0 if isinstance(train, Stream) else len(train))
+
+    def _held_out(self, size: int) -> int:
+        if isinstance(self.validation, int):
+            return self.validation
+        return min(MOST_HELD_OUT, max(1, size // 5))
 
     def observe(self, examples: Examples | Items | Stream, rows: Rows, key: int) -> Batch:
         """Stored examples as the model sees them; `key` is that of a random transform."""
@@ -208,3 +223,7 @@ class Source:
                         f"the items of {examples.name} are uint8 and none is above 1: expected"
                         " grey levels up to 255; make zeros and ones bool or float"
                     )
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
