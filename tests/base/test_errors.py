@@ -144,11 +144,26 @@ def test_a_choice_that_passes(value, choices):
     check_choice("activation", value, choices)
 
 
-@pytest.mark.parametrize("value", ["Relu", "", "relu ", None, 0, ["relu"], {"relu": 1}])
-def test_a_choice_that_does_not_is_told_the_others(value):
+NEAR = "; did you mean relu?"
+
+
+@pytest.mark.parametrize(
+    ("value", "more"),
+    [
+        ("Relu", NEAR),
+        ("", ""),
+        ("relu ", NEAR),
+        ("gelato", ""),
+        (None, ""),
+        (0, ""),
+        (["relu"], NEAR),
+        ({"relu": 1}, ""),
+    ],
+)
+def test_a_choice_that_does_not_is_told_the_others(value, more):
     with pytest.raises(InputError) as caught:
         check_choice("activation", value, ("relu", "tanh"))
-    assert str(caught.value) == f"activation is {value!r}: expected one of relu, tanh"
+    assert str(caught.value) == f"activation is {value!r}: expected one of relu, tanh{more}"
 
 
 @pytest.mark.parametrize("value", ["a/b", Path("a"), "7"])

@@ -103,13 +103,15 @@ def trained(data, rank=0, world=1, step=0, **changes):
 def test_observations_are_floating_point_of_the_shape_it_says(data):
     module = data()
     x = module.show(12)
-    assert x.shape == (12, *module.x_shape)
-    assert x.dtype == (torch.float64 if module.x_shape == (1,) else torch.float32)  # data=normals
+    assert x.shape == (12, *module.source.x_shape)
+    assert x.dtype == (
+        torch.float64 if module.source.x_shape == (1,) else torch.float32
+    )  # data=normals
     assert x.isfinite().all()
-    if len(module.x_shape) == 3:
+    if len(module.source.x_shape) == 3:
         assert x.min() >= 0
         assert x.max() <= 1
-    assert module.show(1).shape == (1, *module.x_shape)
+    assert module.show(1).shape == (1, *module.source.x_shape)
     torch.testing.assert_close(module.show(1), x[:1])
 
 
@@ -134,7 +136,7 @@ def test_what_is_held_out_is_not_trained_on_and_the_rest_is(data):
     rows = torch.cat([batch.row for batch in module.train_dataloader()])
     held_out = torch.cat([batch.row for batch in module.val_dataloader()])
     assert len(rows) == len(set(rows.tolist()))
-    if module.validation:
+    if module.source.validation:
         assert not set(rows.tolist()) & set(held_out.tolist())
         assert len(held_out) == 12
 

@@ -46,8 +46,12 @@ def test_the_scalars_are_those_of_the_core(make):
     found = decomposition(snapshot, samples=600, seed=3)
     core = decompose(snapshot.posterior, samples=600, generator=generator(3))
     scalars = {name: value for name, value in core._asdict().items() if value.dim() == 0}
+    for name in ("prior_dependence", "prior_dependence_se"):
+        assert scalars.pop(name) == 0  # which a curve need not show
     assert {name: found[name] for name in scalars} == scalars
-    assert set(found) - set(scalars) == {"mi_over_log_n", "gaussian_tc_code", "gaussian_tc_z"}
+    added = {"mi_plus_tc", "mi_over_log_n", "gaussian_tc_code", "gaussian_tc_z"}
+    assert set(found) - set(scalars) == added
+    assert found["mi_plus_tc"] == core.mutual_information + core.total_correlation
     assert all(value.dim() == 0 for value in found.values())
     assert found["mi_over_log_n"].item() == pytest.approx(
         core.mutual_information.item() / math.log(101)

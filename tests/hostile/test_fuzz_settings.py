@@ -84,7 +84,7 @@ ACCEPTED = {  # leaves, by regular expression: odd values that are in their doma
     r"model\.(max_iter|restarts)": (("0",), "the start itself"),
     r"model\.likelihood\.decay": (("0",), "no memory"),
     r"callbacks\.last\.(seconds|share)": (("0", "1e300"), "at every step; never"),
-    r"callbacks\.progress\.refresh_rate": (("-1", "0"), "no bar"),
+    r"callbacks\.progress\.refresh_rate": (("0",), "no bar"),
     r"callbacks\.diagnose\.(charts\..*|diagnostics)": (("[]",), "none"),
     r"callbacks\.hparams\.settings\..*": (ANYTHING, "a label in a table"),
     r"callbacks\.hparams\.metrics\..*": (

@@ -249,8 +249,8 @@ def test_the_last_step_is_whichever_end_comes_first():
     assert last_step(trainer) is None
     trainer.max_epochs, trainer.num_training_batches = 3, float("inf")
     assert last_step(trainer) is None
-    with pytest.raises(ValueError, match="refresh_rate is 0"):
-        Progress(refresh_rate=0)
+    with pytest.raises(ValueError, match="refresh_rate is -1"):
+        Progress(refresh_rate=-1)
 
 
 def test_log_lines_go_above_a_bar(capsys):

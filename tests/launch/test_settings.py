@@ -24,10 +24,6 @@ REFUSED = {
         0,
     ): "callbacks.hparams._recursive_ is 0: expected true or false",
     (
-        "callbacks.progress.refresh_rate",
-        None,
-    ): "callbacks.progress.refresh_rate is None: expected an integer",
-    (
         "logger.tensorboard.default_hp_metric",
         "no",
     ): "logger.tensorboard.default_hp_metric is 'no': expected true or false",

@@ -20,12 +20,12 @@ class Progress(ProgressBar):
     Its numbers are of the last step that was logged (`trainer.log_every_n_steps`).
 
     Args:
-        refresh_rate: batches from one look at the clock to the next.
+        refresh_rate: batches from one look at the clock to the next; 0 shows no bar.
     """
 
     def __init__(self, refresh_rate: int = 10) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        check_count("refresh_rate", refresh_rate)
+        check_count("refresh_rate", refresh_rate, least=0)
         self.refresh_rate = refresh_rate
         self._bar: tqdm[Any] | None = None
 
@@ -33,7 +33,8 @@ class Progress(ProgressBar):
         self._close()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero or not sys.stderr.isatty():
+        seen = trainer.is_global_zero and sys.stderr.isatty()
+        if not seen or not self.refresh_rate:
             return
         total = last_step(trainer)
         self._bar = tqdm(

@@ -28,6 +28,7 @@ from jensen.base.errors import InputError
 from jensen.base.signals import Stopped
 from jensen.launch.help import show_help
 from jensen.run.additions import LISTS, gathered, untaken
+from jensen.run.compose import given_words
 from jensen.run.conf import conf_folder
 from jensen.run.folder import RefusedError
 from jensen.run.typos import did_you_mean, explain_overrides, unread
@@ -45,8 +46,6 @@ def program(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             try:
                 with one_sentence():
                     _refuse_unread(cfg)
-                    if sentence := untaken(HydraConfig.get().overrides.task, cfg):
-                        raise InputError(sentence)
                     return main(cfg)
             except Stopped as stopped:
                 if stopped.sentence:
@@ -129,9 +128,12 @@ def _of_configuration(name: str, overrides: list[str], error: Exception) -> str:
 
 
 def _refuse_unread(cfg: DictConfig) -> None:
-    """Refuse a misspelt key that was added by a +: nothing would read it, and nobody say so."""
+    """Refuse what a + added and nothing would read, and nobody say so: a misspelt key, an addition
+    that was not taken.
+    """
     settings = HydraConfig.get()
-    if sentence := unread(cfg, settings.overrides.task, settings.runtime.choices):
+    words = given_words(settings)
+    if sentence := unread(cfg, words, settings.runtime.choices) or untaken(words, cfg):
         raise InputError(sentence)
 
 

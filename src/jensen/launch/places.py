@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from jensen.base.errors import InputError
 from jensen.launch.job import Job
+from jensen.run.compose import given_words
 from jensen.run.folder import DATA, lock, standing
 from jensen.run.identity import LOCATION, fingerprint, identity
 from jensen.run.record import get_json, put_json
@@ -109,7 +110,7 @@ class Places:
     @functools.cached_property
     def _given(self) -> dict[str, bool]:
         """Keys that the command overrides, and whether it sweeps over them."""
-        given = OverridesParser.create().parse_overrides(list(self.config.hydra.overrides.task))
+        given = OverridesParser.create().parse_overrides(given_words(self.config.hydra))
         return {_key(str(override.input_line)): override.is_sweep_override() for override in given}
 
     @functools.cached_property

@@ -1,12 +1,13 @@
 """The configuration of a command, composed in Python."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import hydra
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from jensen.base.errors import InputError, check_choice
 from jensen.run.additions import gathered
@@ -35,3 +36,11 @@ def compose(name: str, overrides: Sequence[str]) -> DictConfig:
 def chosen(group: str, name: object, key: str) -> None:
     """Refuse a `name` that is no choice of a group of `conf/`."""
     check_choice(key, name, sorted(file.stem for file in (conf_folder() / group).glob("*.yaml")))
+
+
+def given_words(settings: Any) -> list[str]:
+    """The overrides of a command in its settings of Hydra, as they were written: a word may hold
+    `${...}`, which OmegaConf would resolve.
+    """
+    words: list[str] = OmegaConf.to_container(settings.overrides.task, resolve=False)  # type: ignore[assignment]
+    return words
