@@ -9,6 +9,7 @@ import pytest
 import torch
 from commands import run_here
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from runs import QUICK
 
 from jensen.base.schedule import Linear
@@ -23,6 +24,7 @@ from jensen.model.mixture_prior import MixturePrior
 from jensen.objective import Beta, Capacity
 from jensen.objective.control import Control
 from jensen.run.log import Lines, RunLog
+from jensen.run.summary import summary
 from jensen.train import main, train
 
 COLLAPSED = ("objective.beta=1e5", "optimizer.lr=0.05", "diagnostics=[rate]")
@@ -146,6 +148,19 @@ def test_the_end_says_what_came_of_it_and_where_it_is_to_be_seen(collapsed, caps
             "pictures (samples) are in TensorBoard's IMAGES",
             f"tensorboard --logdir {collapsed}",
         )
+    ]
+
+
+def test_the_end_names_what_the_loggers_left_and_nothing_else(tmp_path):
+    cfg = OmegaConf.create({"diagnostics": {"samples": {}}})
+    results = {"val/elbo": -1.0}
+    assert len(summary(tmp_path, cfg, results)) == 1
+    (tmp_path / "metrics.csv").touch()
+    assert summary(tmp_path, cfg, results)[1:] == [f"its numbers are in {tmp_path / 'metrics.csv'}"]
+    (tmp_path / "events.out.tfevents.1.here.2.0").touch()
+    assert [line.split()[0] for line in summary(tmp_path, cfg, results)[2:]] == [
+        "pictures",
+        "tensorboard",
     ]
 
 

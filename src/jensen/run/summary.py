@@ -31,10 +31,19 @@ def summary(folder: Path, cfg: DictConfig, results: Mapping[str, float]) -> list
     ]
     lines += [line for line in (_latents(cfg, results), _best(finished)) if line]
     lines += _warnings(finished) if results else []
+    return [*lines, *_places(folder, cfg, results)]
+
+
+def _places(folder: Path, cfg: DictConfig, results: Mapping[str, float]) -> list[str]:
+    """Where the run is to be looked at, by what its loggers left."""
+    table = folder / "metrics.csv"
+    places = [f"its numbers are in {shlex.quote(str(table))}"] if table.is_file() else []
+    if not any(folder.glob("events.out.tfevents.*")):
+        return places
     drawn = [name for name in _PICTURES if cfg.diagnostics.get(name) is not None]
     if drawn and results:
-        lines.append(f"pictures ({', '.join(drawn)}) are in TensorBoard's IMAGES")
-    return [*lines, f"tensorboard --logdir {shlex.quote(str(folder))}"]
+        places.append(f"pictures ({', '.join(drawn)}) are in TensorBoard's IMAGES")
+    return [*places, f"tensorboard --logdir {shlex.quote(str(folder))}"]
 
 
 def _latents(cfg: DictConfig, results: Mapping[str, float]) -> str:
