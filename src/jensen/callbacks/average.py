@@ -102,11 +102,8 @@ class Average(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._take_back()
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._put()
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._take_back()
+    on_test_start = on_validation_start
+    on_test_end = on_validation_end
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
