@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from jensen import doctor
-from jensen.doctor import CHECKS, Check
+from jensen.doctor import CHECKS
+from jensen.launch import known
+from jensen.launch.known import Check
 
 QUICK = [checks for checks in CHECKS if checks is not doctor.training]
 
@@ -58,9 +60,7 @@ def diagnosis(monkeypatch, capsys, *checks):
 
 
 def test_all_is_well_here(monkeypatch, capsys):
-    status, lines = diagnosis(
-        monkeypatch, capsys, doctor.densities, doctor.rendering, doctor.extremes
-    )
+    status, lines = diagnosis(monkeypatch, capsys, known.densities, known.rendering, known.extremes)
     assert status == 0
     assert "all passed" in lines[-1]
     assert not [line for line in lines if line.endswith("NO")]
@@ -68,13 +68,13 @@ def test_all_is_well_here(monkeypatch, capsys):
 
 
 OTHER = {
-    "log_normaliser": (doctor.densities, lambda real: torch.zeros_like),
-    "kl": (doctor.densities, lambda real: lambda q, p: real(q, p) * 1.001),
-    "render": (doctor.rendering, lambda real: lambda latents: 1 - real(latents)),
-    "shared_out": (doctor.linear_gaussian, lambda real: lambda *given: real(*given) + 0.1),
-    "aggregate_log_density": (doctor.extremes, lambda real: lambda *given: real(*given) - 1),
+    "log_normaliser": (known.densities, lambda real: torch.zeros_like),
+    "kl": (known.densities, lambda real: lambda q, p: real(q, p) * 1.001),
+    "render": (known.rendering, lambda real: lambda latents: 1 - real(latents)),
+    "shared_out": (known.linear_gaussian, lambda real: lambda *given: real(*given) + 0.1),
+    "aggregate_log_density": (known.extremes, lambda real: lambda *given: real(*given) - 1),
     "decompose": (
-        doctor.two_points,
+        known.two_points,
         lambda real: lambda *given, **named: real(*given, **named, dataset_size=3),
     ),
 }
@@ -83,7 +83,7 @@ OTHER = {
 @pytest.mark.parametrize("name", OTHER)
 def test_what_is_broken_is_found(monkeypatch, capsys, name):
     checks, broken = OTHER[name]
-    monkeypatch.setattr(doctor, name, broken(getattr(doctor, name)))
+    monkeypatch.setattr(known, name, broken(getattr(known, name)))
     status, lines = diagnosis(monkeypatch, capsys, checks)
     assert status == 1
     failed = [line for line in lines if line.endswith("NO")]

@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
 if __name__ == "__main__":
     import atexit
@@ -20,24 +19,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from pytorch_lightning import (
-    Callback,
-    LightningDataModule,
-    LightningModule,
-    Trainer,
-    seed_everything,
-)
-from torch import Tensor
+from pytorch_lightning import seed_everything
 from torch.nn import Module
 
-from jensen.base.errors import InputError, check_choice
-from jensen.callbacks.best import Best
+from jensen.base.errors import check_choice
 from jensen.callbacks.end import End, TimeUpError
 from jensen.callbacks.events import go_after
-from jensen.callbacks.tell import Tell
 from jensen.launch import naming, settings
 from jensen.launch.console import program
-from jensen.launch.trainer import make
+from jensen.launch.trainer import check_end, make, validate_again
 from jensen.run import record
 from jensen.run.folder import open_run, stopping
 from jensen.run.load import resume_from
@@ -82,12 +72,12 @@ def train(cfg: DictConfig, folder: Path, model: Module | None = None) -> dict[st
         except TimeUpError as up:
             say(str(up))
             return {}
-        _check_end(trainer, end)
+        check_end(trainer, end)
         metrics = dict(trainer.callback_metrics)
         step = trainer.global_step
         validated = end.validated == step
         if validated and "val/elbo" not in metrics:  # it was killed after its last validation
-            metrics = _validate_again(trainer, algorithm, data)
+            metrics = validate_again(trainer, algorithm, data)
         scores = record.of_training(cfg, trainer, folder)
         if data.source.validation and "test" in data.source.splits:
             trainer.test(algorithm, data, verbose=False, weights_only=True)
@@ -95,43 +85,9 @@ def train(cfg: DictConfig, folder: Path, model: Module | None = None) -> dict[st
         results = {
             name: float(value) for name, value in metrics.items() if not name.startswith("train/")
         }
-        found = _found(trainer, validated)
+        found = record.found(trainer, validated)
         this.finish(step, end.reason, results, scores, end.epochs, validated, *found)
     return results
-
-
-def _found(trainer: Trainer, validated: bool) -> tuple[dict[str, str], dict[str, Any]]:
-    """What ails the model at its last step, and what best.ckpt is the best by."""
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    ills = [each.found for each in callbacks if isinstance(each, Tell)] if validated else []
-    best = [each for each in callbacks if isinstance(each, Best)]
-    numbers = {each.monitor: each.value for each in best}
-    return next(iter(ills), {}), next(
-        ({"monitor": name, "value": value} for name, value in numbers.items()), {}
-    )
-
-
-def _validate_again(
-    trainer: Trainer, algorithm: LightningModule, data: LightningDataModule
-) -> dict[str, Tensor]:
-    """The results of a validation that are logged already."""
-    loggers = trainer.loggers
-    trainer.loggers = []
-    trainer.validate(algorithm, data, verbose=False)
-    trainer.loggers = loggers
-    return dict(trainer.callback_metrics)
-
-
-def _check_end(trainer: Trainer, end: End) -> None:
-    """Raises: InputError: the training ended without a step, or before its end."""
-    if trainer.global_step and end.reason:
-        return
-    ends = ("max_steps", "max_epochs", "limit_train_batches")
-    found = ", ".join(f"trainer.{name} {getattr(trainer, name)}" for name in ends)
-    raise InputError(
-        f"training ended at step {trainer.global_step} ({found}): expected at least one step, and"
-        " the end that is configured; raise what ends it"
-    )
 
 
 @program("train")

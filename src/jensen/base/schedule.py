@@ -52,9 +52,13 @@ class Schedule(nn.Module, ABC):
         super().__init__()
         self.end_step = end_step
         self.bounds = bounds
-        self._given = {name: float(number) for name, number in numbers.items()}
-        for name, number in self._given.items():
-            self.register_buffer(name, torch.tensor(number), persistent=False)
+        self._given: dict[str, float] = {}
+        self._hold(**numbers)
+
+    def _hold(self, **numbers: float) -> None:
+        for name, number in numbers.items():
+            self._given[name] = float(number)
+            self.register_buffer(name, torch.tensor(float(number)), persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """As every conversion does; the digits that a float32 buffer lacks come from the numbers
@@ -88,80 +92,55 @@ class Constant(Schedule):
         return self.value
 
 
-class Linear(Schedule):
-    """`linear` from `start` to `end` over `steps` optimiser steps."""
-
-    start: Tensor
-    end: Tensor
-    steps: Tensor
-
-    def __init__(self, start: float, end: float, steps: int) -> None:
-        check_float32("start", start)
-        check_float32("end", end)
-        check_count("steps", steps)
-        super().__init__(
-            end_step=steps,
-            bounds=(min(start, end), max(start, end)),
-            start=start,
-            end=end,
-            steps=steps,
-        )
-
-    def forward(self, step: Tensor) -> Tensor:
-        return linear(step, self.start, self.end, self.steps)
-
-
-class Geometric(Schedule):
-    """`geometric` from `start` to `end` over `steps` optimiser steps."""
-
-    start: Tensor
-    end: Tensor
-    steps: Tensor
-
-    def __init__(self, start: float, end: float, steps: int) -> None:
-        check_float32("start", start, low=1e-30)
-        check_float32("end", end, low=1e-30)
-        check_count("steps", steps)
-        super().__init__(
-            end_step=steps,
-            bounds=(min(start, end), max(start, end)),
-            start=start,
-            end=end,
-            steps=steps,
-        )
-
-    def forward(self, step: Tensor) -> Tensor:
-        return geometric(step, self.start, self.end, self.steps)
-
-
-class Cyclic(Schedule):
-    """`cyclic` between `start` and `end`: `cycles` cycles in `steps` optimiser steps, rising for
-    the part `ramp` of each.
+class _Between(Schedule):
+    """A schedule from `start` to `end`, each at least `least`, which it reaches after `steps`
+    optimiser steps. Abstract.
     """
 
     start: Tensor
     end: Tensor
     steps: Tensor
+    least = float("-inf")
+
+    def __init__(self, start: float, end: float, steps: int) -> None:
+        check_float32("start", start, low=self.least)
+        check_float32("end", end, low=self.least)
+        check_count("steps", steps)
+        bounds = (min(start, end), max(start, end))
+        super().__init__(steps, bounds, start=start, end=end, steps=steps)
+
+
+class Linear(_Between):
+    """`linear` from `start` to `end` over `steps` optimiser steps."""
+
+    def forward(self, step: Tensor) -> Tensor:
+        return linear(step, self.start, self.end, self.steps)
+
+
+class Geometric(_Between):
+    """`geometric` from `start` to `end` over `steps` optimiser steps."""
+
+    least = 1e-30
+
+    def forward(self, step: Tensor) -> Tensor:
+        return geometric(step, self.start, self.end, self.steps)
+
+
+class Cyclic(_Between):
+    """`cyclic` between `start` and `end`: `cycles` cycles in `steps` optimiser steps, rising for
+    the part `ramp` of each.
+    """
+
     cycles: Tensor
     ramp: Tensor
 
     def __init__(
         self, start: float, end: float, steps: int, cycles: int = 4, ramp: float = 0.5
     ) -> None:
-        check_float32("start", start)
-        check_float32("end", end)
-        check_count("steps", steps)
         check_count("cycles", cycles)
         check_number("ramp", ramp, low=1e-6, high=1)
-        super().__init__(
-            end_step=steps,
-            bounds=(min(start, end), max(start, end)),
-            start=start,
-            end=end,
-            steps=steps,
-            cycles=cycles,
-            ramp=ramp,
-        )
+        super().__init__(start, end, steps)
+        self._hold(cycles=cycles, ramp=ramp)
 
     def forward(self, step: Tensor) -> Tensor:
         return cyclic(step, self.start, self.end, self.steps, self.cycles, self.ramp)

@@ -164,30 +164,19 @@ class DataModule(LightningDataModule):
         together = trainer.accumulate_grad_batches
         if isinstance(examples := self.examples("train"), Stream):
             step = trainer.global_step
-            world = self._ranks()[1]
+            world = _share(self)[1]
             return streaming.loader(examples, self.batch_size, self.workers, world, step, together)
         if not self.shuffle:
-            return self._loader("train", InTurn(rows, self.batch_size, *self._ranks()))
+            return _in_turn(self, "train", rows)
         if len(rows) < self.batch_size * together:
             times = f" times trainer.accumulate_grad_batches {together}" if together > 1 else ""
             raise InputError(
                 f"data.batch_size is {self.batch_size}{times}: expected at most {len(rows)}, the"
                 " number of training examples"
             )
-        order = self._shuffled()
-        return self._loader("train", order if isinstance(examples, Examples) else Keyed(order))
-
-    def _shuffled(self) -> Shuffled:
-        trainer = self.trainer
-        assert trainer is not None
-        together = trainer.accumulate_grad_batches
-
-        def position() -> int:
-            return trainer.global_step * together
-
-        return Shuffled(
-            self.source.rows[1], self.batch_size, self.seed, *self._ranks(), position, together
-        )
+        order = _shuffled(self)
+        keyed = order if isinstance(examples, Examples) else Keyed(order)
+        return _loader(examples, keyed, self.workers)
 
     def rows(self, step: int) -> list[int]:
         """The rows, of all ranks, that an optimiser step of training goes over; none of a
@@ -195,7 +184,7 @@ class DataModule(LightningDataModule):
         """
         if isinstance(self.examples("train"), Stream):
             return []
-        order = self._shuffled()
+        order = _shuffled(self)
         return torch.cat(order.batches(step * order.together)[: order.together]).tolist()
 
     def batch(self, rows: Sequence[int], step: int) -> Batch:
@@ -210,31 +199,10 @@ class DataModule(LightningDataModule):
         return self.source.observe(examples, found, fold(self.seed, "transform", step))
 
     def val_dataloader(self) -> DataLoader[Rows]:
-        split, rows = self.held_out()
-        return self._loader(split, InTurn(rows, self.batch_size, *self._ranks()))
+        return _in_turn(self, *self.held_out())
 
     def test_dataloader(self) -> DataLoader[Rows]:
-        rows = torch.arange(len(self.source.stored("test")))
-        return self._loader("test", InTurn(rows, self.batch_size, *self._ranks()))
-
-    def _ranks(self) -> tuple[int, int]:
-        assert self.trainer is not None
-        world = self.trainer.world_size
-        if self.batch_size % world:
-            raise InputError(
-                f"data.batch_size is {self.batch_size} over all ranks: expected a multiple of the"
-                f" {world} ranks"
-            )
-        return self.trainer.global_rank, world
-
-    def _loader(self, split: str, order: Sampler[Any]) -> DataLoader[Rows]:
-        examples = self.examples(split)
-        # batch_size=None: the sampler names whole batches, and the data set gathers each in one
-        # call.
-        pinned = torch.cuda.is_available() and examples.device.type == "cpu"
-        return Loader(
-            examples, sampler=order, batch_size=None, num_workers=self.workers, pin_memory=pinned
-        )
+        return _in_turn(self, "test", torch.arange(len(self.source.stored("test"))))
 
     def on_after_batch_transfer(self, batch: Rows, dataloader_idx: int) -> Batch:
         """Decodes and transforms, on the model's device; what was not read before is checked."""
@@ -249,6 +217,43 @@ class DataModule(LightningDataModule):
                 batch, lambda rows: source.observe(examples, rows, key).x, self._check, split
             )
         return source.observe(examples, batch, key)
+
+
+def _share(data: DataModule) -> tuple[int, int]:
+    """This rank and the number of ranks, each of which takes the same part of every batch."""
+    assert data.trainer is not None
+    world = data.trainer.world_size
+    if data.batch_size % world:
+        raise InputError(
+            f"data.batch_size is {data.batch_size} over all ranks: expected a multiple of the"
+            f" {world} ranks"
+        )
+    return data.trainer.global_rank, world
+
+
+def _shuffled(data: DataModule) -> Shuffled:
+    trainer = data.trainer
+    assert trainer is not None
+    together = trainer.accumulate_grad_batches
+
+    def position() -> int:
+        return trainer.global_step * together
+
+    rows = data.source.rows[1]
+    return Shuffled(rows, data.batch_size, data.seed, *_share(data), position, together)
+
+
+def _in_turn(data: DataModule, split: str, rows: Tensor) -> DataLoader[Rows]:
+    order = InTurn(rows, data.batch_size, *_share(data))
+    return _loader(data.examples(split), order, data.workers)
+
+
+def _loader(
+    examples: Examples | Items | Stream, order: Sampler[Any], workers: int
+) -> DataLoader[Rows]:
+    pinned = torch.cuda.is_available() and examples.device.type == "cpu"
+    # batch_size=None: the sampler names whole batches, and the data set gathers each in one call.
+    return Loader(examples, sampler=order, batch_size=None, num_workers=workers, pin_memory=pinned)
 
 
 @rank_zero_only

@@ -9,8 +9,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
+from torch import Tensor
 
 from jensen.base.errors import InputError
 from jensen.callbacks.end import End
@@ -149,4 +150,27 @@ def refuse_ranks(trainer: Trainer) -> None:
         "trainer.strategy starts ranks of its own, and in a sweep each would repeat the whole"
         " sweep: expected"
         " hydra/launcher=subprocess, or ranks that SLURM or torchrun start, or trainer.devices=1"
+    )
+
+
+def validate_again(
+    trainer: Trainer, algorithm: LightningModule, data: LightningDataModule
+) -> dict[str, Tensor]:
+    """The results of a validation that are logged already."""
+    loggers = trainer.loggers
+    trainer.loggers = []
+    trainer.validate(algorithm, data, verbose=False)
+    trainer.loggers = loggers
+    return dict(trainer.callback_metrics)
+
+
+def check_end(trainer: Trainer, end: End) -> None:
+    """Raises: InputError: the training ended without a step, or before its end."""
+    if trainer.global_step and end.reason:
+        return
+    ends = ("max_steps", "max_epochs", "limit_train_batches")
+    found = ", ".join(f"trainer.{name} {getattr(trainer, name)}" for name in ends)
+    raise InputError(
+        f"training ended at step {trainer.global_step} ({found}): expected at least one step, and"
+        " the end that is configured; raise what ends it"
     )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Self, final
 
 import torch
-from torch import Tensor, distributions
+from torch import Tensor
 
 from jensen.base import random
 from jensen.base.errors import check_count, check_seed
@@ -151,9 +151,7 @@ class GMM(Parameters):
         """
         return self._held_out.log_prob(self._held_out.points(x))
 
-    def forward(self, x: Any) -> Tensor:
-        """`log_prob`."""
-        return self.log_prob(x)
+    forward = log_prob
 
     def responsibilities(self, x: Any) -> Tensor:
         """p(k|x), `(N, D)` to `(N, K)`."""
@@ -216,10 +214,6 @@ class GMM(Parameters):
         return self._held_out.conditional(dims, values)
 
     # ---- other libraries ------------------------------------------------------------------------
-
-    def as_distribution(self) -> distributions.MixtureSameFamily:
-        """The same density in `torch.distributions`."""
-        return interop.as_distribution(self.mixture)
 
     @classmethod
     def from_sklearn(cls, fitted: Any, **options: Any) -> Self:

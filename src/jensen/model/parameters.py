@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributions, nn
 
 from jensen.base.errors import InputError
 from jensen.family.mixture import Mixture
 from jensen.family.structures import Structure
+from jensen.model import interop
 
 _COVARIANCES = {
     "full": lambda components, dim: components * dim * (dim + 1) // 2,
@@ -53,6 +54,10 @@ class Parameters(nn.Module):
             )
         log_weight, *parameters = (getattr(self, name) for name in self._names)
         return Mixture(log_weight, self._structure(*parameters))
+
+    def as_distribution(self) -> distributions.MixtureSameFamily:
+        """The same density in `torch.distributions`."""
+        return interop.as_distribution(self.mixture)
 
     @property
     def parameter_count(self) -> int:

@@ -10,8 +10,10 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from jensen.base.errors import check_choice
+from jensen.callbacks.best import Best
 from jensen.callbacks.diagnose import Diagnose
 from jensen.callbacks.durable import write
+from jensen.callbacks.tell import Tell
 from jensen.diagnostics.snapshot import Embedding, Film, Results
 
 _LISTED = 1000
@@ -88,6 +90,16 @@ def of_training(cfg: DictConfig, trainer: Any, folder: Path) -> dict[str, Any]:
             name: {"settings": chosen.get(name)} | numbers(found) for name, found in results.items()
         },
     }
+
+
+def found(trainer: Any, validated: bool) -> tuple[dict[str, str], dict[str, Any]]:
+    """What ails the model at its last step, and what best.ckpt is the best by."""
+    ills = [each.found for each in trainer.callbacks if isinstance(each, Tell)] if validated else []
+    best = [each for each in trainer.callbacks if isinstance(each, Best)]
+    numbers = {each.monitor: each.value for each in best}
+    return next(iter(ills), {}), next(
+        ({"monitor": name, "value": value} for name, value in numbers.items()), {}
+    )
 
 
 def maximised(cfg: DictConfig, results: dict[str, float]) -> float | None:
