@@ -54,6 +54,8 @@ WORKLOADS = {
     "D": Workload(1_000, 1, 2, "full", 200),
     "E": Workload(200_000, 64, 64, "full", 3),
     "F": Workload(200_000, 64, 64, "full", 2),
+    "G": Workload(2_000_000, 64, 32, "full", 10),
+    "S": Workload(2_000_000, 64, 32, "spherical", 10),
 }
 TARGET = Workload(100_000, 8, 16, "diag", 1000)
 
