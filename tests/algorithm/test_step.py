@@ -113,6 +113,17 @@ def test_a_step_traced_at_step_0_is_right_later(objective, prior):
             state = right
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("objective", "prior"), CASES)
+def test_a_step_copies_nothing_from_the_host(objective, prior):
+    """Such a copy, of `torch.tensor(2.0)` say, waits for the device, and no CUDA graph holds it."""
+    step, state = step_of(*parts(objective, prior))
+    with torch.no_grad():
+        program = make_fx(step)(state, *given(0))
+    called = {str(node.target) for node in program.graph.nodes}
+    assert not {name for name in called if "lift_fresh" in name}
+
+
 def test_a_number_of_the_host_in_the_step_would_be_seen():
     """The step above would be refused, or wrong later, if it asked for the value of a tensor."""
     model, objective = parts()

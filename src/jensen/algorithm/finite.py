@@ -47,20 +47,31 @@ class FirstSteps:
     def __init__(self) -> None:
         self._steps: Tensor | None = None
 
-    def watch(self, values: Tensor, step: int) -> None:
-        """Look at the `(T,)` values of a step."""
+    def watch(self, values: Tensor, step: int | Tensor) -> None:
+        """Look at the `(T,)` values of a step. In place, so that a captured graph may do it."""
         here = torch.where(values.detach().isfinite(), NEVER, step)
-        self._steps = here if self._steps is None else torch.minimum(self._steps, here)
+        if self._steps is None:
+            self._steps = torch.full_like(here, NEVER)
+        torch.minimum(self._steps, here, out=self._steps)
 
-    def take(self, least: Callable[[Tensor], Tensor]) -> tuple[int, list[int]] | None:
-        """The first of these steps and which values it was; None if all were finite. Begins anew.
+    @property
+    def memory(self) -> list[Tensor]:
+        """What is remembered, in place."""
+        return [] if self._steps is None else [self._steps]
+
+    def take(
+        self, least: Callable[[Tensor], Tensor], copy: Tensor | None = None
+    ) -> tuple[int, list[int]] | None:
+        """The first of these steps and which values it was; None if all were finite. Begins anew,
+        but not where it reads a `copy` of what was remembered some steps ago.
 
         least: over the ranks, elementwise.
         """
-        steps = self._steps
-        self._steps = None
+        steps = self._steps if copy is None else copy
         firsts = [] if steps is None else least(steps).tolist()
         first = min(firsts, default=NEVER)
+        if steps is not None and copy is None:
+            steps.fill_(NEVER)
         return (
             None
             if first == NEVER
@@ -128,15 +139,25 @@ class Stop:
     def before(self) -> None:
         """Called before each batch's loss."""
 
-    def watch(self, loss: Tensor, inference: Inference, batch: Batch) -> None:
+    def watch(self, loss: Tensor, inference: Inference, batch: Batch, step: int) -> None:
         """Look at the loss of a batch where that is free, or is waited for anyway."""
         free = self._asking_is_free
         if free and bool(loss.isfinite()):
             return
-        self._remember(loss, inference)
-        step = self.algorithm.global_step
+        self.remember(loss, inference, step)
         if free or step % self.algorithm.trainer.log_every_n_steps == 0:
-            self._end(batch, inference)
+            self._end(step, batch, inference)
+
+    def remember(self, loss: Tensor, inference: Inference, step: int | Tensor) -> None:
+        """Look at the loss of a batch, and wait for nothing."""
+        values = torch.stack([loss, *(part.mean() for part in inference.bound)])
+        self._first.watch(values, step)
+
+    def ask(self, now: int, copy: Tensor | None = None) -> None:
+        """End the run, `now` steps old, if a loss was not finite; this waits for the device, unless
+        there is a `copy` of `memory` on the host.
+        """
+        self._end(now, copy=copy)
 
     def guarded(self, closure: Callable[[], Any]) -> Callable[[], Any] | None:
         """The closure that the optimiser is to step by; None: not at all."""
@@ -150,13 +171,18 @@ class Stop:
         """Refuse to save parameters that are not finite; the checkpoints that are there are
         kept.
         """
-        self._end()
+        self.ask(self.algorithm.global_step)
         self._check_parameters()
 
     def check_held_out(self, values: Tensor) -> None:
         """End training at `values`, the same on all ranks, of a validation that are not finite."""
         if self._fitting and not bool(values.isfinite().all()):
             self._end_at_held_out()
+
+    @property
+    def memory(self) -> list[Tensor]:
+        """Tensors that a step changes here, in place."""
+        return self._first.memory
 
     @property
     def report(self) -> Path:
@@ -172,29 +198,32 @@ class Stop:
         trainer = self.algorithm._trainer  # which is asked for where there is none, too
         return trainer is not None and trainer.state.fn == TrainerFn.FITTING
 
-    def _remember(self, loss: Tensor, inference: Inference) -> None:
-        values = torch.stack([loss, *(part.mean() for part in inference.bound)])
-        self._first.watch(values, self.algorithm.global_step)
-
-    def _end(self, batch: Batch | None = None, inference: Inference | None = None) -> None:
+    def _end(
+        self,
+        now: int,
+        batch: Batch | None = None,
+        inference: Inference | None = None,
+        copy: Tensor | None = None,
+    ) -> None:
         """End the run, on all ranks, if a loss was not finite. `batch` and `inference` are those of
         the step under way.
         """
-        found = self._first.take(partial(_least, self.algorithm))
+        found = self._first.take(partial(_least, self.algorithm), copy)
         if found is None:
             return
         step, places = found
         terms = [("loss", *Bound._fields)[place] for place in places]
         module = None
         parameters = not_finite(dict(self.algorithm.named_parameters()))
-        if step == self.algorithm.global_step and batch is not None and inference is not None:
-            terms += not_finite(self.algorithm.objective.terms(inference, self.algorithm.step))
+        if step == now and batch is not None and inference is not None:
+            count = torch.tensor(step, device=self.algorithm.device)
+            terms += not_finite(self.algorithm.objective.terms(inference, count))
             infer = partial(self.algorithm.infer, batch, step)
             module = _of_any_rank(
                 self.algorithm, None if parameters else first_module(self.algorithm, infer)
             )
         rows = self._record_step(step, terms=terms, module=module, parameters=parameters)
-        where = _where(step, self.algorithm.global_step, module, parameters)
+        where = _where(step, now, module, parameters)
         raise InputError(
             f"training stopped at step {step}, where {' and '.join(terms)} became NaN or"
             f" infinite,{where}: {self.report} names {rows}, and the last checkpoint, which is"
@@ -270,8 +299,8 @@ class Skip(Stop):
         if not self._before:
             self._before = [tensor.clone() for tensor in self._changed_by_a_loss()]
 
-    def watch(self, loss: Tensor, inference: Inference, batch: Batch) -> None:
-        self._remember(loss, inference)
+    def watch(self, loss: Tensor, inference: Inference, batch: Batch, step: int) -> None:
+        self.remember(loss, inference, step)
 
     def guarded(self, closure: Callable[[], Any]) -> Callable[[], Any] | None:
         result = closure()

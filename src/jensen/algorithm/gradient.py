@@ -9,7 +9,17 @@ from torch.optim import Optimizer
 
 from jensen.algorithm import batches, checks, finite, logs, optimiser
 from jensen.algorithm.algorithm import Algorithm
-from jensen.algorithm.step import first_draws, forward, infer, learn, loss_of, seed_networks
+from jensen.algorithm.calls import Calls
+from jensen.algorithm.drive import terms_of
+from jensen.algorithm.step import (
+    Outcome,
+    first_draws,
+    forward,
+    infer,
+    learn,
+    loss_of,
+    seed_networks,
+)
 from jensen.base.batch import Batch
 from jensen.base.random import fold, key
 from jensen.base.schedule import Schedule, as_schedule
@@ -32,6 +42,10 @@ class Gradient(Algorithm):
         lr_scale: times the optimiser's lr; a schedule of it is a warm-up or a decay.
         non_finite: of a loss that is NaN or infinite, `stop` or `skip` (`finite.Stop`, `Skip`).
         skip_limit: so many steps in a row that are left out end the run too.
+        steps_per_call: steps that Lightning's loop is asked for at a time, `auto` or a number
+            (`chunk`).
+        engine: `graph` replays a step on a GPU, `eager` asks for each part of it; `auto` is `graph`
+            where it can be (`graph`).
     """
 
     model: VAE
@@ -45,6 +59,8 @@ class Gradient(Algorithm):
         lr_scale: float | Schedule = 1.0,
         non_finite: str = "stop",
         skip_limit: int = 100,
+        steps_per_call: str | int = "auto",
+        engine: str = "auto",
     ) -> None:
         super().__init__()
         checks.check_arguments(model, objective, optimizer, seed, non_finite, skip_limit)
@@ -55,14 +71,19 @@ class Gradient(Algorithm):
         self.lr_scale = as_schedule("lr_scale", lr_scale, low=0)
         self.finite = finite.Stop(self) if non_finite == "stop" else finite.Skip(self, skip_limit)
         self.posterior_family: type | None = None
+        self.calls = Calls(self, steps_per_call, engine)
         self._terms = logs.StepTerms()
 
     def setup(self, stage: str) -> None:
         if size := batches.train_size(self.trainer):
             self.objective.dataset_size = size
+        if stage == "fit":
+            self.calls.plan()
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         own = self.observe(batch, batch_idx << 32)
+        if self.calls.driven:
+            return self.calls.take(own)
         count = self.global_step
         step = self.step
         self.finite.before()
@@ -70,12 +91,23 @@ class Gradient(Algorithm):
         noise = key(self.seed, "noise", count, device=self.device)
         x = own.x.to(self.dtype)
         loss, inference = forward(self.model, self.objective, x, own.row, noise, step)
-        self.finite.watch(loss, inference, own)
+        self.finite.watch(loss, inference, own, count)
         if count % self.trainer.log_every_n_steps == 0:
-            terms = logs.step_terms(loss, inference, self.objective, self.model.prior, step)
-            self._terms.log(self.trainer, terms | self.finite.terms(), self.x_shape)
+            self.log_terms(terms_of(self, Outcome(loss, inference), step))
         learn(self.model, inference, len(own.row), step)
         return loss
+
+    def log_terms(self, terms: dict[str, Tensor]) -> None:
+        """Keep the terms of a batch for the loggers."""
+        self._terms.log(self.trainer, terms, self.x_shape)
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        if not self.calls.driven:
+            super().backward(loss, *args, **kwargs)
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
+        if not self.calls.driven:
+            super().optimizer_zero_grad(epoch, batch_idx, optimizer)
 
     def look(self, batch: Batch) -> tuple[Inference, dict[str, Tensor]]:
         inference = self.infer(batch)
@@ -108,7 +140,10 @@ class Gradient(Algorithm):
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Optimizer, optimizer_closure: Any = None
     ) -> None:
-        if (closure := self.finite.guarded(optimizer_closure)) is not None:
+        if self.calls.driven:
+            optimizer_closure()
+            self.calls.count()
+        elif (closure := self.finite.guarded(optimizer_closure)) is not None:
             super().optimizer_step(epoch, batch_idx, optimizer, closure)
 
     def check_held_out(self, totals: Tensor) -> None:

@@ -37,6 +37,8 @@ class Average(Callback):
         InputError: as training begins, that this is no training by gradient.
     """
 
+    every_step = True  # is counted, so that training must come back to the callbacks after each
+
     def __init__(self, decay: float | None = 0.999, start: int = 0, every: int = 1) -> None:
         if decay is not None:
             check_number("decay", decay, low=0, high=1)

@@ -16,7 +16,7 @@ from jensen.base.random import fold, permutation
 from jensen.data import streaming
 from jensen.data.domain import Check, check_rows
 from jensen.data.examples import Examples, Rows
-from jensen.data.order import InTurn, Keyed, Shuffled
+from jensen.data.order import Chunked, InTurn, Keyed, Shuffled
 from jensen.data.source import Source
 from jensen.data.torch_dataset import Items, Loader, Stream
 from jensen.data.transform import Transform
@@ -87,6 +87,7 @@ class DataModule(LightningDataModule):
         self.device = device
         self.workers = workers
         self.evaluated = "validation"
+        self.minibatches = 1  # in a batch; an algorithm that takes several steps asks for more
         self._check: Check | None = None
 
     def examples(self, split: str) -> Examples | Items | Stream:
@@ -175,6 +176,8 @@ class DataModule(LightningDataModule):
                 " number of training examples"
             )
         order = _shuffled(self)
+        if self.minibatches > 1:
+            return _loader(examples, Chunked(order, self.minibatches), self.workers)
         keyed = order if isinstance(examples, Examples) else Keyed(order)
         return _loader(examples, keyed, self.workers)
 
@@ -210,6 +213,12 @@ class DataModule(LightningDataModule):
         assert trainer is not None
         source = self.source
         key = fold(self.seed, "transform", trainer.global_step) if trainer.training else 0
+        if trainer.training and self.minibatches > 1:
+            steps = range(
+                trainer.global_step, trainer.global_step + len(batch.row) // self.batch_size
+            )
+            keys = [fold(self.seed, "transform", step) for step in steps]
+            return source.observe_each(source.decoder("train"), batch, keys)
         split = "train" if trainer.training else self.held_out()[0]
         examples = source.decoder(split)
         if self._check is not None and not examples.whole:

@@ -58,6 +58,29 @@ class Shuffled(Sampler[Tensor]):
         return order.split(self.batch_size)[start : len(self)]
 
 
+class Chunked(Sampler[Tensor]):
+    """The batches of an order, several in one: those up to the next multiple of `size` of them, or
+    to the end of the epoch. Its length is the number of batches, which is what is counted.
+    """
+
+    def __init__(self, order: Shuffled, size: int) -> None:
+        self.order = order
+        self.size = size
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        order = self.order
+        position = order.position()
+        batches = [each[order.rank :: order.world] for each in order.batches(position)]
+        begin = 0
+        while begin < len(batches):
+            end = begin + self.size - (position + begin) % self.size
+            yield torch.cat(batches[begin:end])
+            begin = end
+
+
 class Keyed(Sampler[tuple[int, Tensor]]):
     """The batches of an order, each with a key of its optimiser step, for what is drawn while its
     items are read.

@@ -57,8 +57,8 @@ class Source:
             check_count("x_shape", side)
         if transform is not None and not callable(transform):
             raise InputError(
-                f"transform is {transform!r}: expected null, or +transform=... with a choice of"
-                " conf/transform"
+                f"transform is {transform!r}: expected null, or a function of x, key and index, such"
+                " as data.transform={_target_: jensen.data.noise, _partial_: true}"
             )
         if not validation and "test" not in splits:
             raise InputError(
@@ -181,6 +181,21 @@ class Source:
             rows.factors,
             rows.row,
         )
+
+    def observe_each(
+        self, examples: Examples | Items | Stream, rows: Rows, keys: Sequence[int]
+    ) -> Batch:
+        """As many minibatches as there are keys, one after another in `rows`, each as `observe`
+        sees it.
+        """
+        if self.transform is None:
+            return self.observe(examples, rows, 0)
+        size = len(rows.row) // len(keys)
+        parts = zip(*(part.split(size) for part in rows), strict=True)
+        seen = [
+            self.observe(examples, Rows(*part), key) for part, key in zip(parts, keys, strict=True)
+        ]
+        return Batch(*(torch.cat(each) for each in zip(*seen, strict=True)))
 
     def at(self, split: str, rows: Tensor) -> Tensor:
         """`(n, *event)` of the observations in some rows of a split."""

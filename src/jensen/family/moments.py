@@ -72,7 +72,8 @@ def like(tensor: Tensor, value: Tensor | float) -> Tensor:
     """`value` in the dtype of `tensor`: a Python number is not rounded to float32 on its way."""
     if isinstance(value, Tensor):
         return value.to(tensor)
-    return torch.as_tensor(value, dtype=tensor.dtype, device=tensor.device)
+    # filled in where it is: a copy from the host waits, and no CUDA graph may hold one
+    return torch.full((), value, dtype=tensor.dtype, device=tensor.device)
 
 
 def centre(mean: Tensor) -> Tensor:

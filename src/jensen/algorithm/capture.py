@@ -1,0 +1,166 @@
+"""What it takes to run a step before it counts, and leave nothing of it: all state put back, an
+optimiser that counts on the device, and the reasons why a step cannot be captured.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from jensen.algorithm.chunk import Chunk
+
+if TYPE_CHECKING:
+    from jensen.algorithm.gradient import Gradient
+
+
+class State:
+    """All that a step may change, and copies of what it was: tensors, which keep their place, and
+    what an optimiser keeps beside them.
+    """
+
+    def __init__(self, algorithm: "Gradient", optimiser: Optimizer) -> None:
+        self.tensors = [
+            *algorithm.parameters(),
+            *algorithm.buffers(),
+            *algorithm.finite.memory,
+            *_tensors(optimiser),
+        ]
+        self.before = [tensor.detach().clone() for tensor in self.tensors]
+        self.optimiser = optimiser
+        self.kept = {parameter: {**state} for parameter, state in optimiser.state.items()}
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Copy what they were into them."""
+        for tensor, value in zip(self.tensors, self.before, strict=True):
+            tensor.copy_(value)
+        for parameter, state in self.kept.items():
+            self.optimiser.state[parameter] = {**state}
+
+
+def said(error: BaseException, inside: list[str]) -> str:
+    """What first went wrong, and in which module, in one line."""
+    while error.__context__ is not None:  # the end of a failed capture fails too
+        error = error.__context__
+    at = f"in {inside[-1]}, " if inside else ""
+    return f"{at}{str(error).splitlines()[0] if str(error) else type(error).__name__}"
+
+
+def part(chunk: Chunk, begin: int, end: int) -> Chunk:
+    x, row, noise, step, first = chunk
+    return Chunk(x[begin:end], row[begin:end], noise[begin:end], step[begin:end], first + begin)
+
+
+def _tensors(optimiser: Optimizer) -> list[Tensor]:
+    return [
+        value
+        for state in optimiser.state.values()
+        for value in state.values()
+        if isinstance(value, Tensor)
+    ]
+
+
+def on_host(optimiser: Optimizer) -> list[object]:
+    """Copies of what an optimiser keeps on the host of a model that is elsewhere."""
+    found: list[object] = []
+    for parameter, state in optimiser.state.items():
+        for value in state.values():
+            if not isinstance(value, Tensor):
+                found.append(value)
+            elif value.device.type != parameter.device.type:
+                found.append(value.tolist())
+    return found
+
+
+def count_on_device(optimiser: Optimizer) -> None:
+    """Move the counts of steps to where the parameters are, of optimisers that can count there."""
+    if "capturable" not in optimiser.defaults:
+        return
+    for parameter, state in optimiser.state.items():
+        if isinstance(step := state.get("step"), Tensor):
+            state["step"] = step.to(parameter.device)
+
+
+@contextmanager
+def capturable(optimiser: Optimizer, rates: list[Tensor]) -> Iterator[None]:
+    """Have the optimiser count on the device, and read its learning rates from tensors."""
+    before = [dict(group) for group in optimiser.param_groups]
+    for place, group in enumerate(optimiser.param_groups):
+        if "capturable" in group:
+            group["capturable"] = group["params"][0].is_cuda
+        if rates:
+            group["lr"] = rates[place]
+    try:
+        yield
+    finally:
+        for group, old in zip(optimiser.param_groups, before, strict=True):
+            group.update({name: old[name] for name in ("capturable", "lr") if name in old})
+
+
+@contextmanager
+def entered(model: nn.Module, inside: list[str]) -> Iterator[None]:
+    """Keep the names of the modules that a forward pass is in."""
+
+    def enter(name: str) -> Callable[..., None]:
+        return lambda *_: inside.append(name)
+
+    hooks = []
+    for name, module in model.named_modules():
+        if name:
+            hooks.append(module.register_forward_pre_hook(enter(f"model.{name}")))
+            hooks.append(module.register_forward_hook(lambda *_: inside.pop() and None))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def aside(device: torch.device) -> Iterator[None]:
+    """Another stream, as work before a capture must be on."""
+    if device.type != "cuda":
+        yield
+        return
+    torch.cuda.synchronize(device)
+    stream = torch.cuda.Stream(device)
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.synchronize(device)
+
+
+def generator_state(device: torch.device) -> Tensor:
+    """The state of the generator that modules on a device draw from."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+@torch.no_grad()
+def drawing(model: nn.Module, x: Tensor, noise: Tensor) -> str:
+    """Name the first module that draws from torch's generator."""
+    found: list[str] = []
+    before: dict[str, Tensor] = {}
+
+    def remember(name: str) -> Callable[..., None]:
+        return lambda *_: before.__setitem__(name, generator_state(x.device))
+
+    def compare(name: str) -> Callable[..., None]:
+        def look(*_: object) -> None:
+            if not torch.equal(before[name], generator_state(x.device)):
+                found.append(name)
+
+        return look
+
+    hooks = []
+    for name, module in model.named_modules():
+        if name:
+            hooks.append(module.register_forward_pre_hook(remember(name)))
+            hooks.append(module.register_forward_hook(compare(name)))
+    try:
+        model(x, noise)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return f"model.{found[0]}" if found else "the objective"

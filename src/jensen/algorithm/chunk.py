@@ -1,0 +1,188 @@
+"""How many optimiser steps Lightning's loop is asked for at a time.
+
+Lightning takes some 300 us around each batch. Here one of its batches may be a chunk of K
+minibatches: fetched in one gather, its noise drawn at once, K optimiser steps, logged once. All that
+counts steps (`global_step`, batches, validation, schedules) counts the K, so a run in chunks is, on
+a CPU bit for bit, the run without.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import GradientAccumulationScheduler, ModelCheckpoint
+from torch import Tensor
+
+from jensen.algorithm.batches import own_data
+from jensen.base.batch import Batch
+from jensen.base.errors import InputError
+from jensen.base.random import fold, normal
+from jensen.data.examples import Examples
+
+AUTO = "auto"
+
+MOST = 25
+"""Steps that `auto` takes at most: by then Lightning's part of a step is small, and a signal waits
+for a chunk's end.
+"""
+
+BYTES = {"cpu": 64 << 20, "cuda": 512 << 20}
+"""Decoded observations of a chunk, at most."""
+
+_AMID = (
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+)
+_AROUND = ("on_train_batch_start", "on_train_batch_end")
+_CHUNKWISE = (
+    "jensen.callbacks.",
+    "pytorch_lightning.callbacks.model_checkpoint",
+    "pytorch_lightning.callbacks.progress.",
+    "pytorch_lightning.callbacks.timer",
+)
+"""Where hooks are that need not see every batch; a callback that has `every_step` does."""
+
+
+class Chunk(NamedTuple):
+    """K minibatches, with all that differs between their steps.
+
+    x: `(K, B, *event)`. row: `(K, B)`, places in the data set. noise: `(K, S B, D)`. step: `(K,)`
+    int64, the optimiser's steps before each. first: the number of the first on the host.
+    """
+
+    x: Tensor
+    row: Tensor
+    noise: Tensor
+    step: Tensor
+    first: int
+
+    def minibatches(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """x, row, noise and step of one after the other."""
+        return zip(self.x, self.row, self.noise, self.step, strict=True)
+
+
+def chunk(
+    batch: Batch, x: Tensor, steps: int, first: int, seed: int, samples: int, latents: int
+) -> Chunk:
+    """A chunk of a batch that holds `steps` minibatches one after another; the noise of each is
+    what it is drawn for that minibatch alone.
+    """
+    device = x.device
+    keys = torch.tensor([fold(seed, "noise", first + each) for each in range(steps)], device=device)
+    size = len(batch.row) // steps
+    noise = normal(keys.repeat_interleave(size), batch.row, (samples, latents))
+    return Chunk(
+        x.unflatten(0, (steps, size)),
+        batch.row.unflatten(0, (steps, size)),
+        noise.unflatten(0, (steps, size)).transpose(1, 2).flatten(1, 2),
+        torch.arange(first, first + steps, device=device),
+        first,
+    )
+
+
+def most(trainer: Trainer) -> int:
+    """The most steps at a time that end wherever something is due between two steps, `auto`."""
+    due = math.gcd(*_intervals(trainer).values())
+    data = own_data(trainer)
+    assert data is not None
+    each = data.batch_size * math.prod(data.source.x_shape) * 4
+    room = BYTES["cpu" if trainer.strategy.root_device.type == "cpu" else "cuda"] // each
+    least = max(1, min(MOST, room))
+    return next(steps for steps in range(least, 0, -1) if due % steps == 0)
+
+
+def check_divides(steps: int, trainer: Trainer) -> None:
+    """Refuse a number of steps at a time that would pass over something."""
+    for name, interval in _intervals(trainer).items():
+        if interval % steps:
+            raise InputError(
+                f"algorithm.steps_per_call is {steps} but {name} is {interval}, which it does not"
+                " divide: expected auto, or a number that divides it"
+            )
+
+
+def _intervals(trainer: Trainer) -> dict[str, int]:
+    """Numbers of steps after which something is due, by the key that says so."""
+    found = {"trainer.log_every_n_steps": trainer.log_every_n_steps}
+    if trainer.max_steps > 0:
+        found["trainer.max_steps"] = trainer.max_steps
+    if trainer.check_val_every_n_epoch is None:
+        found["trainer.val_check_interval"] = int(trainer.val_check_interval)
+    for each in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(each, ModelCheckpoint) and each._every_n_train_steps:
+            found["every_n_train_steps of a ModelCheckpoint"] = each._every_n_train_steps
+    return found
+
+
+def ours_to_drive(trainer: Trainer) -> str:
+    """The reason why Lightning must take each step itself; empty if it need not."""
+    data = own_data(trainer)
+    if data is None:
+        return "the data are not a jensen.data.module.DataModule"
+    if trainer.world_size > 1:
+        return "there are several ranks"
+    accumulating = any(
+        isinstance(each, GradientAccumulationScheduler) and {*each.scheduling.values()} != {1}
+        for each in trainer.callbacks  # type: ignore[attr-defined]
+    )
+    if trainer.accumulate_grad_batches != 1 or accumulating:
+        return "trainer.accumulate_grad_batches is not 1"
+    if getattr(trainer.precision_plugin, "scaler", None) is not None:
+        return "trainer.precision=16-mixed scales each loss"
+    return _overriding(trainer, _AMID)
+
+
+def one_at_a_time(trainer: Trainer) -> str:
+    """The reason why each call must be a single step; empty if it need not."""
+    data = own_data(trainer)
+    assert data is not None
+    if not isinstance(data.examples("train"), Examples) or data.workers or not data.shuffle:
+        return "the data are read batch by batch"
+    if trainer.limit_train_batches != 1.0 or trainer.overfit_batches:
+        return "trainer.limit_train_batches counts batches"
+    by_steps = trainer.check_val_every_n_epoch is None
+    if (
+        not isinstance(trainer.val_check_interval, int)
+        if by_steps
+        else trainer.val_check_interval != 1
+    ):
+        return "trainer.val_check_interval is no number of steps"
+    return _overriding(trainer, _AROUND)
+
+
+def _overriding(trainer: Trainer, hooks: Sequence[str]) -> str:
+    """The callback that has one of these hooks, in words; empty if none would miss a step."""
+    for each in trainer.callbacks:  # type: ignore[attr-defined]
+        for hook in hooks:
+            found = getattr(type(each), hook)
+            if found is getattr(Callback, hook):
+                continue
+            here = found.__module__.startswith(_CHUNKWISE) and not hasattr(each, "every_step")
+            if hooks is _AMID or not here:
+                return f"{type(each).__name__}.{hook} is called at every step"
+    return ""
+
+
+def count(trainer: Trainer, more: int) -> None:
+    """Have Lightning count `more` steps than the one it takes this batch for."""
+    loop = trainer.fit_loop.epoch_loop
+    step = loop.automatic_optimization.optim_progress.optimizer.step
+    for progress in (step.total, step.current):
+        progress.ready += more
+        progress.completed += more
+    for progress in (loop.batch_progress.total, loop.batch_progress.current):
+        progress.ready += more
+        progress.started += more
+        progress.processed += more
+        progress.completed += more
+    loop._batches_that_stepped += more
+
+
+def next_lr(trainer: Trainer) -> None:
+    """Move the learning rate on by a step, as Lightning does after the last of a chunk."""
+    if trainer.lr_scheduler_configs:
+        trainer.fit_loop.epoch_loop.update_lr_schedulers("step", update_plateau_schedulers=False)

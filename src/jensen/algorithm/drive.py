@@ -1,0 +1,125 @@
+"""The optimiser steps of a chunk, taken without Lightning between them."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from jensen.algorithm.chunk import Chunk, next_lr
+from jensen.algorithm.logs import step_terms
+from jensen.algorithm.step import Outcome, learn, loss_of, seed_networks
+from jensen.base.batch import Batch
+from jensen.base.random import fold
+from jensen.model.vae import VAE
+from jensen.objective.objective import Objective
+
+if TYPE_CHECKING:
+    from jensen.algorithm.gradient import Gradient
+
+Terms = dict[str, Tensor]
+
+
+class Taken(NamedTuple):
+    """Word on the first step of a chunk: its loss, `()`, and what is logged of it, `()` each;
+    empty where nothing is.
+    """
+
+    loss: Tensor
+    terms: Terms
+
+
+class Drive(Protocol):
+    """Takes the steps of a chunk, in place on parameters, prior and optimiser."""
+
+    def __call__(self, chunk: Chunk, logged: bool) -> Taken: ...
+
+
+class Update(NamedTuple):
+    """One whole step on tensors, in place: inference, loss, what the prior learns, gradient,
+    optimiser.
+
+    Nothing here waits for the device, or keeps a number of the step on the host.
+
+    precision: the context of a forward pass. clip: shortens the gradients.
+    """
+
+    model: VAE
+    objective: Objective
+    optimiser: Optimizer
+    parameters: list[nn.Parameter]
+    precision: Callable[[], AbstractContextManager[None]]
+    clip: Callable[[], None]
+
+    def __call__(
+        self, x: Tensor, noise: Tensor, step: Tensor, look: Callable[[Outcome], None]
+    ) -> None:
+        """`look` is given the loss and the inference before anything changes."""
+        with self.precision():
+            inference = self.model(x, noise)
+            loss = loss_of(self.objective, inference, step)
+            look(Outcome(loss, inference))
+            learn(self.model, inference, len(x), step)
+        for parameter in self.parameters:
+            parameter.grad = None
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.clip()
+        self.optimiser.step()
+
+
+def update_of(algorithm: "Gradient") -> Update:
+    """The step of an algorithm, with the precision and the clipping of its trainer."""
+    trainer = algorithm.trainer
+    optimiser = trainer.optimizers[0]
+    most = trainer.gradient_clip_val
+
+    def clip() -> None:
+        if most:
+            algorithm.clip_gradients(optimiser, most, trainer.gradient_clip_algorithm)
+
+    return Update(
+        algorithm.model,
+        algorithm.objective,
+        optimiser,
+        [each for group in optimiser.param_groups for each in group["params"]],
+        trainer.precision_plugin.forward_context,
+        clip,
+    )
+
+
+class Eager:
+    """The steps one after another, each as Lightning would take it."""
+
+    def __init__(self, algorithm: "Gradient") -> None:
+        self.algorithm = algorithm
+        self.update = update_of(algorithm)
+
+    def __call__(self, chunk: Chunk, logged: bool) -> Taken:
+        algorithm = self.algorithm
+        trainer = algorithm.trainer
+        begun = trainer.fit_loop.epoch_loop.batch_idx - trainer.global_step
+        taken: list[Taken] = []
+        for place, (x, row, noise, step) in enumerate(chunk.minibatches()):
+            if place:
+                next_lr(trainer)
+            now = chunk.first + place
+            words = ("network", now, begun + now, algorithm.global_rank)
+            seed_networks(fold(algorithm.seed, *words), algorithm.device)
+
+            def look(outcome: Outcome, x=x, row=row, step=step, now=now) -> None:  # type: ignore[no-untyped-def]
+                batch = Batch(x, row.new_empty(len(row), 0), row)
+                algorithm.finite.watch(*outcome, batch, now)
+                if not taken:
+                    terms = terms_of(algorithm, outcome, step) if logged else {}
+                    taken.append(Taken(outcome.loss.detach(), terms))
+
+            self.update(x, noise, step, look)
+        return taken[0]
+
+
+def terms_of(algorithm: "Gradient", outcome: Outcome, step: Tensor) -> Terms:
+    """What is logged of a step."""
+    loss, inference = outcome
+    terms = step_terms(loss, inference, algorithm.objective, algorithm.model.prior, step)
+    return terms | algorithm.finite.terms()

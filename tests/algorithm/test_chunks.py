@@ -1,0 +1,222 @@
+"""Several steps at a time: the same numbers bit for bit, the same counts, or Lightning's own loop."""
+
+import pytest
+import torch
+from composing import composed
+from fitting import BASE, ONE, fitted
+from hydra.utils import instantiate
+from pytorch_lightning import Callback
+from pytorch_lightning.callbacks import GradientAccumulationScheduler, ModelCheckpoint
+from resume import equal
+from torch import nn
+
+from jensen.base.errors import InputError
+from jensen.callbacks.average import Average
+
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning",
+    "ignore:.*does not have many workers.*",
+    "ignore:.*Checkpoint directory .* exists and is not empty.*",
+    "ignore:.*your dataloader is not resumable.*",
+)
+
+CASES = {
+    "beta": (),
+    "factor": ("objective=factor", "objective.hidden=[4]"),
+    "importance": ("objective=importance",),
+    "mixture prior": ("model/prior=mixture", "model.prior.warmup=5"),
+    "clipped": ("trainer.gradient_clip_val=0.1",),
+    "a schedule of lr": (
+        "+schedule@algorithm.lr_scale=linear",
+        "algorithm.lr_scale.start=0.1",
+        "algorithm.lr_scale.end=1.0",
+        "algorithm.lr_scale.steps=33",
+    ),
+    "half precision": ("trainer.precision=bf16-mixed",),
+    "a random transform": ("++data.transform={_target_: jensen.data.binarise, _partial_: true}",),
+}
+
+
+def progress(checkpoint):
+    """What Lightning counts, but for gradients that were set to zero, which a graph need not."""
+    loop = dict(checkpoint["loops"]["fit_loop"])
+    optimiser = loop.pop("epoch_loop.automatic_optimization.optim_progress")["optimizer"]
+    return loop, optimiser["step"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_in_chunks_is_the_run_without(case, tmp_path):
+    """Parameters, optimiser, what was logged and what Lightning counts; eagerly, and as a graph."""
+    overrides = CASES[case]
+    alone, counted, logged = fitted(*overrides, ONE)
+    counted.save_checkpoint(tmp_path / "alone.ckpt")
+    expected = torch.load(tmp_path / "alone.ckpt", weights_only=True)
+    assert not alone.calls.driven
+    for capture in (None, lambda run: run):
+        chunked, trainer, seen = fitted(*overrides, capture=capture)
+        assert chunked.calls.steps == 10
+        assert not getattr(chunked.calls._drive, "why", "")
+        trainer.save_checkpoint(tmp_path / "chunked.ckpt")
+        found = torch.load(tmp_path / "chunked.ckpt", weights_only=True)
+        for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
+            assert equal(found[part], expected[part]), part
+        assert progress(found) == progress(expected)
+        assert seen == logged
+        assert {name: value.item() for name, value in trainer.callback_metrics.items()} == {
+            name: value.item() for name, value in counted.callback_metrics.items()
+        }
+
+
+DRAWING = (
+    "data=sprites",
+    "data.size=350",
+    "model/likelihood=cross_entropy",
+    "~model.encoder",
+    "+model.encoder={_target_: dropping.Encoder, x_shape: [1, 64, 64], latent_dim: 2}",
+)
+
+
+def test_a_network_that_draws_draws_the_same_and_is_no_graph():
+    alone = fitted(*DRAWING, ONE)[0]
+    for capture in (None, lambda run: run):
+        chunked = fitted(*DRAWING, capture=capture)[0]
+        assert chunked.calls.steps == 10
+        assert equal(alone.state_dict(), chunked.state_dict())
+    assert chunked.calls._drive.why == "model.encoder.body.0 draws numbers of its own"
+
+
+def test_a_run_that_stopped_amid_a_chunk_goes_on(tmp_path):
+    whole = fitted()[0]
+    _, trainer, _ = fitted("trainer.max_steps=17")
+    trainer.save_checkpoint(tmp_path / "amid.ckpt")
+    for more in ((), ("algorithm.steps_per_call=5",), (ONE,)):
+        again = fitted(*more, checkpoint=tmp_path / "amid.ckpt")[0]
+        assert equal(whole.state_dict(), again.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "steps"),
+    [
+        ((), 10),
+        (
+            (
+                "trainer.log_every_n_steps=50",
+                "trainer.max_steps=100",
+                "trainer.val_check_interval=50",
+            ),
+            25,
+        ),
+        (("trainer.max_steps=7",), 1),
+        (("algorithm.steps_per_call=5",), 5),
+        (("algorithm.non_finite=skip",), 1),
+    ],
+)
+def test_auto_is_the_most_that_divides_all_intervals(overrides, steps):
+    algorithm = fitted(*overrides, limit_val_batches=0)[0]
+    assert algorithm.calls.steps == steps
+    assert algorithm.calls.driven == (steps > 1)
+
+
+class EachBatch(Callback):
+    def __init__(self):
+        self.steps = []
+
+    def on_train_batch_end(self, trainer, *_):
+        self.steps.append(trainer.global_step)
+
+
+class EachGradient(Callback):
+    def __init__(self):
+        self.seen = 0
+
+    def on_after_backward(self, *_):
+        self.seen += 1
+
+
+def test_a_callback_that_is_called_at_each_step_is_called_at_each_step():
+    callback = EachBatch()
+    fitted(callbacks=[callback])
+    assert callback.steps == [*range(1, 41)]
+    gradients = EachGradient()
+    fitted(callbacks=[gradients])
+    assert gradients.seen == 40
+    assert fitted(callbacks=[Average(0.9)])[0].calls.steps == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "options", "said"),
+    [
+        (("algorithm.steps_per_call=3",), {}, "3 but trainer.log_every_n_steps is 10"),
+        (("algorithm.steps_per_call=0",), {}, "steps_per_call is 0"),
+        (("algorithm.engine=fast",), {}, "engine is 'fast'"),
+        (("algorithm.engine=graph",), {}, "engine is graph but the device is cpu"),
+        (
+            ("algorithm.steps_per_call=5",),
+            {"callbacks": [EachBatch()]},
+            "EachBatch.on_train_batch_end",
+        ),
+        (
+            ("algorithm.steps_per_call=5",),
+            {"callbacks": [GradientAccumulationScheduler({0: 1, 2: 2})]},
+            "accumulate_grad_batches",
+        ),
+        (("algorithm.steps_per_call=5",), {"limit_train_batches": 7}, "limit_train_batches"),
+        (
+            ("algorithm.steps_per_call=5",),
+            {"callbacks": [ModelCheckpoint(every_n_train_steps=8)]},
+            "every_n_train_steps of a ModelCheckpoint is 8",
+        ),
+    ],
+)
+def test_what_cannot_be_is_a_sentence(overrides, options, said, tmp_path):
+    if any(isinstance(each, ModelCheckpoint) for each in options.get("callbacks", ())):
+        options = options | {"enable_checkpointing": True, "default_root_dir": tmp_path}
+    with pytest.raises(Exception, match=said) as raised:
+        fitted(*overrides, **options)
+    causes = (raised.value, raised.value.__cause__, raised.value.__context__)
+    assert any(isinstance(each, InputError) for each in causes)
+
+
+class Poisoned(nn.Module):
+    """An encoder that gives NaN on one row."""
+
+    def __init__(self, encoder, bad):
+        super().__init__()
+        self.encoder = encoder
+        self.bad = bad
+
+    def forward(self, x):
+        found = self.encoder(x)
+        here = (x == self.bad).all(1).any()
+        return found._replace(mean=torch.where(here, torch.nan, found.mean))
+
+
+def test_a_loss_that_is_not_finite_amid_a_chunk_is_named_by_its_step(tmp_path):
+    """At the step itself on a CPU; as a graph, which nobody waits for, when it is next looked
+    at.
+    """
+    cfg = composed(*BASE)
+    data = instantiate(cfg.data)
+    _, trainer, _ = fitted("trainer.max_steps=1")
+    data.trainer = trainer
+    bad = data.batch(data.rows(13)[:1], 13).x
+
+    def poison(algorithm):
+        algorithm.model.encoder = Poisoned(algorithm.model.encoder, bad)
+
+    class Poison(Callback):
+        def setup(self, trainer, pl_module, stage):
+            poison(pl_module)
+
+    for capture, found in (
+        (None, "first in the output of model.encoder"),
+        (lambda run: run, "found at step 21"),
+    ):
+        with pytest.raises(InputError, match=f"stopped at step 13, .*{found}"):
+            fitted(
+                capture=capture,
+                callbacks=[Poison()],
+                default_root_dir=tmp_path,
+                limit_val_batches=0,
+            )

@@ -1,0 +1,115 @@
+"""What a graph needs that no GPU has to show: buffers that keep their place, nothing left behind,
+and eager steps, with the reason, where there can be none. `tests/test_cuda.py` has the rest.
+"""
+
+import pytest
+import torch
+from fitting import fitted
+from resume import equal
+
+from jensen.algorithm import graph
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning",
+    "ignore:.*does not have many workers.*",
+    "ignore:.*Checkpoint directory .* exists and is not empty.*",
+)
+
+
+class Counting(torch.optim.SGD):
+    """An optimiser that counts its steps on the host, and steps by that count."""
+
+    def step(self, closure=None):
+        if closure is not None:
+            closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                state["count"] = state.get("count", 0) + 1
+                parameter.data.add_(parameter.grad, alpha=-group["lr"] / state["count"])
+
+
+def stale(run):
+    """A replay that reads the numbers of the first step for ever."""
+    return lambda: None
+
+
+def failing(run):
+    run()
+    raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+
+def failing_once():
+    """What a library may do at the first capture of a process."""
+    tries = []
+
+    def capture(run):
+        tries.append(run)
+        if len(tries) == 1:
+            raise RuntimeError("CUDA error: operation failed due to a previous error")
+        return run
+
+    return capture
+
+
+@pytest.mark.parametrize(
+    ("overrides", "capture", "why"),
+    [
+        (
+            ("optimizer=sgd", "optimizer._target_=test_graph.Counting"),
+            lambda run: run,
+            "Counting counts its steps on the host",
+        ),
+        ((), stale, "a replay moves the parameters"),
+        ((), failing, "operation not permitted when stream is capturing"),
+    ],
+)
+def test_what_cannot_be_a_graph_is_eager_and_says_why(overrides, capture, why, caplog):
+    expected = fitted(*overrides, "algorithm.steps_per_call=1")[0]
+    with caplog.at_level("WARNING"):
+        found = fitted(*overrides, capture=capture)[0]
+    assert why in found.calls._drive.why
+    assert f"steps are taken eagerly ({found.calls._drive.why})" in caplog.text
+    assert equal(expected.state_dict(), found.state_dict())
+
+
+def test_a_first_capture_that_fails_is_tried_again():
+    found = fitted(capture=failing_once())[0]
+    assert not found.calls._drive.why
+
+
+def test_a_graph_never_reads_outside_its_buffers():
+    """Their places in memory are the same at the end as when it was captured."""
+    places = []
+
+    def capture(run):
+        def replay():
+            run()
+            drive = found_drive[0]
+            inputs = drive._inputs
+            read = (inputs.x, inputs.noise, inputs.step, inputs.place, drive._values, drive._loss)
+            places.append([each.data_ptr() for each in read])
+
+        return replay
+
+    found_drive = []
+    made = graph.Graphed.__init__
+
+    def remember(self, *arguments):
+        made(self, *arguments)
+        found_drive.append(self)
+
+    graph.Graphed.__init__ = remember
+    try:
+        fitted(capture=capture)
+    finally:
+        graph.Graphed.__init__ = made
+    assert len(places) > 30
+    assert all(each == places[0] for each in places)
+
+
+def test_copies_on_the_host_are_of_their_time():
+    tensor = torch.arange(3.0)
+    seen = graph.Seen([tensor])
+    tensor.zero_()
+    assert seen.read()[0].tolist() == [0.0, 1.0, 2.0]
