@@ -13,7 +13,6 @@ from torch import nn
 from jensen.base.errors import InputError
 from jensen.callbacks.average import Average
 
-
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning",
     "ignore:.*does not have many workers.*",
