@@ -90,6 +90,27 @@ def test_a_row_is_the_same_alone_and_in_any_batch(draw, index, order):
     assert torch.equal(draw(5, torch.tensor(index)[shuffled], (3, 2)), together[shuffled])
 
 
+@pytest.mark.parametrize("draw", [bits, uniform, normal])
+def test_a_key_for_each_row_draws_what_each_key_draws_alone(draw):
+    keys = torch.tensor([fold(0, "noise", step) for step in range(40)])
+    index = torch.randint(10**12, (40, 3), generator=torch.Generator().manual_seed(0))
+    together = draw(keys.repeat_interleave(3), index.flatten(), (1, 7))
+    alone = [draw(key, each, (1, 7)) for key, each in zip(keys, index, strict=True)]
+    assert torch.equal(together, torch.cat(alone))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_many_draws_made_in_blocks_are_those_of_one(monkeypatch, dtype):
+    index = torch.arange(1000)
+    keys = index * 17
+    monkeypatch.setattr(module, "_BLOCK", 10**9)
+    whole = [normal(key, index, (2, 5), dtype) for key in (3, keys)]
+    monkeypatch.setattr(module, "_BLOCK", 333)
+    parts = [normal(key, index, (2, 5), dtype) for key in (3, keys)]
+    for one, other in zip(whole, parts, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_draws_do_not_read_or_advance_the_global_generator():
     torch.manual_seed(0)
     first = normal(1, torch.arange(3), (2,)), permutation(1, 10)

@@ -306,6 +306,15 @@ def test_the_control_variates_do_not_bias():
     assert abs(runs[0].total_correlation) < 4 * runs[0].total_correlation_se  # one latent has none
 
 
+def test_products_of_latents_are_made_where_there_are_draws_enough_for_them(monkeypatch):
+    made = []
+    indices = torch.triu_indices
+    monkeypatch.setattr(torch, "triu_indices", lambda *a, **o: made.append(a) or indices(*a, **o))
+    for samples in (600, 700):  # a tenth of them, less two, is 58 or 68: 2 x 10 + 45 is 65
+        decompose(random_posterior(50, 10), samples=samples, generator=generator())
+        assert len(made) == (samples == 700)
+
+
 def test_permuting_latents_or_examples_changes_nothing():
     posterior = random_posterior(300, 4)
     found = parts(posterior, samples=3000)

@@ -157,6 +157,22 @@ def test_kl_is_precise_in_float32_too(difference):
     assert gaussian.kl(q, Gaussian(zero, zero)).item() == pytest.approx(expected, rel=tolerance)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_short_cut_for_the_standard_normal_is_the_general_formula_bit_for_bit(dtype):
+    raw = random(64, 7, dtype=dtype)
+    noise = random(64, 7, seed=1, dtype=dtype).mean
+    found = []
+    for p in (gaussian.STANDARD, Gaussian(torch.zeros(()), torch.zeros(()))):
+        q = Gaussian(*(part.clone().requires_grad_() for part in raw))
+        z = gaussian.sample(q, noise)
+        kl = gaussian.kl(q, p)
+        density = gaussian.log_density(z, p)
+        (kl.sum(-1).mean() - density.sum()).backward()
+        found.append((kl, density, q.mean.grad, q.log_var.grad))
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_standard_is_the_standard_normal_in_the_dtype_asked_for():
     for dtype in (torch.float32, torch.float64):
         p = gaussian.standard(torch.ones(2, 3, dtype=dtype))

@@ -1,5 +1,6 @@
 """The optimiser of a model and its objective, and its learning rate as a function of the step."""
 
+import os
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from typing import Any
@@ -24,6 +25,7 @@ def make(optimizer: MakeOptimizer, model: nn.Module, objective: Objective) -> Op
     Raises:
         InputError: it takes other settings.
     """
+    _ask_for_no_gpu()
     groups: list[dict[str, Any]] = [{"params": [*model.parameters()]}]
     if own := [*objective.parameters()]:
         groups.append({"params": own, **objective.optimizer_options})
@@ -33,6 +35,16 @@ def make(optimizer: MakeOptimizer, model: nn.Module, objective: Objective) -> Op
         raise InputError(
             f"optimizer cannot be made ({error}): expected settings that it takes; change that one"
         ) from error
+
+
+def _ask_for_no_gpu() -> None:
+    """Where there is no GPU, have torch remember it.
+
+    Its optimisers ask at every step, and Lightning has them ask NVML, which is loaded anew each
+    time: longer than a small model's step takes.
+    """
+    if not torch.cuda.is_available():
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
 
 
 def scaled(optimizer: Optimizer, scale: Schedule) -> OptimizerLRScheduler:

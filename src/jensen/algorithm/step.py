@@ -44,7 +44,10 @@ def infer(model: VAE, x: Tensor, row: Tensor, key: Tensor, samples: int = 1) -> 
 
 def loss_of(objective: Objective, inference: Inference, step: Tensor) -> Tensor:
     """`()`, in the precision of the inference: half precision is for networks."""
-    with torch.autocast(inference.z.device.type, enabled=False):
+    device = inference.z.device.type
+    if not torch.is_autocast_enabled(device):
+        return objective(inference, step)
+    with torch.autocast(device, enabled=False):
         return objective(inference, step)
 
 

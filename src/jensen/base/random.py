@@ -19,6 +19,10 @@ _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 _MULTIPLIERS = (0xBF58476D1CE4E5B9 - (1 << 64), 0x94D049BB133111EB - (1 << 64))
 
 
+_BLOCK = 1 << 14
+"""Draws that are made at a time on a CPU: what a core's cache holds of the words for them."""
+
+
 def fold(seed: int, *words: int | str) -> int:
     """A 64-bit key for the stream that `words` name under `seed`: `fold(seed, "noise", step)`."""
     digest = hashlib.blake2b(repr((seed, *words)).encode(), digest_size=8).digest()
@@ -34,22 +38,25 @@ def key(seed: int, *words: int | str, device: torch.device | str = "cpu") -> Ten
 
 def _shift_right(word: Tensor, by: int) -> Tensor:
     """Logical shift; on int64 torch's own shift repeats the sign."""
-    return (word >> by) & ((1 << (64 - by)) - 1)
+    return (word >> by).bitwise_and_((1 << (64 - by)) - 1)
 
 
 def _mix(word: Tensor) -> Tensor:
+    """Hash each word, in its place."""
     for shift, multiplier in zip((30, 27), _MULTIPLIERS, strict=True):
-        word = (word ^ _shift_right(word, shift)) * multiplier
-    return word ^ _shift_right(word, 31)
+        word.bitwise_xor_(_shift_right(word, shift)).mul_(multiplier)
+    return word.bitwise_xor_(_shift_right(word, 31))
 
 
 def bits(key: int | Tensor, index: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Uniform int64 words, `(B, *shape)`, for examples `index` `(B,)`; the key may be a tensor,
-    `()` int64 (`key`).
+    """Uniform int64 words, `(B, *shape)`, for examples `index` `(B,)`.
+
+    key: may be a tensor, `()` int64 (`key`), or `(B,)`, one of each example: of several steps at
+        once, say.
     """
-    position = torch.arange(math.prod(shape), device=index.device)
+    position = torch.arange(1, math.prod(shape) + 1, device=index.device)
     row = _mix(index.long() * _GOLDEN + key)
-    word = _mix(row[:, None] + (position + 1) * _GOLDEN)
+    word = _mix(row[:, None] + position * _GOLDEN)
     return word.reshape(index.shape[0], *shape)
 
 
@@ -71,10 +78,14 @@ def normal(
     In float32 no draw exceeds 5.8 in magnitude, in float64 8.6.
     """
     count = math.prod(shape)
+    block = max(1, _BLOCK // max(1, count))
+    if index.device.type == "cpu" and len(index) > block:
+        keys = torch.as_tensor(key).expand(len(index))
+        parts = zip(torch.split(keys, block), torch.split(index, block), strict=True)
+        return torch.cat([normal(*part, shape, dtype) for part in parts])
     first, second = uniform(key, index, (2, count), dtype).unbind(1)
-    return ((-2 * torch.log1p(-first)).sqrt() * (2 * math.pi * second).cos()).reshape(
-        index.shape[0], *shape
-    )
+    radius = first.neg().log1p_().mul_(-2).sqrt_()
+    return radius.mul_((2 * math.pi * second).cos_()).reshape(index.shape[0], *shape)
 
 
 def permutation(key: int, size: int) -> Tensor:

@@ -364,11 +364,15 @@ def _controls(draws: Draws, q: Gaussian) -> Tensor:
     z = draws.z - centre
     mean = q.mean - centre
     squares = z.square() - (mean.square() + q.log_var.exp()).mean(0)
-    first, second = torch.triu_indices(z.shape[1], z.shape[1], offset=1, device=z.device)
-    products = z[:, first] * z[:, second] - (mean.T @ mean / len(mean))[first, second]
-    for more in (z, squares, products):
-        if sum(column.shape[1] for column in columns) + more.shape[1] <= len(z) // 10:
+    room = len(z) // 10 - len(columns)
+    for more in (z, squares):
+        if more.shape[1] <= room:
             columns.append(more)
+            room -= more.shape[1]
+    if math.comb(z.shape[1], 2) <= room:
+        first, second = torch.triu_indices(z.shape[1], z.shape[1], offset=1, device=z.device)
+        expected = (mean.T @ mean / len(mean))[first, second]
+        columns.append(z[:, first] * z[:, second] - expected)
     if len(z) < 20:
         columns = [z[:, :0]]
     controls = torch.cat(columns, 1)
