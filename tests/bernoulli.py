@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from jensen.family.gaussian import Gaussian
 from jensen.family.moments import FLAT, Moments, PseudoCounts
 
 CERTAIN = 1e-12
@@ -23,16 +22,6 @@ class Bernoulli(NamedTuple):
     @property
     def mean(self) -> Tensor:
         return self.logit.sigmoid()
-
-    def marginals(self) -> Gaussian:
-        return Gaussian(self.mean, (self.mean * (1 - self.mean)).log())
-
-    def cholesky(self) -> Tensor:
-        return (self.mean * (1 - self.mean)).sqrt().diag_embed()
-
-    @classmethod
-    def at(cls, mean: Tensor, variance: Tensor) -> "Bernoulli":
-        return cls(mean.clamp(0.1, 0.9).logit())
 
     def log_density(self, x: Tensor) -> Tensor:
         logit = self.logit.double()
@@ -59,7 +48,7 @@ class Bernoulli(NamedTuple):
     def natural(self) -> Tensor:
         return torch.cat([-softplus(self.logit).sum(-1, keepdim=True), self.logit], -1)
 
-    def common_precision(self) -> None:
+    def common(self, shared: Tensor) -> None:
         return None
 
     @staticmethod
@@ -80,13 +69,14 @@ class BernoulliLayout:
     def __init__(self, dim: int) -> None:
         self.dim = dim
         self.width = 1 + dim
+        self.common = 1
 
     def fill(self, x: Tensor, out: Tensor) -> None:
         pass
 
-    def collect(self, sums: Tensor, scatter: Tensor | None) -> Moments:
+    def shared(self, features: Tensor, weight: Tensor | None) -> None:
+        return None
+
+    def collect(self, sums: Tensor, shared: Tensor | None) -> Moments:
         first = sums[..., 1:]
         return Moments(sums.new_zeros(1, self.dim), sums[..., 0], first, first)
-
-    def pack(self, total: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        return torch.cat([total.unsqueeze(-1), first], -1)

@@ -6,9 +6,10 @@ from jensen.base.random import fold
 from jensen.base.tree import tree_map
 from jensen.em import local
 from jensen.em.reseed import Reseed, lost, reseed
+from jensen.em.steps import Prior
 from jensen.em.stream import Statistics, coefficients
+from jensen.family.family import gaussians
 from jensen.family.mixture import Mixture
-from jensen.family.moments import PseudoCounts
 from jensen.model.fate import logger
 
 LOOK = 8
@@ -36,7 +37,7 @@ class Fate:
         if step % LOOK or self._told_of_rounding or not local.needed(p, coefficients(p)):
             return
         self._told_of_rounding = True
-        variance = p.components.marginals().log_var.exp()
+        variance = gaussians(p.components).marginals().log_var.exp()
         farthest = (p.components.mean.square() / variance).amax().sqrt().item()
         logger.warning(
             "components lie up to %.2g of their deviations from the origin, or their covariances"
@@ -46,9 +47,7 @@ class Fate:
             farthest,
         )
 
-    def reseed(
-        self, p: Mixture, seen: Statistics, step: int, prior: PseudoCounts, look: bool
-    ) -> Mixture:
+    def reseed(self, p: Mixture, seen: Statistics, step: int, prior: Prior, look: bool) -> Mixture:
         """`p`, or with its components anew that have no points, or lie on the covariance floor,
         where it is time to look.
         """

@@ -8,10 +8,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from jensen.algorithm.fate import Fate
-from jensen.em.steps import log_prior, m_step
+from jensen.em.steps import Prior, log_prior, m_step
 from jensen.em.stream import Statistics, coefficients, expected_log_joint, moments
 from jensen.family.mixture import Mixture
-from jensen.family.moments import PseudoCounts
 
 
 class Rule(NamedTuple):
@@ -74,7 +73,7 @@ class MStep(Optimizer):
         return Statistics(*(self.memory[name] for name in Statistics._fields))
 
     def maximise(
-        self, seen: Statistics, p: Mixture, beta: float, prior: PseudoCounts, step: int
+        self, seen: Statistics, p: Mixture, beta: float, prior: Prior, step: int
     ) -> tuple[Mixture, bool]:
         """The mixture of the next step, and whether that ends the training.
 

@@ -38,7 +38,7 @@ from torch import Generator, Tensor
 from jensen.base.errors import InputError, check_count
 from jensen.bound import overlap
 from jensen.family import gaussian
-from jensen.family.family import Family, Product, diagonal
+from jensen.family.family import Family, Product, diagonal, gaussians
 from jensen.family.gaussian import LOG_2PI, Gaussian
 from jensen.family.mixture import Mixture
 
@@ -418,7 +418,7 @@ def _marginal_log_prior(
         return _Term.exact(-0.5 * (LOG_2PI + log_scale + squares * (-log_scale).exp()))
     grid = None
     if isinstance(marginal, Mixture):
-        narrowest = marginal.components.marginals().log_var.min().to(log_var)
+        narrowest = gaussians(marginal.components).marginals().log_var.min().to(log_var)
         grid = _grid(latent, draws, q, 0.25 * (0.5 * torch.minimum(log_var.min(), narrowest)).exp())
     if grid is None:
         return _Term.estimate(marginal.log_prob(draws.z[:, [latent]]), controls)

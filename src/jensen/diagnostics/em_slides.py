@@ -15,6 +15,7 @@ from jensen.base.errors import InputError, check_list, check_number
 from jensen.diagnostics.picture import chart
 from jensen.diagnostics.snapshot import Snapshot
 from jensen.em import steps as em
+from jensen.family.family import gaussians
 from jensen.family.mixture import Mixture, log_prob
 from jensen.family.tied import TiedGaussian
 
@@ -239,7 +240,7 @@ def _draw_path(axes: Axes, x: Tensor, start: Mixture) -> None:
 def _between(p: Mixture, q: Mixture, share: float) -> Mixture:
     """On the line in log-weights, means and the logarithm of sigma."""
     mean = torch.lerp(p.components.mean, q.components.mean, share)
-    ours, theirs = (each.components.cholesky()[0].log() for each in (p, q))
+    ours, theirs = (gaussians(each.components).cholesky()[0].log() for each in (p, q))
     scale_tril = torch.lerp(ours, theirs, share).exp()
     return Mixture(
         torch.lerp(p.log_weight, q.log_weight, share).log_softmax(-1),

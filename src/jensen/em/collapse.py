@@ -5,6 +5,7 @@ another or lie in a plane; or the twin of another.
 import torch
 from torch import Tensor
 
+from jensen.family.family import are_gaussians, gaussians
 from jensen.family.floor import Rounding
 from jensen.family.full import FullGaussian, full
 from jensen.family.mixture import Mixture
@@ -22,7 +23,9 @@ def on_floor(p: Mixture, floor: Tensor | float | Rounding) -> Tensor:
     """The components with at most twice the least variance in some direction, `(..., K)` bool; none
     at a floor of 0.
     """
-    components = p.components
+    if not are_gaussians(p.components):
+        return torch.zeros_like(p.log_weight, dtype=torch.bool)
+    components = gaussians(p.components)
     least = _least(p, floor)
     if not isinstance(components, TiedGaussian | FullGaussian):
         return (components.marginals().log_var.exp() <= 2 * least).any(-1)
@@ -34,8 +37,8 @@ def on_floor(p: Mixture, floor: Tensor | float | Rounding) -> Tensor:
 
 def _least(p: Mixture, floor: Tensor | float | Rounding) -> Tensor:
     """The floor of each component, `(..., K, D)`, as the M-step has it (`Components.maximise`)."""
-    components = p.components
-    mean = p.components.mean
+    components = gaussians(p.components)
+    mean = components.mean
     if not isinstance(floor, Rounding):
         least = like(mean, floor).expand(mean.shape)
         return least.amax(-1, keepdim=True) if isinstance(components, SphericalGaussian) else least
@@ -55,7 +58,9 @@ def twins(p: Mixture) -> list[tuple[int, int]]:
 
     They are a mixture of fewer, which no likelihood can tell from that of as many.
     """
-    mean, factor = full(p.components)
+    if not are_gaussians(p.components):
+        return []
+    mean, factor = full(gaussians(p.components))
     pairs = []
     for first in range(len(mean) - 1):
         moved = _whitened(factor[first], (mean[first + 1 :] - mean[first]).mT).norm(dim=0)

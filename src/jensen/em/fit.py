@@ -16,10 +16,10 @@ from jensen.em.collapse import twins
 from jensen.em.local import Local, expected_log_joint, moments, picked
 from jensen.em.reseed import Lost, Reseed, Seeding
 from jensen.em.running import End, Running, needless, upright
-from jensen.em.steps import log_prior, m_step
+from jensen.em.steps import Prior, log_prior, m_step
 from jensen.em.stream import Statistics, coefficients
 from jensen.family.mixture import Mixture
-from jensen.family.moments import FLAT, PseudoCounts
+from jensen.family.moments import FLAT
 
 _LOOK = 8
 """Iterations between two looks for components that are lost and starts that have met."""
@@ -81,7 +81,8 @@ class Options(NamedTuple):
     accelerate: SQUAREM, falling back on the EM iterate whenever the extrapolated point has a lower
         objective.
     beta: the temperature.
-    prior: pseudo-counts and the floor.
+    prior: pseudo-counts and the floor, or a conjugate prior.
+    reseeds: components that are lost start anew.
     """
 
     tolerance: float
@@ -89,7 +90,8 @@ class Options(NamedTuple):
     rough: float = 0.0
     accelerate: bool = True
     beta: float = 1.0
-    prior: PseudoCounts = FLAT
+    prior: Prior = FLAT
+    reseeds: bool = True
 
 
 def fit_em(
@@ -115,7 +117,8 @@ def fit_em(
         generator: for the places of components that are seeded anew.
         options: when it ends, and how it gets there.
     """
-    seeding = Seeding(0.5 * total / points, 3 * p.log_weight.numel(), options.prior, generator)
+    budget = 3 * p.log_weight.numel() if options.reseeds else 0
+    seeding = Seeding(0.5 * total / points, budget, options.prior, generator)
     fit = _Fitting(expect, p, total, sigma, seeding, options)
     while fit.running.alive:
         if not fit.look():
@@ -184,7 +187,7 @@ class _Fitting:
         beta = self.options.beta
         coefficient = coefficients(running.p, beta)
         found = self.expect(running.p, coefficient, self.exact)
-        believes = bool(prior.weight or prior.covariance)
+        believes = prior.believes
         belief = log_prior(running.p, prior) if believes else torch.zeros_like(running.limit)
         # The one question to the device in an iteration.
         objective = (found.log_likelihood + belief if believes else found.log_likelihood).tolist()
@@ -289,7 +292,7 @@ class _Fitting:
         self.iteration += 1
 
 
-def _maximise(p: Mixture, s: Statistics | Local, prior: PseudoCounts) -> tuple[Mixture, set[int]]:
+def _maximise(p: Mixture, s: Statistics | Local, prior: Prior) -> tuple[Mixture, set[int]]:
     """The M-step, and the rows that have none, which stay as they are."""
     try:
         return m_step(p, moments(p, s), prior), set()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from jensen.em.local import Local
 from jensen.em.stream import Chunks, Statistics
+from jensen.family.family import gaussians
 from jensen.family.full import FullGaussian, full
 from jensen.family.gaussian import LOG_2PI
 from jensen.family.mixture import Mixture, logsumexp
@@ -85,7 +86,7 @@ def expect(
     second = second + across.mT + first.unsqueeze(-1) * mean.unsqueeze(-2)
     return Statistics(
         log_likelihood,
-        p.components.layout(mean.shape[-1]).pack(count, first, second),
+        gaussians(p.components).layout(mean.shape[-1]).pack(count, first, second),
         second.sum(-3),
     )
 

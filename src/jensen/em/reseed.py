@@ -9,9 +9,10 @@ from jensen.base.tree import tree_map
 from jensen.em.collapse import on_floor
 from jensen.em.local import Local, counts
 from jensen.em.start import settle
+from jensen.em.steps import Prior
 from jensen.em.stream import Statistics
+from jensen.family.family import gaussians
 from jensen.family.mixture import Mixture
-from jensen.family.moments import PseudoCounts
 from jensen.family.tied import TiedGaussian
 
 _TRIES = 2
@@ -39,7 +40,7 @@ class Reseed(NamedTuple):
     reason: str
 
 
-def lost(p: Mixture, s: Statistics | Local, share: float, prior: PseudoCounts) -> list[Lost]:
+def lost(p: Mixture, s: Statistics | Local, share: float, prior: Prior) -> list[Lost]:
     """The components of `p` `(R, K)` with a total below `share` or on the covariance floor."""
     empty = counts(s) < share
     found = (
@@ -49,7 +50,7 @@ def lost(p: Mixture, s: Statistics | Local, share: float, prior: PseudoCounts) -
     )
     if not prior.has_floor or isinstance(p.components, TiedGaussian):
         return found
-    flat = on_floor(p, prior.floor) & ~empty
+    flat = on_floor(p, getattr(prior, "floor", 0.0)) & ~empty
     flat &= ~flat.all(-1, keepdim=True)  # all at once is the data's shape, not a component's fate
     return found + [Lost(row, component, "collapsed") for row, component in flat.nonzero().tolist()]
 
@@ -58,7 +59,7 @@ def reseed(p: Mixture, gone: list[Lost], generator: torch.Generator) -> Mixture:
     """Each lost component takes half of the heaviest one of its row, at a point drawn from that."""
     p = tree_map(torch.clone, p)
     mean = p.components.mean
-    deviations = (0.5 * p.components.marginals().log_var).exp()
+    deviations = (0.5 * gaussians(p.components).marginals().log_var).exp()
     for row, component, _ in gone:
         donor = int(p.log_weight[row].argmax())
         noise = torch.randn(deviations.shape[-1], generator=generator, dtype=torch.float64).to(
@@ -76,9 +77,7 @@ class Seeding:
     reseeded: the components that did. budget: how many more may.
     """
 
-    def __init__(
-        self, share: float, budget: int, prior: PseudoCounts, generator: torch.Generator
-    ) -> None:
+    def __init__(self, share: float, budget: int, prior: Prior, generator: torch.Generator) -> None:
         self.share = share
         self.budget = budget
         self.prior = prior

@@ -12,9 +12,9 @@ from jensen.em.collapse import on_floor
 from jensen.em.coordinates import coordinates, reach
 from jensen.em.local import Local, merged, picked
 from jensen.em.squarem import extrapolate
+from jensen.em.steps import Prior
 from jensen.em.stream import Statistics
 from jensen.family.mixture import Mixture, reordered
-from jensen.family.moments import PseudoCounts
 
 _MET = 0.05
 """Two starts this close in all parameters (`coordinates.reach`) are on their way to one maximum."""
@@ -140,14 +140,14 @@ def _rows(p: Mixture, at: Tensor) -> Mixture:
     return tree_map(lambda part: part[at], p)
 
 
-def upright(p: Mixture, prior: PseudoCounts) -> list[bool]:
+def upright(p: Mixture, prior: Prior) -> list[bool]:
     """Tell which of the starts `p` `(R, K)` have no component on the floor."""
     if not prior.has_floor:
         return [True] * len(p.log_weight)
-    return (~on_floor(p, prior.floor).any(-1)).tolist()
+    return (~on_floor(p, getattr(prior, "floor", 0.0)).any(-1)).tolist()
 
 
-def needless(running: Running, ends: list[End], sigma: Tensor, prior: PseudoCounts) -> set[int]:
+def needless(running: Running, ends: list[End], sigma: Tensor, prior: Prior) -> set[int]:
     """The rows that fall too far behind, or are on the way to where a better one, or a start that
     has ended, is already.
     """
@@ -165,7 +165,7 @@ def needless(running: Running, ends: list[End], sigma: Tensor, prior: PseudoCoun
     return found
 
 
-def _hopeless(running: Running, ends: list[End], prior: PseudoCounts) -> set[int]:
+def _hopeless(running: Running, ends: list[End], prior: Prior) -> set[int]:
     """The rows that are many of their last gains behind the best of those that stand upright, if
     any does.
     """

@@ -11,7 +11,7 @@ from jensen.base.errors import InputError
 from jensen.base.tree import tree_map
 from jensen.em.local import gathered
 from jensen.em.steps import m_step
-from jensen.family.family import Components
+from jensen.family.family import Components, GaussianComponents
 from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture, log_prob, own
 from jensen.family.moments import Moments, PseudoCounts, add
@@ -90,7 +90,11 @@ def kmeans_plus_plus(
 
 
 def kmeans(
-    structure: type[Components], sample: Sample, count: int, starts: int, generator: torch.Generator
+    structure: type[GaussianComponents],
+    sample: Sample,
+    count: int,
+    starts: int,
+    generator: torch.Generator,
 ) -> Mixture:
     """Starts `(starts, count)`, of which each is the most probable of `_CANDIDATES` mixtures of
     k-means cells.
@@ -108,7 +112,11 @@ def kmeans(
 
 
 def _of_cells(
-    structure: type[Components], sample: Sample, count: int, starts: int, generator: torch.Generator
+    structure: type[GaussianComponents],
+    sample: Sample,
+    count: int,
+    starts: int,
+    generator: torch.Generator,
 ) -> Mixture:
     """Mixtures `(starts, count)` of the cells of k-means, from greedy k-means++ centres of
     standardised points.
@@ -166,7 +174,11 @@ def _cells(x: Tensor, centre: Tensor) -> Tensor:
 
 
 def scattered(
-    structure: type[Components], sample: Sample, count: int, starts: int, generator: torch.Generator
+    structure: type[GaussianComponents],
+    sample: Sample,
+    count: int,
+    starts: int,
+    generator: torch.Generator,
 ) -> Mixture:
     """Starts `(starts, count)` at different points, drawn by weight, with `variance_of_cells` and
     equal weights.

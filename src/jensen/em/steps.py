@@ -6,6 +6,8 @@ The E-step closes the gap, the M-step raises the elbo (Dempster, Laird & Rubin 1
 1998). For data too large to hold responsibilities of, `em.stream` does the same sums in chunks.
 """
 
+from typing import Any, Protocol
+
 import torch
 from torch import Tensor
 
@@ -13,8 +15,27 @@ from jensen.bound.bound import Bound
 from jensen.family.mixture import Mixture
 from jensen.family.moments import FLAT, Moments, PseudoCounts
 
-_LEAST_COUNT = 1e-280
-"""Stands for an empty component's count, so that its log-weight is finite, about -650."""
+
+class Prior(Protocol):
+    """A belief of a mixture's parameters: pseudo-counts, or the conjugate prior of a Bayesian one."""
+
+    @property
+    def has_floor(self) -> bool:
+        """Tell whether a covariance is held up by anything but rounding of the M-step itself."""
+        ...
+
+    @property
+    def believes(self) -> bool:
+        """Tell whether it has a density."""
+        ...
+
+    def log_weight(self, total: Tensor) -> Tensor:
+        """The log-weights of the M-step, of each component's count, `(..., K)`."""
+        ...
+
+    def log_density(self, log_weight: Tensor, components: Any) -> Tensor:
+        """The density of the parameters, `(...)`, nats: what EM adds to the log-likelihood."""
+        ...
 
 
 def e_step(x: Tensor, p: Mixture, beta: float = 1.0) -> Tensor:
@@ -27,15 +48,14 @@ def e_step(x: Tensor, p: Mixture, beta: float = 1.0) -> Tensor:
     return (p.log_weight_of_points() + p.components.log_density(x) / beta).softmax(-1)
 
 
-def m_step(p: Mixture, m: Moments, prior: PseudoCounts = FLAT) -> Mixture:
+def m_step(p: Mixture, m: Moments, prior: Prior = FLAT) -> Mixture:
     """The mixture that maximises the expected log-joint, and log `prior`, given moments that were
     taken with `p`.
 
     Bishop 2006, eq. 9.24-9.26. A component without any points keeps its mean and covariance.
     """
-    count = m.total + prior.weight if prior.weight else m.total
-    log_weight = count.clamp(min=_LEAST_COUNT).log() - count.sum(-1, keepdim=True).log()
-    return Mixture(log_weight.to(p.log_weight.dtype), p.components.maximise(m, prior))
+    log_weight = prior.log_weight(m.total).to(p.log_weight.dtype)
+    return Mixture(log_weight, p.components.maximise(m, prior))
 
 
 def bound(x: Tensor, p: Mixture, r: Tensor) -> Bound:
@@ -73,8 +93,8 @@ def fit(
     return p
 
 
-def log_prior(p: Mixture, prior: PseudoCounts) -> Tensor:
+def log_prior(p: Mixture, prior: Prior) -> Tensor:
     """log density of the parameters under `prior`, `(...)`, nats, up to a constant: what MAP-EM
     adds to the log-likelihood.
     """
-    return prior.weight * p.log_weight.sum(-1) + p.components.log_prior(prior)
+    return prior.log_density(*p)

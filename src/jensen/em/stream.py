@@ -34,7 +34,8 @@ class Statistics(NamedTuple):
     log_likelihood: `(...)`, sum of weight * log p(x); at `beta` the sum of weight * beta * log
         sum_k weight_k p(x|k)^(1/beta).
     sums: `(..., K, P)`, sum of weight * r * features.
-    scatter: `(..., D, D)`, sum of weight * x x'; zeros where a structure does not need it.
+    scatter: `(..., c, c)`, the layout's `shared` sums, of weight * x x' for tied covariances (c = D);
+        zeros where there are none.
     """
 
     log_likelihood: Tensor
@@ -48,8 +49,8 @@ def moments(p: Mixture, s: Statistics) -> Moments:
 
 
 def coefficients(p: Mixture, beta: float = 1.0) -> Tensor:
-    """`(..., K, P)`: log weight_k + log p(x|k) / beta = coefficients_k . features(x), but for
-    `common_precision`.
+    """`(..., K, P)`: log weight_k + log p(x|k) / beta = coefficients_k . features(x), but for what
+    is `common`.
     """
     natural = p.components.natural()
     if beta != 1:
@@ -63,8 +64,8 @@ def expected_log_joint(p: Mixture, coefficient: Tensor, s: Statistics, beta: flo
     and any E-step's `s`.
     """
     q: Tensor = torch.linalg.vecdot(coefficient.flatten(-2), s.sums.flatten(-2))
-    common = p.components.common_precision()
-    return beta * q if common is None else beta * q - 0.5 * (common * s.scatter).sum((-2, -1))
+    common = p.components.common(s.scatter)
+    return beta * q if common is None else beta * q + common
 
 
 @final
@@ -83,7 +84,7 @@ class Stream:
         self._origin = origin
         self._buffers: dict[tuple[str, torch.dtype], Tensor] = {}
         self._kept: tuple[object, Tensor, Tensor | None] | None = None
-        self._scatter: Tensor | None = None
+        self._shared: Tensor | None = None
         self._share = (
             1.0  # of the responsibilities, those that counted in the last pass (`em.sums`)
         )
@@ -107,16 +108,16 @@ class Stream:
         """
         structure = type(p.components)
         mean = p.components.mean
-        common = p.components.common_precision()
         rows = mean[..., 0].numel()
         components, dim = mean.shape[-2:]
-        width = structure.layout(dim).width
+        layout = p.components.layout(dim)
+        width = layout.width
         coefficient = coefficients(p, beta) if coefficient is None else coefficient
         coefficient = coefficient.reshape(rows, width)
         rounded = coefficient.to(dtype)
         total: Tensor | float = 0.0
         found = sums(structure, rows, dim, dtype, mean.device, self._share)
-        scatter = mean.new_zeros(dim, dim) if self._scatter is None else self._scatter
+        shared = self._shared
         # Smaller responsibilities would be subnormal numbers: exp and the products are ten times
         # slower on those.
         low = -650.0 if dtype == torch.float64 else -75.0
@@ -131,9 +132,9 @@ class Stream:
             part = (log_prob if weight is None else log_prob * weight).sum(-1, dtype=torch.float64)
             total = part if isinstance(total, float) else total + part
             found.add(features, r, weight)
-            if common is not None and self._scatter is None:
-                points = features[1:].double()
-                scatter += (points if weight is None else points * weight) @ points.T
+            more = layout.shared(features, weight) if self._shared is None else None
+            if more is not None:
+                shared = more if shared is None else shared + more
         assert isinstance(total, Tensor), "no points"
         result = found.result()
         self._share = found.share
@@ -141,17 +142,19 @@ class Stream:
             total = total + ((coefficient - rounded) * result).view(-1, components * width).sum(1)
         total = total.view(mean.shape[:-2])
         total = total if beta == 1 else beta * total
-        if common is not None:
-            self._scatter = scatter  # the same whatever the mixture
-            total = total - 0.5 * (common * scatter).sum((-2, -1))
+        if shared is None:
+            shared = mean.new_zeros(layout.common, layout.common)
+        self._shared = shared  # the same whatever the mixture
+        common = p.components.common(shared)
+        total = total if common is None else total + common
         result = result.reshape(*mean.shape[:-1], width)
-        return Statistics(total, result, scatter.expand(*mean.shape[:-2], dim, dim))
+        return Statistics(total, result, shared.expand(*mean.shape[:-2], *shared.shape))
 
     def _features(self, p: Mixture, dtype: torch.dtype) -> Iterable[tuple[Tensor, Tensor | None]]:
         """`(P, n)` and `(n,)` of each chunk."""
         structure = type(p.components)
         dim = p.components.mean.shape[-1]
-        layout = structure.layout(dim)
+        layout = p.components.layout(dim)
         if self._kept is not None and self._kept[0] == (structure, dtype):
             yield self._kept[1:]
             return

@@ -11,7 +11,7 @@ from typing import Protocol, final
 import torch
 from torch import Tensor
 
-from jensen.family.full import FullGaussian
+from jensen.family.full import FullGaussian, FullLayout
 
 _LEAST_DIM = 32
 """Below it to gather the points takes as long as the products."""
@@ -113,7 +113,7 @@ class SparseSums:
 
     def result(self) -> Tensor:
         self._flush()
-        return FullGaussian.layout(self._sums.shape[-1] - 1).pack(
+        return FullLayout(self._sums.shape[-1] - 1).pack(
             self._sums[:, 0, 0], self._sums[:, 0, 1:], self._sums[:, 1:, 1:]
         )
 

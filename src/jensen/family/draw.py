@@ -8,7 +8,7 @@ from torch import Tensor
 from jensen.base.errors import InputError
 from jensen.base.random import fold, normal, uniform
 from jensen.family import gaussian, mixture
-from jensen.family.family import Drawable, Family, Product
+from jensen.family.family import Drawable, Family, Product, gaussians
 from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture
 
@@ -44,5 +44,5 @@ def of_mixture(p: Mixture, chance: Tensor, noise: Tensor) -> Tensor:
     at = (chance.to(cumulative) * cumulative[..., -1:]).contiguous()
     component = torch.searchsorted(cumulative, at, right=True).clamp(max=cumulative.shape[-1] - 1)
     place = component.unsqueeze(-1).expand(noise.shape)
-    mean, log_var = (part.gather(-2, place) for part in p.components.marginals())
+    mean, log_var = (part.gather(-2, place) for part in gaussians(p.components).marginals())
     return gaussian.sample(Gaussian(mean, log_var), noise.to(mean)).to(noise.dtype)

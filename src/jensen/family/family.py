@@ -3,16 +3,16 @@ whatever family they are of.
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, cast, runtime_checkable
 
 from torch import Tensor
 
 from jensen.base.errors import InputError
 from jensen.base.tree import tree_map
 from jensen.family import algebra, gaussian
-from jensen.family.full import FullGaussian
+from jensen.family.full import Factored, FullGaussian, full
 from jensen.family.gaussian import Gaussian
-from jensen.family.moments import FLAT, Moments, PseudoCounts
+from jensen.family.moments import FLAT, Moments
 
 
 class Family(Protocol):
@@ -63,6 +63,8 @@ class Layout(Protocol):
 
     dim: int
     width: int
+    common: int
+    """The size c of `shared`."""
 
     def fill(self, x: Tensor, out: Tensor) -> None:
         """Fill `out` `(P, N)`, whose first row is 1 and whose next D rows hold the points, `x` `(D,
@@ -70,10 +72,21 @@ class Layout(Protocol):
         """
         ...
 
-    def collect(self, sums: Tensor, scatter: Tensor | None) -> Moments:
-        """Moments about 0 from `sums` of r * statistics, `(..., K, P)`, and, if there is a
-        `common_precision`, the `scatter` sum x x', `(..., D, D)`."""
+    def shared(self, features: Tensor, weight: Tensor | None) -> Tensor | None:
+        """The sums over points, `(c, c)` float64, of what enters the log-likelihood and no
+        responsibility; None where there is nothing.
+        """
         ...
+
+    def collect(self, sums: Tensor, shared: Tensor | None) -> Moments:
+        """Moments about 0 from `sums` of r * statistics, `(..., K, P)`, and the `shared` sums,
+        `(..., c, c)`.
+        """
+        ...
+
+
+class GaussianLayout(Layout, Protocol):
+    """The layout of Gaussians, whose sums can be made of moments."""
 
     def pack(self, total: Tensor, first: Tensor, second: Tensor) -> Tensor:
         """The `sums` for `collect` from moments about 0 that hold all of `second`, `(..., K, D,
@@ -103,6 +116,64 @@ class Components(Protocol):
         """The parameters."""
         ...
 
+    def log_density(self, x: Tensor) -> Tensor:
+        """log p(x; k), `(..., N, D)` to `(..., N, K)`, nats."""
+        ...
+
+    def moments(self, x: Tensor, r: Tensor) -> Moments:
+        """The moments of `x` `(..., N, D)` under weights `r` `(..., N, K)`: responsibilities times
+        any weights of the points.
+
+        A point with `r` = 0 must still be finite: 0 * NaN is NaN.
+        """
+        ...
+
+    def maximise(self, m: Moments, prior: Any = FLAT) -> Self:
+        """The closed-form maximum of sum r log p(x; k) + log `prior`, `PseudoCounts` or what the
+        family has for them; a component without any points stays as it is.
+
+        Bishop 2006, eq. 9.24-9.25, and 10.61-10.63 for the pseudo-counts. Raises torch's
+        LinAlgError where a covariance is not positive definite and `prior` has neither floor nor
+        pseudo-counts.
+        """
+        ...
+
+    def log_prior(self, prior: Any) -> Tensor:
+        """log density of all but weights and means under `prior`, `(...)`, nats, up to a
+        constant.
+        """
+        ...
+
+    def natural(self) -> Tensor:
+        """`(..., K, P)`: log p(x; k) = natural_k . statistics(x), but for what `common` adds."""
+        ...
+
+    def common(self, shared: Tensor) -> Tensor | None:
+        """The part of sum log p(x; k) that is the same for all components, so that no
+        responsibility depends on it, from the layout's `shared` sums, `(...)`; None for none.
+        """
+        ...
+
+    def layout(self, dim: int) -> Layout:
+        """The layout of the statistics of a point with `dim` coordinates."""
+        ...
+
+    def free(self, about: Self) -> Tensor:
+        """Coordinates `(..., F)` without constraints or units, zero at `about`: how many deviations
+        of its component there a mean moves, and the logarithm of how much wider a component is.
+
+        A linear map of the data does not change them.
+        """
+        ...
+
+    def of_free(self, free: Tensor) -> Self:
+        """The components whose coordinates about these are `free`."""
+        ...
+
+
+class GaussianComponents(Components, Protocol):
+    """Components that are Gaussians, of any covariance structure."""
+
     def marginals(self) -> Gaussian:
         """Gaussians with each component's own mean and variance in each dimension, `(..., K,
         D)`.
@@ -120,60 +191,23 @@ class Components(Protocol):
         """
         ...
 
-    def log_density(self, x: Tensor) -> Tensor:
-        """log p(x; k), `(..., N, D)` to `(..., N, K)`, nats."""
-        ...
+    def layout(self, dim: int) -> GaussianLayout: ...
 
-    def moments(self, x: Tensor, r: Tensor) -> Moments:
-        """The moments of `x` `(..., N, D)` under weights `r` `(..., N, K)`: responsibilities times
-        any weights of the points.
 
-        A point with `r` = 0 must still be finite: 0 * NaN is NaN.
-        """
-        ...
+def are_gaussians(components: object) -> bool:
+    """Tell whether components are Gaussians."""
+    return isinstance(components, Factored)
 
-    def maximise(self, m: Moments, prior: PseudoCounts = FLAT) -> Self:
-        """The closed-form maximum of sum r log p(x; k) + log prior; a component without any points
-        stays as it is.
 
-        Bishop 2006, eq. 9.24-9.25, and 10.61-10.63 for the pseudo-counts. Raises torch's
-        LinAlgError where a covariance is not positive definite and `prior` has neither floor nor
-        pseudo-counts.
-        """
-        ...
+def gaussians(components: Components) -> GaussianComponents:
+    """The components, where only Gaussians will do.
 
-    def log_prior(self, prior: PseudoCounts) -> Tensor:
-        """log density of the covariances under `prior`, `(...)`, nats, up to a constant."""
-        ...
-
-    def natural(self) -> Tensor:
-        """`(..., K, P)`: log p(x; k) = natural_k . statistics(x) - x'Cx/2 with C =
-        `common_precision`.
-        """
-        ...
-
-    def common_precision(self) -> Tensor | None:
-        """The precision `(..., D, D)` that all components share, which no responsibility depends
-        on; None for no C.
-        """
-        ...
-
-    @staticmethod
-    def layout(dim: int) -> Layout:
-        """The layout of the statistics of a point with `dim` coordinates."""
-        ...
-
-    def free(self, about: Self) -> Tensor:
-        """Coordinates `(..., F)` without constraints or units, zero at `about`: how many deviations
-        of its component there a mean moves, and the logarithm of how much wider a component is.
-
-        A linear map of the data does not change them.
-        """
-        ...
-
-    def of_free(self, free: Tensor) -> Self:
-        """The components whose coordinates about these are `free`."""
-        ...
+    Raises:
+        InputError: they are of another family.
+    """
+    if not are_gaussians(components):
+        full(components)
+    return cast(GaussianComponents, components)
 
 
 class Product(NamedTuple):

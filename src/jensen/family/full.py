@@ -1,11 +1,12 @@
 """Gaussians with all of their covariance: N(mean, L L') by the Cholesky factor L."""
 
 from functools import lru_cache
-from typing import NamedTuple, Protocol, final
+from typing import NamedTuple, Protocol, final, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from jensen.base.errors import InputError
 from jensen.family import cholesky
 from jensen.family.gaussian import LOG_2PI, Gaussian
 from jensen.family.moments import (
@@ -108,7 +109,7 @@ class FullGaussian(NamedTuple):
         quadratic = precision.flatten(-2).index_select(-1, triangle.upper) * triangle.share
         return torch.cat([constant, linear, quadratic], -1)
 
-    def common_precision(self) -> None:
+    def common(self, shared: Tensor) -> None:
         return None
 
     @staticmethod
@@ -131,6 +132,7 @@ def _deviations(x: Tensor, mean: Tensor) -> Tensor:
     return x.double().unsqueeze(-3) - mean.double().unsqueeze(-2)
 
 
+@runtime_checkable
 class Factored(Protocol):
     """Gaussians that know the Cholesky factor of each covariance."""
 
@@ -140,9 +142,20 @@ class Factored(Protocol):
     def cholesky(self) -> Tensor: ...
 
 
-def full(p: Factored) -> FullGaussian:
-    """The same Gaussians with a covariance matrix each."""
-    return p if isinstance(p, FullGaussian) else FullGaussian(p.mean, p.cholesky())
+def full(p: object) -> FullGaussian:
+    """The same Gaussians with a covariance matrix each.
+
+    Raises:
+        InputError: they are of another family, which has no covariances.
+    """
+    if isinstance(p, FullGaussian):
+        return p
+    if isinstance(p, Factored):
+        return FullGaussian(p.mean, p.cholesky())
+    raise InputError(
+        f"the components are {type(p).__name__}, which have no covariances: expected Gaussians, as"
+        " of a jensen.GMM"
+    )
 
 
 class _Triangle(NamedTuple):
@@ -176,6 +189,7 @@ class FullLayout:
     def __init__(self, dim: int) -> None:
         self.dim = dim
         self.width = 1 + dim + dim * (dim + 1) // 2
+        self.common = dim
 
     def fill(self, x: Tensor, out: Tensor) -> None:
         row = 1 + self.dim
@@ -188,7 +202,10 @@ class FullLayout:
             torch.mul(x[i:], x[i], out=out[row : row + self.dim - i])
             row += self.dim - i
 
-    def collect(self, sums: Tensor, scatter: Tensor | None) -> Moments:
+    def shared(self, features: Tensor, weight: Tensor | None) -> None:
+        return None
+
+    def collect(self, sums: Tensor, shared: Tensor | None) -> Moments:
         place = _triangle(self.dim, sums.device).place
         second = (
             sums[..., 1 + self.dim :]

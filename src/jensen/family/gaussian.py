@@ -107,7 +107,7 @@ class Gaussian(NamedTuple):
         constant = -0.5 * (self.log_var + LOG_2PI + linear * self.mean).sum(-1, keepdim=True)
         return torch.cat([constant, linear, -0.5 * precision], -1)
 
-    def common_precision(self) -> None:
+    def common(self, shared: Tensor) -> None:
         return None
 
     @staticmethod
@@ -131,11 +131,15 @@ class DiagonalLayout:
     def __init__(self, dim: int) -> None:
         self.dim = dim
         self.width = 1 + 2 * dim
+        self.common = dim
 
     def fill(self, x: Tensor, out: Tensor) -> None:
         torch.mul(x, x, out=out[1 + self.dim :])
 
-    def collect(self, sums: Tensor, scatter: Tensor | None) -> Moments:
+    def shared(self, features: Tensor, weight: Tensor | None) -> None:
+        return None
+
+    def collect(self, sums: Tensor, shared: Tensor | None) -> Moments:
         first, second = sums[..., 1:].chunk(2, -1)
         return Moments(sums.new_zeros(1, self.dim), sums[..., 0], first, second)
 

@@ -1,4 +1,4 @@
-"""Mixtures of Gaussians: the fitted GMM, the prior of a VAE, and the aggregate posterior q(z).
+"""Mixtures: the fitted GMM, the prior of a VAE, and the aggregate posterior q(z).
 
 Densities are in nats. Weights may differ from point to point, which is what a stratified minibatch
 estimate needs.
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from jensen.base.tree import tree_map
 from jensen.family import gaussian
-from jensen.family.family import Components
+from jensen.family.columns import Columns
+from jensen.family.family import Components, gaussians
 from jensen.family.full import FullGaussian, full
 from jensen.family.gaussian import Gaussian
 from jensen.family.tied import TiedGaussian
@@ -27,7 +28,7 @@ class Mixture(NamedTuple):
 
     log_weight: `(..., K)` normalised log-weights; or `(..., N, K)`, one axis more, for other
         weights at each point.
-    components: a `Gaussian`, `SphericalGaussian`, `TiedGaussian` or `FullGaussian`.
+    components: a `Gaussian`, `SphericalGaussian`, `TiedGaussian` or `FullGaussian`, or `Columns`.
     """
 
     log_weight: Tensor
@@ -39,7 +40,7 @@ class Mixture(NamedTuple):
 
     def marginal(self, latent: int) -> "Mixture":
         """The mixture of one coordinate, of the same weights."""
-        mean, log_var = self.components.marginals()
+        mean, log_var = gaussians(self.components).marginals()
         return Mixture(self.log_weight, Gaussian(mean[..., [latent]], log_var[..., [latent]]))
 
     def log_weight_of_points(self) -> Tensor:
@@ -50,14 +51,16 @@ class Mixture(NamedTuple):
 
 def shift(p: Mixture, offset: Tensor) -> Mixture:
     """The mixture of x + offset, `(D,)`."""
+    if isinstance(p.components, Columns):
+        return p._replace(components=p.components.shifted(offset))
     structure: Callable[..., Components] = type(p.components)
     mean, *others = p.components
     return Mixture(p.log_weight, structure(mean + offset, *others))
 
 
 def own(components: Components) -> list[Tensor]:
-    """The parameters that every component has for itself, the mean first: all but a covariance that
-    they share.
+    """The parameters that every component has for itself, the mean first: all but what they share, the
+    last fields.
     """
     parameters = list(components)
     return parameters[:1] if isinstance(components, TiedGaussian) else parameters
@@ -66,9 +69,10 @@ def own(components: Components) -> list[Tensor]:
 def reordered(p: Mixture, order: Tensor) -> Mixture:
     """`p` `(K,)` with its components in another order."""
     structure: Callable[..., Components] = type(p.components)
-    mine = own(p.components)
+    mine = tuple(own(p.components))
     shared = list(p.components)[len(mine) :]
-    return Mixture(p.log_weight[order], structure(*(part[order] for part in mine), *shared))
+    moved = tree_map(lambda part: part[order], mine)
+    return Mixture(p.log_weight[order], structure(*moved, *shared))
 
 
 def logsumexp(joint: Tensor, dim: int) -> Tensor:
@@ -106,7 +110,7 @@ def log_marginals(x: Tensor, p: Mixture) -> Tensor:
     """log p(x_d) of each dimension, `(..., N, D)` to `(..., N, D)`; the mixture's marginals have
     its weights.
     """
-    marginals = tree_map(lambda part: part.unsqueeze(-3), p.components.marginals())
+    marginals = tree_map(lambda part: part.unsqueeze(-3), gaussians(p.components).marginals())
 
     def part(x: Tensor, p: Mixture) -> Tensor:
         return logsumexp(

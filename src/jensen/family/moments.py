@@ -2,7 +2,7 @@
 before any point.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,17 +51,39 @@ class PseudoCounts(NamedTuple):
         - diag(floor) is positive semi-definite; 0 is no floor; a `Rounding` gives each component
             its own. It has no useful gradient
         where it holds: for a layer use `covariance`.
+    values: points credited to each column that is not Gaussian: a symmetric Beta or Dirichlet prior,
+        spread evenly over what the column may be, and of counts a gamma prior, at `mean`, `()` or
+        `(D,)`.
     """
 
     weight: float = 0.0
     covariance: float = 0.0
     variance: Tensor | float = 1.0
     floor: Tensor | float | Rounding = 0.0
+    values: float = 0.0
+    mean: Tensor | float = 0.0
 
     @property
     def has_floor(self) -> bool:
         """Tell whether a covariance is held up by anything but rounding of the M-step itself."""
         return not (isinstance(self.floor, float) and self.floor == 0)
+
+    @property
+    def believes(self) -> bool:
+        """Tell whether it has a density."""
+        return bool(self.weight or self.covariance or self.values)
+
+    def log_weight(self, total: Tensor) -> Tensor:
+        """The log-weights that maximise the expected log-joint, of each component's count, `(...,
+        K)`.
+        """
+        count = total + self.weight if self.weight else total
+        return count.clamp(min=TINY).log() - count.sum(-1, keepdim=True).log()
+
+    def log_density(self, log_weight: Tensor, components: Any) -> Tensor:
+        """log density of a mixture's parameters, `(...)`, nats, up to a constant."""
+        found: Tensor = self.weight * log_weight.sum(-1) + components.log_prior(self)
+        return found
 
 
 FLAT = PseudoCounts()

@@ -83,7 +83,7 @@ class SphericalGaussian(NamedTuple):
         constant = -0.5 * (log_det + (linear * self.mean).sum(-1))
         return torch.cat([constant.unsqueeze(-1), linear, -0.5 * precision], -1)
 
-    def common_precision(self) -> None:
+    def common(self, shared: Tensor) -> None:
         return None
 
     @staticmethod
@@ -111,11 +111,15 @@ class SphericalLayout:
     def __init__(self, dim: int) -> None:
         self.dim = dim
         self.width = 2 + dim
+        self.common = dim
 
     def fill(self, x: Tensor, out: Tensor) -> None:
         torch.linalg.vecdot(x, x, dim=0, out=out[-1])
 
-    def collect(self, sums: Tensor, scatter: Tensor | None) -> Moments:
+    def shared(self, features: Tensor, weight: Tensor | None) -> None:
+        return None
+
+    def collect(self, sums: Tensor, shared: Tensor | None) -> Moments:
         return Moments(sums.new_zeros(1, self.dim), sums[..., 0], sums[..., 1:-1], sums[..., -1])
 
     def pack(self, total: Tensor, first: Tensor, second: Tensor) -> Tensor:

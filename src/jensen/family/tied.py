@@ -107,8 +107,9 @@ class TiedGaussian(NamedTuple):
         constant = log_det.unsqueeze(-1) + (linear * self.mean).sum(-1)
         return torch.cat([-0.5 * constant.unsqueeze(-1), linear], -1)
 
-    def common_precision(self) -> Tensor:
-        return cholesky.precision(self.scale_tril)
+    def common(self, shared: Tensor) -> Tensor:
+        """-tr(precision * sum x x') / 2."""
+        return -0.5 * (cholesky.precision(self.scale_tril) * shared).sum((-2, -1))
 
     @staticmethod
     def layout(dim: int) -> "TiedLayout":
@@ -131,13 +132,19 @@ class TiedLayout:
     def __init__(self, dim: int) -> None:
         self.dim = dim
         self.width = 1 + dim
+        self.common = dim
 
     def fill(self, x: Tensor, out: Tensor) -> None:
         pass
 
-    def collect(self, sums: Tensor, scatter: Tensor | None) -> Moments:
-        assert scatter is not None
-        second = scatter.expand(*sums.shape[:-2], self.dim, self.dim)
+    def shared(self, features: Tensor, weight: Tensor | None) -> Tensor:
+        """sum x x'."""
+        points = features[1:].double()
+        return (points if weight is None else points * weight) @ points.T
+
+    def collect(self, sums: Tensor, shared: Tensor | None) -> Moments:
+        assert shared is not None
+        second = shared.expand(*sums.shape[:-2], self.dim, self.dim)
         return Moments(sums.new_zeros(1, self.dim), sums[..., 0], sums[..., 1:], second)
 
     def pack(self, total: Tensor, first: Tensor, second: Tensor) -> Tensor:

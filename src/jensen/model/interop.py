@@ -7,7 +7,7 @@ import torch
 from torch import distributions
 
 from jensen.family import cholesky
-from jensen.family.family import Components
+from jensen.family.family import Components, gaussians
 from jensen.family.full import full
 from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture
@@ -19,7 +19,7 @@ def as_distribution(p: Mixture) -> distributions.MixtureSameFamily:
     """The same density in `torch.distributions`."""
     weights = distributions.Categorical(logits=p.log_weight)
     if isinstance(p.components, Gaussian | SphericalGaussian):
-        mean, log_var = p.components.marginals()
+        mean, log_var = gaussians(p.components).marginals()
         each = distributions.Independent(distributions.Normal(mean, (0.5 * log_var).exp()), 1)
         return distributions.MixtureSameFamily(weights, each)
     whole = full(p.components)

@@ -19,6 +19,7 @@ from jensen.em.reseed import Reseed
 from jensen.em.search import later, search
 from jensen.em.start import Sample, kmeans, scattered, variance_of_cells
 from jensen.em.stream import Statistics, Stream
+from jensen.family.family import gaussians
 from jensen.family.full import FullGaussian, full
 from jensen.family.mixture import Mixture, reordered, shift
 from jensen.model import fate
@@ -63,7 +64,7 @@ def fit_mixture(recipe: Recipe, points: Points, before: Mixture | None = None) -
     if isinstance(start.components, FullGaussian) and start.components.mean.shape[-1] == 1:
         # In one dimension the same model, of fewer small operations: they are what the fit of a few
         # points takes.
-        start = start._replace(components=start.components.marginals())
+        start = start._replace(components=gaussians(start.components).marginals())
     prior = recipe.pseudo_counts(survey.var, origin)
     prior = prior._replace(
         weight=prior.weight / points.unit, covariance=prior.covariance / points.unit
