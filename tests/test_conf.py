@@ -49,7 +49,8 @@ def test_every_choice_composes_and_instantiates(configure, group, choice, tmp_pa
     model = ["model=mlp"] if group == "data" else []
     if choice in ("water_filling", "probabilistic_pca"):
         model = ["data=gaussian", "model=linear"]
-    if choice in ("gmm", "em", "stepwise_em") and group != "experiment":
+    mixtures = ("gmm", "bernoulli_mixture", "poisson_mixture", "mixed_mixture")
+    if choice in (*mixtures, "em", "stepwise_em") and group != "experiment":
         model = ["data=blobs", "model=gmm", "algorithm=em"]
     if choice == "em_slides" and group == "diagnostics":
         model = ["experiment=em_slides"]

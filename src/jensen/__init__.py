@@ -17,6 +17,8 @@ PLACES = {
     "Gaussian": "family.gaussian",
     "Inference": "bound.bound",
     "Mixture": "family.mixture",
+    "PseudoCounts": "family.moments",
+    "MixtureModel": "model.mixture_model",
     "VAE": "api.vae",
     "decompose": "bound.decomposition",
     "fit": "api.fit",
@@ -38,5 +40,7 @@ if TYPE_CHECKING:  # what an editor and a type checker read; never run
     from jensen.family.full import FullGaussian as FullGaussian
     from jensen.family.gaussian import Gaussian as Gaussian
     from jensen.family.mixture import Mixture as Mixture
+    from jensen.family.moments import PseudoCounts as PseudoCounts
     from jensen.model.em_layer import EMLayer as EMLayer
     from jensen.model.gmm import GMM as GMM
+    from jensen.model.mixture_model import MixtureModel as MixtureModel

@@ -62,7 +62,9 @@ ARGUMENTS = {
         ("sprites", "sprites_colour", "sprites_noise"),
         lambda folder: (*SIZED, "data.factors=[shape,posX]"),
     ),
-    **dict.fromkeys(("mnist", "mnist_32", "mnist_binary", "fashion_mnist"), mnist_files),
+    **dict.fromkeys(
+        ("mnist", "mnist_32", "mnist_binary", "mnist_threshold", "fashion_mnist"), mnist_files
+    ),
     "normals": lambda folder: ("data.size=60",),
     "images": images_file,
     "codes": codes_file,

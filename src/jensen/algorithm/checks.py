@@ -25,7 +25,7 @@ from jensen.bound.divergence import rate
 from jensen.data.module import DataModule
 from jensen.family.family import is_standard
 from jensen.family.gaussian import Gaussian
-from jensen.model.gmm import GMM
+from jensen.model.scored import Scored
 from jensen.model.vae import VAE
 from jensen.objective.objective import Objective
 
@@ -101,9 +101,9 @@ def check_training(algorithm: "Gradient") -> None:
 
 def check_em_arguments(model: object, decay: Any, tolerance: object, weights_first: object) -> None:
     """Refuse arguments of `EM` that are of another kind."""
-    if not isinstance(model, GMM):
+    if not isinstance(model, Scored):
         raise InputError(
-            f"model is a {type(model).__name__}: expected a GMM, model=gmm; algorithm=gradient"
+            f"model is a {type(model).__name__}: expected a mixture, such as model=gmm; algorithm=gradient"
             " takes a VAE"
         )
     number = isinstance(decay, Real) and not isinstance(decay, bool)
@@ -121,7 +121,12 @@ def check_em_training(algorithm: "EM") -> None:
     trainer = algorithm.trainer
     missing = algorithm.model.recipe.missing
     check_precision(trainer.precision)
-    trainer.datamodule.check_values(lambda x: check_points(x, missing))
+
+    def check(x: Tensor) -> None:
+        check_points(x, missing)
+        algorithm.model.check_values(x.flatten(1))
+
+    trainer.datamodule.check_values(check)
     if algorithm.rule.decay is None:
         check_whole_epochs(trainer, trainer.datamodule)
     if algorithm.beta.end_step > trainer.max_steps > 0:

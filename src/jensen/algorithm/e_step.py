@@ -6,6 +6,7 @@ from torch import Tensor
 from jensen.base.errors import InputError
 from jensen.em.missing import expect
 from jensen.em.stream import Statistics, Stream
+from jensen.family.family import are_gaussians
 from jensen.family.mixture import Mixture
 
 
@@ -22,7 +23,7 @@ def e_step(x: Tensor, origin: Tensor, p: Mixture, beta: float, missing: bool) ->
             " marginalise NaN"
         )
     with torch.autocast(x.device.type, enabled=False):
-        if missing:
+        if missing and are_gaussians(p.components):
             return expect(lambda size: ((part, None) for part in x.split(size)), origin, p, beta)
         return Stream(lambda size: ((part, None) for part in x.split(size)), 0, origin)(
             p, beta=beta

@@ -6,6 +6,7 @@ from typing import Any, cast
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from jensen.algorithm import batches, checks, logs, snapshot
 from jensen.algorithm.algorithm import Algorithm
@@ -18,8 +19,8 @@ from jensen.bound.bound import Inference
 from jensen.em.reseed import Reseed
 from jensen.em.stream import Statistics
 from jensen.family.mixture import Mixture, shift
-from jensen.model.gmm import GMM
 from jensen.model.points import Points
+from jensen.model.scored import Scored
 
 _STARTED_ON = 1 << 16  # examples that the start, the origin and the units are chosen from
 
@@ -47,13 +48,14 @@ class EM(Algorithm):
     """
 
     automatic_optimization = False
-    model: GMM
+    model: Any
     origin: Tensor
+    average: Tensor
     variance: Tensor
 
     def __init__(
         self,
-        model: GMM,
+        model: Scored,
         decay: float | None = None,
         tolerance: float = 1e-6,
         beta: float | Schedule = 1.0,
@@ -78,15 +80,16 @@ class EM(Algorithm):
         data = batches.needed_data(self.trainer, "algorithm=em", "jensen.GMM.fit")
         x = data.sample(_STARTED_ON).flatten(1)
         generator = torch.Generator().manual_seed(self.model.recipe.seed)
-        survey = Points(x).survey(generator, self.model.recipe.missing)
         self.model.fit(x)
+        survey = Points(self.model.in_order(x)).survey(generator, self.model.recipe.missing)
         self.rule = self.rule._replace(size=data.train_size)
-        self.register_buffer("origin", survey.mean.to(survey.dtype), persistent=False)
+        self.register_buffer("origin", self.model.origin_of(survey), persistent=False)
+        self.register_buffer("average", survey.mean, persistent=False)
         self.register_buffer("variance", survey.var, persistent=False)
 
     def configure_optimizers(self) -> MStep:
         p = self.model.mixture
-        return MStep([p.log_weight, *p.components], self.rule, self.fate)
+        return MStep(tree_leaves(p), self.rule, self.fate)
 
     def on_fit_start(self) -> None:
         checks.check_em_training(self)
@@ -117,7 +120,7 @@ class EM(Algorithm):
 
     def _maximise(self, seen: Statistics) -> None:
         """The M-step, in place; nothing but `seen`, the parameters and the step goes into it."""
-        prior = self.model.recipe.pseudo_counts(self.variance, self.origin, shared=True)
+        prior = self.model.belief(self.average, self.variance, self.origin)
         following, done = self._optimiser.maximise(seen, *self._now, prior, self.global_step)
         self.model.assign(shift(following, self.origin.double()))
         if done:
@@ -125,7 +128,8 @@ class EM(Algorithm):
             self.trainer.should_stop = True
 
     def _e_step(self, x: Tensor) -> Statistics:
-        return e_step(x.flatten(1), self.origin, *self._now, self.model.recipe.missing)
+        points = self.model.in_order(x.flatten(1))
+        return e_step(points, self.origin, *self._now, self.model.recipe.missing)
 
     @property
     def _now(self) -> tuple[Mixture, float]:
@@ -140,7 +144,7 @@ class EM(Algorithm):
     def look(self, batch: Batch) -> tuple[Inference, dict[str, Tensor]]:
         with torch.autocast(self.device.type, enabled=False):
             bound = self.model.bound(batch.x.flatten(1))
-        z = batch.x.flatten(1).double()
+        z = self.model.in_order(batch.x.flatten(1)).double()
         sums = {name: part.double().sum() for name, part in bound._asdict().items()}
         return Inference(bound, snapshot.points(z), z, bound.elbo), sums
 

@@ -8,7 +8,7 @@ from jensen.em import local
 from jensen.em.reseed import Reseed, lost, reseed
 from jensen.em.steps import Prior
 from jensen.em.stream import Statistics, coefficients
-from jensen.family.family import gaussians
+from jensen.family.family import are_gaussians, gaussians
 from jensen.family.mixture import Mixture
 from jensen.model.fate import logger
 
@@ -34,7 +34,9 @@ class Fate:
         """Warn, once, of components so narrow or so far from the origin that sums about it lose
         their covariances.
         """
-        if step % LOOK or self._told_of_rounding or not local.needed(p, coefficients(p)):
+        if step % LOOK or self._told_of_rounding or not are_gaussians(p.components):
+            return
+        if not local.needed(p, coefficients(p)):
             return
         self._told_of_rounding = True
         variance = gaussians(p.components).marginals().log_var.exp()
@@ -51,7 +53,7 @@ class Fate:
         """`p`, or with its components anew that have no points, or lie on the covariance floor,
         where it is time to look.
         """
-        if not look and step % LOOK != LOOK - 1:
+        if not are_gaussians(p.components) or (not look and step % LOOK != LOOK - 1):
             return p
         one = tree_map(lambda part: part[None], p)
         found = lost(one, tree_map(lambda part: part[None], seen), 0.5, prior)

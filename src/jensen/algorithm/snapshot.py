@@ -16,7 +16,7 @@ from jensen.bound.divergence import latent_rates
 from jensen.diagnostics.snapshot import Snapshot
 from jensen.family.draw import draw as draws_of
 from jensen.family.gaussian import Gaussian
-from jensen.model.gmm import GMM
+from jensen.model.scored import Scored
 from jensen.model.vae import VAE
 
 
@@ -73,12 +73,14 @@ def snapshot_of_vae(
     )
 
 
-def point_inference(model: GMM, x: Tensor) -> Inference:
+def point_inference(model: Scored, x: Tensor) -> Inference:
     """Points `(B, *event)` as their own codes, without uncertainty, and what the mixture says of
     them.
     """
-    bound = model.bound(x.flatten(1))
-    return Inference(bound, points(x), x.flatten(1), bound.elbo)
+    flat = x.flatten(1)
+    z = model.in_order(flat)
+    bound = model.bound(flat)
+    return Inference(bound, points(z), z, bound.elbo)
 
 
 def points(x: Tensor) -> Gaussian:
@@ -88,11 +90,11 @@ def points(x: Tensor) -> Gaussian:
 
 
 @known.register
-def known_of_mixture(model: GMM, images: Tensor) -> dict[str, Any]:
+def known_of_mixture(model: Scored, images: Tensor) -> dict[str, Any]:
     event = images.shape[1:]
     return {
-        "encode": points,
-        "decode": lambda z: z.unflatten(1, event),
+        "encode": lambda x: points(model.in_order(x.flatten(1))),
+        "decode": lambda z: model.as_given(z).unflatten(1, event),
         "infer": lambda x, noise: point_inference(model, x),
         "prior": model.mixture,
     }
@@ -100,7 +102,7 @@ def known_of_mixture(model: GMM, images: Tensor) -> dict[str, Any]:
 
 @snapshot.register
 def snapshot_of_mixture(
-    model: GMM, inference: Inference, factors: Tensor, names: tuple[str, ...], images: Tensor
+    model: Scored, inference: Inference, factors: Tensor, names: tuple[str, ...], images: Tensor
 ) -> Snapshot:
     return Snapshot(
         bound=inference.bound,
@@ -113,6 +115,6 @@ def snapshot_of_mixture(
         factors=factors,
         names=names,
         images=images,
-        draw=model.sample,
+        draw=lambda count: model.in_order(model.sample(count)),
         **known_of_mixture(model, images),
     )

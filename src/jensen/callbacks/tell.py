@@ -11,7 +11,7 @@ from jensen.callbacks.health import Ills, ills
 from jensen.callbacks.progress import last_step
 from jensen.callbacks.words import note, say
 from jensen.data.module import DataModule
-from jensen.model.gmm import GMM
+from jensen.model.scored import Scored
 
 _KEPT = 8192
 """Codes that are kept to be looked at."""
@@ -82,7 +82,7 @@ def described(trainer: Trainer, module: LightningModule, choices: str) -> str:
     latents = getattr(model, "latent_dim", None)
     parts = [f"{parameters:,} parameters"] if parameters else []
     parts += [f"{latents} latents"] if latents else []
-    if isinstance(model, GMM):
+    if isinstance(model, Scored):
         parts = [f"{model.mixture.log_weight.shape[-1]} components"]
     data: Any = trainer.datamodule
     examples = getattr(data, "train_size", 0)

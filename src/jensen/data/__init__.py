@@ -13,5 +13,6 @@ PLACES = {
     "mnist": "idx",
     "noise": "transform",
     "qmnist": "nist",
+    "threshold": "transform",
 }
 __getattr__, __dir__ = lazily(__name__, PLACES, ("sprites",))

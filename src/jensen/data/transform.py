@@ -13,7 +13,7 @@ from jensen.base.random import fold, uniform
 
 
 class Transform(Protocol):
-    """`(B, *event)` observations of examples `index` `(B,)` to `(B, *event')`, random by `key`."""
+    """`(B, *event)` observations of examples `index` `(B,)` to `(B, *event')`, random by `key`, if at all."""
 
     def __call__(self, x: Tensor, key: int, index: Tensor) -> Tensor: ...
 
@@ -44,7 +44,12 @@ def binarise(x: Tensor, key: int, index: Tensor) -> Tensor:
     return (uniform(fold(key, "binarise"), index, tuple(x.shape[1:])) < x).float()
 
 
-_POINTWISE = (colour, noise, binarise)
+def threshold(x: Tensor, key: int, index: Tensor) -> Tensor:
+    """1 where `x` is above 1/2, else 0, same shape: of MNIST's 256 grey levels those above 127."""
+    return (x > 0.5).float()
+
+
+_POINTWISE = (colour, noise, binarise, threshold)
 
 
 def is_pointwise(transform: Transform) -> bool:

@@ -15,6 +15,7 @@ from jensen.base.errors import InputError, check_count
 from jensen.base.random import fold, normal
 from jensen.diagnostics.picture import chart, grid, is_image
 from jensen.diagnostics.snapshot import Snapshot, by_rate
+from jensen.family.family import are_gaussians
 from jensen.family.full import FullGaussian
 from jensen.family.full import full as whole
 from jensen.family.mixture import Mixture
@@ -45,7 +46,7 @@ def mixture(snapshot: Snapshot, rows: int = 10, columns: int = 8) -> Mapping[str
 
 
 def components(snapshot: Snapshot, rows: int = 10, columns: int = 8) -> Mapping[str, Tensor]:
-    """The mixture of K Gaussians that a GMM is, or a prior:
+    """The mixture of K components that a GMM or another mixture is, or a prior:
 
     components_used: exp of the entropy of the weights, K if all are equal.
     responsibility_entropy: mean over held-out examples of the entropy of p(k | z) at their z; 0 if
@@ -53,8 +54,9 @@ def components(snapshot: Snapshot, rows: int = 10, columns: int = 8) -> Mapping[
     component_information: entropy of the mean responsibilities less that, I(x; k) <= log K, nats.
     weights: and the share of the held-out examples that each component answers for.
     samples: of the `rows` heaviest components, the decoded mean and `columns` - 1 decoded draws.
-    ellipses: two standard deviations of each component over codes, in the two latents of largest
-        rate.
+    ellipses: of Gaussians, two standard deviations of each component over codes, in the two latents
+        of largest rate.
+    prototypes: of other components, what each expects, the heaviest first, with their weights.
     """
     _check(rows, columns)
     if not isinstance(snapshot.prior, Mixture):
@@ -67,7 +69,6 @@ def components(snapshot: Snapshot, rows: int = 10, columns: int = 8) -> Mapping[
     r = (log_weight + parts.log_density(snapshot.z.double())).softmax(-1)
     within = _entropy(r).mean()
     between = _entropy(r.mean(0))
-    full = whole(parts)
 
     def bars(axes: Axes) -> None:
         axes.bar(np.arange(len(weight)), weight[order].cpu().numpy(), label="weight")
@@ -89,8 +90,13 @@ def components(snapshot: Snapshot, rows: int = 10, columns: int = 8) -> Mapping[
         "component_information": between - within,
         "log_weight": log_weight,
         "weights": chart(bars),
-        "ellipses": _ellipses(snapshot, weight, full),
     }
+    if not are_gaussians(parts):
+        return results | {
+            "prototypes": _prototypes(snapshot, weight[order], parts.mean[order], columns)
+        }
+    full = whole(parts)
+    results["ellipses"] = _ellipses(snapshot, weight, full)
     if is_image(snapshot.images.shape[1:]):
         shown = order[:rows]
         index = torch.arange(len(shown), device=shown.device)
@@ -103,6 +109,30 @@ def components(snapshot: Snapshot, rows: int = 10, columns: int = 8) -> Mapping[
         labels = [f"{component}\n{weight[component]:.3f}" for component in shown.tolist()]
         results["samples"] = grid(images, labels)
     return results
+
+
+def _prototypes(snapshot: Snapshot, weight: Tensor, mean: Tensor, columns: int) -> Tensor:
+    """Of images the mean of each component, in rows; else a chart of all means."""
+    if not is_image(snapshot.images.shape[1:]):
+
+        def draw(axes: Axes) -> None:
+            spread = mean.std(0).clamp(min=1e-12)
+            shown = axes.imshow(
+                ((mean - mean.mean(0)) / spread).cpu().numpy(), cmap="RdBu", aspect="auto"
+            )
+            axes.figure.colorbar(shown, label="mean, in deviations among components")
+            axes.set_yticks(range(len(weight)), [f"{value:.3f}" for value in weight.tolist()])
+            axes.set(xlabel="column", ylabel="component, by weight")
+
+        return chart(draw)
+    images = snapshot.decode(mean.to(snapshot.z.dtype))
+    rows = -(-len(images) // columns)
+    padded = torch.cat([images, images.new_zeros(rows * columns - len(images), *images.shape[1:])])
+    labels = [
+        f"{weight[row * columns]:.3f}\n{weight[min((row + 1) * columns, len(weight)) - 1]:.3f}"
+        for row in range(rows)
+    ]
+    return grid(padded.unflatten(0, (rows, columns)), labels)
 
 
 def _check(rows: int, columns: int) -> None:

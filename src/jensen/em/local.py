@@ -146,6 +146,7 @@ def expected_log_joint(
         return stream.expected_log_joint(p, coefficient, s, beta)
     m = s.moments
     components = p.components
+    shape: Tensor
     move = m.origin - components.mean  # of the origins, about the means of p
     first = move * m.first
     along = move.unsqueeze(-1) * m.first.unsqueeze(-2)

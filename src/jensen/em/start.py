@@ -24,7 +24,7 @@ _NARROW = 0.01
 clusters.
 """
 
-_CANDIDATES = 5
+CANDIDATES = 5
 """Mixtures of k-means for each start. Beside one, single fits reach the best known optimum half as
 often again.
 """
@@ -96,17 +96,17 @@ def kmeans(
     starts: int,
     generator: torch.Generator,
 ) -> Mixture:
-    """Starts `(starts, count)`, of which each is the most probable of `_CANDIDATES` mixtures of
+    """Starts `(starts, count)`, of which each is the most probable of `CANDIDATES` mixtures of
     k-means cells.
     """
-    at_a_time = max(1, _LIMIT // (_CANDIDATES * count * len(sample.x)))
+    at_a_time = max(1, _LIMIT // (CANDIDATES * count * len(sample.x)))
     parts = []
     for done in range(0, starts, at_a_time):
         several = min(at_a_time, starts - done)
-        p = _of_cells(structure, sample, count, several * _CANDIDATES, generator)
+        p = _of_cells(structure, sample, count, several * CANDIDATES, generator)
         value = log_prob(sample.x, p) @ sample.weights
-        best = value.reshape(several, _CANDIDATES).argmax(1)
-        chosen = best + _CANDIDATES * torch.arange(several, device=best.device)
+        best = value.reshape(several, CANDIDATES).argmax(1)
+        chosen = best + CANDIDATES * torch.arange(several, device=best.device)
         parts.append(tree_map(lambda part: part[chosen], p))  # noqa: B023
     return tree_map(lambda *each: torch.cat(each), *parts)
 
@@ -125,20 +125,28 @@ def _of_cells(
     """
     x = sample.standardised()
     weights = sample.weights
-    centre = kmeans_plus_plus(x, weights, count, starts, generator)
-    for _ in range(_ROUNDS):
-        last = centre
-        r = _cells(x, centre) * weights.unsqueeze(-1)
-        total = r.sum(-2).unsqueeze(-1)
-        centre = torch.where(total > 0, r.mT @ x / total.clamp(min=1e-300), centre)
-        if torch.equal(centre, last):
-            break
+    centre = centres(x, weights, count, starts, generator)
     mean = sample.mean + centre * sample.var.sqrt()
     p = Mixture(centre[..., 0], structure.at(mean, sample.var))
     prior = PSEUDO_COUNTS._replace(variance=variance_of_cells(sample, mean))
     return m_step(
-        p, moments_about(p.components, sample.x, _cells(x, centre) * weights.unsqueeze(-1)), prior
+        p, moments_about(p.components, sample.x, cells(x, centre) * weights.unsqueeze(-1)), prior
     )
+
+
+def centres(
+    x: Tensor, weights: Tensor, count: int, starts: int, generator: torch.Generator
+) -> Tensor:
+    """The centres of k-means from greedy k-means++ ones, of points `(M, F)`, `(starts, count, F)`."""
+    centre = kmeans_plus_plus(x, weights, count, starts, generator)
+    for _ in range(_ROUNDS):
+        last = centre
+        r = cells(x, centre) * weights.unsqueeze(-1)
+        total = r.sum(-2).unsqueeze(-1)
+        centre = torch.where(total > 0, r.mT @ x / total.clamp(min=1e-300), centre)
+        if torch.equal(centre, last):
+            break
+    return centre
 
 
 def variance_of_cells(sample: Sample, mean: Tensor) -> Tensor:
@@ -149,7 +157,7 @@ def variance_of_cells(sample: Sample, mean: Tensor) -> Tensor:
     cells, of which each point is in that of its nearest mean, is less than a hundredth of a
     column's, it is that of the start with the least.
     """
-    r = _cells(
+    r = cells(
         sample.standardised(), (mean - sample.mean) / sample.var.sqrt()
     ) * sample.weights.unsqueeze(-1)
     m = moments_about(Gaussian.at(mean, sample.var), sample.x, r)
@@ -168,7 +176,7 @@ def moments_about(components: Components, x: Tensor, r: Tensor) -> Moments:
     )
 
 
-def _cells(x: Tensor, centre: Tensor) -> Tensor:
+def cells(x: Tensor, centre: Tensor) -> Tensor:
     """`(..., M, K)`: 1 where a centre is a point's nearest, else 0."""
     return one_hot(torch.cdist(x, centre).argmin(-1), centre.shape[-2]).to(x)
 

@@ -75,9 +75,7 @@ class Columns(NamedTuple):
         seen = self.layout(m.second.shape[-1]).split(m.second)
         credit = prior.values
         ones = (parts.bernoulli + 0.5 * credit) / (seen.bernoulli + credit).clamp(min=TINY)
-        mean = like(ones, prior.mean)
-        mean = mean.expand(m.second.shape[-1]) if not mean.dim() else mean
-        counts = parts.poisson + credit * self.layout(len(mean)).split(mean).poisson
+        counts = parts.poisson + credit * like(ones, prior.mean)
         rate = (counts / (seen.poisson + credit).clamp(min=TINY)).clamp(min=CERTAIN)
         shares = [
             (part + credit / part.shape[-1]) / (total + credit).unsqueeze(-1).clamp(min=TINY)
@@ -111,9 +109,7 @@ class Columns(NamedTuple):
     def _normal(self, first: Tensor, second: Tensor, seen: Tensor, prior: PseudoCounts) -> Gaussian:
         count = seen.clamp(min=TINY)
         mean = first / count
-        variance = like(mean, prior.variance)
-        variance = variance[..., : mean.shape[-1]] if variance.dim() else variance
-        scatter = second - first * mean + prior.covariance * variance
+        scatter = second - first * mean + prior.covariance * like(mean, prior.variance)
         floor = own_floor(prior.floor, mean, second / count)
         log_var = log_var_of(
             scatter, count + prior.covariance, floor, self.normal.log_var, seen <= -prior.covariance
@@ -123,16 +119,12 @@ class Columns(NamedTuple):
     def log_prior(self, prior: PseudoCounts) -> Tensor:
         found = torch.zeros_like(self.gaps[..., 0, :].sum(-1))
         if prior.covariance and self.normal.mean.shape[-1]:
-            variance = like(found, prior.variance)
-            variance = variance[..., : self.normal.mean.shape[-1]] if variance.dim() else variance
-            found = found + self.normal.log_prior(prior._replace(variance=variance))
+            found = found + self.normal.log_prior(prior)
         if not prior.values:
             return found
         logit = self.bernoulli.logit
         certainty = -0.5 * (softplus(logit) + softplus(-logit)).sum((-2, -1))
-        mean = like(found, prior.mean)
-        mean = mean[..., self.layout(self.mean.shape[-1]).places.poisson] if mean.dim() else mean
-        rates = (mean * self.poisson.log_rate - self.poisson.log_rate.exp()).sum((-2, -1))
+        rates = (prior.mean * self.poisson.log_rate - self.poisson.log_rate.exp()).sum((-2, -1))
         shares = [each.logit.log_softmax(-1).mean(-1).sum(-1) for each in self.categorical]
         return found + prior.values * torch.stack([certainty, rates, *shares]).sum(0)
 

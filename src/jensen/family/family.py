@@ -112,8 +112,8 @@ class Components(Protocol):
         """`(..., K, D)`."""
         ...
 
-    def __iter__(self) -> Iterator[Tensor]:
-        """The parameters."""
+    def __iter__(self) -> Iterator[Any]:
+        """The parameters: tensors, or tuples of them."""
         ...
 
     def log_density(self, x: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ class PseudoCounts(NamedTuple):
         where it holds: for a layer use `covariance`.
     values: points credited to each column that is not Gaussian: a symmetric Beta or Dirichlet prior,
         spread evenly over what the column may be, and of counts a gamma prior, at `mean`, `()` or
-        `(D,)`.
+        of each such column.
     """
 
     weight: float = 0.0

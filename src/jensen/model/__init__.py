@@ -16,6 +16,7 @@ PLACES = {
     "LinearEncoder": "linear",
     "MLPDecoder": "mlp",
     "MLPEncoder": "mlp",
+    "MixtureModel": "mixture_model",
     "MixturePrior": "mixture_prior",
     "Normal": "likelihood",
     "OptimalNormal": "likelihood",

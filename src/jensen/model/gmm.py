@@ -9,8 +9,6 @@ from torch import Tensor
 
 from jensen.base import random
 from jensen.base.errors import check_count, check_seed
-from jensen.bound.bound import Bound
-from jensen.em import steps as em
 from jensen.em.fit import Step
 from jensen.em.reseed import Reseed
 from jensen.family import mixture
@@ -139,50 +137,12 @@ class GMM(Parameters):
             setattr(self, name, getattr(fitted, name))
         return self
 
-    # ---- scoring --------------------------------------------------------------------------------
+    def belief(self, mean: Tensor, variance: Tensor, origin: Tensor) -> PseudoCounts:
+        return self.recipe.pseudo_counts(variance, origin, shared=True)
 
     @property
     def _held_out(self) -> HeldOut:
         return HeldOut(self.mixture, self.recipe.missing, self.columns)
-
-    def log_prob(self, x: Any) -> Tensor:
-        """log p(x), `(N, D)` to `(N,)`, nats; differentiable in x. Of missing values the
-        marginal.
-        """
-        return self._held_out.log_prob(self._held_out.points(x))
-
-    forward = log_prob
-
-    def responsibilities(self, x: Any) -> Tensor:
-        """p(k|x), `(N, D)` to `(N, K)`."""
-        return self._held_out.log_joint(self._held_out.points(x)).softmax(-1)
-
-    def predict(self, x: Any) -> Tensor:
-        """The most probable component, `(N, D)` to `(N,)` int64."""
-        return self._held_out.log_joint(self._held_out.points(x)).argmax(-1)
-
-    def bound(self, x: Any, r: Any = None) -> Bound:
-        """The bound on log p(x) at responsibilities `r` `(N, K)`, `(N,)` each part; by default
-        where it is tight.
-
-        Of missing values it is that on the marginal, as `log_prob` is.
-        """
-        joint = self._held_out.log_joint(self._held_out.points(x))
-        r = joint.softmax(-1) if r is None else self._held_out.responsibilities(r, joint)
-        return em.bound_of(joint - self.log_weight, self.log_weight, r)
-
-    def bic(self, x: Any) -> float:
-        """Bayesian information criterion, -2 log p(x) + parameters log N (Schwarz 1978); less is
-        better.
-        """
-        total, count = self._held_out.total(x)
-        return -2 * total + self.parameter_count * math.log(count)
-
-    def aic(self, x: Any) -> float:
-        """Akaike's information criterion, -2 log p(x) + 2 parameters (Akaike 1974); less is
-        better.
-        """
-        return -2 * self._held_out.total(x)[0] + 2 * self.parameter_count
 
     # ---- drawing and taking apart ---------------------------------------------------------------
 

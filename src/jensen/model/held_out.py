@@ -3,7 +3,7 @@ without loss.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -34,7 +34,7 @@ class HeldOut(NamedTuple):
         """
         mean = self.mixture.components.mean
         names = column_names(x)
-        self._check_columns(names)
+        check_columns(names, self.columns)
         x = as_tensor("x", x, self.missing).to(mean.device)
         if x.dim() != 2 or x.shape[1] != mean.shape[1]:
             raise InputError(
@@ -58,41 +58,11 @@ class HeldOut(NamedTuple):
 
     def total(self, x: Any) -> tuple[float, int]:
         """The sum of log p(x) over points of any kind, and their number."""
-        device = self.mixture.components.mean.device
-        points = Points(x, device=device, missing=self.missing)
-        self._check_columns(points.names)
-        total = 0.0
-        count = 0
-        for part, _ in points.chunks(_AT_A_TIME):
-            part = self.points(part.to(device), count)
-            total += float(self.log_prob(part, count).double().sum())
-            count += len(part)
-        if not count:
-            raise InputError("x has 0 points: expected at least one")
-        return total, count
+        return total(self, x, self.missing, self.columns)
 
     def responsibilities(self, r: Any, joint: Tensor) -> Tensor:
         """`r` as a tensor of the shape of `joint` `(N, K)`."""
-        r = as_tensor("r", r).to(joint)
-        if r.shape != joint.shape:
-            raise InputError(
-                f"r has the shape {tuple(r.shape)}: expected {tuple(joint.shape)}, a number for"
-                " each component"
-            )
-        bad = r[~((r >= 0) & r.isfinite())]
-        if len(bad):
-            raise InputError(
-                f"r holds {bad[0].item():g}: expected finite numbers of at least 0, which add up"
-                " to 1 in each row"
-            )
-        return r
-
-    def _check_columns(self, names: tuple[str, ...] | None) -> None:
-        if names and self.columns and names != self.columns:
-            raise InputError(
-                f"x has the columns {', '.join(names)}: expected {', '.join(self.columns)}, which"
-                " this GMM was fitted to, in this order"
-            )
+        return check_responsibilities(r, joint)
 
     def _joint_of(self, x: Tensor) -> Callable[[Tensor, Mixture], Tensor]:
         """The way to compute log p(x, k) of these points: NaN is marginalised, and far components
@@ -149,3 +119,58 @@ class HeldOut(NamedTuple):
                 " at least one"
             )
         return found
+
+
+class Scores(Protocol):
+    """What can say how probable points are."""
+
+    @property
+    def mixture(self) -> Mixture: ...
+
+    def points(self, x: Any, before: int = 0) -> Tensor: ...
+
+    def log_prob(self, x: Tensor, before: int = 0) -> Tensor: ...
+
+
+def total(
+    held_out: Scores, x: Any, missing: bool, columns: tuple[str, ...] | None
+) -> tuple[float, int]:
+    """The sum of log p(x) over points of any kind, and their number."""
+    device = held_out.mixture.log_weight.device
+    points = Points(x, device=device, missing=missing)
+    check_columns(points.names, columns)
+    found = 0.0
+    count = 0
+    for part, _ in points.chunks(_AT_A_TIME):
+        part = held_out.points(part.to(device), count)
+        found += float(held_out.log_prob(part, count).double().sum())
+        count += len(part)
+    if not count:
+        raise InputError("x has 0 points: expected at least one")
+    return found, count
+
+
+def check_responsibilities(r: Any, joint: Tensor) -> Tensor:
+    """`r` as a tensor of the shape of `joint` `(N, K)`."""
+    r = as_tensor("r", r).to(joint)
+    if r.shape != joint.shape:
+        raise InputError(
+            f"r has the shape {tuple(r.shape)}: expected {tuple(joint.shape)}, a number for"
+            " each component"
+        )
+    bad = r[~((r >= 0) & r.isfinite())]
+    if len(bad):
+        raise InputError(
+            f"r holds {bad[0].item():g}: expected finite numbers of at least 0, which add up"
+            " to 1 in each row"
+        )
+    return r
+
+
+def check_columns(names: tuple[str, ...] | None, columns: tuple[str, ...] | None) -> None:
+    """Refuse a frame whose columns are others than those of the fit."""
+    if names and columns and names != columns:
+        raise InputError(
+            f"x has the columns {', '.join(names)}: expected {', '.join(columns)}, which"
+            " this GMM was fitted to, in this order"
+        )

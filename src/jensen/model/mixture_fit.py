@@ -186,7 +186,7 @@ def _about_zero(found: Fit, recipe: Recipe, origin: Tensor, points: Points) -> F
 
 def _in_order(recipe: Recipe, fitted: Fitted, collapsed: Tensor, size: int) -> Fitted:
     """The fit with its components in the order asked for, and a word of what became of them."""
-    order = _order(fitted.mixture, recipe.order)
+    order = order_of(fitted.mixture, recipe.order)
     place = order.argsort().tolist()
     fitted = fitted._replace(
         mixture=reordered(fitted.mixture, order),
@@ -197,7 +197,7 @@ def _in_order(recipe: Recipe, fitted: Fitted, collapsed: Tensor, size: int) -> F
     return fitted
 
 
-def _order(p: Mixture, order: str | None) -> Tensor:
+def order_of(p: Mixture, order: str | None) -> Tensor:
     """The components in the order asked for, `(K,)` int64."""
     if order == "weight":
         return p.log_weight.argsort(descending=True, stable=True)

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, distributions, nn
+from torch import Tensor, distributions
 
 from jensen.base.errors import InputError
 from jensen.family.mixture import Mixture
 from jensen.family.structures import Structure
 from jensen.model import interop
+from jensen.model.scored import Scored
 
 _COVARIANCES = {
     "full": lambda components, dim: components * dim * (dim + 1) // 2,
@@ -20,7 +21,7 @@ _COVARIANCES = {
 """Free numbers of a structure's covariances."""
 
 
-class Parameters(nn.Module):
+class Parameters(Scored):
     """A mixture in float64 buffers, of which there are none before the first `keep`: a `state_dict`
     holds plain tensors, and one of any D can be loaded.
 

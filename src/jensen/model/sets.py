@@ -68,7 +68,7 @@ def check_shapes(
 
 
 def _check_start(layer: Layer, start: Mixture, sets: int) -> None:
-    found = type(start.components)
+    found: type = type(start.components)
     structure = STRUCTURES[layer.covariance]
     if found is not structure:
         raise InputError(
@@ -85,7 +85,10 @@ def _check_start(layer: Layer, start: Mixture, sets: int) -> None:
     }
     expected = ((size,), (size, dim), shapes[layer.covariance])
     for name, value, shape in zip(
-        ("log_weight", *found._fields), (start.log_weight, *start.components), expected, strict=True
+        ("log_weight", *structure._fields),
+        (start.log_weight, *start.components),
+        expected,
+        strict=True,
     ):
         lead = (sets,) if start.components.mean.dim() == 3 else ()
         if value.shape != (*lead, *shape):

@@ -1,0 +1,312 @@
+"""A mixture of columns of any families fitted to points, as a recipe says."""
+
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+from torch.utils._pytree import tree_leaves
+
+from jensen.base.errors import InputError
+from jensen.base.tree import tree_map
+from jensen.em.fit import Options, fit_em
+from jensen.em.precision import exact_products
+from jensen.em.search import later
+from jensen.em.start import CANDIDATES, cells, centres
+from jensen.em.steps import m_step
+from jensen.em.stream import Statistics, Stream
+from jensen.family.bernoulli import Bernoulli
+from jensen.family.categorical import Categorical
+from jensen.family.columns import Columns
+from jensen.family.floor import Rounding
+from jensen.family.gaussian import Gaussian
+from jensen.family.mixture import Mixture, log_prob, reordered, shift
+from jensen.family.moments import PseudoCounts, like
+from jensen.family.poisson import Poisson
+from jensen.model.arrays import as_tensor
+from jensen.model.mixture_fit import Fitted, order_of
+from jensen.model.points import Points, Survey, column_said
+from jensen.model.recipe import Recipe
+from jensen.model.schema import Families, Schema
+
+logger = logging.getLogger("jensen")
+
+_ROUGH = 1e-5
+"""Nats per example: a step that gains less is the last one whose products are float32."""
+
+_START = PseudoCounts(weight=1.0, covariance=2.0, values=1.0)
+"""For the moments of a cell, which may hold one point, or only ones."""
+
+
+class Asked(NamedTuple):
+    """What a `MixtureModel` was asked for beside the recipe."""
+
+    recipe: Recipe
+    families: Families
+    sizes: Any
+
+
+def fit_columns(
+    asked: Asked, points: Points, before: Mixture | None = None
+) -> tuple[Fitted, Schema]:
+    """Fit to `points`; a warm start goes on from the mixture `before`.
+
+    Raises:
+        InputError: points that no mixture can be fitted to, before any work.
+    """
+    recipe = asked.recipe
+    generator = torch.Generator().manual_seed(recipe.seed)
+    survey = points.survey(generator, recipe.missing)
+    schema = sized(Schema.of(asked.families, len(survey.mean)), asked.sizes, points)
+    _check(recipe, survey, schema, points.names)
+    mean = schema.ordered(survey.mean)
+    variance = schema.ordered(survey.var)
+    origin = origin_of(schema, survey)
+    prior = pseudo_counts(recipe, schema, mean, variance, origin)
+    prior = prior._replace(
+        weight=prior.weight / points.unit,
+        covariance=prior.covariance / points.unit,
+        values=prior.values / points.unit,
+    )
+
+    def chunks(size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        for x, w in points.chunks(size):
+            yield schema.ordered(x), w
+
+    kept = schema.ordered(survey.kept) - origin.double()
+    init = before if recipe.warm_start and before is not None else recipe.init
+    given = _Given(kept, survey.kept_weights, mean - origin, variance)
+    if isinstance(init, str):
+        start = _started(recipe, schema, given, generator)
+    else:
+        start = shift(_init(recipe, schema, init, given, origin.double()), -origin.double())
+    stream = Stream(chunks, survey.size, origin)
+    wide = survey.dtype == torch.float64 or survey.extreme
+
+    def expect(p: Mixture, coefficient: Tensor, exact: bool, beta: float) -> Statistics:
+        dtype = torch.float64 if wide or exact else torch.float32
+        return stream(p, dtype, beta, coefficient)
+
+    found = None
+    with exact_products():
+        for beta in recipe.betas:
+            options = Options(
+                recipe.tolerance,
+                recipe.max_iter,
+                rough=0.0 if wide else _ROUGH,
+                accelerate=recipe.accelerate,
+                beta=beta,
+                prior=prior,
+                reseeds=False,
+            )
+            last = fit_em(
+                partial(expect, beta=beta),
+                start,
+                survey.total,
+                points=survey.size,
+                sigma=variance.sqrt().where(variance > 0, 1.0),
+                generator=generator,
+                options=options,
+            )
+            if last.failure:
+                logger.warning(
+                    "the fit stopped and keeps its last good parameters: %s", last.failure
+                )
+            if found is not None:
+                last = last._replace(
+                    history=found.history + last.history,
+                    reseeded=found.reseeded + later(last.reseeded, found.iterations),
+                    iterations=found.iterations + last.iterations,
+                )
+            found = last
+            start = tree_map(lambda part: part[None], found.mixture)
+    assert found is not None
+    p = shift(found.mixture, origin.double())
+    p = reordered(p, order_of(p, recipe.order))
+    value = found.log_likelihood * points.unit
+    ended = (points.names, found.converged, found.iterations, value, found.failure)
+    return Fitted(p, found.history, [], [], *ended), schema
+
+
+class _Given(NamedTuple):
+    """Ordered points about the origin `(M, D)`, their weights, and the data's mean and variance."""
+
+    x: Tensor
+    weights: Tensor
+    mean: Tensor
+    var: Tensor
+
+
+def origin_of(schema: Schema, survey: Survey) -> Tensor:
+    """What sums are about: the means of normal columns, 0 of the others, `(D,)`."""
+    origin = torch.zeros_like(survey.mean)
+    place = schema.place("normal")
+    origin[place] = schema.ordered(survey.mean)[place]
+    return origin.to(survey.dtype)
+
+
+def pseudo_counts(
+    recipe: Recipe, schema: Schema, mean: Tensor, variance: Tensor, origin: Tensor
+) -> PseudoCounts:
+    """The prior, or the default floor, for ordered columns with this mean and variance, `(D,)`."""
+    normal = schema.place("normal")
+    counts = schema.place("poisson")
+    own = variance[normal]
+    prior = PseudoCounts() if recipe.prior is None else recipe.prior
+    floor = prior.floor
+    if recipe.prior is None:
+        floor = Rounding.of(origin[normal], own, shared=True)
+    elif isinstance(floor, Tensor) or (isinstance(floor, float | int) and floor > 0):
+        floor = like(own, floor) * own
+    scaled = like(own, prior.variance) * own
+    return prior._replace(variance=scaled, floor=floor, mean=mean[counts])
+
+
+def sized(schema: Schema, sizes: Any, points: Points) -> Schema:
+    """The schema with its categories, after a pass over all values.
+
+    Raises:
+        InputError: a value that its family has not.
+    """
+    if sizes is not None or not schema.counts[3]:
+        schema = schema.with_sizes(sizes, torch.zeros(0))
+    place = schema.place("categorical")
+    most = torch.zeros(schema.counts[3], dtype=torch.float64)
+    before = 0
+    for x, _ in points.chunks(1 << 14):
+        x = schema.ordered(x)
+        schema.check(x, before, points.names)
+        before += len(x)
+        if schema.counts[3] and len(x):
+            most = torch.maximum(most, x[:, place].nan_to_num(0.0).amax(0).cpu().double())
+    return schema if schema.sizes else schema.with_sizes(None, most + 1)
+
+
+def blank(count: int, schema: Schema, gaps: bool, like: Tensor) -> Columns:
+    """Components `(K, ...)` that are all alike."""
+
+    def zeros(width: int) -> Tensor:
+        return like.new_zeros(count, width, dtype=torch.float64)
+
+    normal, bernoulli, poisson, _ = schema.counts
+    return Columns(
+        Gaussian(zeros(normal), zeros(normal)),
+        Bernoulli(zeros(bernoulli)),
+        Poisson(zeros(poisson)),
+        tuple(Categorical(zeros(size) - math.log(size)) for size in schema.sizes),
+        zeros(int(gaps)),
+    )
+
+
+def _check(recipe: Recipe, survey: Survey, schema: Schema, names: tuple[str, ...] | None) -> None:
+    if survey.size < recipe.components:
+        raise InputError(
+            f"x has {survey.size} points: expected at least {recipe.components}, one for each"
+            " component"
+        )
+    if unseen := survey.unseen.nonzero().flatten().tolist():
+        raise InputError(
+            f"{column_said(unseen[0], names)} of x holds nothing but NaN: expected numbers; remove"
+            " it"
+        )
+    normal = schema.order[: schema.counts[0]]
+    if constant := [column for column in normal if bool(survey.constant[column])]:
+        raise InputError(
+            f"{column_said(constant[0], names)} of x is {survey.mean[constant[0]].item():g} in every"
+            " point and its family is normal: expected one that varies; remove it"
+        )
+
+
+def _started(recipe: Recipe, schema: Schema, given: _Given, generator: torch.Generator) -> Mixture:
+    """Starts `(R, K)`: each the most probable of several k-means, or random responsibilities."""
+    place = schema.place("normal")
+    prior = _START._replace(variance=given.var[place], mean=given.mean[schema.place("poisson")])
+    one = blank(recipe.components, schema, recipe.missing, given.x)
+    whole = Mixture(given.x.new_zeros(recipe.components), one)
+    rows = []
+    features = _features(schema, given)
+    for _ in range(recipe.restarts):
+        if recipe.init == "random":
+            shape = (1, len(given.x), recipe.components)
+            r = torch.rand(shape, generator=generator, dtype=torch.float64).log().neg().to(given.x)
+            r = r / r.sum(-1, keepdim=True)
+        else:
+            centre = centres(features, given.weights, recipe.components, CANDIDATES, generator)
+            r = cells(features, centre)
+        r = r * given.weights.unsqueeze(-1)
+        lead = tree_map(lambda part: part.expand(len(r), *part.shape), whole)  # noqa: B023
+        p = m_step(lead, lead.components.moments(given.x, r), prior)
+        best = (log_prob(given.x, p) @ given.weights).argmax()
+        rows.append(tree_map(lambda part: part[best][None], p))  # noqa: B023
+    return tree_map(lambda *parts: torch.cat(parts), *rows)
+
+
+def _features(schema: Schema, given: _Given) -> Tensor:
+    """Points `(M, F)` of which one unit is about a deviation in each column, for k-means; the mean
+    where a value is missing.
+    """
+    x = torch.where(given.x.isnan(), given.mean, given.x)
+    place = schema.place("normal")
+    normal = (x[:, place] - given.mean[place]) / given.var[place].sqrt()
+    codes = x[:, schema.place("categorical")].round().long()
+    shares = [
+        one_hot(codes[:, column].clamp(max=size - 1), size).to(x) * 2**0.5
+        for column, size in enumerate(schema.sizes)
+    ]
+    return torch.cat(
+        [
+            normal,
+            2 * x[:, schema.place("bernoulli")],
+            2 * x[:, schema.place("poisson")].sqrt(),
+            *shares,
+        ],
+        1,
+    )
+
+
+def _init(recipe: Recipe, schema: Schema, init: object, given: _Given, origin: Tensor) -> Mixture:
+    """The start that was given, `(1, K)`, in the data's own places."""
+    if isinstance(init, Mixture):
+        p = init
+        expected = blank(recipe.components, schema, recipe.missing, given.x)
+        fits = isinstance(p.components, Columns)
+        if not fits or _shapes(p.components) != _shapes(expected):
+            raise InputError(
+                f"init is a mixture of {type(p.components).__name__} of other shapes: expected"
+                f" {recipe.components} components of the families and sizes of x"
+            )
+        return tree_map(lambda part: part.detach().double()[None], p)
+    if schema.counts[3] or isinstance(init, Mapping):
+        raise InputError(
+            f"init is a {type(init).__name__} and x has categorical columns: expected kmeans++, random"
+            " or a Mixture"
+        )
+    mean = schema.ordered(as_tensor("init", init).detach().to(origin))
+    if mean.shape != (recipe.components, len(schema.order)) or not bool(mean.isfinite().all()):
+        raise InputError(
+            f"init has the shape {tuple(mean.shape)}: expected ({recipe.components},"
+            f" {len(schema.order)}) finite means"
+        )
+    one = blank(recipe.components, schema, recipe.missing, given.x)
+    places = [schema.place(family) for family in ("normal", "bernoulli", "poisson")]
+    normal, ones, rates = (mean[:, place] for place in places)
+    if bool(((ones <= 0) | (ones >= 1)).any()) or bool((rates <= 0).any()):
+        raise InputError(
+            "init holds a mean that no component can leave: expected probabilities above 0 and below"
+            " 1, and rates above 0"
+        )
+    start = one._replace(
+        normal=Gaussian(normal, given.var[places[0]].log().expand(normal.shape)),
+        bernoulli=Bernoulli(ones.logit()),
+        poisson=Poisson(rates.log()),
+    )
+    equal = mean.new_full(mean.shape[:1], -math.log(len(mean)))
+    return tree_map(lambda part: part[None], Mixture(equal, start))
+
+
+def _shapes(components: Any) -> list[tuple[int, ...]]:
+    return [tuple(part.shape) for part in tree_leaves(components)]

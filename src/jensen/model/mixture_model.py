@@ -1,0 +1,319 @@
+"""A mixture of any families with parameters: zeros and ones, categories, counts, real numbers."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Self, final
+
+import torch
+from torch import Tensor
+
+from jensen.base import random
+from jensen.base.errors import InputError, check_count, check_seed
+from jensen.em.fit import Step
+from jensen.family.bernoulli import Bernoulli
+from jensen.family.categorical import Categorical
+from jensen.family.columns import Columns
+from jensen.family.gaussian import Gaussian
+from jensen.family.mixture import Mixture, log_prob
+from jensen.family.moments import PseudoCounts
+from jensen.family.poisson import Poisson
+from jensen.model.arrays import as_tensor, column_names
+from jensen.model.columns_fit import Asked, fit_columns, pseudo_counts
+from jensen.model.held_out import check_columns, check_responsibilities, total
+from jensen.model.points import Points, Survey, refuse_infinite
+from jensen.model.recipe import Recipe
+from jensen.model.schema import Families, Schema, check_families, check_sizes
+from jensen.model.scored import Scored
+
+_PARAMETERS = (
+    "log_weight",
+    "mean",
+    "log_var",
+    "logit",
+    "log_rate",
+    "log_share",
+    "order",
+    "counts",
+    "sizes",
+)
+
+
+@final
+class MixtureModel(Scored):
+    """p(x) = sum_k weight_k prod_d p(x_d; k), fitted by EM: each column is of a family of its own.
+
+    Args:
+        components: K.
+        families: "bernoulli" (0 and 1), "categorical" (0..C - 1), "poisson" (counts) or "normal", for all
+            columns; or the columns of each: `{"normal": [0, 1], "bernoulli": [2]}`.
+        sizes: the categories of each categorical column, or one number for all; by default as many as
+            there are in the points.
+        prior: pseudo-counts for a maximum a posteriori fit: `values` are points credited to each
+            column of each component, half of them 1 (Beta(2, 2) is `values=2`), spread evenly over
+            categories, or at the mean count; `weight`, `covariance` and `floor` as of a `GMM`.
+        seed, init, restarts, tolerance, max_iter, beta, missing, accelerate, warm_start, order: as of a
+            `GMM`. NaN is a missing value with `missing=True`; `init` may be "kmeans++", "random"
+            (responsibilities), means `(K, D)`, or a `Mixture`.
+
+    Attributes, after `fit`: history, converged, iterations, columns, log_likelihood, failure, as of a
+    `GMM`. A component that no point belongs to stays where it is.
+
+    >>> x = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 1, 1], [0, 0, 0, 1]] * 10)
+    >>> model = MixtureModel(2, "bernoulli", order="mean").fit(x)
+    >>> model.predict(x[:4])
+    tensor([1, 1, 0, 0])
+    """
+
+    log_weight: Tensor
+    _place: Tensor
+
+    def __init__(
+        self,
+        components: int,
+        families: Families = "bernoulli",
+        *,
+        sizes: int | Sequence[int] | None = None,
+        seed: int = 0,
+        init: Any = "kmeans++",
+        restarts: int = 1,
+        tolerance: float = 1e-6,
+        max_iter: int = 1000,
+        prior: PseudoCounts | None = None,
+        beta: float | Sequence[float] = 1.0,
+        missing: bool = False,
+        accelerate: bool = True,
+        warm_start: bool = False,
+        order: str | None = None,
+    ) -> None:
+        check_families(families)
+        check_sizes(sizes)
+        init = init.mixture if isinstance(init, MixtureModel) else init
+        recipe = Recipe(
+            components=components,
+            covariance="diag",
+            seed=seed,
+            init=init,
+            restarts=restarts,
+            tolerance=tolerance,
+            max_iter=max_iter,
+            prior=prior,
+            beta=beta,
+            missing=missing,
+            accelerate=accelerate,
+            warm_start=warm_start,
+            order=order,
+        )
+        recipe.check()
+        super().__init__()
+        self.recipe = recipe
+        self._asked = Asked(recipe, families, sizes)
+        for name in _PARAMETERS:
+            self.register_buffer(name, None)
+        self.register_buffer("_place", torch.empty(0), persistent=False)
+        self.history: list[Step] = []
+        self.columns: tuple[str, ...] | None = None
+        self.converged = False
+        self.iterations = 0
+        self.log_likelihood = math.nan
+        self.failure: str | None = None
+
+    def fit(self, x: Any, weights: Any = None) -> Self:
+        """Fit to points `(N, D)`, of which each counts `weights` `(N,)` times; as of a `GMM`.
+
+        Raises:
+            InputError: a value that its column's family has not, and what `GMM.fit` refuses.
+        """
+        points = Points(x, weights, self._place.device, self.recipe.missing)
+        before = None if self.log_weight is None else self.mixture
+        with torch.inference_mode(points.array):
+            fitted, schema = fit_columns(self._asked, points, before)
+        self._keep(fitted.mixture, schema)
+        for name in ("history", "columns", "converged", "iterations", "log_likelihood", "failure"):
+            setattr(self, name, getattr(fitted, name))
+        return self
+
+    # ---- parameters -----------------------------------------------------------------------------
+
+    @property
+    def schema(self) -> Schema:
+        """Which column is of which family."""
+        if self.log_weight is None:
+            raise InputError(
+                "this MixtureModel has no parameters: call fit or load_state_dict first"
+            )
+        order, counts, sizes = (
+            tuple(self.get_buffer(name).tolist()) for name in ("order", "counts", "sizes")
+        )
+        return Schema(order, counts, sizes)
+
+    @property
+    def mixture(self) -> Mixture:
+        """The parameters as a value, its columns in the order of `schema`."""
+        sizes = list(self.schema.sizes)
+        mean, log_var, logit, log_rate, shares = (
+            self.get_buffer(name) for name in _PARAMETERS[1:6]
+        )
+        parts = torch.split(shares, sizes, -1) if sizes else ()
+        gaps = mean.new_zeros(len(mean), int(self.recipe.missing))
+        categorical = tuple(Categorical(part) for part in parts)
+        return Mixture(
+            self.log_weight,
+            Columns(
+                Gaussian(mean, log_var), Bernoulli(logit), Poisson(log_rate), categorical, gaps
+            ),
+        )
+
+    @property
+    def parameter_count(self) -> int:
+        normal, bernoulli, poisson, _ = self.schema.counts
+        each = 2 * normal + bernoulli + poisson + sum(size - 1 for size in self.schema.sizes)
+        return len(self.log_weight) * (each + 1) - 1
+
+    def assign(self, p: Mixture) -> None:
+        for name, value in _flat(p).items():
+            self.get_buffer(name).copy_(value)
+
+    def _keep(self, p: Mixture, schema: Schema) -> None:
+        for name, value in _flat(p).items():
+            setattr(self, name, value.detach().double().clone())
+        for name in ("order", "counts", "sizes"):
+            value = torch.tensor(getattr(schema, name), dtype=torch.long)
+            setattr(self, name, value.to(self.log_weight.device))
+        self._place = self._place.to(self.log_weight.device)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        """Take the shapes from the checkpoint, since D is not known before."""
+        for name in _PARAMETERS:
+            if (value := state_dict.get(prefix + name)) is None:
+                continue
+            if name == "log_weight" and len(value) != self.recipe.components:
+                raise InputError(
+                    f"the checkpoint has {len(value)} components: expected"
+                    f" {self.recipe.components}; make MixtureModel({len(value)}, ...)"
+                )
+            setattr(self, name, torch.empty_like(value, device=self._place.device))
+        super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[arg-type]
+
+    # ---- what algorithm=em needs ----------------------------------------------------------------
+
+    def in_order(self, x: Tensor) -> Tensor:
+        return self.schema.ordered(x)
+
+    def as_given(self, x: Tensor) -> Tensor:
+        return self.schema.unordered(x)
+
+    def check_values(self, x: Tensor) -> None:
+        self.schema.check(self.schema.ordered(x))
+
+    def origin_of(self, survey: Survey) -> Tensor:
+        place = self.schema.place("normal")
+        origin = torch.zeros_like(survey.mean)
+        origin[place] = survey.mean[place]
+        return origin.to(survey.dtype)
+
+    def belief(self, mean: Tensor, variance: Tensor, origin: Tensor) -> PseudoCounts:
+        return pseudo_counts(self.recipe, self.schema, mean, variance, origin)
+
+    # ---- scoring and drawing --------------------------------------------------------------------
+
+    @property
+    def _held_out(self) -> "ColumnsHeldOut":
+        return ColumnsHeldOut(self.mixture, self.schema, self.recipe.missing, self.columns)
+
+    def sample(self, n: int, seed: int | None = None) -> Tensor:
+        """`(n, D)` draws, float64; the same every time for one seed, by default that of the model."""
+        check_count("n", n, least=0)
+        if seed is not None:
+            check_seed("seed", seed)
+        return drawn(self.mixture, self.schema, n, self.recipe.seed if seed is None else seed)
+
+
+def _flat(p: Mixture) -> dict[str, Tensor]:
+    """The parameters by the names of their buffers."""
+    assert isinstance(p.components, Columns)
+    normal, bernoulli, poisson, categorical, _ = p.components
+    shares = [each.logit for each in categorical]
+    none = p.log_weight.new_zeros(len(p.log_weight), 0)
+    parts = (p.log_weight, *normal, *bernoulli, *poisson, torch.cat([none, *shares], -1))
+    return dict(zip(_PARAMETERS, parts, strict=False))
+
+
+class ColumnsHeldOut(NamedTuple):
+    """A mixture `(K,)` that was fitted to points with these `columns`."""
+
+    mixture: Mixture
+    schema: Schema
+    missing: bool
+    columns: tuple[str, ...] | None
+
+    def points(self, x: Any, before: int = 0) -> Tensor:
+        """`x` as an ordered tensor `(N, D)`; `before` it came so many other rows."""
+        names = column_names(x)
+        check_columns(names, self.columns)
+        x = as_tensor("x", x, self.missing).to(self.mixture.log_weight.device)
+        dim = len(self.schema.order)
+        if x.dim() != 2 or x.shape[1] != dim:
+            raise InputError(
+                f"x has the shape {tuple(x.shape)}: expected (N, {dim}), the columns this"
+                " MixtureModel was fitted to"
+            )
+        refuse_infinite(x, before, self.missing, names)
+        x = self.schema.ordered(x)
+        self.schema.check(x, before, names)
+        return x
+
+    def log_joint(self, x: Tensor) -> Tensor:
+        """log p(x, k), `(N, D)` to `(N, K)`."""
+        return self.mixture.log_weight + self.mixture.components.log_density(x)
+
+    def log_prob(self, x: Tensor, before: int = 0) -> Tensor:
+        """log p(x), `(N, D)` to `(N,)`."""
+        return log_prob(x, self.mixture)
+
+    def total(self, x: Any) -> tuple[float, int]:
+        """The sum of log p(x) over points of any kind, and their number."""
+        return total(self, x, self.missing, self.columns)
+
+    def responsibilities(self, r: Any, joint: Tensor) -> Tensor:
+        return check_responsibilities(r, joint)
+
+
+def drawn(p: Mixture, schema: Schema, count: int, key: int) -> Tensor:
+    """`(count, D)` draws of a mixture of columns, by inverting each column's distribution function."""
+    assert isinstance(p.components, Columns)
+    normal, bernoulli, poisson, categorical, _ = p.components
+    index = torch.arange(count, device=p.log_weight.device)
+
+    def chance(name: str, width: tuple[int, ...]) -> Tensor:
+        return random.uniform(random.fold(key, name), index, width, torch.float64)
+
+    def category(log_share: Tensor, u: Tensor) -> Tensor:
+        reach = log_share.exp().cumsum(-1)
+        reach = reach / reach[..., -1:]
+        return (u.unsqueeze(-1) >= reach).sum(-1).clamp(max=reach.shape[-1] - 1)
+
+    component = category(p.log_weight.expand(count, -1), chance("component", ()))
+    mean, log_var = normal.mean[component], normal.log_var[component]
+    noise = random.normal(random.fold(key, "noise"), index, mean.shape[1:], torch.float64)
+    ones = chance("bernoulli", bernoulli.logit.shape[1:]) < bernoulli.logit.sigmoid()[component]
+    counts = _counts(poisson.log_rate[component], chance("poisson", poisson.log_rate.shape[1:]))
+    codes = [
+        category(each.logit[component], chance(f"category {place}", ())).unsqueeze(1).to(mean)
+        for place, each in enumerate(categorical)
+    ]
+    parts = [mean + (0.5 * log_var).exp() * noise, ones.to(mean), counts, *codes]
+    return schema.unordered(torch.cat(parts, 1))
+
+
+def _counts(log_rate: Tensor, u: Tensor) -> Tensor:
+    """Poisson draws `(N, D)` from uniform ones: the first count whose distribution function exceeds u."""
+    rate = log_rate.exp()
+    most = int(float(rate.amax()) + 12 * float(rate.amax()) ** 0.5 + 40) if rate.numel() else 0
+    found = torch.zeros_like(rate)
+    reach = torch.zeros_like(rate)
+    term = -rate
+    for value in range(most):
+        reach = reach + term.exp()
+        found = found + (u >= reach)
+        term = term + log_rate - math.log(value + 1)
+    return found

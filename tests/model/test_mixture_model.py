@@ -1,0 +1,171 @@
+"""`jensen.MixtureModel`: fits of every family, missing values, and what it refuses."""
+
+import gzip
+import io
+import math
+
+import numpy as np
+import pytest
+import torch
+from mixtures import close
+
+import jensen
+from jensen.base.errors import InputError
+from jensen.model.schema import Schema
+
+FAMILIES = {"normal": [0, 3], "bernoulli": [1], "poisson": [2], "categorical": [4]}
+
+
+def table(count=600, gaps=0.0, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    one = torch.rand(count, generator=draw) < 0.4
+    share = torch.where(one[:, None], torch.tensor([0.1, 0.2, 0.7]), torch.tensor([0.6, 0.3, 0.1]))
+    x = torch.stack(
+        [
+            torch.randn(count, generator=draw) + 4 * one,
+            (torch.rand(count, generator=draw) < torch.where(one, 0.8, 0.2)).float(),
+            torch.poisson(torch.where(one, 2.0, 9.0), generator=draw),
+            2 * torch.randn(count, generator=draw) - 3 * one + 1e4,
+            torch.multinomial(share, 1, generator=draw)[:, 0].float(),
+        ],
+        1,
+    ).double()
+    x[torch.rand(x.shape, generator=draw) < gaps] = math.nan
+    return x, one
+
+
+@pytest.mark.parametrize("gaps", [0.0, 0.2])
+def test_mixed_columns_find_their_clusters(gaps):
+    x, one = table(gaps=gaps)
+    model = jensen.MixtureModel(2, FAMILIES, order="mean", missing=gaps > 0, tolerance=1e-9).fit(x)
+    assert model.converged
+    assert (model.predict(x) == one.long()).float().mean() > (0.97 if not gaps else 0.9)
+    close(model.log_prob(x).sum().item(), model.log_likelihood, 1e-9)
+    assert all(step.gap > -1e-9 for step in model.history)
+    gains = [
+        after.log_likelihood - before.log_likelihood
+        for before, after in zip(model.history, model.history[1:], strict=False)
+    ]
+    assert min(gains, default=0) > -1e-9
+    mean = model.as_given(model.mixture.components.mean)
+    assert abs(mean[1, 0] - 4) < 0.4
+    assert abs(mean[0, 2] - 9) < 0.5
+    assert abs(mean[0, 3] - 1e4) < 0.5
+
+
+def test_points_with_weights_are_copies():
+    x, _ = table(100)
+    weights = torch.arange(100) % 3
+    options = {"init": "random", "tolerance": 1e-10, "seed": 3}
+    copied = x.repeat_interleave(weights, 0)
+    start = jensen.MixtureModel(2, FAMILIES, **options).fit(copied)
+    again = jensen.MixtureModel(2, FAMILIES, **options | {"init": start}).fit(x, weights)
+    close(again.log_likelihood, start.log_likelihood, 1e-7)
+
+
+def test_batches_arrays_and_a_saved_model_are_the_same():
+    x, _ = table(300)
+    model = jensen.MixtureModel(2, FAMILIES).fit(x)
+    batches = jensen.MixtureModel(2, FAMILIES).fit(list(x.split(64)))
+    close(batches.log_likelihood, model.log_likelihood, 1e-9)
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    loaded = jensen.MixtureModel(2, FAMILIES)
+    loaded.load_state_dict(torch.load(file))
+    assert torch.equal(loaded.log_prob(x), model.log_prob(x))
+    assert loaded.parameter_count == 1 + 2 * (2 * 2 + 1 + 1 + 2)
+    assert model.icl(x) >= model.bic(x)
+
+
+def test_draws_have_the_moments_of_the_mixture():
+    x, _ = table(2000)
+    model = jensen.MixtureModel(2, FAMILIES).fit(x)
+    drawn = model.sample(8000, seed=1)
+    assert torch.equal(drawn[:5], model.sample(5, seed=1))
+    error = (drawn.mean(0) - x.mean(0)).abs() / x.std(0)
+    assert error.max() < 0.07
+    torch.testing.assert_close(drawn.var(0), x.var(0), rtol=0.1, atol=0.02)
+    model.log_prob(drawn)  # of the families' own values
+
+
+def test_annealing_pseudo_counts_and_warm_starts_work():
+    x, _ = table(300)
+    prior = jensen.PseudoCounts(weight=1.0, covariance=1.0, values=1.0)
+    model = jensen.MixtureModel(3, FAMILIES, beta=(3, 1), prior=prior, warm_start=True).fit(x)
+    before = model.log_likelihood + 300 * model.history[-1].log_prior
+    model.fit(x)
+    assert model.log_likelihood + 300 * model.history[-1].log_prior > before - 1e-3
+
+
+def test_one_component_of_mnist_has_the_digits_of_the_reference(shared_data):
+    file = shared_data / "train10k-images-idx3-ubyte.gz"
+    pixels = np.frombuffer(gzip.decompress(file.read_bytes()), np.uint8, offset=16)
+    pixels = pixels.reshape(10_000, 784)
+    model = jensen.MixtureModel(1, "bernoulli", max_iter=3).fit(torch.tensor(pixels > 127).float())
+    assert model.log_likelihood / 10_000 == pytest.approx(-205.784188, abs=2e-6)
+
+
+def changed(place, value):
+    x, _ = table(30)
+    x[place] = value
+    return x
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (
+            lambda: jensen.MixtureModel(2, FAMILIES).fit(changed((7, 1), 0.5)),
+            "row 7, column 1 of x holds 0.5",
+        ),
+        (
+            lambda: jensen.MixtureModel(2, FAMILIES).fit(changed((7, 2), -1)),
+            "row 7, column 2 of x holds -1",
+        ),
+        (
+            lambda: jensen.MixtureModel(2, FAMILIES).fit(changed((7, 2), 2.5)),
+            "column 2 of x holds 2.5",
+        ),
+        (
+            lambda: jensen.MixtureModel(2, FAMILIES, sizes=5).fit(changed((7, 4), 7)),
+            r"column 4 of x holds 7 .*expected a code of 0\.\.4; set sizes to 8",
+        ),
+        (
+            lambda: jensen.MixtureModel(2, {"normal": [0, 1], "poisson": [1]}),
+            "names column 1, which families.normal has",
+        ),
+        (lambda: jensen.MixtureModel(2, {"normal": [0]}).fit(table(30)[0]), "leaves out column 1"),
+        (
+            lambda: jensen.MixtureModel(2, {"normal": [9]}).fit(table(30)[0]),
+            "names column 9 and x has 5",
+        ),
+        (lambda: jensen.MixtureModel(2, {"normal": 3}), "expected a list of columns"),
+        (lambda: jensen.MixtureModel(2, "bernouli"), "did you mean bernoulli"),
+        (lambda: jensen.MixtureModel(2, "categorical", sizes=1), "sizes is 1"),
+        (
+            lambda: jensen.MixtureModel(40, FAMILIES).fit(table(30)[0]),
+            "x has 30 points: expected at least 40",
+        ),
+        (
+            lambda: jensen.MixtureModel(2, FAMILIES).fit(changed((slice(None), 0), 1.0)),
+            "column 0 of x is 1 in every point",
+        ),
+        (
+            lambda: jensen.MixtureModel(2, FAMILIES).fit(changed((3, 0), math.nan)),
+            "row 3, column 0",
+        ),
+        (lambda: jensen.MixtureModel(2, FAMILIES).predict(table(30)[0]), "has no parameters"),
+    ],
+)
+def test_what_it_cannot_take_is_refused_in_a_sentence(make, said):
+    with pytest.raises(InputError, match=said) as found:
+        make()
+    assert "\n" not in str(found.value)
+
+
+def test_a_schema_puts_columns_in_order_and_back():
+    schema = Schema.of(FAMILIES, 5)
+    x = torch.arange(5.0).expand(2, 5)
+    assert schema.ordered(x)[0].tolist() == [0, 3, 1, 2, 4]
+    assert torch.equal(schema.unordered(schema.ordered(x)), x)
