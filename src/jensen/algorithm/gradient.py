@@ -5,12 +5,11 @@ from typing import Any
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.optim import Optimizer
 
 from jensen.algorithm import batches, checks, finite, logs, optimiser
-from jensen.algorithm.algorithm import Algorithm
 from jensen.algorithm.calls import Calls
 from jensen.algorithm.drive import terms_of
+from jensen.algorithm.driven import Driven
 from jensen.algorithm.step import (
     Outcome,
     first_draws,
@@ -28,7 +27,7 @@ from jensen.model.vae import VAE
 from jensen.objective.objective import Objective
 
 
-class Gradient(Algorithm):
+class Gradient(Driven):
     """Minimises an objective of a model's inference.
 
     Training, validation and test sample z, by noise that is a function of the seed, the step and
@@ -101,14 +100,6 @@ class Gradient(Algorithm):
         """Keep the terms of a batch for the loggers."""
         self._terms.log(self.trainer, terms, self.x_shape)
 
-    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        if not self.calls.driven:
-            super().backward(loss, *args, **kwargs)
-
-    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
-        if not self.calls.driven:
-            super().optimizer_zero_grad(epoch, batch_idx, optimizer)
-
     def look(self, batch: Batch) -> tuple[Inference, dict[str, Tensor]]:
         inference = self.infer(batch)
         terms = logs.bound_terms(loss_of(self.objective, inference, self.step), inference.bound)
@@ -136,15 +127,6 @@ class Gradient(Algorithm):
 
     def on_train_start(self) -> None:
         batches.validate_by_steps(self.trainer)
-
-    def optimizer_step(
-        self, epoch: int, batch_idx: int, optimizer: Optimizer, optimizer_closure: Any = None
-    ) -> None:
-        if self.calls.driven:
-            optimizer_closure()
-            self.calls.count()
-        elif (closure := self.finite.guarded(optimizer_closure)) is not None:
-            super().optimizer_step(epoch, batch_idx, optimizer, closure)
 
     def check_held_out(self, totals: Tensor) -> None:
         self.finite.check_held_out(totals)
