@@ -48,11 +48,10 @@ def fitted(*overrides, capture=None, callbacks=(), checkpoint=None, **options):
         ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
     )
     trainer = Trainer(
-        accelerator="cpu",
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         callbacks=[*callbacks],
-        **(settings | quiet | options),
+        **({"accelerator": "cpu"} | settings | quiet | options),
     )
     trainer.fit(algorithm, data, ckpt_path=checkpoint)
     return algorithm, trainer, logged

@@ -8,7 +8,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from fitting import fitted
 from hydra.utils import instantiate
+from pytorch_lightning import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import TINY
 
@@ -193,3 +195,74 @@ def losses(folder):
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     events.Reload()
     return {event.step: event.value for event in events.Scalars("train/loss")}
+
+
+GRAPHED = {
+    **{
+        f"objective {name}": (f"objective={name}",)
+        for name in ("beta", "beta_tcvae", "capacity", "control", "dip_ii", "importance", "mmd")
+    },
+    "objective factor": ("objective=factor", "objective.hidden=[4]"),
+    "objective free_bits": ("objective=free_bits",),
+    "prior mixture": ("model/prior=mixture", "model.prior.warmup=5"),
+    "prior factorised": ("model/prior=factorised", "model.prior.warmup=5"),
+    "prior vamp": ("model/prior=vamp",),
+    "likelihood optimal_normal": ("model/likelihood=optimal_normal",),
+    "likelihood learned_normal": ("model/likelihood=learned_normal",),
+    "clipped": ("trainer.gradient_clip_val=0.1",),
+    "a schedule of lr": (
+        "+schedule@algorithm.lr_scale=linear",
+        "algorithm.lr_scale.start=0.1",
+        "algorithm.lr_scale.end=1.0",
+        "algorithm.lr_scale.steps=33",
+    ),
+    "half precision": ("trainer.precision=bf16-mixed",),
+    "adamw": ("optimizer=adamw",),
+    "sgd": ("optimizer=sgd",),
+    "adam in parts": ("optimizer.fused=false",),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("case", GRAPHED)
+def test_a_graph_is_the_eager_step(case):
+    """Parameters after 40 steps, and all that was logged on the way."""
+    overrides = GRAPHED[case]
+    eager, _, expected = fitted(*overrides, "algorithm.engine=eager", accelerator="gpu")
+    graphed, _, found = fitted(*overrides, accelerator="gpu")
+    assert graphed.calls._drive.why == ""
+    rough = 0.02 if case == "half precision" else 2e-3
+    for (step, terms), (same, others) in zip(expected, found, strict=True):
+        assert step == same
+        for name, value in terms.items():
+            assert others[name] == pytest.approx(value, rel=rough, abs=rough), (step, name)
+    for one, other in zip(eager.parameters(), graphed.parameters(), strict=True):
+        assert (one - other).norm() <= rough * one.norm() + 1e-3
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_graph_continues_bit_for_bit(tmp_path):
+    whole = fitted(accelerator="gpu")[0]
+    _, trainer, _ = fitted("trainer.max_steps=20", accelerator="gpu")
+    trainer.save_checkpoint(tmp_path / "amid.ckpt")
+    again = fitted(accelerator="gpu", checkpoint=tmp_path / "amid.ckpt")[0]
+    for one, other in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_asks_the_device_is_named_and_eager(caplog):
+    class Asking(torch.nn.Module):
+        def __init__(self, encoder):
+            super().__init__()
+            self.encoder = encoder
+
+        def forward(self, x):
+            return self.encoder(x * (1.0 if x.sum().item() else 2.0))
+
+    class Replace(Callback):
+        def setup(self, trainer, pl_module, stage):
+            pl_module.model.encoder = Asking(pl_module.model.encoder)
+
+    found = fitted(accelerator="gpu", callbacks=[Replace()])[0]
+    assert found.calls._drive.why.startswith("in model.encoder")
