@@ -29,6 +29,7 @@ if __name__ == "__main__":  # before numpy and torch are loaded
     threads = sys.argv[sys.argv.index("--threads") + 1] if "--threads" in sys.argv else "1"
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = threads
+    os.environ.pop("OPENBLAS_CORETYPE", None)  # of another processor, it slows scikit-learn
 
 import numpy as np
 import torch

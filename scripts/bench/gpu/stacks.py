@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from training import KINDS
+from loops import KINDS
 
 SIZES = {"conv": (16, 25), "mlp": (16,)}
 STEPS = 2000
