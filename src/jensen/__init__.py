@@ -10,6 +10,7 @@ from jensen.base.lazy import lazily
 __version__ = "0.1.0"
 
 PLACES = {
+    "BayesianGMM": "model.bayesian_gmm",
     "Bound": "bound.bound",
     "EMLayer": "model.em_layer",
     "FullGaussian": "family.full",
@@ -41,6 +42,7 @@ if TYPE_CHECKING:  # what an editor and a type checker read; never run
     from jensen.family.gaussian import Gaussian as Gaussian
     from jensen.family.mixture import Mixture as Mixture
     from jensen.family.moments import PseudoCounts as PseudoCounts
+    from jensen.model.bayesian_gmm import BayesianGMM as BayesianGMM
     from jensen.model.em_layer import EMLayer as EMLayer
     from jensen.model.gmm import GMM as GMM
     from jensen.model.mixture_model import MixtureModel as MixtureModel

@@ -37,7 +37,8 @@ class Step(NamedTuple):
     q: E_r log p(x, k), which the M-step maximised.
     entropy: of r.
     bound: q + entropy, the lower bound that touched the previous log-likelihood.
-    gap: KL(r || p(k|x)) = log_likelihood - bound.
+    gap: KL(r || p(k|x)) = log_likelihood - bound. None of a Bayesian mixture, whose `bound` is the elbo of
+        the parameters too and whose evidence is not known.
     log_likelihood: of the new parameters. Under `beta` it is the annealed bound and `q` and `bound`
         count log-weights and entropy `beta` times.
     log_prior: log density of the new parameters up to a constant; log_likelihood + log_prior never
@@ -47,7 +48,7 @@ class Step(NamedTuple):
     q: float
     entropy: float
     bound: float
-    gap: float
+    gap: float | None
     log_likelihood: float
     log_prior: float
 

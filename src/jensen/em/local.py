@@ -16,6 +16,7 @@ from jensen.base.tree import tree_map, tree_where
 from jensen.em import stream
 from jensen.em.precision import ridge
 from jensen.em.stream import Chunks, Statistics
+from jensen.em.variational import expected
 from jensen.family.family import Components
 from jensen.family.full import FullGaussian
 from jensen.family.gaussian import LOG_2PI, Gaussian
@@ -144,6 +145,7 @@ def expected_log_joint(
     """sum of r * (log p(x|k) + beta * log weight_k), `(...)`, as `em.stream.expected_log_joint`."""
     if not isinstance(s, Local):
         return stream.expected_log_joint(p, coefficient, s, beta)
+    p = expected(p)
     m = s.moments
     components = p.components
     shape: Tensor

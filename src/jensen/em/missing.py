@@ -23,7 +23,7 @@ from jensen.family.spherical import SphericalGaussian
 from jensen.family.tied import TiedGaussian
 
 
-def _patterns(x: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def patterns(x: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """The rows, the observed and the missing columns of each pattern of NaN in `x` `(N, D)`."""
     patterns, which = torch.unique(x.isnan(), dim=0, return_inverse=True)
     for number, pattern in enumerate(patterns):
@@ -57,7 +57,7 @@ def log_density(x: Tensor, p: Mixture) -> Tensor:
     """log N of the observed coordinates, `(N, D)` with NaN to `(..., N, K)` float64; 0 for a point
     that has none.
     """
-    parts = [(rows, _whiten(x[rows], p, observed)[0]) for rows, observed, _ in _patterns(x)]
+    parts = [(rows, _whiten(x[rows], p, observed)[0]) for rows, observed, _ in patterns(x)]
     order = torch.cat([rows for rows, _ in parts]).argsort()
     return torch.cat([density for _, density in parts], -2)[..., order, :]
 
@@ -104,7 +104,7 @@ def _sums(
     second = mean.new_zeros(*mean.shape, mean.shape[-1])
     for raw, weight in chunks(size):
         points = raw.double() - origin.double()
-        for rows, observed, missing in _patterns(points):
+        for rows, observed, missing in patterns(points):
             x = points[rows]
             w = 1.0 if weight is None else weight[rows].double()
             density, deviations, whitened, basis = _whiten(x, p, observed)

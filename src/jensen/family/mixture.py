@@ -13,6 +13,7 @@ from torch import Tensor
 
 from jensen.base.tree import tree_map
 from jensen.family import gaussian
+from jensen.family.believed import TiedBelief
 from jensen.family.columns import Columns
 from jensen.family.family import Components, gaussians
 from jensen.family.full import FullGaussian, full
@@ -63,6 +64,8 @@ def own(components: Components) -> list[Tensor]:
     last fields.
     """
     parameters = list(components)
+    if isinstance(components, TiedBelief):
+        return parameters[:2]
     return parameters[:1] if isinstance(components, TiedGaussian) else parameters
 
 

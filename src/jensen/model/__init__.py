@@ -3,6 +3,7 @@
 from jensen.base.lazy import lazily
 
 PLACES = {
+    "BayesianGMM": "bayesian_gmm",
     "Bernoulli": "likelihood",
     "ContinuousBernoulli": "likelihood",
     "ConvDecoder": "conv",

@@ -58,9 +58,9 @@ def fit_mixture(recipe: Recipe, points: Points, before: Mixture | None = None) -
     _check(recipe, survey, points.names)
     # Rounded to the data's precision: then subtracting it adds no error of its own.
     origin = survey.mean.to(survey.dtype)
-    sample = _sample(survey, origin.double())
+    sample = sample_of(survey, origin.double())
     init = before if recipe.warm_start and before is not None else recipe.init
-    start = _start(recipe, init, sample, origin.double(), generator)
+    start = start_of(recipe, init, sample, origin.double(), generator)
     if isinstance(start.components, FullGaussian) and start.components.mean.shape[-1] == 1:
         # In one dimension the same model, of fewer small operations: they are what the fit of a few
         # points takes.
@@ -69,7 +69,7 @@ def fit_mixture(recipe: Recipe, points: Points, before: Mixture | None = None) -
     prior = prior._replace(
         weight=prior.weight / points.unit, covariance=prior.covariance / points.unit
     )
-    expect = _Expect(points, survey, origin, start)
+    expect = Expect(points, survey, origin, start)
     options = Options(
         recipe.tolerance,
         recipe.max_iter,
@@ -85,7 +85,7 @@ def fit_mixture(recipe: Recipe, points: Points, before: Mixture | None = None) -
 
 
 @final
-class _Expect:
+class Expect:
     """The E-step, by the kind of sums that the points and the mixture need.
 
     wide: products are float64 throughout.
@@ -113,7 +113,7 @@ class _Expect:
 
 def _annealed(
     recipe: Recipe,
-    expect: _Expect,
+    expect: Expect,
     start: Mixture,
     options: Options,
     survey: Survey,
@@ -220,6 +220,11 @@ def _check(recipe: Recipe, survey: Survey, names: tuple[str, ...] | None) -> Non
             f"x has {min(survey.size, size)} points: expected at least {recipe.components}, one"
             " for each component"
         )
+    check_columns(survey, names)
+
+
+def check_columns(survey: Survey, names: tuple[str, ...] | None) -> None:
+    """Refuse columns of nothing but NaN, and of one value."""
     unseen = survey.unseen.nonzero().flatten().tolist()
     if unseen:
         raise InputError(
@@ -239,14 +244,14 @@ def _check(recipe: Recipe, survey: Survey, names: tuple[str, ...] | None) -> Non
         )
 
 
-def _sample(survey: Survey, origin: Tensor) -> Sample:
+def sample_of(survey: Survey, origin: Tensor) -> Sample:
     """The points that were kept, about the origin, with the mean where a value is missing."""
     mean = survey.mean - origin
     kept = survey.kept - origin
     return Sample(torch.where(kept.isnan(), mean, kept), survey.kept_weights, mean, survey.var)
 
 
-def _start(
+def start_of(
     recipe: Recipe, init: object, sample: Sample, origin: Tensor, generator: torch.Generator
 ) -> Mixture:
     """Starts `(R, K)` about the origin."""
