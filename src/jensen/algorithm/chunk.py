@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import GradientAccumulationScheduler, ModelCheckpoint
+from pytorch_lightning.strategies import ParallelStrategy
 from torch import Tensor
 
 from jensen.algorithm.batches import own_data
@@ -123,7 +124,7 @@ def ours_to_drive(trainer: Trainer) -> str:
     data = own_data(trainer)
     if data is None:
         return "the data are not a jensen.data.module.DataModule"
-    if trainer.world_size > 1:
+    if isinstance(trainer.strategy, ParallelStrategy):  # of one rank too: it wraps the model
         return "there are several ranks"
     accumulating = any(
         isinstance(each, GradientAccumulationScheduler) and {*each.scheduling.values()} != {1}
