@@ -217,6 +217,15 @@ def test_a_prior_without_a_part_of_the_protocol_is_refused_by_name(part):
         VAE(nn.Identity(), nn.Identity(), None, prior, 2)
 
 
+def test_a_rate_that_nothing_would_ask_is_refused():
+    """A prior of before said its rate itself; it is that of its distribution now."""
+    prior = type("Mine", (StandardNormal,), {"rate": lambda self, *_: torch.zeros(5)})()
+    with pytest.raises(InputError, match=r"model\.prior is a Mine with a rate of its own, which"):
+        VAE(nn.Identity(), nn.Identity(), None, prior, 2)
+    named = type("Named", (StandardNormal,), {"rate": 0.1})()  # a number is no protocol
+    VAE(nn.Identity(), nn.Identity(), None, named, 2)
+
+
 @pytest.fixture
 def looked_at():
     """A model that a careless look would change: its likelihood learns in training mode, and one of

@@ -70,7 +70,10 @@ def telling() -> Tell:
     """The lines of a run; of one in a sweep they go to its log."""
     started = HydraConfig.get() if HydraConfig.initialized() else None
     chosen = started.runtime.choices if started else {}
-    named = [f"{group}={chosen[group]}" for group in _TOLD if chosen.get(group)]
+    task = started.overrides.task if started else ()
+    words = dict(word.partition("=")[::2] for word in task)
+    own = {group: words.get(f"{group}._target_") for group in _TOLD}
+    named = [f"{group}={own[group] or chosen[group]}" for group in _TOLD if chosen.get(group)]
     return Tell(" ".join(named), started is not None and started.mode == RunMode.MULTIRUN)
 
 

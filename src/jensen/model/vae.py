@@ -194,3 +194,8 @@ def _check_prior(prior: object) -> None:
             f"model.prior is a {type(prior).__name__} without {', '.join(missing)}, which a VAE asks"
             " of it: expected the parts of jensen.model.prior.Prior; add them"
         )
+    if callable(getattr(prior, "rate", None)):
+        raise InputError(
+            f"model.prior is a {type(prior).__name__} with a rate of its own, which nothing asks:"
+            " the rate is that of its distribution(); leave rate out"
+        )

@@ -12,5 +12,6 @@ PLACES = {
     "FreeBits": "free_bits",
     "Importance": "importance",
     "MMD": "mmd",
+    "Objective": "objective",
 }
 __getattr__, __dir__ = lazily(__name__, PLACES)
