@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -11,15 +12,27 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
+from jensen.data import sprites
 from jensen.run.conf import conf_folder
 
 read_once()
 
 
+# Which of all sprites a small set has is asked by each run of a test.
+sprites.permutation = lru_cache(maxsize=4)(sprites.permutation)  # type: ignore[assignment]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache of all tests, which the workers share."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
+
+
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing that a test makes lands in the user's cache."""
-    monkeypatch.setenv("JENSEN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("JENSEN_CACHE", str(cache))
 
 
 @pytest.fixture(autouse=True)

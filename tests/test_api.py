@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from cases import some
 from pytorch_lightning import Callback
 from resume import differences
 from torch import nn
@@ -217,7 +218,8 @@ def test_a_fit_that_was_stopped_goes_on_to_the_bytes_of_one_that_was_not(tmp_pat
         jensen.fit(own(), 1 - x, folder=tmp_path / "parts", callbacks=[Stop(99)], **FIT)
 
 
-@pytest.mark.parametrize(
+@some(
+    3,
     "convert",
     [
         lambda x: x,

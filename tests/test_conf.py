@@ -1,10 +1,13 @@
 """Every choice of every group composes and instantiates; wrong values are one sentence."""
 
+from pathlib import Path
+
 import pytest
+from composing import choices as names
 from hydra import compose
 from hydra.errors import ConfigCompositionException, InstantiationException
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import LightningModule
 from tiny import TINY
 
@@ -25,17 +28,63 @@ def choices() -> list[tuple[str, str]]:
     return [(str(file.parent.relative_to(conf_folder())), file.stem) for file in files]
 
 
-@pytest.mark.parametrize(("group", "choice"), choices())
-def test_every_choice_composes_and_instantiates(configure, group, choice, tmp_path):
-    if group == "schedule":
-        cfg = configure(f"+schedule@objective.beta={choice}")
-        assert isinstance(instantiate(cfg.objective).beta, Schedule)
-        return
+TOGETHER = ("model/likelihood", "model/prior", "objective", "optimizer", "trainer", "logger")
+"""Groups any choice of which goes with any of the others."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("group", "choice"), [each for each in choices() if each[0] != "schedule"])
+def test_every_choice_composes_and_instantiates_alone(configure, group, choice, tmp_path):
     if group in ("loader", "start"):  # parts of other choices
         return
     if group.startswith("hydra/"):
         configure(f"{group}={choice}")
         return
+    made(configure(*words(group, choice)), choice, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("group", "choice"), [each for each in choices() if each[0] in ("data", "experiment", "model")]
+)
+def test_every_choice_composes_and_instantiates(configure, group, choice, tmp_path):
+    made(configure(*words(group, choice)), choice, tmp_path)
+
+
+@pytest.mark.parametrize("row", range(max(len(names(group)) for group in TOGETHER)))
+def test_every_choice_composes_and_instantiates_with_others(configure, row, tmp_path):
+    """Each of every group in some row."""
+    some = {group: names(group)[row % len(names(group))] for group in TOGETHER}
+    cfg = configure("model=mlp", *(f"{group}={name}" for group, name in some.items()))
+    made(cfg, some["logger"], tmp_path)
+
+
+@pytest.mark.parametrize("group", ["callbacks", "diagnostics"])
+def test_all_of_a_list_compose_and_instantiate(configure, group, tmp_path):
+    every = f"{group}=[{','.join(names(group))}]"
+    made(configure("data=gaussian", "model=linear", every), "", tmp_path)
+
+
+@pytest.mark.parametrize("algorithm", ["em", "stepwise_em"])
+def test_the_algorithms_of_mixtures_compose_and_instantiate(configure, algorithm, tmp_path):
+    cfg = configure(*words("algorithm", algorithm))
+    made(cfg, algorithm, tmp_path)
+
+
+@pytest.mark.parametrize("choice", names("schedule"))
+def test_every_schedule_is_one(configure, choice):
+    cfg = configure(f"+schedule@objective.beta={choice}")
+    assert isinstance(instantiate(cfg.objective).beta, Schedule)
+
+
+@pytest.mark.parametrize(
+    ("group", "choice"), [each for each in choices() if each[0].startswith("hydra")]
+)
+def test_every_choice_of_hydras_composes(configure, group, choice):
+    configure(f"{group}={choice}")
+
+
+def words(group: str, choice: str) -> list[str]:
+    """The overrides with which a choice can be made."""
     if group in ("callbacks", "diagnostics"):
         override = f"{group}=[{choice}]"
     else:
@@ -54,7 +103,11 @@ def test_every_choice_composes_and_instantiates(configure, group, choice, tmp_pa
         model = ["data=blobs", "model=gmm", "algorithm=em"]
     if choice == "em_slides" and group == "diagnostics":
         model = ["experiment=em_slides"]
-    cfg = configure(*model, override, *extra)
+    return [*model, override, *extra]
+
+
+def made(cfg: DictConfig, choice: str, folder: Path) -> None:
+    """Everything in the configuration is instantiated."""
     instantiate(cfg.data)
     instantiate(cfg.algorithm)
     for key, kind in (
@@ -63,7 +116,7 @@ def test_every_choice_composes_and_instantiates(configure, group, choice, tmp_pa
     ):  # what we ship, a stranger may send
         build(cfg, key, kind)
     others = choice in ("wandb", "mlflow")  # tests/launch/test_loggers.py has them begin
-    logger = [] if others else loggers.make(cfg, tmp_path)
+    logger = [] if others else loggers.make(cfg, folder)
     instantiate(cfg.trainer, accelerator="cpu", logger=logger)
     assert all(callable(diagnostic) for diagnostic in instantiate(cfg.diagnostics).values())
     instantiate(cfg.callbacks)

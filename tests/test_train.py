@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from cases import slow
 from composing import composed
 from hydra.utils import instantiate
 from runs import ILLUSTRATED, QUICK, TRAINER, command, events, scalar, weights
@@ -126,7 +127,7 @@ def uninterrupted(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "stop", [7, 12, 20, 24]
+    "stop", [slow(7), 12, slow(20), slow(24)]
 )  # amid an epoch of 20 steps, at a validation, at an epoch's end, at both
 def test_a_continued_run_equals_an_uninterrupted_one(configure, tmp_path, uninterrupted, stop):
     train(configure(*SCHEDULED, f"trainer.max_steps={stop}"), tmp_path)

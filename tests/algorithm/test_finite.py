@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from breaking import Breaks
+from cases import some
 from hydra.utils import instantiate
 from resume import equal, records
 from runs import command
@@ -93,7 +94,8 @@ def test_the_step_can_be_looked_at_as_the_docstring_says(configure, tmp_path, po
     assert inference.bound.distortion.isnan().tolist() == [False] * 3 + [True] + [False] * 8
 
 
-@pytest.mark.parametrize(
+@some(
+    1,
     "prior",
     [
         (),
@@ -162,7 +164,7 @@ def test_skipping_ends_where_nothing_else_happens(configure, tmp_path):
     assert checkpoint(tmp_path)["global_step"] == 6
 
 
-@pytest.mark.parametrize("diagnostics", ["[]", "[rate]"])
+@some(1, "diagnostics", ["[]", "[rate]"])
 def test_a_held_out_loss_ends_the_run_before_its_diagnostics(
     configure, tmp_path, poisoned, monkeypatch, diagnostics
 ):
@@ -189,8 +191,9 @@ def test_an_update_that_breaks_the_parameters_is_told_from_a_batch_that_does(con
     assert not (tmp_path / "checkpoints").exists()
 
 
-@pytest.mark.parametrize(
-    ("when", "sentence"),
+@some(
+    2,
+    "when, sentence",
     [
         (
             "on_validation_start",

@@ -4,6 +4,7 @@ other.
 
 import pytest
 import torch
+from cases import some
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -99,7 +100,7 @@ CASES = [(name, "standard") for name in OBJECTIVES] + [
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's, of its own tracing
-@pytest.mark.parametrize(("objective", "prior"), CASES)
+@some(5, "objective, prior", CASES)
 def test_a_step_traced_at_step_0_is_right_later(objective, prior):
     step, state = step_of(*parts(objective, prior))
     with torch.no_grad():

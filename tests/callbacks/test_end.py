@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+from cases import some
 from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import Timer
 from resume import TRAINED, equal, records
@@ -93,8 +94,9 @@ AT_WILL = "a callback"
 STOPPED_EARLY = "EarlyStopping: Monitored metric val/elbo did not improve in the last 1 records."
 
 
-@pytest.mark.parametrize(
-    ("overrides", "step", "why"),
+@some(
+    9,
+    "overrides, step, why",
     [
         (("+trainer.limit_val_batches=0",), 14, STEPPED),
         (BY_EPOCHS, 14, STEPPED),
@@ -162,8 +164,9 @@ def test_a_run_that_was_killed_after_it_had_stopped_early_does_not_go_on(
 
 # amid an epoch, where a validation is due, at an epoch's end, amid the batches of one step; EM amid
 # an epoch, which is a step
-@pytest.mark.parametrize(
-    ("overrides", "batch", "step"),
+@some(
+    3,
+    "overrides, batch, step",
     [
         (RUN, 6, 7),
         (RUN, 7, 8),
@@ -357,7 +360,7 @@ def contents(folder):
     return {path: path.read_bytes() for path in files}
 
 
-@pytest.mark.parametrize("words", REFUSED)
+@some(4, "words", REFUSED)
 def test_a_finished_run_that_is_refused_to_go_on_remains_finished(
     configure, finished, tmp_path, words
 ):
@@ -393,8 +396,9 @@ def test_a_finished_run_goes_on_after_a_refusal_as_if_there_had_been_none(
     ]
 
 
-@pytest.mark.parametrize(
-    ("run", "ended"),
+@some(
+    2,
+    "run, ended",
     [
         (RUN, STEPPED),
         ((*RUN, halt("on_train_batch_end", 7)), AT_WILL),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cases import some
 from composing import composed
 from omegaconf import open_dict
 from pytorch_lightning import Callback
@@ -66,8 +67,9 @@ def whole(tmp_path_factory):
 
 # amid an epoch of 20 steps, at an epoch's end, where that is and a validation is due, in a
 # validation
-@pytest.mark.parametrize(
-    ("place", "number"),
+@some(
+    2,
+    "place, number",
     [
         ((7, False), signal.SIGUSR1),
         ((20, False), signal.SIGINT),
@@ -166,7 +168,7 @@ def test_the_first_ctrl_c_is_told_and_the_second_ends_at_once(program, status, s
     assert len(done.stderr.split("\n")) == 3  # a line break after ^C, the line, the end
 
 
-@pytest.mark.parametrize("command", ["evaluate", "encode", "report", "doctor", "train"])
+@some(2, "command", ["evaluate", "encode", "report", "doctor", "train"])
 def test_ctrl_c_amid_the_imports_is_one_line(tmp_path, command):
     line = [sys.executable, "-m", f"jensen.{command}", *(["-m"] if command == "train" else [])]
     with subprocess.Popen(

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from cases import some
 from composing import choices
 from hydra.utils import instantiate
 from resume import differences
@@ -16,7 +17,7 @@ RUN = (
 )
 
 
-@pytest.mark.parametrize("name", choices("optimizer"))
+@some(2, "name", choices("optimizer"))
 def test_a_run_in_two_parts_is_one_run(configure, tmp_path, name):
     words = (*RUN, f"optimizer={name}")
     whole = train(configure(*words), tmp_path / "whole")

@@ -61,9 +61,11 @@ def inside(vertices):
 
 
 @pytest.fixture(scope="session")
-def whole():
-    """All 737,280 images, packed."""
-    return pack(grid())
+def whole(cache):
+    """All 737,280 images, packed: rendered by the worker that asks first."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JENSEN_CACHE", str(cache))
+        return sprites().stored.numpy()
 
 
 def test_real_frames_are_equal_but_for_one(shared_data):

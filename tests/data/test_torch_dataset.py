@@ -4,11 +4,13 @@ their own, and said so.
 
 import random
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import ranks
 import torch
+from cases import slow
 from hydra.utils import instantiate
 from nursery import SERVER
 from pytorch_lightning import Callback
@@ -290,7 +292,9 @@ def stop(monkeypatch):
     return lambda: monkeypatch.setattr(program, "instantiate", with_stop)
 
 
-@pytest.mark.parametrize(("name", "workers"), [("Lazy", 0), ("Augmented", 0), ("Augmented", 2)])
+@pytest.mark.parametrize(
+    ("name", "workers"), [slow("Lazy", 0), ("Augmented", 0), slow("Augmented", 2)]
+)
 def test_a_run_on_a_dataset_that_was_stopped_equals_one_that_was_not(
     configure, tmp_path, stop, name, workers
 ):
@@ -303,6 +307,18 @@ def test_a_run_on_a_dataset_that_was_stopped_equals_one_that_was_not(
         train(cfg, tmp_path / "parts")
     train(cfg, tmp_path / "parts")
     assert differences(tmp_path / "whole", tmp_path / "parts") == []
+
+
+def test_workers_draw_what_the_process_itself_draws():
+    read = []
+    for workers in (0, 2):
+        data = module(Augmented(), workers=workers)
+        data.trainer = SimpleNamespace(
+            global_step=3, accumulate_grad_batches=1, world_size=1, global_rank=0
+        )
+        read.append([rows.stored for rows in data.train_dataloader()])
+    assert len(read[0]) == 2  # of the 5 steps of an epoch
+    assert all(one.equal(other) for one, other in zip(*read, strict=True))
 
 
 def test_an_augmentation_differs_from_step_to_step_and_not_in_validation():

@@ -5,6 +5,7 @@ trained or lost.
 from pathlib import Path
 
 import pytest
+from cases import some
 from commands import contents, run_here, sentence
 from tiny import TINY
 
@@ -162,14 +163,14 @@ def refused(capsys, folder, words, others):
     return ended.err
 
 
-@pytest.mark.parametrize("overrides", SENTENCES)
+@some(45, "overrides", SENTENCES)
 def test_a_wrong_value_is_one_sentence(capsys, tmp_path, overrides):
     assert SENTENCES[overrides] in sentence(
         refused(capsys, tmp_path / "run", overrides.split(), QUICK)
     )
 
 
-@pytest.mark.parametrize("overrides", VECTORS)
+@some(6, "overrides", VECTORS)
 def test_wrong_data_are_one_sentence(capsys, tmp_path, overrides):
     others = [word for word in QUICK if not word.startswith(("data.", "model"))]
     assert VECTORS[overrides] in sentence(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cases import some
 from markdown import markdown
 
 from jensen.reports.criteria import chosen
@@ -149,7 +150,7 @@ def still_stands(sweep, capsys, pictures=False):
     return found
 
 
-@pytest.mark.parametrize("how", DAMAGES)
+@some(6, "how", DAMAGES)
 def test_any_damage_to_any_file_of_a_run_leaves_the_report_of_the_others(
     sweep, capsys, configure, how
 ):
@@ -179,7 +180,7 @@ def changed(tree, place, value):
     return {**tree, key: changed(tree[key], rest, value) if rest else value}
 
 
-@pytest.mark.parametrize("place", [*leaves(SCORES)], ids=".".join)
+@some(7, "place", [*leaves(SCORES)], ids=".".join)
 def test_any_odd_value_in_scores_leaves_the_report_of_the_others(sweep, capsys, place):
     for value in ODD:
         try:
@@ -194,7 +195,8 @@ def test_any_odd_value_in_scores_leaves_the_report_of_the_others(sweep, capsys, 
         )
 
 
-@pytest.mark.parametrize(
+@some(
+    4,
     "value",
     ["null", "x", "-1", "2.5", "true", "[]", "{}", ".nan", ".inf", "'7'", "4294967296", "1" * 400],
 )
@@ -204,8 +206,8 @@ def test_a_run_whose_seed_is_none_is_not_counted_and_says_so(sweep, capsys, valu
     assert found.left_out["odd"].startswith("seed")
 
 
-@pytest.mark.parametrize(
-    "name", [b"\xff\xfe", b"a\nb", b"\x1b[31mred", b"`x`", b"a|b", "Ünï".encode(), b"<script>"]
+@some(
+    3, "name", [b"\xff\xfe", b"a\nb", b"\x1b[31mred", b"`x`", b"a|b", "Ünï".encode(), b"<script>"]
 )
 def test_a_name_that_is_no_plain_text_is_shown_as_such(sweep, capsys, name):
     place = Path(os.fsdecode(os.fsencode(sweep) + b"/" + name))
@@ -255,7 +257,7 @@ class Tags(HTMLParser):
             self.script += data
 
 
-@pytest.mark.parametrize("evil", EVIL)
+@some(4, "evil", EVIL)
 def test_a_strangers_text_is_neither_a_formula_nor_html(sweep, capsys, evil):
     config = sweep / "odd" / ".hydra" / "config.yaml"
     config.write_text(CONFIG + f"seed: 0\nobjective: {{beta: {json.dumps(evil)}}}\n")
@@ -276,7 +278,7 @@ def test_a_strangers_text_is_neither_a_formula_nor_html(sweep, capsys, evil):
     } == {9}
 
 
-@pytest.mark.parametrize("evil", EVIL)
+@some(4, "evil", EVIL)
 def test_a_strangers_text_is_text_in_the_page_and_the_page_fetches_nothing(sweep, evil):
     config = sweep / "odd" / ".hydra" / "config.yaml"
     config.write_text(CONFIG + f"seed: 0\nobjective: {{beta: {json.dumps(evil)}}}\n")

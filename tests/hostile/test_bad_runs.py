@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
+from cases import some
 from commands import contents, run_here, sentence
 from conftest import QUICK
 from filelock import FileLock
@@ -75,7 +75,7 @@ CONFIGS = {
 }
 
 
-@pytest.mark.parametrize("how", CONFIGS)
+@some(5, "how", CONFIGS)
 def test_a_damaged_configuration(capsys, run, how):
     path = run / ".hydra" / "config.yaml"
     change, message = CONFIGS[how]
@@ -116,7 +116,7 @@ def with_a_nan(content):
     return as_saved(saved)
 
 
-@pytest.mark.parametrize("how", CHECKPOINTS)
+@some(4, "how", CHECKPOINTS)
 def test_a_damaged_checkpoint(capsys, run, how):
     path = run / "checkpoints" / "last.ckpt"
     path.write_bytes(CHECKPOINTS[how](path.read_bytes()))
@@ -127,7 +127,7 @@ def test_a_damaged_checkpoint(capsys, run, how):
     assert contents(run) == before
 
 
-@pytest.mark.parametrize("how", CHECKPOINTS)
+@some(4, "how", CHECKPOINTS)
 def test_training_does_not_start_over_where_all_checkpoints_are_torn(capsys, run, how):
     (run / "finished.json").unlink()
     for path in (run / "checkpoints").iterdir():
@@ -176,8 +176,9 @@ REPORTS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("main", "words", "message"),
+@some(
+    12,
+    "main, words, message",
     [
         *((evaluate.main, *each) for each in EVALUATES.items()),
         *((encode.main, *each) for each in ENCODES.items()),
@@ -223,9 +224,7 @@ def test_a_shorter_run_than_there_is(capsys, run):
     assert contents(run) == before
 
 
-@pytest.mark.parametrize(
-    "content", ["", "{", "[]", "7", '{"data": 3}', '{"step": null}', '{"step": "x"}']
-)
+@some(3, "content", ["", "{", "[]", "7", '{"data": 3}', '{"step": null}', '{"step": "x"}'])
 def test_a_torn_marker_is_no_marker(configure, run, content):
     """The run is continued, from where it is: finished, it is the same again."""
     whole = contents(run)
@@ -258,7 +257,7 @@ CODES = {
 }
 
 
-@pytest.mark.parametrize("how", CODES)
+@some(6, "how", CODES)
 def test_codes_that_cannot_be(capsys, tmp_path, how):
     content, message = CODES[how]
     if "names" not in content:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cases import some
 from commands import contents, run_here, sentence
 from conftest import QUICK
 from omegaconf import OmegaConf
@@ -119,7 +120,7 @@ MAKERS = {
 }
 
 
-@pytest.mark.parametrize("how", MAKERS)
+@some(7, "how", MAKERS)
 def test_what_is_not_known_is_refused_before_anything_is_called(run, mark, how):
     changed(run, "stranger", "os.makedirs")
     changed(run, "algorithm.unused", MAKERS[how](mark))
@@ -132,7 +133,7 @@ def test_what_is_not_known_is_refused_before_anything_is_called(run, mark, how):
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("place", PLACES)
+@some(4, "place", PLACES)
 def test_it_is_refused_wherever_it_stands(run, mark, place):
     changed(run, place, evil(mark))
     with pytest.raises(
@@ -143,9 +144,7 @@ def test_it_is_refused_wherever_it_stands(run, mark, place):
     assert not mark.exists()
 
 
-@pytest.mark.parametrize(
-    "place", ["callbacks.more", "diagnostics.more", "logger", "trainer", "unused"]
-)
+@some(2, "place", ["callbacks.more", "diagnostics.more", "logger", "trainer", "unused"])
 def test_what_is_never_made_is_not_asked_about(run, mark, place):
     changed(run, place, evil(mark))
     on_run(run, "validation", "last", {})
@@ -352,7 +351,7 @@ def mnist_of(root, by_place):
     return module | options | {"source": source | given}
 
 
-@pytest.mark.parametrize("by_place", [False, True])
+@some(1, "by_place", [False, True])
 @pytest.mark.parametrize("program", [evaluate, encode, report])
 def test_nothing_is_fetched_unless_the_command_line_says_so(
     capsys, run, mark, monkeypatch, program, by_place
@@ -522,7 +521,7 @@ def test_no_link_leads_a_writer_out_of_the_folder(capsys, run, tmp_path):
 LINKED = (".hydra", "checkpoints", ".hydra/config.yaml", "checkpoints/last.ckpt")
 
 
-@pytest.mark.parametrize("name", LINKED)
+@some(3, "name", LINKED)
 def test_no_link_leads_a_reader_out_of_the_folder(capsys, run, tmp_path, name):
     (run / name).rename(tmp_path / "elsewhere")
     (run / name).symlink_to(tmp_path / "elsewhere")
@@ -534,7 +533,7 @@ def test_no_link_leads_a_reader_out_of_the_folder(capsys, run, tmp_path, name):
     assert not out.exists()
 
 
-@pytest.mark.parametrize("name", ["finished.json", "scores.json", ".hydra/hydra.yaml", ".hydra"])
+@some(2, "name", ["finished.json", "scores.json", ".hydra/hydra.yaml", ".hydra"])
 def test_a_report_counts_no_run_that_says_what_it_is_by_links(run, tmp_path, name):
     shutil.copytree(run, run.parent / "other")
     if not (run / name).exists():
@@ -587,7 +586,7 @@ def test_a_log_that_is_a_link_is_not_followed(tmp_path):
     assert (tmp_path / "plain.log").read_text() == "said\n"
 
 
-@pytest.mark.parametrize("main", [evaluate.main, encode.main, report.main])
+@some(1, "main", [evaluate.main, encode.main, report.main])
 def test_interpolations_that_double_end_in_one_sentence(capsys, run, tmp_path, main):
     changed(run, "algorithm.k0", "x" * 100)
     for place in range(1, 60):

@@ -91,6 +91,7 @@ def test_the_same_sweep_again_trains_nothing(swept):
     )
 
 
+@pytest.mark.slow
 def test_ranks_in_a_sweep_give_what_one_process_gives(swept):
     folder, _ = swept
     ranks = (

@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 import torch
+from cases import slow
 from torch import nn
 
 import jensen
@@ -247,6 +248,7 @@ CASES = {  # covariance, points, dimensions, components, distance of the centres
     "moderate tied": ("tied", 200, 2, 3, 3.2),
     "moderate spherical": ("spherical", 200, 2, 3, 3.2),
 }
+QUICK = ("moderate full", "overlapping diag", "moderate tied", "moderate spherical")
 
 
 def errors(case, names, prior):
@@ -306,7 +308,11 @@ def products(monkeypatch):
 
 @pytest.mark.parametrize(
     ("case", "prior"),
-    [*((case, FLAT) for case in CASES), ("moderate full", PRIOR), ("moderate tied", PRIOR)],
+    [
+        *((case, FLAT) if case in QUICK else slow(case, FLAT) for case in CASES),
+        slow("moderate full", PRIOR),
+        ("moderate tied", PRIOR),
+    ],
 )
 def test_implicit_gradients_are_those_of_em_run_to_convergence(case, prior, products):
     assert errors(case, ["implicit"], prior)["implicit"] <= 1e-6

@@ -12,6 +12,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from cases import slow
 from scipy import stats
 from sklearn.datasets import make_blobs
 from sklearn.mixture import GaussianMixture
@@ -231,15 +232,14 @@ def test_one_start_is_at_the_best_optimum_as_often_as_scikit_learns():
     assert sum(each > best for each in theirs) < 6
 
 
-def test_ten_restarts_find_the_same_optimum_whatever_the_seed():
-    """-5.46618 nats, where fifty k-means++ starts end at -5.4755 with some seeds."""
+@pytest.mark.parametrize("seed", [0, slow(1), slow(2)])
+def test_ten_restarts_find_the_same_optimum_whatever_the_seed(seed):
+    """Where fifty k-means++ starts end at -5.4755 with some seeds."""
     x = blobs(1200, 3, 8, apart=1.0)
-    found = [
-        GMM(8, "tied", restarts=10, seed=seed).fit(x).log_likelihood / 1200 for seed in range(3)
-    ]
-    assert found == pytest.approx([found[0]] * 3, abs=1e-5)
+    found = GMM(8, "tied", restarts=10, seed=seed).fit(x).log_likelihood / 1200
+    assert found == pytest.approx(-5.46618, abs=1e-5)
     peer = GaussianMixture(8, covariance_type="tied", n_init=10, random_state=0).fit(x)
-    assert found[0] >= peer.score(x)
+    assert found >= peer.score(x)
 
 
 @pytest.mark.parametrize(

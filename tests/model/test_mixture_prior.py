@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from cases import slow
 from priors import draws_of, latent_rate_of, log_prob_of, rate_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import TINY
@@ -500,7 +501,7 @@ def weights(folder):
     return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 
 
-@pytest.mark.parametrize("prior", PRIORS)
+@pytest.mark.parametrize("prior", [slow("em"), "both", "factorised", slow("vamp")])
 def test_a_continued_run_equals_an_uninterrupted_one(configure, tmp_path, prior):
     overrides = (*RUN, *PRIORS[prior], "diagnostics=[rate,decomposition,mixture]")
     results = train(configure(*overrides), tmp_path / "whole")

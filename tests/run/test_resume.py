@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from cases import slow
 from omegaconf import OmegaConf
 from pytorch_lightning import Callback
 from resume import differences, equal, records
@@ -40,6 +41,13 @@ DROPOUT = (
     "+model.encoder={_target_:dropping.Encoder,x_shape:${data.x_shape},latent_dim:3}",
     *("model.decoder.hidden=[16]", "model.decoder.activation=relu"),
 )
+CONTROL = ("objective=control", "objective.target=5", "model/likelihood=optimal_normal")
+FACTOR = ("objective=factor", "objective.hidden=[8]")
+ACCUMULATED = (
+    "trainer.accumulate_grad_batches=3",
+    "trainer.max_steps=26",
+    *MIXTURE,
+)  # 6 steps an epoch
 
 
 class StoppedError(Exception):
@@ -105,25 +113,19 @@ def whole(configure, wholes):
 @pytest.mark.parametrize(
     ("overrides", "hook", "step"),
     [
-        ((), "on_train_batch_end", 7),  # amid an epoch of 20 steps
-        ((), "on_train_batch_end", 20),  # its last batch
-        ((), "on_train_batch_start", 20),  # the first of the next
-        ((), "on_validation_start", 12),
-        (MIXTURE, "on_validation_end", 24),
-        (MIXTURE, "on_train_batch_end", 26),
-        (
-            ("objective=control", "objective.target=5", "model/likelihood=optimal_normal"),
-            "on_train_batch_end",
-            9,
-        ),
-        (("objective=factor", "objective.hidden=[8]"), "on_train_batch_end", 9),
-        (("data.workers=2",), "on_train_batch_end", 13),
-        (
-            ("trainer.accumulate_grad_batches=3", "trainer.max_steps=26", *MIXTURE),
-            "on_train_batch_end",
-            6,
-        ),  # 6 steps an epoch
-        (DROPOUT, "on_train_batch_end", 9),
+        slow((), "on_train_batch_end", 7),  # amid an epoch of 20 steps
+        slow((), "on_train_batch_end", 20),  # its last batch
+        slow((), "on_train_batch_start", 20),  # the first of the next
+        slow((), "on_validation_start", 12),
+        slow(MIXTURE, "on_validation_end", 24),
+        slow(MIXTURE, "on_train_batch_end", 26),
+        slow(CONTROL, "on_train_batch_end", 9),
+        slow(FACTOR, "on_train_batch_end", 9),
+        slow(("data.workers=2",), "on_train_batch_end", 13),
+        slow(ACCUMULATED, "on_train_batch_end", 6),
+        slow(DROPOUT, "on_train_batch_end", 9),
+        ((*FACTOR, "data.workers=2"), "on_train_batch_end", 13),
+        ((*CONTROL, *DROPOUT), "on_train_batch_end", 9),
     ],
 )
 def test_a_run_that_was_stopped_equals_one_that_was_not(
@@ -132,6 +134,33 @@ def test_a_run_that_was_stopped_equals_one_that_was_not(
     stop(hook, step)
     with pytest.raises(StoppedError):
         train(configure(*RUN, *overrides), tmp_path / "parts")
+    train(configure(*RUN, *overrides), tmp_path / "parts")
+    assert differences(whole(overrides), tmp_path / "parts") == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "stops"),
+    [
+        (
+            (),
+            {
+                "on_train_batch_end": (7, 20),  # amid an epoch of 20 steps, and its last batch
+                "on_train_batch_start": (20,),  # the first of the next
+                "on_validation_start": (12,),
+            },
+        ),
+        (ACCUMULATED, {"on_train_batch_end": (6, 25), "on_validation_end": (24,)}),
+    ],
+)
+def test_a_run_that_was_stopped_anywhere_equals_one_that_was_not(
+    configure, tmp_path, whole, stop, overrides, stops
+):
+    """All of them in one run, in turn."""
+    places = [(step, hook) for hook, steps in stops.items() for step in steps]
+    for step, hook in sorted(places):
+        stop(hook, step)
+        with pytest.raises(StoppedError):
+            train(configure(*RUN, *overrides), tmp_path / "parts")
     train(configure(*RUN, *overrides), tmp_path / "parts")
     assert differences(whole(overrides), tmp_path / "parts") == []
 
@@ -176,9 +205,9 @@ BY_EPOCHS = (
 @pytest.mark.parametrize(
     ("overrides", "stops"),
     [
-        (EM, (7, 14)),
+        slow(EM, (7, 14)),
         (EM, (6, 11, 17)),  # each just after a validation
-        ((*EM, "trainer.precision=64-true"), (6, 14)),
+        slow((*EM, "trainer.precision=64-true"), (6, 14)),
         (
             (
                 *EM,
@@ -189,7 +218,7 @@ BY_EPOCHS = (
             (3, 11, 14),
         ),
         (BY_EPOCHS, (5, 13, 17)),  # 4 steps an epoch: after the end of one, each
-        (
+        slow(
             (
                 *BY_EPOCHS,
                 "trainer.max_steps=-1",
@@ -220,7 +249,9 @@ def test_a_run_that_was_stopped_again_and_again_equals_one_that_was_not(
     ("overrides", "every"),
     [
         (EM, 5),
-        ((*BY_EPOCHS, "trainer.max_steps=24", "~algorithm.lr_scale", "+algorithm.lr_scale=1"), 8),
+        slow(
+            (*BY_EPOCHS, "trainer.max_steps=24", "~algorithm.lr_scale", "+algorithm.lr_scale=1"), 8
+        ),
     ],
 )
 def test_a_run_that_is_trained_longer_equals_one_that_was_so_from_the_start(
@@ -246,7 +277,7 @@ def test_a_run_that_is_trained_longer_equals_one_that_was_so_from_the_start(
     "interval",
     [
         ("trainer.val_check_interval=3",),
-        ("trainer.check_val_every_n_epoch=1", "trainer.val_check_interval=1.0"),
+        slow(("trainer.check_val_every_n_epoch=1", "trainer.val_check_interval=1.0")),
     ],
 )
 def test_a_run_of_more_epochs_equals_one_that_had_them_from_the_start(

@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from cases import slow
 
 from jensen import scores
 from jensen.scores.synthetic import CODES, synthetic_codes, uniform_factors
@@ -44,7 +45,7 @@ BY_NAME = {
 """Every score of codes against factors, at sizes that take a moment."""
 
 
-@pytest.fixture(params=BY_NAME)
+@pytest.fixture(params=[slow(name) if name == "dci_boost20" else name for name in BY_NAME])
 def name(request):
     return request.param
 
