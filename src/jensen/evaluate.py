@@ -12,7 +12,6 @@ if __name__ == "__main__":
 import os
 import time
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+import jensen
 from jensen.base.errors import InputError, check_path
 from jensen.callbacks.diagnose import write
 from jensen.callbacks.durable import target
@@ -109,7 +109,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         out = subject.with_suffix(".scores.json")
     out = chosen or out
     settings: Any = OmegaConf.to_container(cfg.diagnostics, resolve=True)
-    entry["version"] = version("jensen")
+    entry["version"] = jensen.__version__
     entry["diagnostics"] = {
         name: {"settings": settings[name]} | numbers(each.results)
         for name, each in recorded.items()

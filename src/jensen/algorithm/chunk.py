@@ -45,7 +45,9 @@ _CHUNKWISE = (
     "pytorch_lightning.callbacks.progress.",
     "pytorch_lightning.callbacks.timer",
 )
-"""Where hooks are that need not see every batch; a callback that has `every_step` does."""
+"""Where hooks are that need not be called at each step. A callback of your own says so by
+`chunkwise = True`, one of these that does need it by `every_step`.
+"""
 
 
 class Chunk(NamedTuple):
@@ -162,8 +164,8 @@ def _overriding(trainer: Trainer, hooks: Sequence[str]) -> str:
             found = getattr(type(each), hook)
             if found is getattr(Callback, hook):
                 continue
-            here = found.__module__.startswith(_CHUNKWISE) and not hasattr(each, "every_step")
-            if hooks is _AMID or not here:
+            known = found.__module__.startswith(_CHUNKWISE) and not hasattr(each, "every_step")
+            if hooks is _AMID or not (known or getattr(each, "chunkwise", False)):
                 return f"{type(each).__name__}.{hook} is called at every step"
     return ""
 

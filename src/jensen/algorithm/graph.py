@@ -11,6 +11,7 @@ that at another step does not do what the step does. Capturing leaves nothing be
 the first chunk, and all state is put back.
 """
 
+import gc
 import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -163,8 +164,14 @@ class Graphed:
         return Taken(self._loss, dict(zip(self._names, values.unbind(), strict=True)))
 
     def _begin(self, chunk: Chunk, logged: bool) -> Taken:
-        """Take the first step eagerly, and the others as ever."""
-        taken = self.eager(part(chunk, 0, 1), logged)
+        """Take the first step eagerly, and the others as ever.
+
+        On a stream of its own: torch remembers, for as long as a gradient's graph is there, on
+        which one a parameter was first used, and no capture may meet the default one.
+        """
+        gc.collect()
+        with aside(self.algorithm.device):
+            taken = self.eager(part(chunk, 0, 1), logged)
         if len(chunk.step) > 1:
             next_lr(self.algorithm.trainer)
             self(part(chunk, 1, len(chunk.step)), False)
@@ -190,6 +197,7 @@ class Graphed:
         """Capture the step; the reason why not."""
         optimiser = self.update.optimiser
         inside: list[str] = []
+        gc.collect()
         with entered(self.algorithm.model, inside), capturable(optimiser, self._rates()):
             try:
                 why = self._warm_up(state)

@@ -64,7 +64,8 @@ class Examples(Dataset[Rows]):
 
     def __post_init__(self) -> None:
         if not self.names:
-            object.__setattr__(self, "factors", torch.empty(len(self.stored), 0, dtype=torch.uint8))
+            none = self.stored.new_empty(len(self.stored), 0, dtype=torch.uint8)
+            object.__setattr__(self, "factors", none)
 
     def __len__(self) -> int:
         return len(self.stored)

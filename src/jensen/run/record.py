@@ -2,13 +2,13 @@
 
 import json
 import math
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
+import jensen
 from jensen.base.errors import check_choice
 from jensen.callbacks.best import Best
 from jensen.callbacks.diagnose import Diagnose
@@ -85,7 +85,7 @@ def of_training(cfg: DictConfig, trainer: Any, folder: Path) -> dict[str, Any]:
         "step": trainer.global_step,
         "split": "validation",
         "bound": {name.removeprefix("val/"): value for name, value in metrics.items()},
-        "version": version("jensen"),
+        "version": jensen.__version__,
         "diagnostics": {
             name: {"settings": chosen.get(name)} | numbers(found) for name, found in results.items()
         },
