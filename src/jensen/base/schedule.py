@@ -48,6 +48,8 @@ class Schedule(nn.Module, ABC):
     bounds: the least and the greatest value.
     """
 
+    told_by_buffers = ("end_step", "bounds", "_given")
+
     def __init__(self, end_step: int, bounds: tuple[float, float], **numbers: float) -> None:
         super().__init__()
         self.end_step = end_step

@@ -37,7 +37,7 @@ need not be.
 
 
 def em_step(
-    p: Mixture, posterior: Gaussian, rate: Tensor | float = 1.0, floor: float = 0.0
+    p: Mixture, posterior: Gaussian, rate: Tensor | float = 1.0, floor: Tensor | float = 0.0
 ) -> Mixture:
     """A step of EM on the N distributions of `posterior` `(..., N, D)`, from `p` in float64.
 
@@ -66,7 +66,7 @@ def em_step(
         torch.lerp(first, own.first / count, like(weight, rate)),
         torch.lerp(second, (own.second + spread) / count, like(weight, rate)),
     )
-    return em.m_step(p, average, PseudoCounts(floor=float(floor)))
+    return em.m_step(p, average, PseudoCounts(floor=floor))
 
 
 class LearnedMixture(nn.Module):
@@ -105,10 +105,18 @@ class LearnedMixture(nn.Module):
         power, delay, forget: the step size.
     """
 
+    told_by_buffers = ("warmup", "floor", "dead", "power", "delay", "forget")
     log_weight: Tensor
     mean: Tensor
     log_var: Tensor
     started: Tensor
+    begin: Tensor
+    least: Tensor
+    log_least: Tensor
+    log_dead: Tensor
+    exponent: Tensor
+    late: Tensor
+    slowest: Tensor
 
     def __init__(
         self,
@@ -151,6 +159,20 @@ class LearnedMixture(nn.Module):
             else:
                 setattr(self, name, nn.Parameter(value))
         self.register_buffer("started", torch.tensor(False))
+        self._hold(
+            begin=warmup,
+            least=floor,
+            log_least=math.log(floor),
+            log_dead=math.log(max(dead, 1e-300) / components),
+            exponent=-power,
+            late=delay,
+            slowest=forget,
+        )
+
+    def _hold(self, **numbers: float) -> None:
+        """Keep numbers as buffers, so that a stack of models holds a stack of them."""
+        for name, number in numbers.items():
+            self.register_buffer(name, torch.tensor(number, dtype=torch.float64), persistent=False)
 
     def mixture(self) -> Mixture:
         """In float64, with gradient from the start on."""
@@ -162,7 +184,7 @@ class LearnedMixture(nn.Module):
             for part in (self.log_weight, self.mean, self.log_var)
         )
         return Mixture(
-            log_weight.log_softmax(-1), Gaussian(mean, log_var.clamp(min=math.log(self.floor)))
+            log_weight.log_softmax(-1), Gaussian(mean, log_var.clamp(min=self.log_least))
         )
 
     @torch.no_grad()
@@ -171,15 +193,15 @@ class LearnedMixture(nn.Module):
         p = self.mixture()
         rows = self._rows(posterior, step)
         if self.fit != "gradient":
-            since = (step.double() - self.warmup).clamp(min=1)
+            since = (step.double() - self.begin).clamp(min=1)
             p = em_step(
                 p,
                 posterior,
-                (since + self.delay).pow(-self.power).clamp(min=self.forget),
-                self.floor,
+                (since + self.late).pow(self.exponent).clamp(min=self.slowest),
+                self.least,
             )
         p = self._revived(p, posterior, rows)
-        begin = ~self.started & (step >= self.warmup)
+        begin = ~self.started & (step >= self.begin)
         for own, fresh, moved in zip(
             (self.log_weight, self.mean, self.log_var),
             _parts(self._start(posterior, rows, step)),
@@ -208,13 +230,13 @@ class LearnedMixture(nn.Module):
             again = normal(_NOISE, step.reshape(1), self.mean.shape, torch.float64)[0]
             again = again * (torch.arange(components, device=rows.device) >= count).unsqueeze(-1)
             mean = mean + whole.sqrt() * again
-        variance = torch.maximum(whole * components ** (-2 / dim), noise).clamp(min=self.floor)
+        variance = torch.maximum(whole * components ** (-2 / dim), noise).clamp(min=self.least)
         equal = torch.full_like(mean[..., 0], -math.log(components))
         return Mixture(equal, Gaussian(mean, variance.log().expand(mean.shape)))
 
     def _revived(self, p: Mixture, posterior: Gaussian, rows: Tensor) -> Mixture:
         components = p.log_weight.shape[-1]
-        dead = p.log_weight < math.log(max(self.dead, 1e-300) / components)
+        dead = p.log_weight < self.log_dead
         mean, log_var = diagonal_components(p)
         within = (p.log_weight.exp().unsqueeze(-1) * log_var.exp()).sum(-2, keepdim=True).log()
         return Mixture(
@@ -230,6 +252,7 @@ class LearnedPrior(nn.Module):
     """A prior that is made of one learned mixture; see `LearnedMixture` for what learning takes."""
 
     rate_is_bound = True
+    told_by_buffers = ("warmup",)
 
     def __init__(self, shape: tuple[int, ...], **learning: Any) -> None:
         super().__init__()

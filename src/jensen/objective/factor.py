@@ -50,6 +50,9 @@ class Factor(Objective):
         seed: of the permutations.
     """
 
+    told_by_buffers = ("optimizer_options",)  # which no step reads
+    key: Tensor
+
     def __init__(
         self,
         latent_dim: int,
@@ -76,7 +79,7 @@ class Factor(Objective):
             layers += [nn.Linear(before, after), nn.LeakyReLU(0.2)]
         self.discriminator = nn.Sequential(*layers, nn.Linear([latent_dim, *hidden][-1], 1))
         self.optimizer_options = {"lr": lr, "betas": tuple(betas)}
-        self._key = fold(seed, "factor")
+        self.register_buffer("key", torch.tensor(fold(seed, "factor")), persistent=False)
 
     def forward(self, inference: Inference, step: Tensor) -> Tensor:
         distortion, rate = inference.bound
@@ -112,5 +115,5 @@ class Factor(Objective):
         everyone = gather_minibatch(z)
         row = minibatch_row(len(everyone), ranks, z.device)
         # Sorted by words that belong to the row and the step: the same on one rank as on several.
-        order = bits(self._key, step * len(row) + row, (z.shape[1],)).argsort(0)
+        order = bits(self.key, step * len(row) + row, (z.shape[1],)).argsort(0)
         return everyone.gather(0, order)[rank::ranks]

@@ -1,0 +1,69 @@
+"""What two models must have in common to be trained as one program.
+
+Their tensors are stacked, so their values may differ; whatever else a step reads is read of one of
+them for all.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+_OF_TORCH = frozenset(vars(nn.Module())) - {"training"}
+_PLAIN = (bool, int, float, complex, str, bytes, type(None))
+
+
+def structure(module: nn.Module) -> tuple[Any, ...]:
+    """All that a step of a module depends on besides the values of its tensors: equal for modules
+    that can be stacked.
+
+    An attribute that no step reads, since a buffer holds the number too, is left out if the class
+    names it in `told_by_buffers`.
+
+    >>> structure(nn.Linear(2, 3)) == structure(nn.Linear(2, 3))
+    True
+    >>> structure(nn.LeakyReLU(0.1)) == structure(nn.LeakyReLU(0.2))
+    False
+    """
+    return tuple(_parts(module))
+
+
+def _parts(module: nn.Module) -> Iterator[tuple[Any, ...]]:
+    for name, part in module.named_modules():
+        tensors = (*part._parameters.items(), *part._buffers.items())
+        yield (
+            name,
+            type(part),
+            tuple((key, _shape(value)) for key, value in tensors),
+            tuple((key, _value(value)) for key, value in sorted(_attributes(part).items())),
+        )
+
+
+def _attributes(part: nn.Module) -> dict[str, Any]:
+    untold = getattr(part, "told_by_buffers", ())
+    return {
+        key: value
+        for key, value in vars(part).items()
+        if key not in _OF_TORCH and key not in untold
+    }
+
+
+def _shape(value: Tensor | None) -> tuple[Any, ...] | None:
+    return None if value is None else (tuple(value.shape), value.dtype, value.requires_grad)
+
+
+def _value(value: Any) -> Any:
+    """A value that compares as the step would read it; of an object of which that is not known, the
+    object itself, which equals no other.
+    """
+    if isinstance(value, _PLAIN):
+        return type(value), value
+    if isinstance(value, tuple | list):
+        return type(value), tuple(map(_value, value))
+    if isinstance(value, dict):
+        return type(value), tuple((key, _value(each)) for key, each in value.items())
+    if isinstance(value, set | frozenset):
+        return type(value), frozenset(map(_value, value))
+    if hasattr(value, "__qualname__"):  # a function, a class, or a method of the model itself
+        return value.__module__, value.__qualname__
+    return id(value)

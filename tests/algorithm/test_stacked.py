@@ -1,0 +1,323 @@
+"""Models that are trained as one program are trained as each of them alone."""
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from jensen.algorithm.alike import structure
+from jensen.algorithm.chunk import Chunk
+from jensen.algorithm.stacked import Stack
+from jensen.algorithm.step import learn, loss_of
+from jensen.base.schedule import Linear
+from jensen.model.conv import ConvDecoder, ConvEncoder
+from jensen.model.factorised_prior import FactorisedMixturePrior
+from jensen.model.likelihood import (
+    Bernoulli,
+    ContinuousBernoulli,
+    CrossEntropy,
+    LearnedNormal,
+    Normal,
+    OptimalNormal,
+)
+from jensen.model.linear import LinearDecoder, LinearEncoder
+from jensen.model.mixture_prior import MixturePrior
+from jensen.model.mlp import MLPDecoder, MLPEncoder
+from jensen.model.prior import StandardNormal
+from jensen.model.vae import VAE
+from jensen.model.vamp import VampPrior
+from jensen.objective.beta import Beta
+from jensen.objective.capacity import Capacity
+from jensen.objective.control import Control
+from jensen.objective.decomposed import Decomposed
+from jensen.objective.dip import DIP
+from jensen.objective.factor import Factor
+from jensen.objective.free_bits import FreeBits
+from jensen.objective.importance import Importance
+from jensen.objective.mmd import MMD
+
+SHAPE = [1, 2, 3]
+LATENTS = 2
+BATCH = 6
+STEPS = 4
+MEMBERS = 3
+
+OBJECTIVES = {
+    "beta": lambda at: Beta(Linear(0.0, 4.0 + at, 10)),
+    "capacity": lambda at: Capacity(1.0 + at, gamma=3.0 - at),
+    "capacity_by_example": lambda at: Capacity(1.0 + at, 2.0, convention="example"),
+    "control": lambda at: Control(1.0 + at, kp=0.1 * (1 + at), ki=0.05),
+    "decomposed": lambda at: Decomposed(tc=Linear(1.0, 6.0 + at, 10)),
+    "dip": lambda at: DIP(off_diagonal=1.0 + at),
+    "dip_ii": lambda at: DIP("II", diagonal=2.0 + at),
+    "factor": lambda at: Factor(LATENTS, 3.0 + at, hidden=[4], lr=1e-3 * (1 + at), seed=at),
+    "free_bits": lambda at: FreeBits(0.1 + 0.1 * at),
+    "importance": lambda at: Importance(3),
+    "mmd": lambda at: MMD(marginal=10.0 + at),
+}
+LIKELIHOODS = {
+    "bernoulli": lambda at: Bernoulli(),
+    "cross_entropy": lambda at: CrossEntropy(),
+    "continuous_bernoulli": lambda at: ContinuousBernoulli(),
+    "normal": lambda at: Normal(0.5 + at),
+    "learned_normal": lambda at: LearnedNormal(0.5 + at),
+    "optimal_normal": lambda at: OptimalNormal(),
+}
+PRIORS = {
+    "standard_normal": lambda at: StandardNormal(),
+    "mixture": lambda at: MixturePrior(3, LATENTS, warmup=1 + at, power=0.5 + 0.1 * at),
+    "mixture_by_gradient": lambda at: MixturePrior(3, LATENTS, fit="both", warmup=1, dead=0.1 * at),
+    "factorised": lambda at: FactorisedMixturePrior(3, LATENTS, warmup=1, floor=1e-3 * (1 + at)),
+    "vamp": lambda at: VampPrior(4, SHAPE),
+}
+NETWORKS = {
+    "mlp": lambda: (
+        MLPEncoder(SHAPE, LATENTS, [4], "tanh"),
+        MLPDecoder(SHAPE, LATENTS, [4], "tanh"),
+    ),
+    "linear": lambda: (LinearEncoder(SHAPE, LATENTS), LinearDecoder(SHAPE, LATENTS)),
+}
+CASES = [
+    *((name, "bernoulli", "standard_normal", "mlp") for name in OBJECTIVES),
+    *(("beta", name, "standard_normal", "mlp") for name in LIKELIHOODS if name != "bernoulli"),
+    *(("beta", "bernoulli", name, "mlp") for name in PRIORS if name != "standard_normal"),
+    ("beta", "normal", "standard_normal", "linear"),
+    ("factor", "learned_normal", "mixture", "linear"),
+]
+ADAM = tuple({"lr": 1e-2, "fused": True} for _ in range(MEMBERS))
+
+
+class Forgiving:
+    def terms(self):
+        return {}
+
+
+def member(model, objective, lr=1e-2, make=torch.optim.Adam, clip=None, by=None, **options):
+    """What a `Stack` asks of an algorithm and its trainer."""
+    objective.dataset_size = 50
+    groups = [{"params": [*model.parameters()]}]
+    if own := [*objective.parameters()]:
+        groups.append({"params": own, **objective.optimizer_options})
+    trainer = SimpleNamespace(
+        optimizers=[make(groups, lr=lr, **options)],
+        gradient_clip_val=clip,
+        gradient_clip_algorithm=by,
+        lr_scheduler_configs=[],
+        precision_plugin=SimpleNamespace(forward_context=nullcontext),
+    )
+    return SimpleNamespace(
+        model=model,
+        objective=objective,
+        trainer=trainer,
+        finite=Forgiving(),
+        device=torch.device("cpu"),
+    )
+
+
+def members(case=CASES[0], numbers=ADAM, **settings):
+    objective, likelihood, prior, network = case
+    found = []
+    for at, own in enumerate(numbers):
+        torch.manual_seed(at)
+        encoder, decoder = NETWORKS[network]()
+        model = VAE(encoder, decoder, LIKELIHOODS[likelihood](at), PRIORS[prior](at), LATENTS)
+        found.append(member(model, OBJECTIVES[objective](at), **own, **settings))
+    return found
+
+
+def chunk(algorithm, at, first=0, steps=STEPS, shape=SHAPE):
+    draw = torch.Generator().manual_seed(100 * at + first)
+    samples = algorithm.objective.samples
+    return Chunk(
+        (torch.rand(steps, BATCH, *shape, generator=draw) > 0.5).float(),
+        torch.arange(steps * BATCH).reshape(steps, BATCH),
+        torch.randn(steps, samples * BATCH, LATENTS, generator=draw),
+        torch.arange(first, first + steps),
+        first,
+    )
+
+
+def alone(algorithm, given):
+    """The losses of the steps of one model, as one would write them; torch's own clipping."""
+    trainer = algorithm.trainer
+    optimiser = trainer.optimizers[0]
+    losses = []
+    for x, _, noise, step in given.minibatches():
+        inference = algorithm.model(x, noise)
+        loss = loss_of(algorithm.objective, inference, step)
+        losses.append(loss.detach())
+        learn(algorithm.model, inference, len(x), step)
+        optimiser.zero_grad()
+        loss.backward()
+        if trainer.gradient_clip_algorithm == "value":
+            torch.nn.utils.clip_grad_value_(algorithm.model.parameters(), trainer.gradient_clip_val)
+        elif trainer.gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(algorithm.model.parameters(), trainer.gradient_clip_val)
+        optimiser.step()
+    return losses
+
+
+def state(algorithm):
+    return algorithm.model.state_dict() | algorithm.objective.state_dict()
+
+
+def assert_equal(found, expected, **tolerance):
+    for one, other in zip(found, expected, strict=True):
+        for name, value in state(other).items():
+            torch.testing.assert_close(
+                state(one)[name], value, equal_nan=True, msg=name, **tolerance
+            )
+
+
+def trained(stack, rounds=3):
+    """The first loss of each round, of each member."""
+    found = []
+    for turn in range(rounds):
+        given = [chunk(each, at, STEPS * turn) for at, each in enumerate(stack.members)]
+        found.append(stack.take(given, [True] * len(stack.members)))
+    return [[word.taken.loss.item() for word in words] for words in found]
+
+
+def trained_alone(algorithms, rounds=3):
+    return [
+        [alone(each, chunk(each, at, STEPS * turn))[0].item() for at, each in enumerate(algorithms)]
+        for turn in range(rounds)
+    ]
+
+
+@pytest.mark.parametrize("case", CASES, ids="-".join)
+def test_a_stack_is_each_of_its_models_trained_alone(case):
+    stack = Stack(members(case))
+    expected = members(case)
+    assert_equal(stack.members, expected, rtol=0, atol=0)
+    losses = trained(stack)
+    torch.testing.assert_close(losses, trained_alone(expected), rtol=1e-5, atol=1e-5)
+    assert_equal(stack.members, expected, rtol=1e-4, atol=2e-5)
+    assert stack.holds()
+
+
+@pytest.mark.parametrize(
+    ("numbers", "make"),
+    [
+        ([{"lr": 1e-2 * (1 + at), "fused": True} for at in range(MEMBERS)], torch.optim.Adam),
+        ([{"lr": 1e-2, "weight_decay": 0.1 * at} for at in range(MEMBERS)], torch.optim.AdamW),
+        ([{"lr": 1e-2}] * MEMBERS, torch.optim.AdamW),
+        ([{"lr": 1e-3 * (1 + at), "momentum": 0.9} for at in range(MEMBERS)], torch.optim.SGD),
+        ([{"lr": 1e-3, "momentum": 0.9, "nesterov": True}] * MEMBERS, torch.optim.SGD),
+        ([{"lr": 1e-3}] * MEMBERS, torch.optim.NAdam),
+        ([{"lr": 1e-3}] * MEMBERS, torch.optim.Adafactor),
+    ],
+)
+def test_every_optimiser_steps_as_alone_with_equal_numbers_or_others(numbers, make):
+    stack = Stack(members(numbers=numbers, make=make))
+    expected = members(numbers=numbers, make=make)
+    torch.testing.assert_close(trained(stack), trained_alone(expected), rtol=1e-5, atol=1e-5)
+    assert_equal(stack.members, expected, rtol=1e-4, atol=2e-5)
+    for one, other in zip(stack.members, expected, strict=True):
+        found, right = (each.trainer.optimizers[0].state_dict()["state"] for each in (one, other))
+        torch.testing.assert_close(found, right, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("most", "by"), [(0.5, "norm"), (0.01, "value")])
+def test_the_gradient_of_each_model_is_clipped_by_its_own_norm(most, by):
+    stack = Stack(members(clip=most, by=by, make=torch.optim.SGD, numbers=[{"lr": 0.1}] * MEMBERS))
+    expected = members(clip=most, by=by, make=torch.optim.SGD, numbers=[{"lr": 0.1}] * MEMBERS)
+    torch.testing.assert_close(trained(stack), trained_alone(expected), rtol=1e-5, atol=1e-5)
+
+
+def test_models_at_different_steps_are_trained_together():
+    ahead, behind = members(numbers=ADAM[:2]), members(numbers=ADAM[:2])
+    for each in (ahead, behind):
+        alone(each[0], chunk(each[0], 0))
+    stack = Stack(ahead)
+    given = [chunk(ahead[0], 0, STEPS), chunk(ahead[1], 1)]
+    stack.take(given, [False, False])
+    for at, algorithm in enumerate(behind):
+        alone(algorithm, given[at])
+    assert_equal(ahead, behind, rtol=1e-4, atol=2e-5)
+
+
+def test_a_loss_that_is_not_finite_stops_its_model_at_that_step_and_changes_no_other_bit():
+    stack, right = Stack(members()), Stack(members())
+    given = [chunk(each, at) for at, each in enumerate(stack.members)]
+    given[1].noise[2] = torch.nan
+    words = stack.take(given, [True] * MEMBERS)
+    right.take([chunk(each, at) for at, each in enumerate(right.members)], [True] * MEMBERS)
+    assert [word.fault and word.fault.step for word in words] == [None, 2, None]
+    assert words[1].fault.outcome.loss.isnan()
+    assert words[1].fault.batch.row.equal(given[1].row[2])
+    for at in (0, 2):
+        assert_equal([stack.members[at]], [right.members[at]], rtol=0, atol=0)
+    before = members()[1]
+    alone(before, Chunk(*(part[:2] for part in given[1][:4]), 0))
+    assert_equal([stack.members[1]], [before], rtol=1e-4, atol=2e-5)
+
+
+def test_a_model_that_leaves_is_no_part_of_the_others():
+    three, two = Stack(members()), members()
+    trained(three, rounds=1)
+    rest = Stack(three.members[:2])
+    assert not three.holds()
+    gone = {name: value.clone() for name, value in state(three.members[2]).items()}
+    given = [chunk(each, at, STEPS) for at, each in enumerate(rest.members)]
+    rest.take(given, [False, False])
+    assert all(value.equal(gone[name]) for name, value in state(three.members[2]).items())
+    for at, each in enumerate(two[:2]):
+        alone(each, chunk(each, at))
+        alone(each, given[at])
+    assert_equal(rest.members, two[:2], rtol=1e-4, atol=2e-5)
+
+
+def test_convolutions_are_stacked_too():
+    def made():
+        found = []
+        for at in range(2):
+            torch.manual_seed(at)
+            sizes = ([1, 16, 16], LATENTS, [2, 3, 3, 4], [4, 4, 2, 2], [5])
+            networks = ConvEncoder(*sizes), ConvDecoder(*sizes[:2], [4, 3, 3, 2], *sizes[3:])
+            model = VAE(*networks, Bernoulli(), StandardNormal(), LATENTS)
+            found.append(member(model, Beta(1.0 + at)))
+        return found
+
+    stack, expected = Stack(made()), made()
+    given = [chunk(each, at, shape=[1, 16, 16]) for at, each in enumerate(expected)]
+    stack.take(given, [False, False])
+    for at, each in enumerate(expected):
+        alone(each, given[at])
+    assert_equal(stack.members, expected, rtol=1e-3, atol=2e-5)
+
+
+def test_what_a_step_reads_beside_tensors_makes_models_unlike():
+    def of(objective=None, hidden=(4,), activation="relu", prior=None):
+        encoder = MLPEncoder(SHAPE, LATENTS, hidden, activation)
+        decoder = MLPDecoder(SHAPE, LATENTS, hidden, activation)
+        model = VAE(encoder, decoder, Bernoulli(), prior or StandardNormal(), LATENTS)
+        return structure(model), structure(objective or Beta())
+
+    assert of(Beta(1.0)) == of(Beta(7.0))
+    assert of(Beta(1.0)) != of(Beta(Linear(0.0, 7.0, 5)))
+    assert of(Importance(3)) != of(Importance(4))
+    assert of(Capacity(1.0)) != of(Capacity(1.0, convention="example"))
+    assert of(MMD()) != of(MMD(bandwidths=[1.0, 2.0]))
+    assert of(hidden=(4,)) != of(hidden=(5,))
+    assert of(hidden=(4,)) != of(hidden=(4,), activation="tanh")
+    assert of(prior=VampPrior(4, SHAPE)) == of(prior=VampPrior(4, SHAPE))
+    assert of(prior=VampPrior(4, SHAPE)) != of(prior=VampPrior(4, SHAPE, unit=False))
+    first, other = (MixturePrior(3, LATENTS, floor=each) for each in (1e-4, 1e-2))
+    assert of(prior=first) == of(prior=other)
+
+
+def test_a_module_that_replaces_a_buffer_is_refused():
+    class Counting(StandardNormal):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("count", torch.zeros(()))
+
+        def update(self, posterior, step):
+            self.count = self.count + 1
+
+    encoder, decoder = NETWORKS["mlp"]()
+    pair = [member(VAE(encoder, decoder, Bernoulli(), Counting(), LATENTS), Beta())]
+    with pytest.raises(RuntimeError, match="count is replaced, not changed in place"):
+        Stack(pair).take([chunk(pair[0], 0)], [False])
