@@ -63,6 +63,13 @@ class Sequential(_SweepLauncher):
         sequential.launch(self.sweep, jobs, self.task)
 
 
+class Stacked(_SweepLauncher):
+    def work(self, jobs: Sequence[Any]) -> None:
+        from jensen.launch import stacked
+
+        stacked.launch(self.sweep, jobs, self.task, **self.settings)
+
+
 class Subprocess(_SweepLauncher):
     def work(self, jobs: Sequence[Any]) -> None:
         from jensen.launch import processes

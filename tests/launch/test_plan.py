@@ -8,25 +8,20 @@ import json
 import numpy as np
 import pytest
 import torch
-from hydra import initialize_config_dir
-from hydra._internal.callbacks import Callbacks
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobStatus
 from hydra.errors import CompactHydraException
-from hydra.types import HydraContext, RunMode
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
+from sweeps import planning
 
 from jensen.base.errors import InputError
-from jensen.launch import naming, sequential, slurm
 from jensen.launch import places as folders_of_jobs
+from jensen.launch import sequential, slurm
 from jensen.launch.console import quoted
-from jensen.launch.sweep import Sweep
 from jensen.run import folder as folders
-from jensen.run.conf import conf_folder
 from jensen.run.folder import open_run
 from jensen.run.identity import LOCATION, WITHOUT_EFFECT
 
@@ -47,20 +42,8 @@ def sweep(tmp_path, monkeypatch):
     """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(folders, "PATIENCE", 0.05)
-    naming.register()
-    made = []
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        loader = GlobalHydra.instance().hydra.config_loader
-
-        def make(*overrides, folder=("hydra.sweep.dir=sweep",), retry_failed=False):
-            config = loader.load_configuration("train", [*folder, *overrides], RunMode.MULTIRUN)
-            made.append(Sweep(HydraContext(loader, Callbacks()), config, retry_failed))
-            return made[-1]
-
+    with planning() as make:
         yield make
-        for each in made:
-            each.places.held.close()
 
 
 def done(job, until="finished"):

@@ -5,6 +5,7 @@ them for all.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -64,6 +65,8 @@ def _value(value: Any) -> Any:
         return type(value), tuple((key, _value(each)) for key, each in value.items())
     if isinstance(value, set | frozenset):
         return type(value), frozenset(map(_value, value))
+    if isinstance(value, partial):
+        return partial, _value((value.func, value.args, value.keywords))
     if hasattr(value, "__qualname__"):  # a function, a class, or a method of the model itself
         return value.__module__, value.__qualname__
     return id(value)

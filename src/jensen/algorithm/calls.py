@@ -7,7 +7,7 @@ from torch import Tensor
 
 from jensen.algorithm import chunk, finite, graph
 from jensen.algorithm.batches import own_data
-from jensen.algorithm.drive import Drive, Eager
+from jensen.algorithm.drive import DRIVES, Drive, Eager
 from jensen.base.batch import Batch
 from jensen.base.errors import InputError, check_choice, check_count
 
@@ -72,7 +72,10 @@ class Calls:
             self.steps = 1
         else:
             self.steps = chunk.most(trainer) if self.asked == chunk.AUTO else int(self.asked)
-        self.driven = graphed or self.steps > 1
+        stacked = DRIVES.get() is not None and not alone
+        if alone and DRIVES.get() is not None:
+            logger.warning("trained by itself: %s", alone)
+        self.driven = stacked or graphed or self.steps > 1
         if (data := own_data(trainer)) is not None:
             data.minibatches = self.steps
         if single:
@@ -106,6 +109,8 @@ class Calls:
         return len(batch.row) // data.batch_size
 
     def _chosen(self) -> Drive:
+        if (make := DRIVES.get()) is not None:
+            return make(self.algorithm)
         on_gpu = self.algorithm.device.type == "cuda"
         if self.engine == "eager" or not on_gpu:
             return Eager(self.algorithm)

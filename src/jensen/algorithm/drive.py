@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from torch import Tensor, nn
@@ -34,6 +35,12 @@ class Drive(Protocol):
     """Takes the steps of a chunk, in place on parameters, prior and optimiser."""
 
     def __call__(self, chunk: Chunk, logged: bool) -> Taken: ...
+
+
+DRIVES: ContextVar["Callable[[Gradient], Drive] | None"] = ContextVar("drives", default=None)
+"""What makes the `Drive` of every training in this context, in the place of the algorithm's own
+choice: a stack of models does.
+"""
 
 
 class Update(NamedTuple):

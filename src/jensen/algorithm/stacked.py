@@ -78,6 +78,24 @@ class Stack:
             for own, whole in zip(owned, self._values, strict=True)
         )
 
+    def refusal(self, chunks: Sequence[Chunk]) -> str:
+        """The reason why a module of the models cannot be traced for all of them; empty if it can.
+        Nothing is left of the trial.
+        """
+        kept = [each.detach().clone() for each in self._values]
+        step = torch.stack([chunk.step[0] for chunk in chunks])
+        noise = torch.stack([chunk.noise[0] for chunk in chunks])
+        try:
+            with torch.no_grad():
+                _, inference = self._forward(chunks, 0, noise, step)
+                self._learn(self._values, inference.posterior, step)
+        except Exception as error:  # whatever a module of somebody's own may raise
+            return str(error).strip().partition("\n")[0] or type(error).__name__
+        finally:
+            for at in range(len(self.members)):
+                self._put_back([at], [[each[at] for each in kept]])
+        return ""
+
     def take(self, chunks: Sequence[Chunk], logged: Sequence[bool]) -> list[Steps]:
         """Take the steps of a chunk for each member, in place; K and all shapes are equal."""
         taken: list[Taken] = []

@@ -100,6 +100,12 @@ def forget() -> None:
     _noted.clear()
 
 
+def note(number: int) -> None:
+    """Have a signal asked again, of another run in this process; nothing where one is asked."""
+    if not _noted:
+        _noted.append(number)
+
+
 def hold(held: bool) -> None:
     """Keeps the asking signals waiting, or lets them through: while others set handlers of their
     own; of SIGINT none do.

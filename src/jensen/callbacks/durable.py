@@ -10,6 +10,8 @@ import os
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
+from copy import copy
+from operator import is_
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,29 @@ class Durable(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None
     ) -> None:
-        write(Path(path), lambda file: torch.save(checkpoint, file))
+        write(Path(path), lambda file: torch.save(compact(checkpoint), file))
+
+
+def compact(value: Any) -> Any:
+    """A tree of a checkpoint without tensors that are parts of larger ones, which would be written
+    whole: those of a model in a stack.
+    """
+    if isinstance(value, Tensor):
+        own = value.numel() * value.element_size()
+        return value.clone() if value.untyped_storage().nbytes() > own else value
+    if isinstance(value, list | tuple) and type(value) in (list, tuple):
+        parts = [compact(part) for part in value]
+        return value if all(map(is_, parts, value)) else type(value)(parts)
+    if not isinstance(value, dict):
+        return value
+    changed = {
+        key: part for key, each in value.items() if (part := compact(each)) is not each
+    }
+    if not changed:
+        return value
+    whole = copy(value)
+    whole.update(changed)
+    return whole
 
 
 def write(path: Path, content: Callable[[Any], object]) -> None:

@@ -1,7 +1,8 @@
 """The examples of a source by split: which are held out, and how the model sees them."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from contextlib import contextmanager
+from functools import cached_property, partial
 from inspect import signature
 from typing import Any
 
@@ -22,6 +23,32 @@ AUTO = "auto"
 
 MOST_HELD_OUT = 8192
 """What `auto` holds out of a large training split."""
+
+
+_shared: dict[Any, Examples] | None = None
+
+
+@contextmanager
+def shared() -> Iterator[None]:
+    """Within this, sources that read the same have one copy of the examples, on each device."""
+    global _shared
+    before = _shared
+    _shared = {}
+    try:
+        yield
+    finally:
+        _shared = before
+
+
+def _once(key: object, make: Callable[[], Any]) -> Any:
+    """What `make` gives, or gave before under the key where sources share."""
+    if _shared is None:
+        return make()
+    if (found := _shared.get(key)) is None:
+        found = make()
+        if isinstance(found, Examples):
+            _shared[key] = found
+    return found
 
 
 class Source:
@@ -104,7 +131,7 @@ class Source:
                 f"data has {', '.join(options)} for its source: expected other keys ({error})"
             ) from error
         try:
-            found = given(self._read(**options), self.survey)
+            found = _once(self._key(options), lambda: given(self._read(**options), self.survey))
         except InputError as error:
             if str(error).partition(" ")[0] in options:
                 raise InputError(f"data.{error}") from error
@@ -117,6 +144,12 @@ class Source:
                 " source that takes split"
             )
         return found
+
+    def _key(self, options: dict[str, object]) -> object:
+        """What says which examples are read."""
+        read = self._read
+        parts = (read.func, read.args, read.keywords) if isinstance(read, partial) else (read,)
+        return repr(parts), repr(options), self.survey
 
     def stored(self, split: str) -> Examples | Items:
         """The examples of a split, in which each has its place.
@@ -139,7 +172,8 @@ class Source:
         Raises:
             RuntimeError, AssertionError, TypeError: there is no such device, or it is too small.
         """
-        self._examples[split] = self.examples(split).to(where)
+        examples = self.examples(split)
+        self._examples[split] = _once((id(examples), str(where)), lambda: examples.to(where))
 
     def decoder(self, split: str) -> Examples | Items | Stream:
         """The examples of a split, or of another that was read: all of a source decode alike."""

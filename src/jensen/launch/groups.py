@@ -1,0 +1,195 @@
+"""The jobs of a sweep that can be trained as one program, and how many of them at a time."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Trainer
+from torch import Tensor
+
+from jensen.algorithm import optimiser
+from jensen.algorithm.alike import structure
+from jensen.algorithm.gradient import Gradient
+from jensen.algorithm.stacked_layers import has_convolutions
+from jensen.algorithm.step import loss_of
+from jensen.base.errors import InputError
+from jensen.base.memory import memory
+from jensen.launch.job import Job
+from jensen.run.words import explain
+
+CACHE = 24 << 20
+"""Bytes of parameters, gradients and optimiser state that a CPU steps through fastest: more of them
+would leave its caches between two steps.
+"""
+
+SPARE = 0.8
+"""The part of the free memory that a stack may take."""
+
+_TENSORS = 4
+"""A parameter, its gradient and what Adam keeps of it."""
+
+_STACKABLE = ("model", "objective", "optimizer", "seed", "lr_scale")
+"""Keys of the algorithm that `structure` speaks for, or that may differ."""
+
+
+@dataclass
+class Group:
+    """Jobs of one architecture. why: the reason to train them one after another, in words; empty if
+    it is together.
+    """
+
+    jobs: list[Job]
+    algorithm: Gradient
+    why: str = ""
+
+    def said(self) -> str:
+        names = ", ".join(job.folder.name for job in self.jobs)
+        if not self.why:
+            return f"{len(self.jobs)} jobs together: {names}"
+        many = f"{len(self.jobs)} jobs one after another" if len(self.jobs) > 1 else "1 job alone"
+        return f"{many} ({self.why}): {names}"
+
+
+def plan(jobs: Sequence[Job], trainers: dict[str, Trainer], members: str | int) -> list[Group]:
+    """Jobs in the groups that are trained together, in the order of the first of each.
+
+    Args:
+        trainers: by their configuration.
+        members: the most of a group, or `auto`.
+
+    Raises:
+        InputError: a job that no model, optimiser or memory could be made for, by its folder.
+    """
+    alike: dict[Any, Group] = {}
+    for job in jobs:
+        algorithm = _algorithm(job)
+        key = (
+            structure(algorithm.model),
+            structure(algorithm.objective),
+            str(job.cfg.optimizer.get("_target_")),
+            _other_settings(job.cfg),
+        )
+        alike.setdefault(key, Group([], algorithm)).jobs.append(job)
+    found = []
+    for group in alike.values():
+        found += _parted(group, trainers[str(group.jobs[0].cfg.trainer)], members)
+    return found
+
+
+def _algorithm(job: Job) -> Gradient:
+    """The algorithm of a job, whose tensors hold no values.
+
+    Raises:
+        InputError: it is no `Gradient`, or none can be made.
+    """
+    try:
+        with torch.device("meta"):
+            algorithm = instantiate(job.cfg.algorithm)
+        if not isinstance(algorithm, Gradient):
+            raise InputError(
+                f"algorithm is {type(algorithm).__name__}: expected algorithm=gradient, of which"
+                " hydra/launcher=stacked trains several at once; use hydra/launcher=sequential"
+            )
+        optimiser.make(algorithm.optimizer, algorithm.model, algorithm.objective)
+    except (InputError, InstantiationException) as error:
+        if (sentence := explain(error)) is None:
+            raise
+        raise InputError(f"{job.folder.name}: {sentence}") from error
+    return algorithm
+
+
+def _other_settings(cfg: DictConfig) -> str:
+    """What models that are trained together have in common besides their structure."""
+    tree: Any = OmegaConf.to_container(cfg, resolve=True)
+    data = {key: value for key, value in tree["data"].items() if key != "seed"}
+    own = {key: value for key, value in tree["algorithm"].items() if key not in _STACKABLE}
+    callbacks = {
+        name: part.get("_target_") if isinstance(part, dict) else None
+        for name, part in tree["callbacks"].items()
+    }
+    return json.dumps([data, own, tree["trainer"], callbacks], sort_keys=True, default=str)
+
+
+def _parted(group: Group, trainer: Trainer, members: str | int) -> list[Group]:
+    """The group, in parts that can be trained together; with the reason where that is one job."""
+    group.why = _reason(group, trainer)
+    if group.why:
+        return [group]
+    fit = fitting(group, trainer.strategy.root_device)
+    most = fit if members == "auto" else min(fit, int(members))
+    if most < 2:
+        group.why = "each fills the caches of a CPU" if members == "auto" else f"members={members}"
+        return [group]
+    count = math.ceil(len(group.jobs) / most)
+    size = math.ceil(len(group.jobs) / count)
+    return [
+        Group(part, group.algorithm, "" if len(part) > 1 else "no other job is left for it")
+        for part in (group.jobs[at : at + size] for at in range(0, len(group.jobs), size))
+    ]
+
+
+def _reason(group: Group, trainer: Trainer) -> str:
+    cfg = group.jobs[0].cfg
+    if len(group.jobs) == 1:
+        return "no other job is of its architecture and length"
+    if cfg.algorithm.non_finite == "skip":
+        return "algorithm.non_finite=skip looks at each step"
+    if trainer.accumulate_grad_batches != 1:
+        return "trainer.accumulate_grad_batches is not 1"
+    if trainer.precision == "16-mixed":
+        return "trainer.precision=16-mixed scales each loss"
+    on_cpu = trainer.strategy.root_device.type == "cpu"
+    if on_cpu and has_convolutions(group.algorithm.model):
+        return "convolutions on a CPU are faster so"
+    return ""
+
+
+def fitting(group: Group, device: torch.device) -> int:
+    """Number of the group's models that can be trained at a time.
+
+    Raises:
+        InputError: not even one.
+    """
+    state, each = needed(group.algorithm, group.jobs[0].cfg)
+    if device.type == "cpu":
+        room = memory() // 2
+        paying = max(1, CACHE // max(state, 1))
+    else:
+        room = int(SPARE * torch.cuda.mem_get_info(device)[0])
+        paying = len(group.jobs)
+    if each > room:
+        raise InputError(
+            f"{group.jobs[0].folder.name} takes about {each / 1e9:.3g} GB and {device} has"
+            f" {room / 1e9:.3g} GB for it: expected room for one model at least; lower"
+            " data.batch_size, or take a smaller model"
+        )
+    return min(len(group.jobs), paying, room // max(each, 1))
+
+
+def needed(algorithm: Gradient, cfg: DictConfig) -> tuple[int, int]:
+    """Bytes of the state of a model in training, and of all that one step of it holds."""
+    parameters = [*algorithm.model.parameters(), *algorithm.objective.parameters()]
+    state = _TENSORS * sum(each.numel() * each.element_size() for each in parameters)
+    kept = [0]
+
+    def count(tensor: Tensor) -> Tensor:
+        kept[0] += tensor.numel() * tensor.element_size()
+        return tensor
+
+    batch = int(cfg.data.batch_size)
+    x = torch.empty(batch, *cfg.data.x_shape, device="meta")
+    size = (algorithm.objective.samples * batch, algorithm.model.latent_dim)
+    algorithm.objective.dataset_size = algorithm.objective.dataset_size or batch
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            inference = algorithm.model(x, torch.empty(size, device="meta"))
+            loss_of(algorithm.objective, inference, torch.zeros((), dtype=torch.long, device="meta"))
+    except (RuntimeError, NotImplementedError, InputError):
+        kept[0] = max(kept[0], 8 * x.numel() * x.element_size())
+    return state, state + 2 * kept[0]

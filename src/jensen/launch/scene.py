@@ -1,0 +1,62 @@
+"""What is global to a process and each of several jobs in it wants as its own."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+
+
+@dataclass
+class Scene:
+    """Hydra's configuration of the job, and where its log goes."""
+
+    hydra: Any
+    handlers: list[logging.Handler]
+    level: int
+
+    def set(self) -> None:
+        HydraConfig.instance().cfg = self.hydra
+        logging.root.handlers[:] = self.handlers
+        logging.root.setLevel(self.level)
+
+
+def now() -> Scene:
+    return Scene(HydraConfig.instance().cfg, [*logging.root.handlers], logging.root.level)
+
+
+def close_logs() -> None:
+    """Close the files of the log as it now is."""
+    for handler in logging.root.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.close()
+
+
+@contextmanager
+def torch_at_rest() -> Iterator[None]:
+    """What Lightning has set around a training step as it is elsewhere, for others to set theirs:
+    autocast, the default dtype, and whether gradients are recorded.
+
+    Contexts that overlap, as those of two coroutines do, would put back what they found, which is
+    the other's.
+    """
+    dtype = torch.get_default_dtype()
+    recording = torch.is_grad_enabled()
+    cast = [device for device in ("cpu", "cuda") if torch.is_autocast_enabled(device)]
+    for device in cast:
+        torch.set_autocast_enabled(device, False)
+        if torch.autocast_decrement_nesting() == 0:
+            torch.clear_autocast_cache()
+    torch.set_default_dtype(torch.float32)
+    torch.set_grad_enabled(True)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(recording)
+        for device in cast:
+            torch.autocast_increment_nesting()
+            torch.set_autocast_enabled(device, True)

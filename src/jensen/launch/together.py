@@ -1,0 +1,167 @@
+"""Jobs that are trained in turn, a chunk of steps at a time, all of which are taken at once.
+
+Each job is a whole ordinary run, with its own trainer, data, folder and checkpoints, in a coroutine
+(greenlet) of its own. Where its algorithm would take the steps of a chunk, it waits; once all wait,
+their steps are taken as one program (`algorithm.stacked`), and each goes on by itself: logs,
+validates, saves, and comes back with its next chunk. A job that ends leaves the others as they are.
+
+All coroutines live in the main thread, so what is global to a process is set as each wants it
+whenever it goes on (`scene`).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from greenlet import getcurrent, greenlet
+from hydra.types import TaskFunction
+
+from jensen.algorithm.chunk import Chunk
+from jensen.algorithm.drive import DRIVES, Drive, Eager, Taken
+from jensen.algorithm.gradient import Gradient
+from jensen.algorithm.stacked import Stack, Steps
+from jensen.base import signals
+from jensen.base.signals import Stopped
+from jensen.callbacks.progress import Progress
+from jensen.launch import scene, sequential
+from jensen.launch.job import Job
+from jensen.launch.sweep import Sweep
+from jensen.run.words import say
+
+
+class Member:
+    """A job in its coroutine. chunk: the steps that it waits for, of its `algorithm`; None where it
+    does not.
+    """
+
+    def __init__(self, job: Job, life: greenlet) -> None:
+        self.job = job
+        self.life = life
+        self.scene = scene.now()
+        self.algorithm: Gradient | None = None
+        self.chunk: Chunk | None = None
+        self.logged = False
+
+
+class Together:
+    """The jobs of a group, from their start to their end.
+
+    Args:
+        first: the number of the first of them in the sweep.
+    """
+
+    def __init__(
+        self, sweep: Sweep, jobs: Sequence[Job], first: int, task: TaskFunction
+    ) -> None:
+        self.sweep = sweep
+        self.task = task
+        self.first = first
+        self.members = [Member(job, greenlet(self._live)) for job in jobs]
+        self.stopped: Stopped | None = None
+        self._stacks: dict[tuple[int, ...], Stack] = {}
+        self._refused = False
+
+    def run(self) -> None:
+        """Raises:
+        Stopped: a signal came; every job has saved itself.
+        """
+        self.scene = scene.now()
+        for place, member in enumerate(self.members):
+            if self.stopped is None:
+                self._go_on(member, member, place)
+        while waiting := [member for member in self.members if member.chunk is not None]:
+            for together in _alike(waiting):
+                self._take(together)
+        if self.stopped is not None:
+            signals.forget()
+            raise self.stopped
+
+    def _live(self, member: Member, place: int) -> None:
+        """The whole of a job, in its coroutine."""
+        DRIVES.set(lambda algorithm: Waiting(self, member, algorithm, shown=not place))
+        try:
+            sequential.do(self.sweep, member.job, self.first + place, self.task)
+        except Stopped as stopped:
+            self.stopped = stopped
+        finally:
+            scene.close_logs()
+
+    def _go_on(self, member: Member, *given: Any) -> None:
+        """Have a member go on until it waits again, or has ended."""
+        member.chunk = None
+        if self.stopped is not None:
+            signals.note(int(self.stopped.code or 128) - 128)
+        member.scene.set()
+        try:
+            member.life.switch(*given)
+        finally:
+            member.scene = scene.now()
+            self.scene.set()
+            if member.life.dead:
+                member.algorithm = None
+                signals.listen()  # Lightning has put back the handlers of before that member
+
+    def _take(self, members: Sequence[Member]) -> None:
+        """Take the steps of members that wait for as many, of one shape, and have each go on."""
+        chunks = [member.chunk for member in members if member.chunk is not None]
+        stack = self._stack(members, chunks)
+        found: list[Steps | None] = [None] * len(members)
+        if stack is not None:
+            found = [*stack.take(chunks, [member.logged for member in members])]
+        for member, steps in zip(members, found, strict=True):
+            self._go_on(member, steps)
+
+    def _stack(self, members: Sequence[Member], chunks: Sequence[Chunk]) -> Stack | None:
+        """The stack of these members; None if they are to take their steps themselves."""
+        algorithms = [member.algorithm for member in members if member.algorithm is not None]
+        key = tuple(map(id, algorithms))
+        if key in self._stacks and self._stacks[key].holds():
+            return self._stacks[key]
+        self._stacks.clear()
+        if len(members) == 1 or self._refused:
+            return None
+        stack = Stack(algorithms)
+        if why := stack.refusal(chunks):
+            self._refused = True
+            say(f"one after another after all, since they cannot be stacked ({why})")
+            return None
+        self._stacks[key] = stack
+        return stack
+
+
+class Waiting:
+    """The `Drive` of a member: it waits until all have come, and their steps have been taken."""
+
+    def __init__(
+        self, together: Together, member: Member, algorithm: Gradient, shown: bool
+    ) -> None:
+        self.member = member
+        self.algorithm = algorithm
+        self.alone: Drive | None = None
+        member.algorithm = algorithm
+        if not shown:
+            for each in algorithm.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(each, Progress):  # one bar for all
+                    each.disable()
+
+    def __call__(self, chunk: Chunk, logged: bool) -> Taken:
+        self.member.chunk = chunk
+        self.member.logged = logged
+        with scene.torch_at_rest():
+            steps: Steps | None = getcurrent().parent.switch()
+        if steps is None:
+            self.alone = self.alone or Eager(self.algorithm)
+            return self.alone(chunk, logged)
+        if steps.fault is not None:
+            outcome, batch, step = steps.fault
+            self.algorithm.finite.watch(*outcome, batch, step)
+        return steps.taken
+
+
+def _alike(members: Sequence[Member]) -> list[list[Member]]:
+    """Members whose chunks are of one shape, together."""
+    found: dict[Any, list[Member]] = {}
+    for member in members:
+        assert member.chunk is not None
+        shapes = tuple(tuple(part.shape) for part in member.chunk if hasattr(part, "shape"))
+        found.setdefault(shapes, []).append(member)
+    return [*found.values()]

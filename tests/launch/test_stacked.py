@@ -1,0 +1,286 @@
+"""A sweep whose jobs are trained as one program leaves what it leaves one job after another."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.core.hydra_config import HydraConfig
+from pytorch_lightning import Callback
+from resume import records
+from runs import weights
+from sweeps import planning
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tiny import TINY
+
+from jensen.algorithm.stacked import Stack
+from jensen.base import signals
+from jensen.base.errors import InputError
+from jensen.base.signals import Stopped
+from jensen.launch import conflicts, groups, sequential, stacked
+from jensen.reports.read import read
+from jensen.reports.sweep import flat
+from jensen.train import train
+
+SHORT = (
+    *TINY,
+    "trainer.accelerator=cpu",
+    "trainer.log_every_n_steps=5",
+    "trainer.val_check_interval=10",
+    "trainer.max_steps=30",
+    "callbacks=[checkpoint,diagnose]",
+    "diagnostics=[rate]",
+)
+SWEPT = (
+    "hydra.mode=MULTIRUN",
+    "hydra.job.name=train",
+    "hydra.sweep.subdir='${hydra.job.num}'",
+)
+
+
+def task(cfg):
+    return train(cfg, Path(HydraConfig.get().runtime.output_dir))
+
+
+def done(overrides, folder, by=stacked.launch, **settings):
+    """The jobs of a sweep, after its launcher."""
+    with planning() as make:
+        made = make(*SWEPT, f"hydra.sweep.dir={folder}", folder=())
+        jobs = made.plan([(*SHORT, *each) for each in overrides])
+        by(made, made.to_do(jobs), task, **settings)
+    return jobs
+
+
+THREE = [
+    ("objective.beta=1", "seed=0"),
+    ("objective.beta=1", "seed=1", "optimizer.lr=0.002"),
+    ("objective.beta=4", "seed=0"),
+]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """The jobs, together and one after another; members and steps of each call of the stack."""
+    together, alone = (tmp_path_factory.mktemp(name) for name in ("together", "alone"))
+    taken = []
+    take = Stack.take
+
+    def watched(stack, chunks, logged):
+        taken.append((len(chunks), len(chunks[0].step)))
+        return take(stack, chunks, logged)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Stack, "take", watched)
+        jobs = done(THREE, together)
+    return jobs, done(THREE, alone, by=sequential.launch), taken
+
+
+def values(folder):
+    found = {}
+    for tag, step, content in records(folder):
+        value = Summary.Value.FromString(content)
+        if tag.endswith("beta_effective"):  # the difference of two large numbers
+            continue
+        if value.HasField("tensor") and value.tensor.float_val:
+            found[tag, step] = value.tensor.float_val[0]
+        elif value.HasField("simple_value"):
+            found[tag, step] = value.simple_value
+    return found
+
+
+def test_each_job_leaves_what_it_leaves_alone(both):
+    for one, other in zip(*both[:2], strict=True):
+        assert one.outcome() == other.outcome() == ("trained", "")
+        assert one.folder.name == other.folder.name
+        files = [
+            sorted(file.name.split(".train")[0].split("vm")[0] for file in each.folder.rglob("*"))
+            for each in (one, other)
+        ]
+        assert len(files[0]) == len(files[1])
+        assert values(one.folder) == pytest.approx(values(other.folder), rel=1e-4, abs=1e-5)
+        torch.testing.assert_close(weights(one.folder), weights(other.folder), rtol=1e-4, atol=1e-5)
+        size, expected = (
+            (each.folder / "checkpoints" / "last.ckpt").stat().st_size for each in (one, other)
+        )
+        assert size == pytest.approx(expected, rel=0.05)
+        found, right = (
+            json.loads((each.folder / "finished.json").read_text()) for each in (one, other)
+        )
+        assert found["results"] == pytest.approx(right["results"], rel=1e-4)
+        assert found["identity"] == right["identity"]
+
+
+def test_the_log_of_each_job_is_its_own(both):
+    for one in both[0]:
+        log = (one.folder / "train.log").read_text()
+        assert log.count("training in") == 1
+        assert str(one.folder) in log
+        assert log.count("step 10:") == 1
+
+
+def test_together_means_together(both):
+    taken = both[2]
+    assert {members for members, _ in taken} == {3}
+    assert sum(steps for _, steps in taken) == 30
+    assert max(steps for _, steps in taken) == 5
+
+
+class Asked(Callback):
+    """Sends a signal to its own process at a step."""
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == 10 and Path(trainer.default_root_dir).name == "1":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    chunkwise = True
+
+
+@pytest.fixture
+def handlers():
+    before = {number: signal.getsignal(number) for number in signals.ASKING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_a_signal_saves_all_jobs_and_the_same_sweep_goes_on_also_from_other_steps(
+    both, monkeypatch, tmp_path, handlers
+):
+    with monkeypatch.context() as patched:
+        patched.setattr(conflicts, "check", lambda chosen: chosen.setdefault("asked", Asked()))
+        with pytest.raises(Stopped) as stopped:
+            done(THREE, tmp_path)
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert signals.asked() == 0
+    folders = sorted(path for path in tmp_path.iterdir() if path.is_dir())
+    steps = [
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+        for folder in folders
+    ]
+    assert len(folders) == 3
+    assert all(10 <= step <= 15 for step in steps)
+    for file in (folders[2] / "checkpoints").iterdir():  # as if that one was never saved
+        file.unlink()
+    jobs = done(THREE, tmp_path)
+    assert [job.outcome()[0] for job in jobs] == ["continued", "continued", "trained"]
+    for one, other in zip(jobs, both[1], strict=True):
+        torch.testing.assert_close(weights(one.folder), weights(other.folder), rtol=1e-4, atol=1e-5)
+        assert values(one.folder) == pytest.approx(values(other.folder), rel=1e-4, abs=1e-5)
+
+
+def test_a_job_that_fails_amid_training_leaves_the_others_as_they_are(both, tmp_path):
+    jobs = done([THREE[0], ("objective.beta=1", "optimizer.lr=1e30"), THREE[1]], tmp_path)
+    assert [job.outcome()[0] for job in jobs] == ["trained", "failed", "trained"]
+    assert "training stopped at step" in jobs[1].outcome()[1]
+    facts = json.loads((jobs[1].folder / "non_finite.json").read_text())
+    assert 0 < facts["step"] < 30
+    for one, other in zip((jobs[0], jobs[2]), both[1][:2], strict=True):
+        torch.testing.assert_close(weights(one.folder), weights(other.folder), rtol=1e-4, atol=1e-5)
+
+
+def test_models_that_cannot_be_stacked_take_their_steps_themselves(
+    both, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(Stack, "refusal", lambda stack, chunks: "it asks for a value")
+    jobs = done(THREE[:2], tmp_path)
+    assert "since they cannot be stacked (it asks for a value)" in capsys.readouterr().out
+    for one, other in zip(jobs, both[1][:2], strict=True):
+        torch.testing.assert_close(weights(one.folder), weights(other.folder), rtol=0, atol=0)
+
+
+def planned(*overrides, members="auto", common=SHORT):
+    with planning() as make:
+        made = make(folder=("hydra.sweep.dir=nowhere",))
+        jobs = made.plan([(*common, *each) for each in overrides])
+        return groups.plan(jobs, sequential.trainers(jobs), members)
+
+
+@pytest.fixture
+def nowhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_jobs_that_differ_in_numbers_alone_are_one_group(nowhere):
+    found = planned(
+        ("objective.beta=1",),
+        ("objective.beta=4", "seed=3", "optimizer.lr=0.01"),
+        ("model.encoder.hidden=[17]",),
+        ("data.batch_size=6",),
+        ("objective.beta=1", "seed=2"),
+        ("model/likelihood=normal", "model.likelihood.variance=0.5"),
+        ("model/likelihood=normal", "model.likelihood.variance=2"),
+        ("model/prior=mixture", "model.prior.floor=0.01", "model.prior.warmup=5"),
+        ("model/prior=mixture", "model.prior.power=0.8", "model.prior.warmup=6"),
+        ("model/prior=mixture", "model.prior.components=7", "model.prior.warmup=6"),
+    )
+    assert [len(group.jobs) for group in found] == [3, 1, 1, 2, 2, 1]
+    assert [bool(group.why) for group in found] == [False, True, True, False, False, True]
+    assert found[0].said().startswith("3 jobs together: ")
+    assert "1 job alone (no other job is of its architecture and length): " in found[1].said()
+
+
+def test_groups_are_split_to_fit(nowhere, monkeypatch):
+    five = [(f"seed={seed}",) for seed in range(5)]
+    assert [len(group.jobs) for group in planned(*five)] == [5]
+    assert [len(group.jobs) for group in planned(*five, members=2)] == [2, 2, 1]
+    assert [group.why for group in planned(*five, members=1)] == ["members=1"]
+    state, each = groups.needed(planned(five[0])[0].algorithm, planned(five[0])[0].jobs[0].cfg)
+    assert 0 < state < each
+    monkeypatch.setattr(groups, "CACHE", 3 * state)
+    assert [len(group.jobs) for group in planned(*five)] == [3, 2]
+    monkeypatch.setattr(groups, "CACHE", state)
+    assert [group.why for group in planned(*five)] == ["each fills the caches of a CPU"]
+    monkeypatch.setattr(groups, "memory", lambda: each)
+    with pytest.raises(InputError, match=r"seed=0 takes about .* GB and cpu has"):
+        planned(*five)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "why"),
+    [
+        (("model=conv",), "convolutions on a CPU are faster so"),
+        (("algorithm.non_finite=skip",), "algorithm.non_finite=skip looks at each step"),
+        (("trainer.accumulate_grad_batches=2",), "trainer.accumulate_grad_batches is not 1"),
+    ],
+)
+def test_jobs_that_gain_nothing_are_trained_one_after_another(nowhere, overrides, why):
+    common = [word for word in SHORT if "model" not in word]
+    pair = [(*overrides, f"seed={seed}") for seed in range(2)]
+    assert [(len(group.jobs), group.why) for group in planned(*pair, common=common)] == [(2, why)]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (("optimizer.lr=-1",), r"lr=-1.*: optimizer cannot be made \(Invalid learning rate: -1\)"),
+        (("objective.beta=-1",), r"beta=-1.*: objective.beta is -1: expected a number of at least"),
+        (("algorithm=em", "data=blobs"), "algorithm is EM: expected algorithm=gradient"),
+        (("trainer=ddp", "trainer.devices=2"), "hydra/launcher=subprocess"),
+    ],
+)
+def test_what_cannot_be_stacked_is_refused_before_anything_is_trained(
+    tmp_path, overrides, sentence
+):
+    common = () if "algorithm=em" in overrides else SHORT
+    with planning() as make:
+        made = make(folder=(f"hydra.sweep.dir={tmp_path}",))
+        jobs = made.plan([(*common, "seed=0", *overrides), (*common, "seed=1", *overrides)])
+        with pytest.raises(InputError, match=sentence):
+            stacked.launch(made, jobs, lambda cfg: pytest.fail("it was begun"))
+    with planning() as make, pytest.raises(InputError, match="members is 0"):
+        stacked.launch(make(folder=(f"hydra.sweep.dir={tmp_path}",)), [], task, members=0)
+
+
+def test_a_report_reads_them_as_any_runs(both):
+    found, right = (read(jobs[0].folder.parent) for jobs in both[:2])
+    assert found.keys == right.keys
+    assert not found.left_out
+    for one, other in zip(found.runs, right.runs, strict=True):
+        assert (one.name, one.seed, one.settings) == (other.name, other.seed, other.settings)
+        scores, expected = (
+            {key: value for key, value in flat(run.scores).items() if isinstance(value, float)}
+            for run in (one, other)
+        )
+        assert scores == pytest.approx(expected, rel=1e-4)
