@@ -8,7 +8,9 @@ import torch
 
 from jensen.algorithm.alike import structure
 from jensen.algorithm.chunk import Chunk
+from jensen.algorithm.finite import NEVER
 from jensen.algorithm.stacked import Stack
+from jensen.algorithm.stacked_graph import StackedGraph
 from jensen.algorithm.step import learn, loss_of
 from jensen.base.schedule import Linear
 from jensen.model.conv import ConvDecoder, ConvEncoder
@@ -92,6 +94,9 @@ class Forgiving:
     def terms(self):
         return {}
 
+    def remember_in(self, place):
+        self.place = place
+
 
 def member(model, objective, lr=1e-2, make=torch.optim.Adam, clip=None, by=None, **options):
     """What a `Stack` asks of an algorithm and its trainer."""
@@ -112,6 +117,7 @@ def member(model, objective, lr=1e-2, make=torch.optim.Adam, clip=None, by=None,
         trainer=trainer,
         finite=Forgiving(),
         device=torch.device("cpu"),
+        calls=SimpleNamespace(steps=STEPS),
     )
 
 
@@ -170,12 +176,12 @@ def assert_equal(found, expected, **tolerance):
             )
 
 
-def trained(stack, rounds=3):
+def trained(stack, rounds=3, by=None):
     """The first loss of each round, of each member."""
     found = []
     for turn in range(rounds):
         given = [chunk(each, at, STEPS * turn) for at, each in enumerate(stack.members)]
-        found.append(stack.take(given, [True] * len(stack.members)))
+        found.append((by or stack).take(given, [True] * len(stack.members)))
     return [[word.taken.loss.item() for word in words] for words in found]
 
 
@@ -195,6 +201,34 @@ def test_a_stack_is_each_of_its_models_trained_alone(case):
     torch.testing.assert_close(losses, trained_alone(expected), rtol=1e-5, atol=1e-5)
     assert_equal(stack.members, expected, rtol=1e-4, atol=2e-5)
     assert stack.holds()
+
+
+@pytest.mark.parametrize("case", [CASES[0], CASES[3], CASES[-1]], ids="-".join)
+def test_models_beside_each_other_are_each_trained_alone(case):
+    stack = Stack(members(case), branched=True)
+    expected = members(case)
+    losses = trained(stack)
+    torch.testing.assert_close(losses, trained_alone(expected), rtol=1e-5, atol=1e-5)
+    assert_equal(stack.members, expected, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("branched", [False, True])
+@pytest.mark.parametrize("apart", [False, True])
+def test_steps_on_buffers_as_a_graph_replays_them_are_the_steps(apart, branched):
+    numbers = [{"lr": 1e-2 * (1 + apart * at)} for at in range(MEMBERS)]
+    make = torch.optim.SGD  # Adam counts on the host, but for a GPU
+    stack = Stack(members(CASES[-1], numbers=numbers, make=make, momentum=0.9), branched)
+    program = StackedGraph(stack, capture=lambda run: run)
+    expected = members(CASES[-1], numbers=numbers, make=make, momentum=0.9)
+    losses = trained(stack, by=program)
+    assert not program.why
+    torch.testing.assert_close(losses, trained_alone(expected), rtol=1e-5, atol=1e-5)
+    assert_equal(stack.members, expected, rtol=1e-4, atol=2e-5)
+    given = [chunk(each, at, 3 * STEPS) for at, each in enumerate(stack.members)]
+    given[1].noise[2] = torch.nan
+    program.take(given, [True] * MEMBERS)
+    firsts = [member.finite.place.amin().item() for member in stack.members]
+    assert firsts == [NEVER, 3 * STEPS + 2, NEVER]
 
 
 @pytest.mark.parametrize(

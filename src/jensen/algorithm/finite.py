@@ -54,6 +54,11 @@ class FirstSteps:
             self._steps = torch.full_like(here, NEVER)
         torch.minimum(self._steps, here, out=self._steps)
 
+    def keep_in(self, place: Tensor) -> None:
+        """From now on remember in `place` `(T,)`, a part of a larger tensor say."""
+        place.fill_(NEVER) if self._steps is None else place.copy_(self._steps)
+        self._steps = place
+
     @property
     def memory(self) -> list[Tensor]:
         """What is remembered, in place."""
@@ -152,6 +157,10 @@ class Stop:
         """Look at the loss of a batch, and wait for nothing."""
         values = torch.stack([loss, *(part.mean() for part in inference.bound)])
         self._first.watch(values, step)
+
+    def remember_in(self, place: Tensor) -> None:
+        """From now on `remember` in a place `(3,)` of others', who may do it."""
+        self._first.keep_in(place)
 
     def ask(self, now: int, copy: Tensor | None = None) -> None:
         """End the run, `now` steps old, if a loss was not finite; this waits for the device, unless

@@ -3,7 +3,7 @@ own, on its part of them.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -50,6 +50,11 @@ class StackedOptimiser:
             self._whole = self._joined()
 
     @property
+    def acting(self) -> Sequence[Optimizer]:
+        """Those that step."""
+        return self.optimisers if self._whole is None else [self._whole]
+
+    @property
     def together(self) -> bool:
         return self._whole is not None
 
@@ -74,7 +79,8 @@ class StackedOptimiser:
 
     def _step_whole(self, whole: Optimizer, gradients: Sequence[Tensor | None]) -> None:
         for group, own in zip(whole.param_groups, self.optimisers[0].param_groups, strict=True):
-            group["lr"] = own["lr"]
+            if not isinstance(group["lr"], Tensor):  # which a graph reads
+                group["lr"] = own["lr"]
         for tensor, gradient in zip(self.stacked, gradients, strict=True):
             tensor.grad = gradient
         whole.step()
@@ -132,7 +138,7 @@ class StackedOptimiser:
             {**group, "params": [next(waiting) for _ in group["params"]]}
             for group in first.param_groups
         ]
-        whole = type(first)(groups)
+        whole: Optimizer = cast(Any, type(first))(groups)
         for index, tensor in enumerate(self.stacked):
             states: list[State] = [
                 optimiser.state.get(parts[index], {})

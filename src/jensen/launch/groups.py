@@ -189,7 +189,9 @@ def needed(algorithm: Gradient, cfg: DictConfig) -> tuple[int, int]:
     try:
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
             inference = algorithm.model(x, torch.empty(size, device="meta"))
-            loss_of(algorithm.objective, inference, torch.zeros((), dtype=torch.long, device="meta"))
+            loss_of(
+                algorithm.objective, inference, torch.zeros((), dtype=torch.long, device="meta")
+            )
     except (RuntimeError, NotImplementedError, InputError):
         kept[0] = max(kept[0], 8 * x.numel() * x.element_size())
     return state, state + 2 * kept[0]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hydra.core.utils import configure_log
 from hydra.types import TaskFunction
 
-from jensen.base.errors import InputError, check_count
+from jensen.base.errors import InputError, check_choice, check_count
 from jensen.base.ranks import world
 from jensen.data.source import shared
 from jensen.launch import groups, sequential
@@ -16,13 +16,18 @@ from jensen.run.words import quieten, say
 
 
 def launch(
-    sweep: Sweep, jobs: Sequence[Job], task: TaskFunction, members: str | int = "auto"
+    sweep: Sweep,
+    jobs: Sequence[Job],
+    task: TaskFunction,
+    members: str | int = "auto",
+    convolutions: str = "grouped",
 ) -> None:
     """Raises:
     InputError: several ranks; a job that cannot be made, before anything is trained.
     """
     if members != "auto":
         check_count("hydra.launcher.members", members)
+    check_choice("hydra.launcher.convolutions", convolutions, ("grouped", "branches"))
     quieten()
     trainers = sequential.trainers(jobs)
     if world()[1] > 1 or any(trainer.world_size > 1 for trainer in trainers.values()):
@@ -38,7 +43,7 @@ def launch(
         if not group.why:
             say(f"[{begun + 1}-{begun + len(group.jobs)}/{len(jobs)}] together")
             with shared():
-                Together(sweep, group.jobs, begun, task).run()
+                Together(sweep, group.jobs, begun, task, convolutions).run()
         for number, job in enumerate(group.jobs if group.why else ()):
             say(f"[{begun + number + 1}/{len(jobs)}] {job.folder.name}")
             sequential.do(sweep, job, begun + number, task)

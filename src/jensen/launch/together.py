@@ -19,6 +19,8 @@ from jensen.algorithm.chunk import Chunk
 from jensen.algorithm.drive import DRIVES, Drive, Eager, Taken
 from jensen.algorithm.gradient import Gradient
 from jensen.algorithm.stacked import Stack, Steps
+from jensen.algorithm.stacked_graph import StackedGraph
+from jensen.algorithm.stacked_layers import has_convolutions
 from jensen.base import signals
 from jensen.base.signals import Stopped
 from jensen.callbacks.progress import Progress
@@ -47,17 +49,24 @@ class Together:
 
     Args:
         first: the number of the first of them in the sweep.
+        convolutions: `grouped`, or `branches`.
     """
 
     def __init__(
-        self, sweep: Sweep, jobs: Sequence[Job], first: int, task: TaskFunction
+        self,
+        sweep: Sweep,
+        jobs: Sequence[Job],
+        first: int,
+        task: TaskFunction,
+        convolutions: str = "grouped",
     ) -> None:
+        self.convolutions = convolutions
         self.sweep = sweep
         self.task = task
         self.first = first
         self.members = [Member(job, greenlet(self._live)) for job in jobs]
         self.stopped: Stopped | None = None
-        self._stacks: dict[tuple[int, ...], Stack] = {}
+        self._stacks: dict[tuple[int, ...], Stack | StackedGraph] = {}
         self._refused = False
 
     def run(self) -> None:
@@ -110,22 +119,29 @@ class Together:
         for member, steps in zip(members, found, strict=True):
             self._go_on(member, steps)
 
-    def _stack(self, members: Sequence[Member], chunks: Sequence[Chunk]) -> Stack | None:
+    def _stack(
+        self, members: Sequence[Member], chunks: Sequence[Chunk]
+    ) -> Stack | StackedGraph | None:
         """The stack of these members; None if they are to take their steps themselves."""
         algorithms = [member.algorithm for member in members if member.algorithm is not None]
         key = tuple(map(id, algorithms))
-        if key in self._stacks and self._stacks[key].holds():
-            return self._stacks[key]
+        if (found := self._stacks.get(key)) is not None and found.holds():
+            return found
         self._stacks.clear()
         if len(members) == 1 or self._refused:
             return None
-        stack = Stack(algorithms)
+        stack = Stack(algorithms, self._branched(algorithms[0]))
         if why := stack.refusal(chunks):
             self._refused = True
             say(f"one after another after all, since they cannot be stacked ({why})")
             return None
-        self._stacks[key] = stack
-        return stack
+        graphed = algorithms[0].device.type == "cuda" and algorithms[0].calls.engine != "eager"
+        self._stacks[key] = StackedGraph(stack) if graphed else stack
+        return self._stacks[key]
+
+    def _branched(self, algorithm: Gradient) -> bool:
+        """Whether convolutions are to be computed by branches of the graph, beside each other."""
+        return self.convolutions == "branches" and has_convolutions(algorithm.model)
 
 
 class Waiting:
@@ -154,6 +170,8 @@ class Waiting:
         if steps.fault is not None:
             outcome, batch, step = steps.fault
             self.algorithm.finite.watch(*outcome, batch, step)
+        if steps.firsts is not None:
+            self.algorithm.finite.ask(chunk.first + 1, steps.firsts)
         return steps.taken
 
 

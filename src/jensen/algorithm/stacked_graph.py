@@ -1,0 +1,189 @@
+"""The steps of a stack of models as a CUDA graph: captured once, replayed for each step of a chunk.
+
+What `algorithm.graph` does for one model. Where the step cannot be captured, it is taken eagerly,
+and a line says why.
+"""
+
+import logging
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from jensen.algorithm.capture import aside, capturable, count_on_device, on_host, part, said
+from jensen.algorithm.chunk import Chunk
+from jensen.algorithm.drive import Taken
+from jensen.algorithm.graph import Capture, Run, Seen, captured
+from jensen.algorithm.stacked import Stack, Steps, Words, minibatch
+
+logger = logging.getLogger(__name__)
+
+
+class StackedGraph:
+    """The steps of a stack by replay; `why` is the reason if they are taken eagerly after all.
+
+    Args:
+        capture: what makes the replay; on a CPU a test puts another in its place.
+    """
+
+    def __init__(self, stack: Stack, capture: Capture = captured) -> None:
+        self.stack = stack
+        self.capture = capture
+        self.why = ""
+        self._inputs: tuple[Tensor, Tensor, Tensor] | None = None
+        self._place = torch.zeros(1, dtype=torch.int64, device=stack.values[0].device)
+        self._plain: Run | None = None
+        self._logged: Run | None = None
+        self._losses = stack.values[0].new_zeros(len(stack.members)).detach()
+        self._names: list[str] = []
+        self._terms = self._losses.new_empty(0)
+        self._rates: list[list[Tensor]] = []
+        self._kept: list[object] = []
+
+    def take(self, chunks: Sequence[Chunk], logged: Sequence[bool]) -> list[Steps]:
+        """As `Stack.take`."""
+        if self._plain is None and not self.why:
+            if not all(each.state for each in self._optimisers()):
+                return self._begin(chunks, logged)
+            self._prepare(chunks)
+        if self.why:
+            return self.stack.take(chunks, logged)
+        assert self._plain is not None
+        assert self._logged is not None
+        self._fill(chunks)
+        seen: Seen | None = None
+        for place in range(len(chunks[0].step)):
+            if place:
+                self.stack.next_lr()
+            self._set_rates()
+            if place == 0 and any(logged):
+                self._logged()
+                seen = Seen([self._terms, self.stack.firsts])
+            else:
+                self._plain()
+        self.stack.optimiser.share()
+        losses = self._losses.clone()
+        if seen is None:
+            return [Steps(Taken(loss, {}), None) for loss in losses]
+        terms, firsts = seen.read()
+        return [
+            Steps(Taken(loss, self._named(own) if each else {}), None, first)
+            for loss, own, first, each in zip(losses, terms, firsts, logged, strict=True)
+        ]
+
+    def holds(self) -> bool:
+        return self.stack.holds()
+
+    def _named(self, values: Tensor) -> dict[str, Tensor]:
+        return dict(zip(self._names, values.unbind(), strict=True))
+
+    def _begin(self, chunks: Sequence[Chunk], logged: Sequence[bool]) -> list[Steps]:
+        """Take the first step eagerly, in which optimisers make their state, and the others as
+        ever.
+        """
+        found = self.stack.take([part(chunk, 0, 1) for chunk in chunks], logged)
+        if len(chunks[0].step) > 1:
+            self.stack.next_lr()
+            rest = [part(chunk, 1, len(chunk.step)) for chunk in chunks]
+            self.take(rest, [False] * len(chunks))
+        return found
+
+    def _optimisers(self) -> Sequence[Optimizer]:
+        return self.stack.optimiser.acting
+
+    def _prepare(self, chunks: Sequence[Chunk]) -> None:
+        """Capture the step, or find out why not."""
+        optimisers = self._optimisers()
+        for optimiser in optimisers:
+            count_on_device(optimiser)
+        scheduled = bool(self.stack.members[0].trainer.lr_scheduler_configs)
+        self._rates = [
+            [self._losses.new_tensor(float(group["lr"])) for group in optimiser.param_groups]
+            if scheduled
+            else []
+            for optimiser in optimisers
+        ]
+        self._fill(chunks)
+        kept = _State(self.stack, optimisers)
+        with ExitStack() as contexts:
+            for optimiser, rates in zip(optimisers, self._rates, strict=True):
+                contexts.enter_context(capturable(optimiser, rates))
+            try:
+                host = [on_host(optimiser) for optimiser in optimisers]
+                with aside(self._place.device):
+                    for logged in (True, False, True):
+                        self._place.zero_()
+                        self._step(logged)
+                if host != [on_host(optimiser) for optimiser in optimisers]:
+                    self.why = f"{type(optimisers[0]).__name__} counts its steps on the host"
+                else:
+                    kept.put_back()
+                    self._place.zero_()
+                    self._plain = self.capture(lambda: self._step(logged=False))
+                    self._logged = self.capture(lambda: self._step(logged=True))
+            except Exception as error:  # whatever a module of somebody's own may raise
+                self.why = said(error, [])
+        kept.put_back()
+        if self.why:
+            self._plain = self._logged = self._inputs = None
+            logger.warning("the stack's steps are taken eagerly (%s)", self.why)
+
+    def _fill(self, chunks: Sequence[Chunk]) -> None:
+        """Copy chunks in; the first minibatch of each is next."""
+        steps = len(chunks[0].step)
+        if self._inputs is None:
+            most = max(steps, self.stack.members[0].calls.steps)
+            self._inputs = tuple(  # type: ignore[assignment]
+                each.new_empty(most, *each.shape) for each in minibatch(chunks, 0)
+            )
+        assert self._inputs is not None
+        for at, chunk in enumerate(chunks):
+            for buffer, given in zip(self._inputs, (chunk.x, chunk.noise, chunk.step), strict=True):
+                buffer[:steps, at].copy_(given)
+        self._place.zero_()
+
+    def _step(self, logged: bool) -> None:
+        """One step on the buffers."""
+        assert self._inputs is not None
+        x, noise, step = (each.index_select(0, self._place)[0] for each in self._inputs)
+        self._place.add_(1)
+
+        def look(words: Words) -> Sequence[int]:
+            self.stack.remember(words, step)
+            if logged:
+                self._write(self.stack.word(words, step, [True] * len(self.stack.members)))
+            return []
+
+        self.stack.step(x, noise, step, look)
+
+    def _write(self, found: Sequence[Taken]) -> None:
+        """Put what is logged where a replay leaves it, too."""
+        self._losses.copy_(torch.stack([taken.loss for taken in found]))
+        self._names = [*found[0].terms]
+        terms = torch.stack([torch.stack([*taken.terms.values()]) for taken in found])
+        if self._terms.shape != terms.shape:
+            self._terms = torch.empty_like(terms)
+        self._terms.copy_(terms)
+
+    def _set_rates(self) -> None:
+        for optimiser, rates in zip(self.stack.optimiser.optimisers, self._rates, strict=False):
+            for rate, group in zip(rates, optimiser.param_groups, strict=False):
+                rate.fill_(float(group["lr"]))
+
+
+class _State:
+    """All that a step of a stack may change, and copies of what it was."""
+
+    def __init__(self, stack: Stack, optimisers: Sequence[Optimizer]) -> None:
+        self.tensors = [*stack.values, stack.firsts]
+        for optimiser in optimisers:
+            for state in optimiser.state.values():
+                self.tensors += [each for each in state.values() if isinstance(each, Tensor)]
+        self.before = [each.detach().clone() for each in self.tensors]
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        for tensor, value in zip(self.tensors, self.before, strict=True):
+            tensor.copy_(value)
