@@ -121,10 +121,11 @@ def _parted(group: Group, trainer: Trainer, members: str | int) -> list[Group]:
     group.why = _reason(group, trainer)
     if group.why:
         return [group]
-    fit = fitting(group, trainer.strategy.root_device)
-    most = fit if members == "auto" else min(fit, int(members))
+    room, paying = fitting(group, trainer.strategy.root_device)
+    most = min(room, paying) if members == "auto" else min(room, int(members))
     if most < 2:
-        group.why = "each fills the caches of a CPU" if members == "auto" else f"members={members}"
+        alone = "each fills the caches of a CPU" if members == "auto" else f"members={members}"
+        group.why = alone if room > 1 else "two of them do not fit in memory"
         return [group]
     count = math.ceil(len(group.jobs) / most)
     size = math.ceil(len(group.jobs) / count)
@@ -150,8 +151,8 @@ def _reason(group: Group, trainer: Trainer) -> str:
     return ""
 
 
-def fitting(group: Group, device: torch.device) -> int:
-    """Number of the group's models that can be trained at a time.
+def fitting(group: Group, device: torch.device) -> tuple[int, int]:
+    """Number of the group's models that can be trained at a time, and that pays.
 
     Raises:
         InputError: not even one.
@@ -169,7 +170,7 @@ def fitting(group: Group, device: torch.device) -> int:
             f" {room / 1e9:.3g} GB for it: expected room for one model at least; lower"
             " data.batch_size, or take a smaller model"
         )
-    return min(len(group.jobs), paying, room // max(each, 1))
+    return min(len(group.jobs), room // max(each, 1)), paying
 
 
 def needed(algorithm: Gradient, cfg: DictConfig) -> tuple[int, int]:
