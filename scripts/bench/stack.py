@@ -38,7 +38,9 @@ def data(folder: Path) -> Path:
     return path
 
 
-def seconds(folder: Path, path: Path, model: str, members: int, steps: int, words: list[str]) -> float:
+def seconds(
+    folder: Path, path: Path, model: str, members: int, steps: int, words: list[str]
+) -> float:
     """CPU seconds of a sweep."""
     batch, *sizes = MODELS[model]
     line = [

@@ -45,9 +45,7 @@ def compact(value: Any) -> Any:
         return value if all(map(is_, parts, value)) else type(value)(parts)
     if not isinstance(value, dict):
         return value
-    changed = {
-        key: part for key, each in value.items() if (part := compact(each)) is not each
-    }
+    changed = {key: part for key, each in value.items() if (part := compact(each)) is not each}
     if not changed:
         return value
     whole = copy(value)
