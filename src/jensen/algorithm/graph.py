@@ -3,7 +3,8 @@
 A small model's step is a hundred kernels of a few microseconds, and the host needs longer to ask for
 them than the device to run them. A replay asks once. All that differs between steps lies in buffers
 that keep their place: the chunk's minibatches, noise and step numbers, a counter that says which is
-next, and the learning rate where it is scheduled.
+next, and the learning rates where they are scheduled. What follows the first step of a whole chunk
+is one graph, so that the host is ahead of the device.
 
 What cannot be captured runs eagerly, and a line says what and why: a module that draws by itself
 (dropout), one that asks the device for a value, an optimiser that counts on the host, or a graph
@@ -14,7 +15,7 @@ the first chunk, and all state is put back.
 import gc
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -62,29 +63,50 @@ def captured(run: Run) -> Run:
 
 
 class Inputs:
-    """The chunk that a graph reads: buffers for `steps` minibatches, and the place of the next."""
+    """The chunk that a graph reads: buffers for `steps` minibatches with their learning rates,
+    `(steps, G)` of as many groups of parameters, and the place of the next.
+    """
 
-    def __init__(self, chunk: Chunk, steps: int) -> None:
+    def __init__(self, chunk: Chunk, steps: int, groups: int) -> None:
         self.x = chunk.x.new_empty(steps, *chunk.x.shape[1:])
         self.noise = chunk.noise.new_empty(steps, *chunk.noise.shape[1:])
         self.step = chunk.step.new_empty(steps)
+        self.rates = torch.zeros(steps, groups, device=chunk.x.device)
+        self.lr = [*self.rates.new_zeros(groups)]
         self.place = chunk.step.new_zeros(1)
 
-    def fill(self, chunk: Chunk) -> None:
-        """Copy a chunk in; its first minibatch is next."""
+    def fill(self, chunk: Chunk, rates: Sequence[Sequence[float]]) -> None:
+        """Copy a chunk in, with the learning rates of each step; its first minibatch is next."""
         count = len(chunk.step)
         self.x[:count].copy_(chunk.x)
         self.noise[:count].copy_(chunk.noise)
         self.step[:count].copy_(chunk.step)
+        if self.lr:
+            self.rates[:count].copy_(torch.tensor(rates))
         self.place.zero_()
 
     def take(self) -> tuple[Tensor, Tensor, Tensor]:
-        """x, noise and step of the next minibatch."""
-        x, noise, step = (
-            each.index_select(0, self.place)[0] for each in (self.x, self.noise, self.step)
+        """x, noise and step of the next minibatch; its learning rates are those in `lr` from
+        now on.
+        """
+        x, noise, step, rates = (
+            each.index_select(0, self.place)[0]
+            for each in (self.x, self.noise, self.step, self.rates)
         )
+        for lr, rate in zip(self.lr, rates.unbind(), strict=True):
+            lr.copy_(rate)
         self.place.add_(1)
         return x, noise, step
+
+
+class Programs(NamedTuple):
+    """The replays of one step, of one that is logged, and of all that follow the first of a whole
+    chunk.
+    """
+
+    one: Run
+    logged: Run
+    rest: Run
 
 
 class Seen:
@@ -123,40 +145,38 @@ class Graphed:
         self.update = self.eager.update
         self.capture = capture
         self.why = ""
+        self._groups = self.update.optimiser.param_groups
         self._scheduled = bool(algorithm.trainer.lr_scheduler_configs)
-        self._lr = [
-            torch.tensor(float(group["lr"]), device=algorithm.device)
-            for group in self.update.optimiser.param_groups
-        ]
         self._inputs: Inputs | None = None
-        self._plain: Run | None = None
-        self._logged: Run | None = None
+        self._programs: Programs | None = None
         self._loss = torch.zeros((), device=algorithm.device)
         self._names: list[str] = []
         self._values = self._loss.new_empty(0)
         self._gradients: list[Any] = []
 
     def __call__(self, chunk: Chunk, logged: bool) -> Taken:
-        if self._plain is None and not self.why:
+        if self._programs is None and not self.why:
             if not self.update.optimiser.state:  # which it makes at its first step, in its own way
                 return self._begin(chunk, logged)
             self._prepare(chunk)
-        if self.why:
+        if self._programs is None or self._inputs is None:
             return self.eager(chunk, logged)
-        assert self._inputs is not None
-        assert self._plain is not None
-        assert self._logged is not None
-        self._inputs.fill(chunk)
+        rates = [self._rates()]
+        for _ in range(len(chunk.step) - 1):
+            next_lr(self.algorithm.trainer)
+            rates.append(self._rates())
+        self._inputs.fill(chunk, rates)
         seen: Seen | None = None
-        for place in range(len(chunk.step)):
-            if place:
-                next_lr(self.algorithm.trainer)
-            self._set_lr()
-            if place == 0 and logged:
-                self._logged()
-                seen = Seen([self._values, *self.algorithm.finite.memory])
-            else:
-                self._plain()
+        if logged:
+            self._programs.logged()
+            seen = Seen([self._values, *self.algorithm.finite.memory])
+        else:
+            self._programs.one()
+        if len(chunk.step) == self.algorithm.calls.steps:
+            self._programs.rest()
+        else:
+            for _ in range(len(chunk.step) - 1):
+                self._programs.one()
         if seen is None:
             return Taken(self._loss, {})
         values, *firsts = seen.read()
@@ -180,8 +200,9 @@ class Graphed:
     def _prepare(self, chunk: Chunk) -> None:
         """Capture the step, or find out why not."""
         optimiser = self.update.optimiser
-        self._inputs = Inputs(chunk, max(self.algorithm.calls.steps, len(chunk.step)))
-        self._inputs.fill(chunk)
+        steps = max(self.algorithm.calls.steps, len(chunk.step))
+        self._inputs = Inputs(chunk, steps, len(self._groups) if self._scheduled else 0)
+        self._inputs.fill(chunk, [self._rates()] * len(chunk.step))
         count_on_device(optimiser)
         state = State(self.algorithm, optimiser)
         self.why = self._captured(state) or ""
@@ -190,7 +211,7 @@ class Graphed:
         if not self.why:
             self.why = self._tried(chunk, state)
         if self.why:
-            self._plain = self._logged = self._inputs = None
+            self._programs = self._inputs = None
             logger.warning("algorithm.engine: steps are taken eagerly (%s)", self.why)
 
     def _captured(self, state: "State") -> str:
@@ -198,20 +219,34 @@ class Graphed:
         optimiser = self.update.optimiser
         inside: list[str] = []
         gc.collect()
-        with entered(self.algorithm.model, inside), capturable(optimiser, self._rates()):
+        assert self._inputs is not None
+        with entered(self.algorithm.model, inside), capturable(optimiser, self._inputs.lr):
             try:
                 why = self._warm_up(state)
                 if not why:
-                    self._plain = self._kept(logged=False)
-                    self._logged = self._kept(logged=True)
+                    following = self.algorithm.calls.steps - 1
+                    self._programs = Programs(
+                        one=self._kept(1, logged=False),
+                        logged=self._kept(1, logged=True),
+                        rest=self._kept(following, logged=False) if following else lambda: None,
+                    )
             except Exception as error:  # whatever a module of somebody's own may raise
                 why = said(error, inside)
         state.put_back()
         return why
 
-    def _kept(self, logged: bool) -> Run:
-        """The replay of a step, whose gradients keep their place as long as it is there."""
-        replay = self.capture(lambda: self._step(logged))
+    def _kept(self, steps: int, logged: bool) -> Run:
+        """The replay of some steps, whose gradients keep their place as long as it is there."""
+
+        assert self._inputs is not None
+        rates = self._inputs.lr
+
+        def run() -> None:
+            with capturable(self.update.optimiser, rates):
+                for _ in range(steps):
+                    self._step(logged)
+
+        replay = self.capture(run)
         self._gradients.append([parameter.grad for parameter in self.update.parameters])
         return replay
 
@@ -260,21 +295,17 @@ class Graphed:
         learning rate where it is scheduled, it is to do what the step does.
         """
         assert self._inputs is not None
-        assert self._logged is not None
+        assert self._programs is not None
         far = part(chunk, 0, 1)._replace(step=chunk.step[:1] + LEAP)
-        groups = self.update.optimiser.param_groups
-        rates = [group["lr"] for group in groups]
-        for group in groups if self._scheduled else ():
-            group["lr"] = group["lr"] / 2
+        rates = [[rate / 2 for rate in self._rates()]]
         found = []
         before = [parameter.detach().clone() for parameter in self.update.parameters]
         for again in (False, True):
-            self._inputs.fill(far)
-            self._set_lr()
+            self._inputs.fill(far, rates)
             if again:
-                self._logged()
+                self._programs.logged()
             else:
-                with capturable(self.update.optimiser, []):
+                with capturable(self.update.optimiser, self._inputs.lr):
                     self._step(logged=True)
             changes = [
                 (after - old).flatten()
@@ -282,8 +313,6 @@ class Graphed:
             ]
             found.append((self._loss.clone(), torch.cat(changes).detach()))
             state.put_back()
-        for group, rate in zip(groups, rates, strict=True):
-            group["lr"] = rate
         (loss, moved), (repeated, moved_again) = found
         rough = 1e-2 if self.algorithm.trainer.precision != "32-true" else 1e-4
         if not bool((loss - repeated).abs() <= rough * loss.abs() + 1e-6):
@@ -295,9 +324,6 @@ class Graphed:
             return f"a replay moves the parameters {apart.item():.2g} from where a step moves them"
         return ""
 
-    def _rates(self) -> list[Tensor]:
-        return self._lr if self._scheduled else []
-
-    def _set_lr(self) -> None:
-        for lr, group in zip(self._rates(), self.update.optimiser.param_groups, strict=False):
-            lr.fill_(float(group["lr"]))
+    def _rates(self) -> list[float]:
+        """The learning rates of now, of each group of parameters."""
+        return [float(group["lr"]) for group in self._groups]
