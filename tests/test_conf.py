@@ -98,7 +98,7 @@ def words(group: str, choice: str) -> list[str]:
     model = ["model=mlp"] if group == "data" else []
     if choice in ("water_filling", "probabilistic_pca"):
         model = ["data=gaussian", "model=linear"]
-    mixtures = ("gmm", "bernoulli_mixture", "poisson_mixture", "mixed_mixture")
+    mixtures = ("gmm", "bayesian_gmm", "bernoulli_mixture", "poisson_mixture", "mixed_mixture")
     if choice in (*mixtures, "em", "stepwise_em") and group != "experiment":
         model = ["data=blobs", "model=gmm", "algorithm=em"]
     if choice == "em_slides" and group == "diagnostics":

@@ -21,6 +21,7 @@ PLACES = {
     "PseudoCounts": "family.moments",
     "MixtureModel": "model.mixture_model",
     "VAE": "api.vae",
+    "compare": "model.compare",
     "decompose": "bound.decomposition",
     "fit": "api.fit",
     "kl": "family.family",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:  # what an editor and a type checker read; never run
     from jensen.family.mixture import Mixture as Mixture
     from jensen.family.moments import PseudoCounts as PseudoCounts
     from jensen.model.bayesian_gmm import BayesianGMM as BayesianGMM
+    from jensen.model.compare import compare as compare
     from jensen.model.em_layer import EMLayer as EMLayer
     from jensen.model.gmm import GMM as GMM
     from jensen.model.mixture_model import MixtureModel as MixtureModel

@@ -23,7 +23,9 @@ from jensen.data.blobs import blobs
 from jensen.data.examples import Examples, identity
 from jensen.data.module import DataModule
 from jensen.family.structures import STRUCTURES
+from jensen.model.bayesian_gmm import BayesianGMM
 from jensen.model.gmm import GMM
+from jensen.model.mixture_model import MixtureModel
 from jensen.train import train
 
 QUICK = (
@@ -196,6 +198,14 @@ def test_a_continued_fit_equals_an_uninterrupted_one(configure, tmp_path, algori
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
+RANKED = {
+    "em": ("algorithm=em",),
+    "stepwise_em": ("algorithm=stepwise_em",),
+    "bayesian": ("algorithm=stepwise_em", "model=bayesian_gmm", "model.restarts=2"),
+    "mixed": ("algorithm=em", "model=mixed_mixture"),
+}
+
+
 @pytest.fixture(scope="module")
 def ranked(tmp_path_factory):
     """`ranked(world)`: the folder of runs of both algorithms, in `ALGORITHM/RANKS`."""
@@ -206,8 +216,7 @@ def ranked(tmp_path_factory):
     def on(world):
         if not (folder / "em" / world).exists():
             own = (*options, f"trainer.devices={world}")
-            names = ("em", "stepwise_em")
-            runs = [(folder / name / world, (*own, f"algorithm={name}")) for name in names]
+            runs = [(folder / name / world, (*own, *words)) for name, words in RANKED.items()]
             together(int(world), fit, runs)
         return folder
 
@@ -215,13 +224,13 @@ def ranked(tmp_path_factory):
 
 
 @pytest.mark.parametrize("world", ["2", slow("4")])
-@pytest.mark.parametrize("algorithm", ["em", "stepwise_em"])
+@pytest.mark.parametrize("algorithm", RANKED)
 def test_ranks_change_nothing(ranked, algorithm, world):
     alone = ranked("1") / algorithm / "1"
     shared = ranked(world) / algorithm / world
     one = parameters(alone)
     other = parameters(shared)
-    assert max((one[name] - other[name]).abs().max() for name in one) < 1e-10
+    assert max((one[name] - other[name]).abs().max() for name in one if one[name].numel()) < 1e-10
     for tag in ("val/elbo", "components/responsibility_entropy", "train/log_likelihood"):
         assert scalar(shared, tag) == pytest.approx(scalar(alone, tag), rel=1e-6)
 
@@ -461,3 +470,44 @@ def test_clusters_too_far_apart_for_sums_about_one_origin_are_said(covariance, a
         assert "e+07 of their deviations" in said[0]
     else:
         torch.testing.assert_close(*found, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **more: BayesianGMM(3, tolerance=0.0, **more),
+        lambda **more: BayesianGMM(3, "tied", weights="stick", tolerance=0.0, **more),
+        lambda **more: MixtureModel(
+            2, {"normal": [1], "poisson": [0]}, tolerance=0.0, accelerate=False, **more
+        ),
+    ],
+    ids=["bayesian", "sticks", "table"],
+)
+def test_steps_over_batches_are_those_of_other_mixtures_own_fits(make):
+    draw = torch.Generator().manual_seed(0)
+    one = (torch.arange(300) % 2).double()
+    counts = torch.poisson(2 + 8 * one, generator=draw)
+    points = torch.stack([counts, torch.randn(300, dtype=torch.float64, generator=draw) + one], 1)
+    data = DataModule(
+        lambda: Examples(points, identity), (2,), 100, seed=0, validation=20, shuffle=False
+    )
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=6,
+        precision="64-true",
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    model = make(max_iter=0)
+    trainer.fit(EM(model, tolerance=0), data)
+    expected = make(max_iter=6).fit(data.sample(400))
+    for name, value in expected.state_dict().items():
+        if name != "elbo":  # of the parameters before the last step
+            torch.testing.assert_close(model.state_dict()[name], value, rtol=1e-9, atol=1e-9)
+    if isinstance(model, BayesianGMM):
+        before = expected.history[-2].bound * 280
+        assert model.elbo.item() == pytest.approx(before, abs=1e-7)

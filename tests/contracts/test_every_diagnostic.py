@@ -24,8 +24,8 @@ SMALL = {
     "dci_boost20": {"train": 60, "test": 40},
     "dci_1000": {"train": 60, "test": 40},
 }
-ELSEWHERE = {"em_slides"}
-"""Of an experiment of its own, whose model is no VAE: `test_em_slides.py`."""
+ELSEWHERE = {"em_slides", "bayesian_mixture"}
+"""Of models that are no VAE: `test_em_slides.py`, `test_mixture_diagnostic.py`."""
 LINEAR = {"water_filling", "probabilistic_pca"}
 
 every_diagnostic = pytest.mark.parametrize(

@@ -7,13 +7,20 @@ import torch
 from priors import each_of, log_prob_of, rate_of
 from snapshots import generator, image_snapshot, randn, vector_snapshot, with_posterior
 
+from jensen.algorithm.snapshot import point_inference
+from jensen.algorithm.snapshot import snapshot as snapshot_of
+from jensen.base.errors import InputError
 from jensen.bound.decomposition import decompose
+from jensen.diagnostics.bayesian_mixture import bayesian_mixture
 from jensen.diagnostics.decomposition import decomposition
-from jensen.diagnostics.mixture import mixture
+from jensen.diagnostics.mixture import components, mixture
 from jensen.family import gaussian
 from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture, log_prob
+from jensen.family.moments import PseudoCounts
+from jensen.model.bayesian_gmm import BayesianGMM
 from jensen.model.factorised_prior import FactorisedMixturePrior
+from jensen.model.mixture_model import MixtureModel
 from jensen.model.mixture_prior import MixturePrior
 
 
@@ -195,3 +202,32 @@ def test_against_a_product_of_standard_normals_the_parts_are_those_of_the_standa
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert found[name].item() == pytest.approx(value.item(), rel=1e-6, abs=1e-8), name
+
+
+def test_what_it_shows_of_beliefs():
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(80, 2, dtype=torch.float64, generator=draw)
+    x[40:] += 6
+    model = BayesianGMM(3, concentration=0.1, restarts=3).fit(x)
+    none = torch.zeros(80, 0, dtype=torch.long)
+    shown = snapshot_of(model, point_inference(model, x), none, (), x[:4])
+    found = bayesian_mixture(shown)
+    assert found["used"] == 2
+    assert found["labelled"] - found["elbo"] == pytest.approx(math.log(6))
+    for picture in ("weights", "ellipses", "predictive"):
+        assert found[picture].dtype == torch.uint8
+        assert found[picture].float().std() > 1
+    with pytest.raises(InputError, match="expected model=bayesian_gmm"):
+        bayesian_mixture(shown._replace(beliefs=None))
+
+
+def test_what_it_shows_of_components_that_are_not_gaussian():
+    x = torch.randint(2, (60, 6), generator=torch.Generator().manual_seed(0)).double()
+    model = MixtureModel(3, "bernoulli", prior=PseudoCounts(values=1.0)).fit(x)
+    none = torch.zeros(60, 0, dtype=torch.long)
+    chart = components(snapshot_of(model, point_inference(model, x), none, (), x[:4]))
+    assert "ellipses" not in chart
+    assert chart["prototypes"].float().std() > 1
+    images = x[:4].reshape(4, 1, 2, 3)
+    pictured = components(snapshot_of(model, point_inference(model, x), none, (), images))
+    assert pictured["prototypes"].shape != chart["prototypes"].shape

@@ -6,7 +6,8 @@ from torch import Tensor
 from jensen.base.errors import InputError
 from jensen.em.missing import expect
 from jensen.em.stream import Statistics, Stream
-from jensen.family.family import are_gaussians
+from jensen.em.variational import expected
+from jensen.family.columns import Columns
 from jensen.family.mixture import Mixture
 
 
@@ -23,8 +24,9 @@ def e_step(x: Tensor, origin: Tensor, p: Mixture, beta: float, missing: bool) ->
             " marginalise NaN"
         )
     with torch.autocast(x.device.type, enabled=False):
-        if missing and are_gaussians(p.components):
-            return expect(lambda size: ((part, None) for part in x.split(size)), origin, p, beta)
+        if missing and not isinstance(p.components, Columns):
+            parts = lambda size: ((part, None) for part in x.split(size))  # noqa: E731
+            return expect(parts, origin, expected(p), beta)
         return Stream(lambda size: ((part, None) for part in x.split(size)), 0, origin)(
-            p, beta=beta
+            expected(p), beta=beta
         )

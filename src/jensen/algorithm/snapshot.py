@@ -16,6 +16,7 @@ from jensen.bound.divergence import latent_rates
 from jensen.diagnostics.snapshot import Snapshot
 from jensen.family.draw import draw as draws_of
 from jensen.family.gaussian import Gaussian
+from jensen.model.bayesian_gmm import BayesianGMM
 from jensen.model.scored import Scored
 from jensen.model.vae import VAE
 
@@ -97,6 +98,7 @@ def known_of_mixture(model: Scored, images: Tensor) -> dict[str, Any]:
         "decode": lambda z: model.as_given(z).unflatten(1, event),
         "infer": lambda x, noise: point_inference(model, x),
         "prior": model.mixture,
+        "beliefs": model if isinstance(model, BayesianGMM) else None,
     }
 
 

@@ -96,7 +96,7 @@ def components(snapshot: Snapshot, rows: int = 10, columns: int = 8) -> Mapping[
             "prototypes": _prototypes(snapshot, weight[order], parts.mean[order], columns)
         }
     full = whole(parts)
-    results["ellipses"] = _ellipses(snapshot, weight, full)
+    results["ellipses"] = ellipses(snapshot, weight, full)
     if is_image(snapshot.images.shape[1:]):
         shown = order[:rows]
         index = torch.arange(len(shown), device=shown.device)
@@ -145,7 +145,8 @@ def _entropy(p: Tensor) -> Tensor:
     return -torch.xlogy(p, p).sum(-1)
 
 
-def _ellipses(snapshot: Snapshot, weight: Tensor, parts: FullGaussian) -> Tensor:
+def ellipses(snapshot: Snapshot, weight: Tensor, parts: FullGaussian) -> Tensor:
+    """Two standard deviations of each component, faded by weight, over codes in two latents."""
     latents = by_rate(snapshot)[:2].cpu()
     codes = snapshot.posterior.mean[:_POINTS, latents].cpu()
     mean = parts.mean[:, latents].cpu()

@@ -30,6 +30,7 @@ class Snapshot(NamedTuple):
         `(n, D)` samples of the prior.
     infer: observations and standard normal noise `(S B, D)` to the inference of each.
     prior: p(z), always a distribution: N(0, I) only where it is that, `Unknown` where nobody says.
+    beliefs: the model, where that keeps beliefs of its parameters: a `jensen.BayesianGMM`.
     """
 
     bound: Bound
@@ -45,6 +46,7 @@ class Snapshot(NamedTuple):
     draw: Callable[[int], Tensor]
     infer: Callable[[Tensor, Tensor], Inference]
     prior: Family
+    beliefs: Any = None
 
 
 STANDARD_NORMAL = "standard_normal"

@@ -1,6 +1,5 @@
 """A Bayesian mixture of Gaussians fitted to points by variational Bayes, as a recipe says."""
 
-import hashlib
 import logging
 from typing import Any, NamedTuple
 
@@ -22,7 +21,7 @@ from jensen.family.mixture import Mixture, reordered, shift
 from jensen.family.moments import Moments
 from jensen.model.arrays import as_tensor
 from jensen.model.mixture_fit import Expect, check_columns, order_of, sample_of, start_of
-from jensen.model.points import Points, Survey
+from jensen.model.points import Points, Survey, fingerprint
 from jensen.model.recipe import Recipe
 
 logger = logging.getLogger("jensen")
@@ -149,13 +148,6 @@ def _fitted(
         data=fingerprint(survey),
         failure=found.failure,
     )
-
-
-def fingerprint(survey: Survey) -> str:
-    """Which data it is, by its sums: the same for the same points, in whatever batches."""
-    parts = [f"{survey.size} {survey.total:.6g}"]
-    parts += [f"{value:.6g}" for value in (*survey.mean.tolist(), *survey.var.tolist())]
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 
 def _gaussians(

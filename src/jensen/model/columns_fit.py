@@ -29,7 +29,7 @@ from jensen.family.moments import PseudoCounts, like
 from jensen.family.poisson import Poisson
 from jensen.model.arrays import as_tensor
 from jensen.model.mixture_fit import Fitted, order_of
-from jensen.model.points import Points, Survey, column_said
+from jensen.model.points import Points, Survey, column_said, fingerprint
 from jensen.model.recipe import Recipe
 from jensen.model.schema import Families, Schema
 
@@ -128,7 +128,14 @@ def fit_columns(
     p = shift(found.mixture, origin.double())
     p = reordered(p, order_of(p, recipe.order))
     value = found.log_likelihood * points.unit
-    ended = (points.names, found.converged, found.iterations, value, found.failure)
+    ended = (
+        points.names,
+        found.converged,
+        found.iterations,
+        value,
+        found.failure,
+        fingerprint(survey),
+    )
     return Fitted(p, found.history, [], [], *ended), schema
 
 

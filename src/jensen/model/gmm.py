@@ -58,7 +58,7 @@ class GMM(Parameters):
         columns: the names of the columns of the frame it was fitted to, or None.
         collapsed: the components that ended on the floor, of copies of a point or of points in a
             plane.
-        log_likelihood: of all points, nats. failure: why a fit could not proceed and kept its last
+        log_likelihood: of all points, nats. data: which they are. failure: why a fit could not proceed and kept its last
             good parameters, or None.
 
     >>> spread = torch.linspace(-1, 1, 50).unsqueeze(1)
@@ -111,6 +111,7 @@ class GMM(Parameters):
         self.iterations = 0
         self.log_likelihood = math.nan
         self.failure: str | None = None
+        self.data = ""
 
     @classmethod
     def of(cls, p: Mixture, **options: Any) -> Self:

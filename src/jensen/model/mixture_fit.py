@@ -24,7 +24,7 @@ from jensen.family.full import FullGaussian, full
 from jensen.family.mixture import Mixture, reordered, shift
 from jensen.model import fate
 from jensen.model.arrays import as_tensor
-from jensen.model.points import WIDEST, Points, Survey, column_said
+from jensen.model.points import WIDEST, Points, Survey, column_said, fingerprint
 from jensen.model.recipe import Recipe
 
 logger = logging.getLogger("jensen")
@@ -45,6 +45,7 @@ class Fitted(NamedTuple):
     iterations: int
     log_likelihood: float
     failure: str | None
+    data: str
 
 
 def fit_mixture(recipe: Recipe, points: Points, before: Mixture | None = None) -> Fitted:
@@ -81,6 +82,7 @@ def fit_mixture(recipe: Recipe, points: Points, before: Mixture | None = None) -
         found = _annealed(recipe, expect, start, options, survey, sample, generator)
     fitted = _about_zero(found, recipe, origin.double(), points)
     collapsed = on_floor(found.mixture, prior.floor)
+    fitted = fitted._replace(data=fingerprint(survey))
     return _in_order(recipe, fitted, collapsed, survey.size)
 
 
@@ -181,6 +183,7 @@ def _about_zero(found: Fit, recipe: Recipe, origin: Tensor, points: Points) -> F
         iterations=found.iterations,
         log_likelihood=found.log_likelihood * points.unit,
         failure=found.failure,
+        data="",
     )
 
 

@@ -116,6 +116,7 @@ class MixtureModel(Scored):
         self.iterations = 0
         self.log_likelihood = math.nan
         self.failure: str | None = None
+        self.data = ""
 
     def fit(self, x: Any, weights: Any = None) -> Self:
         """Fit to points `(N, D)`, of which each counts `weights` `(N,)` times; as of a `GMM`.
@@ -128,7 +129,15 @@ class MixtureModel(Scored):
         with torch.inference_mode(points.array):
             fitted, schema = fit_columns(self._asked, points, before)
         self._keep(fitted.mixture, schema)
-        for name in ("history", "columns", "converged", "iterations", "log_likelihood", "failure"):
+        for name in (
+            "history",
+            "columns",
+            "converged",
+            "iterations",
+            "log_likelihood",
+            "failure",
+            "data",
+        ):
             setattr(self, name, getattr(fitted, name))
         return self
 

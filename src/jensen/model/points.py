@@ -2,6 +2,7 @@
 loader.
 """
 
+import hashlib
 import math
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, final
@@ -61,6 +62,13 @@ class Survey(NamedTuple):
         """Tell whether a column is too wide or too narrow for products in float32."""
         low, high = _ORDINARY_IN_FLOAT32
         return bool(((self.reach < low) | (self.reach > high)).any())
+
+
+def fingerprint(survey: Survey) -> str:
+    """Which data it is, by its sums: the same for the same points, in whatever batches."""
+    parts = [f"{survey.size} {survey.total:.6g}"]
+    parts += [f"{value:.6g}" for value in (*survey.mean.tolist(), *survey.var.tolist())]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 
 @final

@@ -71,6 +71,11 @@ class Scored(nn.Module):
 
     # ---- what algorithm=em needs ----------------------------------------------------------------
 
+    @property
+    def state(self) -> Mixture:
+        """What the M-step makes and the E-step takes: the mixture, or a belief of it."""
+        return self.mixture
+
     def in_order(self, x: Tensor) -> Tensor:
         """Points `(B, D)` with their columns in the order that the components have them in."""
         return x

@@ -1,0 +1,118 @@
+"""Mixtures fitted to the same points, side by side."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from jensen.base.errors import InputError
+from jensen.model.bayesian_gmm import BayesianGMM
+from jensen.model.points import Points, fingerprint
+from jensen.model.scored import Scored
+
+
+class Row(NamedTuple):
+    """A model's numbers, nats of all points; None where it has none.
+
+    elbo: of a `BayesianGMM`. labelled: elbo + log K!, for each of the K! orders of its components is a
+        maximum like it. probability: p(model | points) from that, all models with an elbo being as likely
+        beforehand. bic, aic, icl: of a fit by maximum likelihood; less is better.
+    """
+
+    model: str
+    components: int
+    elbo: float | None
+    labelled: float | None
+    probability: float | None
+    bic: float | None
+    aic: float | None
+    icl: float | None
+
+
+class Comparison(NamedTuple):
+    """A row for each model; `print` shows a table."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def best(self) -> int | None:
+        """The place of the model with the highest probability; None without an elbo."""
+        known = [place for place, row in enumerate(self.rows) if row.probability is not None]
+        return max(known, key=lambda place: self.rows[place].probability or 0.0, default=None)
+
+    def __str__(self) -> str:
+        heads = ("model", "K", "elbo", "elbo + log K!", "p(model | x)", "bic", "aic", "icl")
+        lines = [heads, *(tuple(map(_shown, row)) for row in self.rows)]
+        widths = [max(len(line[place]) for line in lines) for place in range(len(heads))]
+        return "\n".join(
+            "  ".join(
+                word.rjust(width) if place else word.ljust(width)
+                for place, (word, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        )
+
+
+def compare(x: Any, models: Sequence[Scored], weights: Any = None) -> Comparison:
+    """What is known of models that were fitted to the points `x` `(N, D)`, with `weights` `(N,)`.
+
+    Raises:
+        InputError: a model that was fitted to other points, or to none.
+
+    Example:
+        >>> from jensen.model.gmm import GMM
+        >>> x = torch.cat([torch.linspace(-4, -2, 30), torch.linspace(2, 4, 30)]).unsqueeze(1)
+        >>> models = [BayesianGMM(k, restarts=2).fit(x) for k in (1, 2, 3)]
+        >>> compare(x, [*models, GMM(2).fit(x)]).best
+        1
+    """
+    if not models:
+        raise InputError("models is empty: expected at least one fitted mixture")
+    for place, model in enumerate(models):
+        if not isinstance(model, Scored):
+            raise InputError(
+                f"models[{place}] is a {type(model).__name__}: expected a GMM, MixtureModel or"
+                " BayesianGMM"
+            )
+    missing = any(model.recipe.missing for model in models)
+    survey = Points(x, weights, missing=missing).survey(torch.Generator().manual_seed(0), missing)
+    mine = fingerprint(survey)
+    for place, model in enumerate(models):
+        if getattr(model, "data", "") != mine:
+            found = "other points" if getattr(model, "data", "") else "no points"
+            raise InputError(
+                f"models[{place}] was fitted to {found} (data {getattr(model, 'data', '') or 'none'},"
+                f" x has {mine}): expected models of the same x and weights; fit it to x"
+            )
+    return Comparison(_with_probabilities([_row(model, x, weights) for model in models]))
+
+
+def _row(model: Scored, x: Any, weights: Any) -> Row:
+    name = type(model).__name__
+    structure = getattr(model.recipe, "covariance", "")
+    name = name if name == "MixtureModel" else f"{name} {structure}"
+    count = len(model.mixture.log_weight)
+    if isinstance(model, BayesianGMM):
+        elbo = float(model.elbo)
+        return Row(name, count, elbo, elbo + math.lgamma(count + 1), None, None, None, None)
+    if weights is not None:
+        return Row(name, count, None, None, None, None, None, None)
+    return Row(name, count, None, None, None, model.bic(x), model.aic(x), model.icl(x))
+
+
+def _with_probabilities(rows: list[Row]) -> tuple[Row, ...]:
+    known = [row.labelled for row in rows if row.labelled is not None]
+    if not known:
+        return tuple(rows)
+    total = torch.tensor(known, dtype=torch.float64).logsumexp(0).item()
+    return tuple(
+        row if row.labelled is None else row._replace(probability=math.exp(row.labelled - total))
+        for row in rows
+    )
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
