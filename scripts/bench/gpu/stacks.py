@@ -10,8 +10,15 @@ from pathlib import Path
 
 from loops import KINDS
 
-SIZES = {"conv": (16, 25), "mlp": (16,)}
-STEPS = 2000
+CASES = (
+    ("conv", 16, "grouped"),
+    ("mlp", 16, "grouped"),
+    ("conv", 16, "branches"),
+    ("conv", 25, "grouped"),
+)
+"""The model, how many members, and what becomes of their convolutions."""
+
+STEPS = 1000
 
 
 def main(report: Callable[..., None], device: str, tiny: bool) -> None:
@@ -20,19 +27,24 @@ def main(report: Callable[..., None], device: str, tiny: bool) -> None:
     if not (conf_folder() / "hydra" / "launcher" / "stacked.yaml").exists():
         report(name="stacked", absent="this version has no hydra/launcher=stacked")
         return
-    for model, sizes in SIZES.items():
-        for members in sizes[:1] if tiny else sizes:
-            _measure(report, device, tiny, model, 3 if tiny else members)
+    for model, members, convolutions in CASES[:1] if tiny else CASES:
+        _measure(report, device, tiny, model, 3 if tiny else members, convolutions)
 
 
 def _measure(
-    report: Callable[..., None], device: str, tiny: bool, model: str, members: int
+    report: Callable[..., None],
+    device: str,
+    tiny: bool,
+    model: str,
+    members: int,
+    convolutions: str,
 ) -> None:
     steps = 100 if tiny else STEPS
     overrides = [word for word in KINDS[model].overrides if not word.startswith("data")]
     betas = ",".join(str(1 + each / 4) for each in range(members))
     words = [
         "hydra/launcher=stacked",
+        f"hydra.launcher.convolutions={convolutions}",
         "data=sprites",
         f"data.size={1000 if tiny else 65_536}",
         f"data.batch_size={KINDS[model].batch}",
@@ -50,7 +62,7 @@ def _measure(
         begin = time.perf_counter()
         done = subprocess.run(command, env=own, capture_output=True, text=True)
         took = time.perf_counter() - begin
-        name = f"{model} 64 x 64, {members} members"
+        name = f"{model} 64 x 64, {members} members, {convolutions}"
         if done.returncode:
             report(name=name, fails=(done.stdout + done.stderr)[-1500:])
             return

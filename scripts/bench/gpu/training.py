@@ -51,7 +51,7 @@ class Lengths(NamedTuple):
 def main(report: Report, device: str, tiny: bool, model: str) -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
-    lengths = Lengths(500, 25, 25) if tiny else Lengths(65_536, 500, 2000)
+    lengths = Lengths(500, 25, 25) if tiny else Lengths(20_000, 300, 1000)
     kind = loops.KINDS[model]
     kind = kind._replace(batch=4) if tiny else kind
     bench = Bench(kind, device, lengths)
