@@ -96,7 +96,7 @@ def bayesian(name: str, dtype: str, rounds: int) -> dict[str, float]:
 
     def theirs(iterations: int) -> None:
         BayesianGaussianMixture(
-            w.components,
+            n_components=w.components,
             covariance_type=w.covariance,
             weight_concentration_prior_type="dirichlet_distribution",
             init_params="random_from_data",

@@ -17,9 +17,7 @@ from jensen.base.batch import Batch
 from jensen.base.schedule import Schedule, as_schedule
 from jensen.bound.bound import Inference
 from jensen.em.reseed import Reseed
-from jensen.em.steps import Prior, log_prior
 from jensen.em.stream import Statistics
-from jensen.em.variational import Belief
 from jensen.family.mixture import Mixture, shift
 from jensen.model.points import Points
 from jensen.model.scored import Scored
@@ -115,34 +113,22 @@ class EM(Algorithm):
         if stepwise:
             seen = times(self.rule.size / seen.sums[..., 0].sum().item(), seen)
         if not stepwise or self.global_step % self.trainer.log_every_n_steps == 0:
-            terms = self._elbo(seen, self._optimiser.terms(seen, *self._now))
+            prior = self.model.belief(self.average, self.variance, self.origin)
+            terms = self._optimiser.terms(seen, *self._now, prior)
+            if "elbo" in terms:
+                self.model.elbo.fill_(terms["elbo"] * self.rule.size)
             self.latest = terms
             logs.write(self.loggers, "train", terms, self.global_step)
         cast(Any, self.optimizers()).step(partial(self._maximise, seen))
 
     def _maximise(self, seen: Statistics) -> None:
         """The M-step, in place; nothing but `seen`, the parameters and the step goes into it."""
-        prior = self._prior
+        prior = self.model.belief(self.average, self.variance, self.origin)
         following, done = self._optimiser.maximise(seen, *self._now, prior, self.global_step)
         self.model.assign(shift(following, self.origin.double()))
         if done:
             self.ended_by = "algorithm.tolerance"
             self.trainer.should_stop = True
-
-    @property
-    def _prior(self) -> Prior:
-        return self.model.belief(self.average, self.variance, self.origin)
-
-    def _elbo(self, seen: Statistics, terms: dict[str, float]) -> dict[str, float]:
-        """The terms, of a Bayesian mixture with the elbo of all points, nats per example, which it also
-        keeps: that one bounds an evidence that is not known.
-        """
-        if not isinstance(self._prior, Belief):
-            return terms
-        elbo = seen.log_likelihood + log_prior(self._now[0], self._prior)
-        self.model.elbo.copy_(elbo)
-        known = {name: value for name, value in terms.items() if name not in ("bound", "gap")}
-        return known | {"elbo": elbo.item() / self.rule.size}
 
     def _e_step(self, x: Tensor) -> Statistics:
         points = self.model.in_order(x.flatten(1))

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from jensen.algorithm.fate import Fate
 from jensen.em.steps import Prior, log_prior, m_step
 from jensen.em.stream import Statistics, coefficients, expected_log_joint, moments
+from jensen.em.variational import Belief
 from jensen.family.mixture import Mixture
 
 
@@ -114,12 +115,12 @@ class MStep(Optimizer):
         value = seen.log_likelihood if objective is None else objective
         self.memory.update(seen._asdict(), entropy=entropy, objective=value)
 
-    def terms(self, seen: Statistics, p: Mixture, beta: float) -> dict[str, float]:
+    def terms(self, seen: Statistics, p: Mixture, beta: float, prior: Prior) -> dict[str, float]:
         """The word of an E-step on the parameters, and on all data how the last M-step raised the
         bound; nats per example.
 
         The log-likelihood of a batch in stepwise EM is that of its examples, as if they were all
-        there are.
+        there are. Of a Bayesian mixture there is the elbo, and no gap to an evidence that is not known.
         """
         terms = {"log_likelihood": seen.log_likelihood}
         if self.rule.decay is None and self.memory:
@@ -132,6 +133,9 @@ class MStep(Optimizer):
                 "bound": bound,
                 "gap": seen.log_likelihood - bound,
             }
+        if isinstance(prior, Belief):
+            terms = {name: terms[name] for name in terms if name not in ("bound", "gap")}
+            terms["elbo"] = seen.log_likelihood + log_prior(p, prior)
         values = {name: value.item() / self.rule.size for name, value in terms.items()}
         return values | {"beta": beta} if self.rule.annealed else values
 

@@ -1,6 +1,5 @@
 """A Bayesian mixture: what is believed of its weights, where its components are, and what it predicts."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,7 +52,7 @@ def bayesian_mixture(snapshot: Snapshot, level: float = 0.9) -> Mapping[str, Ten
 
     return {
         "elbo": elbo,
-        "labelled": elbo + math.lgamma(len(shown) + 1),
+        "labelled": torch.tensor(model.labelled, dtype=torch.float64),
         "used": torch.tensor(float(len(model.used()))),
         "weights": chart(bars),
         "ellipses": ellipses(snapshot, mean, full(model.mixture.components)),

@@ -26,8 +26,94 @@ from jensen.model.scored import Scored
 _WEIGHTS: dict[str, Any] = {"dirichlet": Shares, "stick": Sticks}
 
 
+class Believing(Scored):
+    """A posterior and the prior in float64 buffers, of which there are none before the first `_keep`."""
+
+    elbo: Tensor
+    recipe: Recipe
+    _asked: PriorAsked
+    _names: tuple[str, ...]
+    _prior_names: tuple[str, ...]
+
+    def _keep(self, fitted: FittedBelief) -> Self:
+        prior = (*fitted.prior.components, *fitted.prior.weights)
+        for names, values in ((self._names, fitted.state.components), (self._prior_names, prior)):
+            for name, value in zip(names, values, strict=True):
+                setattr(self, name, value.detach().double().clone())
+        self.elbo = torch.tensor(fitted.elbo, dtype=torch.float64, device=self.elbo.device)
+        for name in ("history", "converged", "iterations", "columns", "data", "failure"):
+            setattr(self, name, getattr(fitted, name))
+        return self
+
+    @property
+    def state(self) -> Mixture:
+        """The posterior as EM's E-step takes it: E log weight, and components of beliefs."""
+        values = [self.get_buffer(name) for name in self._names]
+        if any(value is None for value in values):
+            raise InputError(
+                "this BayesianGMM has no parameters: call fit or load_state_dict first"
+            )
+        components = BELIEFS[self.recipe.covariance](*values)
+        prior = self.prior
+        return Mixture(prior.log_weight(prior.counts(components)), components)
+
+    @property
+    def prior(self) -> Belief:
+        """What was believed beforehand."""
+        values = [self.get_buffer(name) for name in self._prior_names]
+        count = len(self._names)
+        weights = _WEIGHTS[self._asked.weights](*values[count:])
+        return Belief(weights, BELIEFS[self.recipe.covariance](*values[:count]))
+
+    @property
+    def counts(self) -> Tensor:
+        """The points that each component has, `(K,)`."""
+        return self.prior.counts(self.state.components)
+
+    @property
+    def weights(self) -> Any:
+        """What is believed of the weights: with `mean()` `(K,)`."""
+        return self.prior.weights.updated(self.counts)
+
+    @property
+    def mixture(self) -> Mixture:
+        """The mixture at the posterior means of weights, means and precisions."""
+        components = expected(self.state).components
+        return Mixture(self.weights.mean().log(), components)
+
+    @property
+    def parameter_count(self) -> int:
+        return GMM.of(self.mixture).parameter_count
+
+    @property
+    def labelled(self) -> float:
+        """The elbo, nats, plus the logarithm of how many orders of its components are as good: K!, but
+        for those of components without points among themselves, which are the same belief. Sticks come
+        in one order. It bounds log p(points) too, and compares numbers of components.
+        """
+        if self._asked.weights == "stick":
+            return float(self.elbo)
+        counts = self.counts
+        unused = int((counts < 1).sum())
+        return float(self.elbo) + math.lgamma(len(counts) + 1) - math.lgamma(unused + 1)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        """Take the shapes from the checkpoint, since D is not known before."""
+        for name in (*self._names, *self._prior_names):
+            if (value := state_dict.get(prefix + name)) is not None:
+                setattr(self, name, torch.empty_like(value, device=self.elbo.device))
+        super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[arg-type]
+
+    def belief(self, mean: Tensor, variance: Tensor, origin: Tensor) -> Belief:
+        return self.prior.shifted(-origin.double())
+
+    def assign(self, p: Mixture) -> None:
+        for name, value in zip(self._names, p.components, strict=True):
+            self.get_buffer(name).copy_(value)
+
+
 @final
-class BayesianGMM(Scored):
+class BayesianGMM(Believing):
     """A mixture of Gaussians of which a belief is kept, by variational Bayes: components that the points
     do not need switch off, and `elbo`, a lower bound of log p(points) with all its constants, can be
     compared between numbers of components, priors and structures.
@@ -143,57 +229,7 @@ class BayesianGMM(Scored):
         with torch.inference_mode(points.array):
             return fit_belief(self.recipe, self._asked, points, before)
 
-    def _keep(self, fitted: FittedBelief) -> Self:
-        prior = (*fitted.prior.components, *fitted.prior.weights)
-        for names, values in ((self._names, fitted.state.components), (self._prior_names, prior)):
-            for name, value in zip(names, values, strict=True):
-                setattr(self, name, value.detach().double().clone())
-        self.elbo = torch.tensor(fitted.elbo, dtype=torch.float64, device=self.elbo.device)
-        for name in ("history", "converged", "iterations", "columns", "data", "failure"):
-            setattr(self, name, getattr(fitted, name))
-        return self
-
     # ---- beliefs --------------------------------------------------------------------------------
-
-    @property
-    def state(self) -> Mixture:
-        """The posterior as EM's E-step takes it: E log weight, and components of beliefs."""
-        values = [self.get_buffer(name) for name in self._names]
-        if any(value is None for value in values):
-            raise InputError(
-                "this BayesianGMM has no parameters: call fit or load_state_dict first"
-            )
-        components = BELIEFS[self.recipe.covariance](*values)
-        prior = self.prior
-        return Mixture(prior.log_weight(prior.counts(components)), components)
-
-    @property
-    def prior(self) -> Belief:
-        """What was believed beforehand."""
-        values = [self.get_buffer(name) for name in self._prior_names]
-        count = len(self._names)
-        weights = _WEIGHTS[self._asked.weights](*values[count:])
-        return Belief(weights, BELIEFS[self.recipe.covariance](*values[:count]))
-
-    @property
-    def counts(self) -> Tensor:
-        """The points that each component has, `(K,)`."""
-        return self.prior.counts(self.state.components)
-
-    @property
-    def weights(self) -> Any:
-        """What is believed of the weights: with `mean()` `(K,)`."""
-        return self.prior.weights.updated(self.counts)
-
-    @property
-    def mixture(self) -> Mixture:
-        """The mixture at the posterior means of weights, means and precisions."""
-        components = expected(self.state).components
-        return Mixture(self.weights.mean().log(), components)
-
-    @property
-    def parameter_count(self) -> int:
-        return GMM.of(self.mixture).parameter_count
 
     def used(self, threshold: float = 1.0) -> list[int]:
         """The components with more than `threshold` points, the heaviest first."""
@@ -253,22 +289,6 @@ class BayesianGMM(Scored):
     def sample(self, n: int, seed: int | None = None) -> Tensor:
         """`(n, D)` draws of `mixture`, as of a `GMM`."""
         return GMM.of(self.mixture, seed=self.recipe.seed).sample(n, seed)
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
-        """Take the shapes from the checkpoint, since D is not known before."""
-        for name in (*self._names, *self._prior_names):
-            if (value := state_dict.get(prefix + name)) is not None:
-                setattr(self, name, torch.empty_like(value, device=self.elbo.device))
-        super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[arg-type]
-
-    # ---- what algorithm=em needs ----------------------------------------------------------------
-
-    def belief(self, mean: Tensor, variance: Tensor, origin: Tensor) -> Belief:
-        return self.prior.shifted(-origin.double())
-
-    def assign(self, p: Mixture) -> None:
-        for name, value in zip(self._names, p.components, strict=True):
-            self.get_buffer(name).copy_(value)
 
     # ---- scoring --------------------------------------------------------------------------------
 

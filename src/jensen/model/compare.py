@@ -15,9 +15,11 @@ from jensen.model.scored import Scored
 class Row(NamedTuple):
     """A model's numbers, nats of all points; None where it has none.
 
-    elbo: of a `BayesianGMM`. labelled: elbo + log K!, for each of the K! orders of its components is a
-        maximum like it. probability: p(model | points) from that, all models with an elbo being as likely
-        beforehand. bic, aic, icl: of a fit by maximum likelihood; less is better.
+    elbo: of a `BayesianGMM`.
+    labelled: elbo + log K!, for each of the K! orders of its components is a maximum like it; orders of
+        unused ones among themselves count once.
+    probability: p(model | points) from that, all models with an elbo being as likely beforehand.
+    bic, aic, icl: of a fit by maximum likelihood; less is better.
     """
 
     model: str
@@ -42,7 +44,7 @@ class Comparison(NamedTuple):
         return max(known, key=lambda place: self.rows[place].probability or 0.0, default=None)
 
     def __str__(self) -> str:
-        heads = ("model", "K", "elbo", "elbo + log K!", "p(model | x)", "bic", "aic", "icl")
+        heads = ("model", "K", "elbo", "with labels", "p(model | x)", "bic", "aic", "icl")
         lines = [heads, *(tuple(map(_shown, row)) for row in self.rows)]
         widths = [max(len(line[place]) for line in lines) for place in range(len(heads))]
         return "\n".join(
@@ -94,8 +96,7 @@ def _row(model: Scored, x: Any, weights: Any) -> Row:
     name = name if name == "MixtureModel" else f"{name} {structure}"
     count = len(model.mixture.log_weight)
     if isinstance(model, BayesianGMM):
-        elbo = float(model.elbo)
-        return Row(name, count, elbo, elbo + math.lgamma(count + 1), None, None, None, None)
+        return Row(name, count, float(model.elbo), model.labelled, None, None, None, None)
     if weights is not None:
         return Row(name, count, None, None, None, None, None, None)
     return Row(name, count, None, None, None, model.bic(x), model.aic(x), model.icl(x))

@@ -49,27 +49,16 @@ class HeldOut(Protocol):
         ...
 
 
-class Scored(nn.Module):
-    """A mixture's word on points. What `algorithm=em` needs to fit it comes last."""
+class Climbed(nn.Module):
+    """What `algorithm=em` needs of a mixture to fit it."""
 
     recipe: Any
     sample: Any
 
     @property
-    def _held_out(self) -> HeldOut:
-        raise NotImplementedError
-
-    @property
     def mixture(self) -> Mixture:
         """The parameters as a value."""
         raise NotImplementedError
-
-    @property
-    def parameter_count(self) -> int:
-        """Free parameters, for `bic` and `aic`."""
-        raise NotImplementedError
-
-    # ---- what algorithm=em needs ----------------------------------------------------------------
 
     @property
     def state(self) -> Mixture:
@@ -101,7 +90,18 @@ class Scored(nn.Module):
         """Take the parameters of `p`, in place."""
         raise NotImplementedError
 
-    # ---- scoring --------------------------------------------------------------------------------
+
+class Scored(Climbed):
+    """A mixture's word on points."""
+
+    @property
+    def _held_out(self) -> HeldOut:
+        raise NotImplementedError
+
+    @property
+    def parameter_count(self) -> int:
+        """Free parameters, for `bic` and `aic`."""
+        raise NotImplementedError
 
     def log_prob(self, x: Any) -> Tensor:
         """log p(x), `(N, D)` to `(N,)`, nats; differentiable in x. Of missing values the
