@@ -30,6 +30,8 @@ def choices() -> list[tuple[str, str]]:
 
 TOGETHER = ("model/likelihood", "model/prior", "objective", "optimizer", "trainer", "logger")
 """Groups any choice of which goes with any of the others."""
+OF_EXPERIMENTS = {"em_slides": "em_slides"}
+"""Diagnostics that ask for a key of the data of one experiment."""
 
 
 @pytest.mark.slow
@@ -60,8 +62,16 @@ def test_every_choice_composes_and_instantiates_with_others(configure, row, tmp_
 
 @pytest.mark.parametrize("group", ["callbacks", "diagnostics"])
 def test_all_of_a_list_compose_and_instantiate(configure, group, tmp_path):
-    every = f"{group}=[{','.join(names(group))}]"
-    made(configure("data=gaussian", "model=linear", every), "", tmp_path)
+    listed = [name for name in names(group) if name not in OF_EXPERIMENTS]
+    made(configure("data=gaussian", "model=linear", f"{group}=[{','.join(listed)}]"), "", tmp_path)
+
+
+@pytest.mark.parametrize(("choice", "experiment"), OF_EXPERIMENTS.items())
+def test_what_asks_an_experiments_data_composes_and_instantiates_there(
+    configure, choice, experiment, tmp_path
+):
+    cfg = configure(f"experiment={experiment}", f"diagnostics=[{choice}]")
+    made(cfg, choice, tmp_path)
 
 
 @pytest.mark.parametrize("algorithm", ["em", "stepwise_em"])
@@ -101,8 +111,8 @@ def words(group: str, choice: str) -> list[str]:
     mixtures = ("gmm", "bayesian_gmm", "bernoulli_mixture", "poisson_mixture", "mixed_mixture")
     if choice in (*mixtures, "em", "stepwise_em") and group != "experiment":
         model = ["data=blobs", "model=gmm", "algorithm=em"]
-    if choice == "em_slides" and group == "diagnostics":
-        model = ["experiment=em_slides"]
+    if choice in OF_EXPERIMENTS and group == "diagnostics":
+        model = [f"experiment={OF_EXPERIMENTS[choice]}"]
     return [*model, override, *extra]
 
 
