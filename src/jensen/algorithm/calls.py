@@ -109,8 +109,11 @@ class Calls:
         return len(batch.row) // data.batch_size
 
     def _chosen(self) -> Drive:
-        if (make := DRIVES.get()) is not None:
-            return make(self.algorithm)
+        make = DRIVES.get()
+        return self.own() if make is None else make(self.algorithm)
+
+    def own(self) -> Drive:
+        """The drive of an algorithm by itself."""
         on_gpu = self.algorithm.device.type == "cuda"
         if self.engine == "eager" or not on_gpu:
             return Eager(self.algorithm)

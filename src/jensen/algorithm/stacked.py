@@ -53,9 +53,12 @@ class Steps(NamedTuple):
 
 
 class Words(NamedTuple):
-    """Word on a step of all models: losses `(M,)`, and the inference of each, without its graph."""
+    """Word on a step of all models: losses `(M,)`; mean distortions and rates `(M,)` each; and the
+    inference of each model. All without their graph.
+    """
 
     loss: Tensor
+    means: Callable[[], Sequence[Tensor]]
     inference: Callable[[int], Inference]
 
 
@@ -158,8 +161,12 @@ class Stack:
             self._step_by_branches(x, noise, step, look)
             return
         loss, inference = self._forward(x, noise, step)
-        words = Words(loss.detach(), lambda at: _part(inference, at))
-        stopped = look(words)
+        bound = tree_map(Tensor.detach, inference.bound)
+
+        def means() -> list[Tensor]:
+            return [part.mean(1) for part in bound]
+
+        stopped = look(Words(loss.detach(), means, lambda at: _part(inference, at)))
         kept = [[each[at].clone() for each in self.values] for at in stopped]
         if self._learns:
             with torch.no_grad():
@@ -193,7 +200,12 @@ class Stack:
             own = [self._owners[at][index] for index in self._order]
             gradients.append(torch.autograd.grad(loss, own, allow_unused=True))
         losses = torch.stack([outcome.loss for outcome in outcomes])
-        stopped = look(Words(losses, lambda at: outcomes[at].inference))
+
+        def means() -> list[Tensor]:
+            bounds = zip(*(outcome.inference.bound for outcome in outcomes), strict=True)
+            return [torch.stack([part.mean() for part in parts]) for parts in bounds]
+
+        stopped = look(Words(losses, means, lambda at: outcomes[at].inference))
         kept = [[each[at].clone() for each in self.values] for at in stopped]
         for at, member in enumerate(self.members):
             learn(member.model, outcomes[at].inference, x.shape[1], step[at])
@@ -268,13 +280,7 @@ class Stack:
 
     def remember(self, words: "Words", step: Tensor) -> None:
         """Look at the losses of a step, and wait for nothing: each member finds its own."""
-        bounds = [words.inference(at).bound for at in range(len(self.members))]
-        values = torch.stack(
-            [
-                torch.stack([words.loss[at], bound.distortion.mean(), bound.rate.mean()])
-                for at, bound in enumerate(bounds)
-            ]
-        )
+        values = torch.stack([words.loss, *words.means()], 1)
         here = torch.where(values.isfinite(), NEVER, step[:, None])
         torch.minimum(self.firsts, here, out=self.firsts)
 

@@ -45,6 +45,7 @@ class StackedOptimiser:
         ]
         first = optimisers[0]
         self._whole: Optimizer | None = None
+        self._shared = False
         alike = all(type(each) is type(first) for each in optimisers)
         if alike and type(first) in _ELEMENTWISE and self._numbers_agree() and self._states_agree():
             self._whole = self._joined()
@@ -88,9 +89,12 @@ class StackedOptimiser:
             tensor.grad = None
 
     def share(self) -> None:
-        """Give each model's own optimiser its part of the state, as it now is."""
-        if self._whole is None:
+        """Give each model's own optimiser its part of the state, once there is one: from then on it
+        changes in place.
+        """
+        if self._whole is None or self._shared:
             return
+        self._shared = all(self._whole.state.get(tensor) for tensor in self.stacked)
         for index, tensor in enumerate(self.stacked):
             if not (state := self._whole.state.get(tensor)):
                 continue
@@ -104,6 +108,7 @@ class StackedOptimiser:
 
     def part(self) -> None:
         """From now on each model's own optimiser steps, with counts of its own."""
+        self._shared = False
         self.share()
         self._whole = None
         for optimiser in self.optimisers:

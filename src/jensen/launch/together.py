@@ -16,7 +16,7 @@ from greenlet import getcurrent, greenlet
 from hydra.types import TaskFunction
 
 from jensen.algorithm.chunk import Chunk
-from jensen.algorithm.drive import DRIVES, Drive, Eager, Taken
+from jensen.algorithm.drive import DRIVES, Drive, Taken
 from jensen.algorithm.gradient import Gradient
 from jensen.algorithm.stacked import Stack, Steps
 from jensen.algorithm.stacked_graph import StackedGraph
@@ -165,7 +165,7 @@ class Waiting:
         with scene.torch_at_rest():
             steps: Steps | None = getcurrent().parent.switch()
         if steps is None:
-            self.alone = self.alone or Eager(self.algorithm)
+            self.alone = self.alone or self.algorithm.calls.own()
             return self.alone(chunk, logged)
         if steps.fault is not None:
             outcome, batch, step = steps.fault
