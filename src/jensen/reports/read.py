@@ -4,14 +4,12 @@ import shlex
 from pathlib import Path
 from typing import Any, cast
 
-from omegaconf import OmegaConf
-
 from jensen.base.errors import InputError, check_seed
 from jensen.callbacks.durable import within
 from jensen.reports.sweep import Run, Sweep, Whole, flat, grouped, odd, shown, told_apart
 from jensen.run.folder import DATA, FAILED, FINISHED, WARNINGS
 from jensen.run.identity import LOCATION, has_effect
-from jensen.run.load import configuration, read_yaml, saved_step
+from jensen.run.load import read_tree, saved_step, written_tree
 from jensen.run.record import get_json
 from jensen.run.targets import one_spelling
 
@@ -93,7 +91,7 @@ def _read_run(place: Path, name: str) -> Run:
                 f"its last.ckpt holds step {saved} of {finished['step']}; the sweep's command"
                 " again continues it"
             )
-    tree = cast(dict[str, Any], one_spelling(OmegaConf.to_container(configuration(place))))
+    tree = cast(dict[str, Any], one_spelling(written_tree(place)))
     settings = flat(tree)
     seed = tree.get("seed", 0)
     check_seed("seed", seed)
@@ -127,7 +125,7 @@ def _experiment(place: Path, run: Run) -> tuple[str, str]:
 
 def _started_as(path: Path) -> Any:
     """The experiment that a run's hydra.yaml names; None where none was chosen."""
-    tree: Any = OmegaConf.to_container(read_yaml(path))
+    tree: Any = read_tree(path)
     for key in ("hydra", "runtime", "choices"):
         tree = tree.get(key) if isinstance(tree, dict) else None
     if not isinstance(tree, dict):

@@ -2,14 +2,17 @@
 state.
 """
 
-from collections.abc import Callable, Sequence
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf._utils import get_yaml_loader
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
@@ -35,22 +38,37 @@ megabyte.
 _DEEPEST = 100
 
 
-def read_yaml(path: Path) -> DictConfig:
-    """The mapping that a file of settings holds, empty where it holds another thing; nothing in it
-    is resolved.
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """OmegaConf's reading of YAML by libyaml, where that is there: many times as fast."""
+
+    yaml_implicit_resolvers = get_yaml_loader().yaml_implicit_resolvers
+    yaml_constructors = get_yaml_loader().yaml_constructors
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        if len({*keys}) < len(keys):
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise yaml.YAMLError(f"it has {twice} twice")
+        found: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        return found
+
+
+def read_tree(path: Path) -> dict[Any, Any]:
+    """The mapping that a file of settings holds, as it is written; empty where it holds another
+    thing.
 
     Raises:
         InputError: the file is torn, or what jensen.train does not write and a few of which fill
             memory: aliases, deep nesting, or more than `LARGEST` bytes.
     """
-    try:
+    with _reading(path):
         if not path.is_file():
             raise OSError("it is no file")
         if (size := path.stat().st_size) > LARGEST:
             raise yaml.YAMLError(f"it has {size:,} bytes")
         text = path.read_text()
         depth = 0
-        for event in yaml.parse(text):
+        for event in yaml.parse(text, Loader=_Loader):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
                 event, yaml.CollectionEndEvent
             )
@@ -58,7 +76,23 @@ def read_yaml(path: Path) -> DictConfig:
                 raise yaml.YAMLError("it has aliases")
             if depth > _DEEPEST:
                 raise yaml.YAMLError("it is nested too deep")
-        found = OmegaConf.create(text)
+        found = yaml.load(text, Loader=_Loader)
+        if not isinstance(found, dict | list | str | None):
+            raise yaml.YAMLError(f"it holds {found!r}")
+        return found if isinstance(found, dict) else {}
+
+
+def read_yaml(path: Path) -> DictConfig:
+    """As `read_tree`; nothing in it is resolved."""
+    tree = read_tree(path)
+    with _reading(path):
+        return OmegaConf.create(tree)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (
         OSError,
         ValueError,
@@ -72,7 +106,6 @@ def read_yaml(path: Path) -> DictConfig:
             f"{path} cannot be read ({said(error)}): expected what jensen.train wrote; take"
             " another folder"
         ) from error
-    return found if isinstance(found, DictConfig) else OmegaConf.create({})
 
 
 def configuration(run: str | Path) -> DictConfig:
@@ -82,19 +115,31 @@ def configuration(run: str | Path) -> DictConfig:
         InputError: `run` is not the folder of a run, or its configuration is torn.
     """
     path = Path(run).expanduser() / ".hydra" / "config.yaml"
+    tree = written_tree(run)
+    with _reading(path):
+        return OmegaConf.create(tree)
+
+
+def written_tree(run: str | Path) -> dict[Any, Any]:
+    """The same as plain mappings and lists, which are read in a tenth of the time.
+
+    Raises:
+        InputError: as `configuration`.
+    """
+    path = Path(run).expanduser() / ".hydra" / "config.yaml"
     within(Path(run).expanduser(), path)
     if not path.is_file():
         raise InputError(
             f"run={run} has no .hydra/config.yaml: expected the folder of a run of jensen.train"
         )
-    cfg = read_yaml(path)
-    expansion.check(OmegaConf.to_container(cfg), path)
-    if "algorithm" not in cfg or "data" not in cfg:
+    tree = read_tree(path)
+    expansion.check(tree, path)
+    if "algorithm" not in tree or "data" not in tree:
         raise InputError(
             f"{path} configures no algorithm and data: expected what jensen.train wrote; take"
             " another folder"
         )
-    return cfg
+    return tree
 
 
 def state(run: str | Path, checkpoint: str = "last") -> dict[str, Any]:
@@ -129,10 +174,37 @@ def saved_step(run: str | Path) -> int | None:
     try:
         path = Path(run) / "checkpoints" / "last.ckpt"
         within(Path(run), path)
-        saved = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-        return int(saved["global_step"])
+        with zipfile.ZipFile(path) as archive:
+            (name,) = (each for each in archive.namelist() if each.endswith("/data.pkl"))
+            with archive.open(name) as file:
+                return int(_Outline(file).load()["global_step"])
     except Exception:  # a torn archive may fail anywhere in it
         return None
+
+
+class _Blank(dict[Any, Any]):
+    """Stands for whatever a pickle would make: it takes anything, and does nothing."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__()
+
+    def __call__(self, *given: Any, **named: Any) -> "_Blank":
+        return self
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _Outline(pickle.Unpickler):
+    """The plain values of a checkpoint, by their keys; of tensors and all else that would be made
+    by a call, blanks. Nothing of it is run.
+    """
+
+    def find_class(self, module: str, name: str) -> type[_Blank]:
+        return _Blank
+
+    def persistent_load(self, pid: Any) -> _Blank:
+        return _Blank()
 
 
 class Resumed(NamedTuple):
