@@ -1,9 +1,9 @@
 """The picture that the README opens with: the traversals of a run, moving.
 
-    python -m jensen.train hydra.run.dir=runs/lead
-    python scripts/lead_picture.py runs/lead .github/traversals.gif
+    python -m jensen.train experiment=squares seed=10 hydra.run.dir=runs/lead
+    python scripts/lead_picture.py runs/lead .github/traversals.gif --latents 3
 
-A column is an active latent, headed by its rate and the factor that it tells most of; a row is a
+A column is a latent, headed by its rate and the factor that it tells most of; a row is a
 held-out image. A frame in each column moves that latent alone, from the 1 % to the 99 % quantile of
 its codes and back.
 """
@@ -28,11 +28,12 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     arguments.add_argument("run", type=Path, help="the folder of a run")
     arguments.add_argument("out", type=Path, help="the GIF to write")
+    arguments.add_argument("--latents", type=int, default=10, help="columns, of largest rate first")
     arguments.add_argument("--steps", type=int, default=15, help="positions of a latent")
     arguments.add_argument("--images", type=int, default=3, help="held-out images, a row each")
     given = arguments.parse_args()
     try:
-        picture = drawn(given.run, steps=given.steps, images=given.images)
+        picture = drawn(given.run, latents=given.latents, steps=given.steps, images=given.images)
     except InputError as error:
         raise SystemExit(f"lead_picture: {error}") from None
     write(given.out, lambda file: file.write(picture))

@@ -159,6 +159,7 @@ REFUSED = {
     "data.size=737281": "size is 737281: expected at most 737280",
     "data.factors=[colour]": "factors is 'colour': expected one of shape, scale",
     "data.factors=[]": "factors is empty",
+    "data.values={posY:8..32}": "values.posY is '8..32': expected different integers of 0 to 31",
     "data.x_shape=[1,32,32]": "data.x_shape is [1, 32, 32] but the first train example has shape [1, 64, 64]",
     "data.workers=-1": "data.workers is -1",
     "model.encoder.activation=sine": "model.encoder.activation is 'sine': expected one of relu",

@@ -1,4 +1,4 @@
-"""Train what the configuration describes: `python -m jensen.train [overrides]`."""
+"""Train a model and leave a run, which the same command continues: `python -m jensen.train`."""
 
 import sys
 from pathlib import Path

@@ -65,6 +65,7 @@ ARGUMENTS = {
     **dict.fromkeys(
         ("mnist", "mnist_32", "mnist_binary", "mnist_threshold", "fashion_mnist"), mnist_files
     ),
+    "squares": lambda folder: SIZED,
     "normals": lambda folder: ("data.size=60",),
     "images": images_file,
     "codes": codes_file,

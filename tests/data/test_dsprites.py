@@ -66,6 +66,7 @@ def test_rows_and_factors_are_those_of_the_sprites(tmp_path, save):
         {"factors": ["posX", "shape"]},
         {"size": 20, "seed": 3},
         {"factors": ["scale", "posY"], "size": 3},
+        {"values": {"posX": [1, 3], "shape": [2]}},
     ):
         found = dsprites(str(path), **options)
         expected = sprites.sprites(**options)

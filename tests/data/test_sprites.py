@@ -325,6 +325,41 @@ def test_a_subset_as_large_as_the_grid_is_the_grid():
     )
 
 
+SQUARES = {"shape": [0], "orientation": [7], "posX": [31, 2, 30], "posY": "8..23"}
+
+
+@pytest.mark.parametrize("factors", [None, ["scale", "posX", "posY"]])
+def test_chosen_values_leave_their_images_and_a_factor_of_one_value_is_none(factors):
+    examples = sprites(factors, values=SQUARES)
+    assert examples.names == ("scale", "posX", "posY")
+    assert examples.sizes == (6, 3, 16)
+    expected = [
+        (0, scale, 7, across, down)
+        for scale in range(6)
+        for across in (2, 30, 31)
+        for down in range(8, 24)
+    ]
+    assert np.array_equal(examples.decode(examples.stored)[:, 0].numpy(), render(expected))
+
+
+def test_labels_are_the_places_of_the_chosen_values():
+    examples = sprites(values=SQUARES)
+    places = [(a, b, c) for a in range(6) for b in range(3) for c in range(16)]
+    assert examples.factors.tolist() == [list(each) for each in places]
+
+
+def test_a_draw_of_chosen_values_is_a_part_of_them():
+    whole = sprites(values=SQUARES)
+    drawn = sprites(values=SQUARES, size=40, seed=3)
+    rows = [whole.factors.tolist().index(row) for row in drawn.factors.tolist()]
+    assert rows == sorted(rows)
+    assert torch.equal(drawn.stored, whole.stored[rows])
+
+
+def test_all_values_of_all_factors_are_the_grid():
+    assert np.array_equal(grid(values={"posY": range(32), "shape": [0, 1, 2]}), grid())
+
+
 def test_only_the_images_asked_for_are_rendered():
     asked = []
 
@@ -332,7 +367,7 @@ def test_only_the_images_asked_for_are_rendered():
         asked.append(chosen)
         return pack(chosen)
 
-    subset(None, 7, 0, packed)
+    subset(None, 7, 0, None, packed)
     assert [len(chosen) for chosen in asked] == [7]
 
 
@@ -353,6 +388,47 @@ def test_only_the_images_asked_for_are_rendered():
         (
             {"factors": ["shape"], "size": 4},
             "size is 4: expected at most 3, the number of images that shape give",
+        ),
+        ({"values": {"colour": [1]}}, "values is 'colour': expected one of shape"),
+        ({"values": [1]}, r"values is \[1\]: expected factors with their values, such as {posY: 8"),
+        *(
+            (
+                {"values": {"posY": wrong}},
+                r"values.posY is .*: expected different integers of 0 to 31, as a list or first\.\.last",
+            )
+            for wrong in (
+                [32],
+                [-1],
+                [],
+                [1, 1],
+                [True],
+                [1.0],
+                "8",
+                "8..32",
+                "9..8",
+                "a",
+                8,
+                [[8]],
+            )
+        ),
+        (
+            {"values": dict(zip(NAMES, [[0]] * 5, strict=True))},
+            "values leaves one image: expected a factor with two values or more",
+        ),
+        (
+            {"factors": ["scale"], "values": {"posY": "8..23"}},
+            r"values.posY is \[8, ..., 23\] and factors leaves it out: expected one value of a",
+        ),
+        (
+            {"factors": ["scale", "posY"], "values": {"posY": [8]}},
+            r"values.posY is \[8\] and factors names it: .* several of one that does",
+        ),
+        (
+            {
+                "size": 769,
+                "values": {"shape": [0], "orientation": [0], "posX": "0..3", "posY": "0..31"},
+            },
+            "at most 768",
         ),
     ],
 )

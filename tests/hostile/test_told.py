@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import sys
+import warnings
 
 import pytest
 import torch
@@ -21,10 +22,11 @@ from jensen.family.gaussian import Gaussian
 from jensen.launch import console
 from jensen.model.likelihood import LearnedNormal, OptimalNormal
 from jensen.model.mixture_prior import MixturePrior
-from jensen.objective import Beta, Capacity
+from jensen.objective import Beta, Capacity, Decomposed
 from jensen.objective.control import Control
 from jensen.run.log import Lines, RunLog
 from jensen.run.summary import summary
+from jensen.run.words import warnings_noted
 from jensen.train import main, train
 
 COLLAPSED = ("objective.beta=1e5", "optimizer.lr=0.05", "diagnostics=[rate]")
@@ -87,6 +89,22 @@ def collapsed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("collapsed") / "run"
     train(composed(*QUICK, *COLLAPSED), folder)
     return folder
+
+
+def test_warnings_of_python_are_in_the_runs_log_too(tmp_path):
+    log = RunLog(tmp_path / "train.log", delay=True)
+    logging.root.addHandler(log)
+    try:
+        with pytest.warns(UserWarning, match="it is odd") as shown, warnings_noted():
+            warnings.warn("it is odd", stacklevel=1)
+        with pytest.warns(UserWarning, match="it is late"):
+            warnings.warn("it is late", stacklevel=1)
+    finally:
+        logging.root.removeHandler(log)
+        log.close()
+    assert len(shown) == 1
+    (line,) = (tmp_path / "train.log").read_text().splitlines()
+    assert line.startswith("UserWarning: it is odd (")
 
 
 def test_a_run_says_what_is_trained_and_how_good_it_is(configure, tmp_path, capsys):
@@ -173,6 +191,8 @@ def test_a_rate_that_is_asked_to_be_small_is_no_collapse(parts):
     assert not growing.ills()
     held = Told(model, objective=Capacity(5.0), val_rate=0.05)
     assert held.ills()
+    strong = Told(model, objective=Decomposed(tc=12.0), val_rate=0.05)
+    assert "a lower objective.tc, or" in strong.ills()["collapsed"]
     silent = Told(model, val_rate=3.0, rate_active_units=0.0)
     assert "no latent is active, at a rate of 3.00 nats" in silent.ills()["collapsed"]
 
@@ -184,7 +204,7 @@ def test_a_decoder_that_ignores_z_is_told(parts):
     assert not Told(model, data, val_rate=3.0).ills()
     model.decoder = Recalled(data.show(64)[:1].expand(64, -1, -1, -1))
     said = Told(model, data, val_rate=3.0).ills()["ignored"]
-    assert "another example's code costs 0.000 nats more" in said
+    assert "another example's code costs no more than its own" in said
 
 
 def test_a_scale_at_its_bound_is_told(parts):

@@ -185,7 +185,7 @@ def both(configure, *overrides):
     return pair
 
 
-DIAGONAL_ALONE = {"beta_tcvae", "decomposed", "dip", "dip_ii"}
+DIAGONAL_ALONE = {"beta_tcvae", "beta_tcvae_12", "decomposed", "dip", "dip_ii"}
 
 
 @pytest.mark.parametrize("objective", choices("objective"))

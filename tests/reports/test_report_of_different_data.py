@@ -30,6 +30,7 @@ def write_run(
     mig: float = 0.1,
     *,
     fingerprint: str = "",
+    held_out: int | None = None,
     likelihood: str = BERNOULLI,
     beta: int = 1,
     **data,
@@ -42,7 +43,9 @@ def write_run(
     (folder / ".hydra" / "config.yaml").write_text(json.dumps(config))
     (folder / "finished.json").write_text('{"identity": "x"}')
     if fingerprint:
-        (folder / ".hydra" / "identity.json").write_text(json.dumps({"data": fingerprint}))
+        (folder / ".hydra" / "identity.json").write_text(
+            json.dumps({"data": fingerprint} | ({"held_out": held_out} if held_out else {}))
+        )
     settings = {
         "_target_": "jensen.diagnostics.score.score",
         "function": {"path": "jensen.scores.mig_hist20"},
@@ -115,6 +118,7 @@ def test_each_data_set_chooses_among_its_own(tmp_path):
 
 SAME = {
     "one place, copied": ({"root": "a"}, {"root": "b"}),
+    "as many held out": ({"validation": 8, "held_out": 8}, {"validation": "auto", "held_out": 8}),
     "batch size": ({"batch_size": 10}, {"batch_size": 20}),
     "order": ({"seed": 0}, {"seed": 1}),
 }
@@ -128,6 +132,15 @@ def test_the_same_data_are_compared_however_they_are_served(tmp_path, how):
     found = chosen(sweep, measured(sweep))
     assert found["elbo"].best == 0
     assert not apart(sweep)
+
+
+@pytest.mark.parametrize("counts", [(8, 9), (None, 8)])
+def test_other_numbers_held_out_are_other_data(tmp_path, counts):
+    for number, (validation, count) in enumerate(zip(("auto", 8), counts, strict=True)):
+        write_run(
+            tmp_path / str(number), -10.0, fingerprint=ONE, validation=validation, held_out=count
+        )
+    assert len(families(read(tmp_path))) == 2
 
 
 def test_probabilities_and_densities_have_no_common_elbo_and_have_common_scores(tmp_path):

@@ -14,6 +14,7 @@ from jensen.family.mixture import Mixture, responsibilities
 from jensen.model.likelihood import LearnedNormal, OptimalNormal
 from jensen.model.vae import VAE
 from jensen.objective.control import Control
+from jensen.objective.decomposed import Decomposed
 
 LEAST_RATE = 0.1
 """Nats per example below which a model is taken to have collapsed; also what a decoder must gain
@@ -24,10 +25,6 @@ DEAD = 0.05
 _EACH = 20
 """Codes a component, from which on it can be seen that it has none."""
 _LOOKED_AT = 64
-
-HELPS = (
-    "a warm-up by +schedule@objective.beta=linear, a lower objective.beta, or objective=free_bits"
-)
 
 Ills = dict[str, str]
 """Sentences by a short name."""
@@ -45,7 +42,7 @@ def ills(trainer: Trainer, module: LightningModule, codes: Tensor | None, ended:
     objective = getattr(module, "objective", None)
     found = dict(_of_rate(trainer, objective))
     if not found and isinstance(trainer.datamodule, DataModule):
-        found |= _of_decoder(model, trainer.datamodule, module)
+        found |= _of_decoder(model, trainer.datamodule, module, _remedies(objective))
     found |= _of_likelihood(model.likelihood)
     if codes is not None:
         found |= _of_prior(model, codes)
@@ -64,7 +61,15 @@ def _of_rate(trainer: Trainer, objective: object) -> Iterator[tuple[str, str]]:
         why = f"no latent is active, at a rate of {rate:.2f} nats"
     else:
         return
-    yield "collapsed", f"the model has collapsed: {why}, so z says nothing of x; {HELPS} helps"
+    yield (
+        "collapsed",
+        f"the model has collapsed: {why}, so z says nothing of x; {_remedies(objective)} helps",
+    )
+
+
+def _remedies(objective: object) -> str:
+    key = "objective.tc" if isinstance(objective, Decomposed) else "objective.beta"
+    return f"a warm-up by +schedule@{key}=linear, a lower {key}, or objective=free_bits"
 
 
 def _asked(objective: object, step: int) -> float:
@@ -78,18 +83,20 @@ def _asked(objective: object, step: int) -> float:
     return min(asked, default=float("inf"))
 
 
-def _of_decoder(model: VAE, data: DataModule, module: LightningModule) -> Ills:
+def _of_decoder(model: VAE, data: DataModule, module: LightningModule, helps: str) -> Ills:
     """Whether an observation is told no better from its own code than from another's."""
     x = data.show(_LOOKED_AT).to(module.device, cast(torch.dtype, module.dtype))
     code = model.encode(x).mean
     own = model.likelihood.distortion(model.decoder(code), x).mean()
     other = model.likelihood.distortion(model.decoder(code.roll(1, 0)), x).mean()
-    if len(x) < 2 or not float(other - own) < LEAST_RATE:
+    more = float(other - own)
+    if len(x) < 2 or not more < LEAST_RATE:
         return {}
+    costs = f"costs {more:.3f} nats more than" if more >= 0.0005 else "costs no more than"
     return {
         "ignored": (
-            f"the decoder ignores z: another example's code costs {float(other - own):.3f} nats more"
-            f" than its own; {HELPS}, or a decoder of less capacity helps"
+            f"the decoder ignores z: another example's code {costs} its own; {helps}, or a decoder"
+            " of less capacity helps"
         )
     }
 

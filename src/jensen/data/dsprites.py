@@ -31,7 +31,11 @@ _BLOCK = 4096
 
 
 def dsprites(
-    path: str | Path, factors: Sequence[str] | None = None, size: int | None = None, seed: int = 0
+    path: str | Path,
+    factors: Sequence[str] | None = None,
+    size: int | None = None,
+    seed: int = 0,
+    values: sprites.Values | None = None,
 ) -> Examples:
     """The images of the npz file `path` that vary in `factors` (all five by default), or `size` of
     them drawn with `seed`.
@@ -41,13 +45,13 @@ def dsprites(
     an altered one is another.
 
     Raises:
-        InputError: an unknown factor, none at all, a size that the grid does not hold; or the file
+        InputError: an unknown factor or value, none at all, a size that the grid does not hold; or the file
             is missing, is not an npz file, is damaged, or holds no `imgs` or others than the
             737,280 of 64 x 64 zeros and ones.
     """
     check_path("path", path)
     return sprites.subset(
-        factors, size, seed, lambda latents: _packed(Path(path).expanduser(), latents)
+        factors, size, seed, values, lambda latents: _packed(Path(path).expanduser(), latents)
     )
 
 

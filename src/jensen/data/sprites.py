@@ -9,7 +9,8 @@ An image is 64 rows of 64 bits, packed little-endian into 512 bytes: bit c % 8 o
 is column c of row r.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,10 @@ SIDE = 64
 Packed = Callable[[npt.NDArray[np.uint8]], Array]
 """Latents `(N, 5)` to their packed images `(N, 512)`."""
 
+Values = Mapping[str, Sequence[int] | str]
+"""The values that factors take: a list, or "first..last"."""
+
+_SPAN = re.compile(r"(\d+)\.\.(\d+)")
 _UNIT = 256
 """Vertices are rounded to 1/256 of a pixel; from there on all arithmetic is on integers."""
 _CHUNK = 4096
@@ -146,10 +151,16 @@ def unpack(stored: Tensor) -> Tensor:
     return ((stored[..., None] >> bit) & 1).reshape(-1, 1, SIDE, SIDE).float()
 
 
-def grid(factors: Sequence[str] = NAMES) -> npt.NDArray[np.uint8]:
-    """All combinations of `factors`, the last one fastest, the others at 0: `(N, 5)`."""
+def grid(
+    factors: Sequence[str] = NAMES, values: Mapping[str, Sequence[int]] | None = None
+) -> npt.NDArray[np.uint8]:
+    """All combinations of the `values` of `factors`, by default all that there are, the last factor
+    fastest, the others at 0 or at their one value: `(N, 5)`.
+    """
+    chosen = values or {}
     axes = [
-        range(size) if name in factors else (0,) for name, size in zip(NAMES, SIZES, strict=True)
+        chosen.get(name, range(size) if name in factors else (0,))
+        for name, size in zip(NAMES, SIZES, strict=True)
     ]
     return np.stack(
         [axis.ravel() for axis in np.meshgrid(*map(np.array, axes), indexing="ij")], 1
@@ -157,15 +168,27 @@ def grid(factors: Sequence[str] = NAMES) -> npt.NDArray[np.uint8]:
 
 
 def sprites(
-    factors: Sequence[str] | None = None, size: int | None = None, seed: int = 0
+    factors: Sequence[str] | None = None,
+    size: int | None = None,
+    seed: int = 0,
+    values: Values | None = None,
 ) -> Examples:
     """The sprites that vary in `factors` (all five by default), or `size` of them drawn with
     `seed`.
 
     The whole set is rendered once and kept in the cache; a subset is rendered in memory.
 
+    Args:
+        values: the values of some factors, in place of all: a list, or "first..last", as in
+            `{"shape": [1], "posY": "8..23"}`. A factor of one value does not vary, and is none of
+            the examples' factors; the labels of the others are the places of their values.
+
     Raises:
-        InputError: an unknown factor, none at all, or a size that the grid does not hold.
+        InputError: an unknown factor or value, nothing that varies, or a size that the grid does
+            not hold.
+
+    >>> sprites(["scale", "posY"], values={"shape": [1], "posY": "8..23"}).sizes
+    (6, 16)
     """
 
     def packed(latents: npt.NDArray[np.uint8]) -> Array:
@@ -176,20 +199,21 @@ def sprites(
             else pack(latents)
         )
 
-    return subset(factors, size, seed, packed)
+    return subset(factors, size, seed, values, packed)
 
 
-def subset(factors: Sequence[str] | None, size: int | None, seed: int, packed: Packed) -> Examples:
+def subset(
+    factors: Sequence[str] | None,
+    size: int | None,
+    seed: int,
+    values: Values | None,
+    packed: Packed,
+) -> Examples:
     """The examples that `sprites` describes, their images from `packed`."""
     check_seed("seed", seed)
-    if factors is not None:
-        check_list("factors", factors)
-    names = NAMES if factors is None else tuple(name for name in NAMES if name in factors)
-    for name in factors or ():
-        check_choice("factors", name, NAMES)
-    if not names:
-        raise InputError(f"factors is empty: expected some of {', '.join(NAMES)}")
-    latents = grid(names)
+    chosen = _chosen(values)
+    names = _varying(factors, chosen)
+    latents = grid(names, chosen)
     if size is not None:
         check_count("size", size)
         if size > len(latents):
@@ -204,11 +228,82 @@ def subset(factors: Sequence[str] | None, size: int | None, seed: int, packed: P
     return Examples(
         stored=torch.from_numpy(packed(latents)),
         decode=unpack,
-        factors=torch.from_numpy(latents[:, kept]),
+        factors=torch.from_numpy(_labels(latents, names, chosen)),
         names=names,
-        sizes=tuple(SIZES[i] for i in kept),
+        sizes=tuple(len(chosen.get(NAMES[i], range(SIZES[i]))) for i in kept),
         bytewise=True,
     )
+
+
+def _labels(
+    latents: npt.NDArray[np.uint8], names: Sequence[str], chosen: Mapping[str, Sequence[int]]
+) -> npt.NDArray[np.uint8]:
+    """The places of the values of `names` among those chosen, `(N, F)`."""
+    labels = latents[:, [NAMES.index(name) for name in names]]
+    for place, name in enumerate(names):
+        if name in chosen:
+            labels[:, place] = np.searchsorted(chosen[name], labels[:, place])
+    return labels
+
+
+def _varying(factors: Sequence[str] | None, chosen: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
+    """The factors with more than one value, in the order of `NAMES`."""
+    if factors is not None:
+        check_list("factors", factors)
+    for name in factors or ():
+        check_choice("factors", name, NAMES)
+    if factors is not None and not factors:
+        raise InputError(f"factors is empty: expected some of {', '.join(NAMES)}")
+    for name, kept in chosen.items():
+        if factors is not None and (name in factors) == (len(kept) == 1):
+            has = "names it" if name in factors else "leaves it out"
+            raise InputError(
+                f"values.{name} is {_short(kept)} and factors {has}: expected one value of a factor"
+                " that does not vary, and several of one that does"
+            )
+    names = tuple(
+        name
+        for name in NAMES
+        if (factors is None or name in factors) and len(chosen.get(name, "all")) > 1
+    )
+    if not names:
+        raise InputError("values leaves one image: expected a factor with two values or more")
+    return names
+
+
+def _short(kept: Sequence[int]) -> str:
+    return str([*kept]) if len(kept) < 5 else f"[{kept[0]}, ..., {kept[-1]}]"
+
+
+def _chosen(values: Values | None) -> dict[str, list[int]]:
+    """The values of each factor that `values` names, ascending."""
+    if values is None:
+        return {}
+    if not isinstance(values, Mapping):
+        raise InputError(
+            f"values is {values!r}: expected factors with their values, such as {{posY: 8..23}}"
+        )
+    return {name: _list(name, given) for name, given in values.items() if given is not None}
+
+
+def _list(name: str, given: Sequence[int] | str) -> list[int]:
+    check_choice("values", name, NAMES)
+    most = SIZES[NAMES.index(name)] - 1
+    kept: object = given
+    if isinstance(given, str) and (ends := _SPAN.fullmatch(given)):
+        kept = range(int(ends[1]), int(ends[2]) + 1)
+    if (
+        isinstance(kept, str)
+        or not isinstance(kept, Sequence)
+        or not kept
+        or not all(type(value) is int and 0 <= value <= most for value in kept)
+        or len(set(kept)) < len(kept)
+    ):
+        raise InputError(
+            f"values.{name} is {given!r}: expected different integers of 0 to {most}, as a list or"
+            f" first..last, such as 0..{most}"
+        )
+    return sorted(kept)
 
 
 def _blocks(latents: npt.NDArray[np.uint8]) -> Iterator[Array]:

@@ -32,7 +32,7 @@ from jensen.run.compose import given_words
 from jensen.run.conf import conf_folder
 from jensen.run.folder import RefusedError
 from jensen.run.typos import did_you_mean, explain_overrides, unread
-from jensen.run.words import FULL, explain, note, say
+from jensen.run.words import FULL, explain, note, say, warnings_noted
 
 
 def program(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
@@ -44,7 +44,7 @@ def program(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
         @functools.wraps(main)
         def job(cfg: DictConfig) -> Any:
             try:
-                with one_sentence():
+                with one_sentence(), warnings_noted():
                     _refuse_unread(cfg)
                     return main(cfg)
             except Stopped as stopped:

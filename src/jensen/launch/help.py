@@ -6,16 +6,11 @@ from pathlib import Path
 
 import yaml
 
+from jensen.launch.commands import purpose
 from jensen.run.conf import conf_folder
 
 WIDTH = 100
 
-PURPOSE = {
-    "train": "Train a model and leave the run in a folder; the same command continues it.",
-    "evaluate": "Compute diagnostics and scores of a finished run, or of codes from elsewhere.",
-    "encode": "Write codes, log-variances and factors of a finished run to an npz file.",
-    "report": "Show a sweep at a glance: tables, figures, and what each criterion would choose.",
-}
 EXAMPLES = {
     "train": (
         ("", "the default run"),
@@ -81,7 +76,7 @@ def screen(name: str) -> str:
     command = f"python -m jensen.{name}"
     examples = [(f"{command} {words}".strip(), meaning) for words, meaning in EXAMPLES[name]]
     width = max(len(line) for line, _ in examples)
-    lines = [PURPOSE[name], ""]
+    lines = [f"{purpose(name)}.", ""]
     lines += [f"  {line:{width}}  {meaning}" for line, meaning in examples]
     lines += ["", "Keys, as KEY=VALUE:", *_keys(name)]
     own = [group for group in MEANINGS if group in _used_by(name)]

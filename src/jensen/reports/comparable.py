@@ -32,6 +32,8 @@ def held_out(run: Run) -> str:
             for key, value in settings.items()
             if key.startswith(("data.validation", "data.transform"))
         }
+    if run.data and run.held_out and settings.get("data.validation"):  # 0 is another split
+        settings["data.validation"] = run.held_out  # auto is a number of them
     return repr((run.data, sorted(settings.items(), key=repr)))
 
 

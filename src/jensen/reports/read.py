@@ -7,13 +7,13 @@ from typing import Any, cast
 from jensen.base.errors import InputError, check_seed
 from jensen.callbacks.durable import within
 from jensen.reports.sweep import Run, Sweep, Whole, flat, grouped, odd, shown, told_apart
-from jensen.run.folder import DATA, FAILED, FINISHED, WARNINGS
+from jensen.run.folder import DATA, FAILED, FINISHED, HELD_OUT, WARNINGS
 from jensen.run.identity import LOCATION, has_effect
 from jensen.run.load import read_tree, saved_step, written_tree
 from jensen.run.record import get_json
 from jensen.run.targets import one_spelling
 
-SAME = ("data.source._target_", "data.x_shape", "data.factors")
+SAME = ("data.source._target_", "data.x_shape", "data.factors", "data.values")
 """Keys that runs must share for their numbers to be comparable."""
 
 
@@ -103,8 +103,17 @@ def _read_run(place: Path, name: str) -> Run:
     places = {key: Whole(settings[key]) for key in LOCATION if key in settings}
     ills = finished.get(WARNINGS)
     sentences = tuple(map(str, ills.values())) if isinstance(ills, dict) else ()
-    data = str(get_json(place / DATA).get("data", ""))
-    return Run(name, seed, kept | places, found, data, sentences)
+    mark = get_json(place / DATA)
+    count = mark.get(HELD_OUT)
+    return Run(
+        name,
+        seed,
+        kept | places,
+        found,
+        data=str(mark.get("data", "")),
+        ills=sentences,
+        held_out=count if type(count) is int else 0,
+    )
 
 
 def _experiment(place: Path, run: Run) -> tuple[str, str]:

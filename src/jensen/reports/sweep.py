@@ -21,7 +21,8 @@ class Run(NamedTuple):
     name: its folder, from the sweep's. settings: what it was composed of, flat, less the seed;
         places of data are `Whole`.
     scores: its scores.json. data: the fingerprint of the data it was trained on, "" where none was
-        written down. ills: what ailed the model at its end, sentences.
+        written down. held_out: how many examples it was judged on, 0 where none was written down.
+        ills: what ailed the model at its end, sentences.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Run(NamedTuple):
     scores: Mapping[str, Any]
     data: str = ""
     ills: tuple[str, ...] = ()
+    held_out: int = 0
 
 
 class Group(NamedTuple):

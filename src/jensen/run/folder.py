@@ -31,6 +31,8 @@ from jensen.run.words import FULL, explain, leads, say
 FINISHED = "finished.json"
 FAILED = "failed.json"
 DATA = ".hydra/identity.json"
+HELD_OUT = "held_out"
+"""Its key for how many examples the run is judged on."""
 PATIENCE = 5.0
 """Seconds to wait for a process that is just ending."""
 NOTE = "note"
@@ -59,6 +61,7 @@ class RunFolder:
         self.leads = leads()
         self.mark = {"identity": identity(cfg)}
         self.goes_on = False
+        self._held_out = 0
         self._claimed = False
         self._start = time.monotonic()
 
@@ -76,6 +79,7 @@ class RunFolder:
         if not self.leads and not finished:
             return None
         self.mark["data"] = fingerprint(data)
+        self._held_out = len(data.source.rows[0])
         if (
             _holds_training(self.folder)
             and get_json(self.folder / DATA).get("data", self.mark["data"]) != self.mark["data"]
@@ -104,7 +108,7 @@ class RunFolder:
         for name in (FAILED, FINISHED):
             (self.folder / name).unlink(missing_ok=True)
         _describe(self.folder / ".hydra", self.cfg)
-        put_json(self.folder / DATA, self.mark)
+        put_json(self.folder / DATA, {**self.mark, HELD_OUT: self._held_out})
 
     def _check_length(self, finished: Mapping[str, Any]) -> None:
         """Refuse an end that the run is beyond, finished or interrupted: what it holds would count

@@ -7,6 +7,7 @@ from inspect import signature
 from typing import Any, cast
 
 import hydra
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -14,6 +15,8 @@ from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException, OverrideParseException
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from jensen.run.conf import conf_folder
 
 NEAR = 0.7
 """Likeness, in [0, 1], from which on one word may be a misspelling of another."""
@@ -182,7 +185,17 @@ def _unknown(key: str, word: str, whole: DictConfig, groups: Sequence[str]) -> s
             f"{key} is not in the configuration, but {target} takes it: expected a + in front;"
             f" write +{word}"
         )
-    return f"{key} is no key of the configuration{_meant(key, whole, groups)}"
+    meant = _meant(key, whole, groups)
+    if others := _choices_with(parent, last):
+        meant = f"{meant.partition('; did you mean')[0]}; {parent}={others[0]} has it"
+    return f"{key} is no key of the configuration{meant}"
+
+
+def _choices_with(group: str, key: str) -> list[str]:
+    """The choices of a group whose files have a key, shortest name first."""
+    files = (conf_folder() / group).glob("*.yaml") if group.isidentifier() else ()
+    found = [file.stem for file in files if key in (yaml.safe_load(file.read_text()) or {})]
+    return sorted(found, key=lambda name: (len(name), name))
 
 
 def _meant(key: str, whole: DictConfig, groups: Sequence[str], what: str = "one") -> str:

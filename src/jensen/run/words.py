@@ -6,6 +6,9 @@ import errno
 import logging
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
 
 from hydra.errors import InstantiationException
 from lightning_fabric.utilities.exceptions import MisconfigurationException
@@ -15,7 +18,7 @@ from jensen.base.errors import InputError
 from jensen.callbacks.words import leads, note, say
 from jensen.run.typos import arguments, did_you_mean
 
-__all__ = ["FULL", "explain", "leads", "note", "quieten", "said", "say"]
+__all__ = ["FULL", "explain", "leads", "note", "quieten", "said", "say", "warnings_noted"]
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """Numbers of an OSError that room on another disk would mend."""
@@ -23,6 +26,30 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _UNKNOWN_METRIC = re.compile(
     r"Early stopping conditioned on metric `(.*?)` which .* following: (.*)"
 )
+
+
+@contextmanager
+def warnings_noted() -> Iterator[None]:
+    """Python's warnings are for the run's log too, beside the terminal."""
+    show = warnings.showwarning
+
+    def shown(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        show(message, category, filename, lineno, file, line)
+        note(f"{category.__name__}: {message} ({filename}:{lineno})")
+
+    warnings.showwarning = shown
+    try:
+        yield
+    finally:
+        if warnings.showwarning is shown:
+            warnings.showwarning = show
 
 
 def said(error: BaseException) -> str:
