@@ -16,7 +16,8 @@ from runs import command
 from tiny import TINY
 from torch import nn
 
-from jensen.algorithm.finite import NEVER, FirstSteps, first_module, not_finite
+from jensen.algorithm.fault import first_module, not_finite
+from jensen.algorithm.finite import NEVER, FirstSteps
 from jensen.base.errors import InputError
 from jensen.run.load import restored
 from jensen.train import train

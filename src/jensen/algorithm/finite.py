@@ -15,22 +15,18 @@ the held-out set. Rows are those of jensen's `DataModule`; of a user's own loade
 known.
 """
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from functools import partial
-from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from pytorch_lightning.trainer.states import TrainerFn
-from torch import Tensor, nn
+from torch import Tensor
 
-from jensen.algorithm.batches import own_data
+from jensen.algorithm import fault
 from jensen.base.batch import Batch
 from jensen.base.errors import InputError
-from jensen.base.ranks import gather_rows
-from jensen.bound.bound import Bound, Inference
+from jensen.bound.bound import Inference
 
 if TYPE_CHECKING:
     from jensen.algorithm.gradient import Gradient
@@ -84,52 +80,6 @@ class FirstSteps:
         )
 
 
-def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Name those that hold NaN or infinity."""
-    return [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
-
-
-@torch.no_grad()
-def first_module(root: nn.Module, compute: Callable[[], object]) -> str | None:
-    """The first module inside `root`, by name, of which `compute` gets an output that is not
-    finite; None if there is none.
-    """
-    found: list[str] = []
-
-    def look_at(name: str) -> Callable[[nn.Module, object, object], None]:
-        def look(module: nn.Module, inputs: object, output: object) -> None:
-            if not all(bool(tensor.isfinite().all()) for tensor in _tensors(output)):
-                found.append(name)
-
-        return look
-
-    hooks = [
-        module.register_forward_hook(look_at(name)) for name, module in root.named_modules() if name
-    ]
-    try:
-        compute()
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return found[0] if found else None
-
-
-def _tensors(output: Any) -> Iterator[Tensor]:
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, (tuple, list)):
-        for part in output:
-            yield from _tensors(part)
-
-
-def record(path: Path, facts: Mapping[str, object]) -> None:
-    """Write facts as JSON, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.partial")
-    unfinished.write_text(json.dumps(facts) + "\n")
-    unfinished.replace(path)
-
-
 class Stop:
     """The run ends at a loss that is not finite, and keeps the checkpoint from before.
 
@@ -151,7 +101,7 @@ class Stop:
             return
         self.remember(loss, inference, step)
         if free or step % self.algorithm.trainer.log_every_n_steps == 0:
-            self._end(step, batch, inference)
+            self._end(step, batch=batch, inference=inference)
 
     def remember(self, loss: Tensor, inference: Inference, step: int | Tensor) -> None:
         """Look at the loss of a batch, and wait for nothing."""
@@ -181,22 +131,17 @@ class Stop:
         kept.
         """
         self.ask(self.algorithm.global_step)
-        self._check_parameters()
+        fault.check_parameters(self.algorithm)
 
     def check_held_out(self, values: Tensor) -> None:
         """End training at `values`, the same on all ranks, of a validation that are not finite."""
         if self._fitting and not bool(values.isfinite().all()):
-            self._end_at_held_out()
+            fault.end_at_held_out(self.algorithm)
 
     @property
     def memory(self) -> list[Tensor]:
         """Tensors that a step changes here, in place."""
         return self._first.memory
-
-    @property
-    def report(self) -> Path:
-        """The file of facts."""
-        return Path(self.algorithm.trainer.default_root_dir) / "non_finite.json"
 
     @property
     def _asking_is_free(self) -> bool:
@@ -207,83 +152,10 @@ class Stop:
         trainer = self.algorithm._trainer  # which is asked for where there is none, too
         return trainer is not None and trainer.state.fn == TrainerFn.FITTING
 
-    def _end(
-        self,
-        now: int,
-        batch: Batch | None = None,
-        inference: Inference | None = None,
-        copy: Tensor | None = None,
-    ) -> None:
-        """End the run, on all ranks, if a loss was not finite. `batch` and `inference` are those of
-        the step under way.
-        """
-        found = self._first.take(partial(_least, self.algorithm), copy)
-        if found is None:
-            return
-        step, places = found
-        terms = [("loss", *Bound._fields)[place] for place in places]
-        module = None
-        parameters = not_finite(dict(self.algorithm.named_parameters()))
-        if step == now and batch is not None and inference is not None:
-            count = torch.tensor(step, device=self.algorithm.device)
-            terms += not_finite(self.algorithm.objective.terms(inference, count))
-            infer = partial(self.algorithm.infer, batch, step)
-            module = _of_any_rank(
-                self.algorithm, None if parameters else first_module(self.algorithm, infer)
-            )
-        rows = self._record_step(step, terms=terms, module=module, parameters=parameters)
-        where = _where(step, now, module, parameters)
-        raise InputError(
-            f"training stopped at step {step}, where {' and '.join(terms)} became NaN or"
-            f" infinite,{where}: {self.report} names {rows}, and the last checkpoint, which is"
-            " from before, is kept; lower optimizer.lr, set trainer.gradient_clip_val or"
-            " algorithm.non_finite=skip"
-        )
-
-    def _record_step(self, step: int, **facts: Any) -> str:
-        """Write down the facts of a step, and its rows where they are known; the word for what the
-        file names.
-        """
-        data = own_data(self.algorithm.trainer)
-        _record(
-            self.algorithm,
-            self.report,
-            {"step": step, **facts, "rows": None if data is None else data.rows(step)},
-        )
-        return "its step" if data is None else "its batch"
-
-    def _end_at_held_out(self) -> NoReturn:
-        module, rows = _held_out_fault(self.algorithm)
-        parameters = not_finite(dict(self.algorithm.named_parameters()))
-        step = self.algorithm.global_step
-        facts = {
-            "step": step,
-            "module": module,
-            "parameters": parameters,
-            "held_out_rows": rows.tolist(),
-        }
-        _record(self.algorithm, self.report, facts)
-        where = (
-            f", because {parameters[0]} is"
-            if parameters
-            else f", first in the output of {module}"
-            if module
-            else ""
-        )
-        named = "the examples" if len(rows) else "the step"
-        raise InputError(
-            f"the held-out loss is NaN or infinite after step {step}{where}: {self.report} names"
-            f" {named}, and the last"
-            " checkpoint is kept; mend them, lower optimizer.lr or set trainer.gradient_clip_val"
-        )
-
-    def _check_parameters(self) -> None:
-        if names := not_finite(dict(self.algorithm.named_parameters())):
-            raise InputError(
-                f"{names[0]} is NaN or infinite after step {self.algorithm.global_step}: expected"
-                " finite parameters to save, so the last checkpoint is kept; lower optimizer.lr"
-                " or set trainer.gradient_clip_val"
-            )
+    def _end(self, now: int, copy: Tensor | None = None, **under_way: Any) -> None:
+        """End the run if a loss was not finite; with the batch and the inference under way."""
+        if found := self._first.take(partial(fault.least, self.algorithm), copy):
+            fault.end_at_step(self.algorithm, found, now, **under_way)
 
 
 class Skip(Stop):
@@ -331,7 +203,7 @@ class Skip(Stop):
         return {"skipped_steps": self._skipped.to(self.algorithm.dtype)}
 
     def before_saving(self) -> None:
-        self._check_parameters()
+        fault.check_parameters(self.algorithm)
 
     @property
     def _skipped(self) -> Tensor:
@@ -351,7 +223,7 @@ class Skip(Stop):
         """Tell whether the losses of this step, on all ranks, and their gradient are. Half
         precision's scaler judges its own.
         """
-        finite = self._first.take(partial(_least, self.algorithm)) is None
+        finite = self._first.take(partial(fault.least, self.algorithm)) is None
         if getattr(self.algorithm.trainer.precision_plugin, "scaler", None) is None:
             gradients = [
                 parameter.grad
@@ -363,56 +235,9 @@ class Skip(Stop):
 
     def _end_of_patience(self) -> NoReturn:
         step = self.algorithm.global_step
-        rows = self._record_step(step)
+        rows = fault.record_step(self.algorithm, step)
         raise InputError(
             f"training stopped at step {step}, the last of {self.limit} in a row whose loss or"
-            f" gradient is NaN or infinite (algorithm.skip_limit): {self.report} names {rows};"
+            f" gradient is NaN or infinite (algorithm.skip_limit): {fault.report(self.algorithm)} names {rows};"
             " lower optimizer.lr or set trainer.gradient_clip_val"
         )
-
-
-def _where(step: int, now: int, module: str | None, parameters: list[str]) -> str:
-    """The end of a sentence about a step that was found `now`."""
-    if module:
-        return f" first in the output of {module}"
-    if step < now:
-        return f" as was found at step {now}; trainer.log_every_n_steps=1 finds the module"
-    if parameters:
-        return f" because {parameters[0]} is, after the update before"
-    return " though the output of every module is finite"
-
-
-def _least(algorithm: "Gradient", values: Tensor) -> Tensor:
-    """The least of each value over the ranks."""
-    least: Tensor = algorithm.trainer.strategy.reduce(values, reduce_op="min")
-    return least
-
-
-def _of_any_rank(algorithm: "Gradient", module: str | None) -> str | None:
-    """The module that a rank has named; None if none has."""
-    names: list[str | None] = [*(name for name, _ in algorithm.named_modules()), None]
-    return names[int(_least(algorithm, torch.tensor(names.index(module), device=algorithm.device)))]
-
-
-def _held_out_fault(algorithm: "Gradient") -> tuple[str | None, Tensor]:
-    """The first module whose output is not finite in a validation, and the rows it is of, over all
-    ranks.
-    """
-    module = None
-    rows = torch.empty(0, dtype=torch.long, device=algorithm.device)
-    finite = torch.stack(algorithm.held_out.batches).isfinite().all(1).tolist()
-    data = own_data(algorithm.trainer)
-    if data is not None and not all(finite):
-        loader = islice(data.val_dataloader(), finite.index(False), None)
-        batch = algorithm.trainer.strategy.batch_to_device(next(loader))
-        infer = partial(algorithm.infer, batch)
-        with torch.no_grad():
-            bound = infer().bound
-        rows = batch.row[~(bound.distortion + bound.rate).isfinite()[: len(batch.row)]]
-        module = first_module(algorithm, infer)
-    return _of_any_rank(algorithm, module), gather_rows(rows)
-
-
-def _record(algorithm: "Gradient", path: Path, facts: Mapping[str, object]) -> None:
-    if algorithm.trainer.is_global_zero:
-        record(path, {**facts, "seed": algorithm.seed})
