@@ -27,6 +27,8 @@ def _log_is_faster(logit: Tensor) -> bool:
     """Tell whether `LogSigmoid` beats torch's own: where torch runs AVX-512, whose log1p costs more
     than sigmoid and log together; not with AVX2, on a GPU or compiled, where torch's is one pass.
     """
+    if torch._C._are_functorch_transforms_active():  # which would take torch's own apart
+        return True
     if logit.device.type != "cpu" or torch.compiler.is_compiling():
         return False
     return torch.backends.cpu.get_cpu_capability().startswith("AVX512")
