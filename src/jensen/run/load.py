@@ -68,7 +68,7 @@ def read_tree(path: Path) -> dict[Any, Any]:
             raise yaml.YAMLError(f"it has {size:,} bytes")
         text = path.read_text()
         depth = 0
-        for event in yaml.parse(text, Loader=_Loader):
+        for event in _events(text):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
                 event, yaml.CollectionEndEvent
             )
@@ -80,6 +80,16 @@ def read_tree(path: Path) -> dict[Any, Any]:
         if not isinstance(found, dict | list | str | None):
             raise yaml.YAMLError(f"it holds {found!r}")
         return found if isinstance(found, dict) else {}
+
+
+def _events(text: str) -> Iterator[yaml.Event]:
+    """The parts of a file of settings; libyaml has a limit of its own to their nesting."""
+    try:
+        yield from yaml.parse(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        if "increasing flow level" not in str(error):
+            raise
+        raise yaml.YAMLError("it is nested too deep") from error
 
 
 def read_yaml(path: Path) -> DictConfig:
@@ -197,10 +207,13 @@ class _Blank(dict[Any, Any]):
 
 class _Outline(pickle.Unpickler):
     """The plain values of a checkpoint, by their keys; of tensors and all else that would be made
-    by a call, blanks. Nothing of it is run.
+    by a call, blanks. Nothing of it is run, and what names other things than tensors is refused, as
+    loading it would be.
     """
 
     def find_class(self, module: str, name: str) -> type[_Blank]:
+        if module.partition(".")[0] not in ("torch", "collections"):
+            raise pickle.UnpicklingError(f"it names {module}.{name}")
         return _Blank
 
     def persistent_load(self, pid: Any) -> _Blank:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-PACKAGES = ("algorithm", "base", "callbacks", "data", "diagnostics", "model", "objective")
+PACKAGES = ("algorithm", "base", "callbacks", "data", "diagnostics", "family", "model", "objective")
 """Packages of jensen, those with a table (`PLACES`) of the names that a conf file may use."""
 
 
