@@ -81,6 +81,30 @@ DRAWING = (
 )
 
 
+class Losses(Callback):
+    """What each of Lightning's batches is said to have lost, looked at when all is over."""
+
+    chunkwise = True
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_end(self, trainer, module, outputs, *_):
+        self.seen.append((trainer.global_step, outputs["loss"]))
+
+
+def test_callbacks_are_told_the_loss_of_the_first_step_of_a_chunk():
+    """Also of one that is not logged, and as it was then: a graph writes into the same place."""
+    each = Losses()
+    fitted(ONE, callbacks=[each])
+    alone = {step: loss.item() for step, loss in each.seen}
+    for capture in (None, lambda run: run):
+        found = Losses()
+        fitted("algorithm.steps_per_call=5", capture=capture, callbacks=[found])
+        steps = [1, *(step + 1 for step, _ in found.seen[:-1])]
+        assert [loss.item() for _, loss in found.seen] == [alone[step] for step in steps]
+
+
 def test_a_network_that_draws_draws_the_same_and_is_no_graph():
     alone = fitted(*DRAWING, ONE)[0]
     for capture in (None, lambda run: run):
