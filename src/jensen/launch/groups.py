@@ -194,5 +194,6 @@ def needed(algorithm: Gradient, cfg: DictConfig) -> tuple[int, int]:
                 algorithm.objective, inference, torch.zeros((), dtype=torch.long, device="meta")
             )
     except (RuntimeError, NotImplementedError, InputError):
+        # A module that asks for values, which "meta" has none of: a guess by the size of its input.
         kept[0] = max(kept[0], 8 * x.numel() * x.element_size())
     return state, state + 2 * kept[0]
