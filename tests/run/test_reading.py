@@ -53,9 +53,12 @@ def test_the_step_of_a_checkpoint_is_read_without_running_anything(tmp_path):
     model(torch.ones(1, 3)).sum().backward()
     optimiser.step()
     state = {"state_dict": model.state_dict(), "optimizer_states": [optimiser.state_dict()]}
-    torch.save({"epoch": 1, "global_step": 1234, **state, "trap": Trap(tmp_path / "made")}, path)
-    assert saved_step(tmp_path) == 1234
+    saved = {"epoch": 1, "global_step": 1234, **state}
+    torch.save({**saved, "trap": Trap(tmp_path / "made")}, path)
+    assert saved_step(tmp_path) is None  # no run is restored from it either
     assert not (tmp_path / "made").exists()
+    torch.save(saved, path)
+    assert saved_step(tmp_path) == 1234
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     assert saved_step(tmp_path) is None
