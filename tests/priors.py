@@ -1,6 +1,6 @@
 """A prior's rate, density and draws, as a VAE takes them."""
 
-from jensen.bound.divergence import latent_rates, rate
+from jensen.bound.rate import latent_rates, rate
 from jensen.family.draw import draw
 
 

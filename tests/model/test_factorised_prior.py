@@ -11,7 +11,7 @@ from priors import draws_of, each_of, latent_rate_of, log_prob_of, rate_of
 from torch import distributed, distributions, multiprocessing
 
 from jensen.bound.decomposition import decompose
-from jensen.bound.divergence import divergence
+from jensen.bound.rate import divergence
 from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture, log_prob
 from jensen.model.factorised_prior import FactorisedMixturePrior

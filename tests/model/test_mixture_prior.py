@@ -16,7 +16,7 @@ from torch import distributions
 from jensen.base.errors import InputError
 from jensen.base.random import normal
 from jensen.bound.decomposition import decompose
-from jensen.bound.divergence import divergence, latent_divergence, latent_mixtures
+from jensen.bound.rate import divergence, latent_divergence, latent_mixtures
 from jensen.family.gaussian import Gaussian, sample
 from jensen.family.mixture import Mixture
 from jensen.model.factorised_prior import FactorisedMixturePrior
@@ -136,7 +136,7 @@ def test_the_rate_of_each_latent_is_the_same_in_parts(monkeypatch):
     p = latent_mixtures(random_mixture())
     q = posteriors()
     whole = latent_divergence(q, p)
-    monkeypatch.setattr("jensen.bound.divergence._LIMIT", 50)
+    monkeypatch.setattr("jensen.bound.rate._LIMIT", 50)
     torch.testing.assert_close(latent_divergence(q, p), whole, rtol=1e-13, atol=1e-13)
 
 

@@ -21,7 +21,7 @@ from jensen.base.errors import InputError, check_choice, check_count, check_numb
 from jensen.base.random import key
 from jensen.base.schedule import Schedule
 from jensen.bound.bound import Inference
-from jensen.bound.divergence import rate
+from jensen.bound.rate import rate
 from jensen.data.module import DataModule
 from jensen.family.family import is_standard
 from jensen.family.gaussian import Gaussian

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from jensen.base.random import fold
 from jensen.bound.bound import Inference
-from jensen.bound.divergence import latent_rates
+from jensen.bound.rate import latent_rates
 from jensen.diagnostics.snapshot import Snapshot
 from jensen.family.draw import draw as draws_of
 from jensen.family.gaussian import Gaussian

@@ -1,157 +1,433 @@
-"""The rate: KL(q(z|x) || p(z)) of each posterior, in closed form, by a bound, or by the sample."""
+"""How far one distribution is from another, by every divergence that has a name, in nats.
 
-from typing import TypeGuard
+    kl                KL(p || q) = E_p log p/q
+    jeffreys          KL(p || q) + KL(q || p)
+    jensen_shannon    the mean KL of p and q to (p + q) / 2, at most log 2
+    renyi             log I(alpha) / (alpha - 1),  I(alpha) = int p^alpha q^(1 - alpha)
+    alpha             (I(alpha) - 1) / (alpha (alpha - 1))   (Amari 1985, in Minka's 2005 form)
+    bhattacharyya     -log I(1/2)
+    hellinger         sqrt(1 - I(1/2)), at most 1
+    fisher            E_p |grad log p - grad log q|^2 / 2, in nats a squared unit of x
+
+The first seven do not change under an affine map of the space; the Fisher divergence has a unit and
+keeps its value under rotations alone. Gaussians of any covariance structure have closed forms, all
+but `jensen_shannon`. Of mixtures none has: in one dimension `integral` is exact, in more
+`estimate` has a standard error, and `bounds` hold the KL between two numbers.
+"""
+
+import math
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from jensen.base.errors import InputError
+from jensen.base.errors import InputError, check_choice, check_count, check_number
 from jensen.base.tree import tree_map
-from jensen.family import gaussian
-from jensen.family.family import Family, Posterior, Product, entropy, kl, marginals
-from jensen.family.full import FullGaussian
+from jensen.family import algebra, cholesky, mixture
+from jensen.family.family import gaussians
+from jensen.family.full import FullGaussian, full
 from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture, logsumexp
 
-_LIMIT = 1 << 22
-"""Elements of a temporary `(D, N, K)`: 32 MiB of float64."""
+NAMES = (
+    "kl",
+    "jeffreys",
+    "jensen_shannon",
+    "renyi",
+    "alpha",
+    "bhattacharyya",
+    "hellinger",
+    "fisher",
+)
+
+_LIMIT = 1 << 20
+"""Numbers in a temporary of pairs of components: 8 MB."""
+
+_EDGE = 1e-14
+"""A pivot that is none."""
+
+_ROUNDS = 200
+"""Of the variational upper bound, which falls with each."""
+
+_REACH = 40.0
+"""Deviations beyond the outermost component that a quadrature covers: beyond, float64 has no
+density."""
+
+_FINE = 32
+"""Steps of a quadrature in the narrowest deviation."""
+
+_MOST = 1 << 22
+"""Steps of a quadrature."""
 
 
-def rate(
-    posterior: Posterior,
-    p: Family,
-    z: Tensor,
-    log_prior: Tensor | None = None,
-    bounded: bool = True,
-) -> Tensor:
-    """KL(posterior || p), `(B, D)` to `(B,)`, nats.
+class Estimate(NamedTuple):
+    """A mean over draws and its standard error, `()` each, nats."""
 
-    In closed form, where the pair has one; else by the upper bound `divergence`, where p is made of
-    mixtures of diagonal Gaussians and that is wanted (`bounded`); else by the sample z `(B, D)`, as
-    log q(z|x) - log p(z).
+    value: Tensor
+    standard_error: Tensor
+
+
+# ---- Gaussians, in closed form ------------------------------------------------------------------
+
+
+def kl(p: object, q: object) -> Tensor:
+    """KL(p || q) of Gaussians `(..., D)`, `(...)`, nats.
+
+    Raises:
+        InputError: another family, which has no closed form.
+
+    >>> p, q = (Gaussian(torch.tensor([m]).double(), torch.zeros(1).double()) for m in (0.0, 2.0))
+    >>> kl(p, q)
+    tensor(2., dtype=torch.float64)
+    """
+    return algebra.kl(_full(p), _full(q))
+
+
+def jeffreys(p: object, q: object) -> Tensor:
+    """KL(p || q) + KL(q || p) of Gaussians, `(...)`, nats (Jeffreys 1946)."""
+    return kl(p, q) + kl(q, p)
+
+
+def renyi(p: object, q: object, alpha: float) -> Tensor:
+    """The Renyi divergence of order `alpha` >= 0 of Gaussians, `(...)`, nats; at 1 the KL.
+
+    Inf where alpha v_q + (1 - alpha) v_p is not positive definite (Gil, Alajaji & Linder 2013).
+    """
+    _check_order("renyi", alpha)
+    return kl(p, q) if alpha == 1 else log_affinity(p, q, alpha) / (alpha - 1)
+
+
+def alpha(p: object, q: object, alpha: float) -> Tensor:
+    """The alpha-divergence of Gaussians, `(...)`, at any order but 0 and 1; inf as `renyi`."""
+    _check_order("alpha", alpha)
+    return torch.expm1(log_affinity(p, q, alpha)) / (alpha * (alpha - 1))
+
+
+def bhattacharyya(p: object, q: object) -> Tensor:
+    """-log int sqrt(p q) of Gaussians, `(...)`, nats (Bhattacharyya 1943)."""
+    return -log_affinity(p, q, 0.5)
+
+
+def hellinger(p: object, q: object) -> Tensor:
+    """The Hellinger distance of Gaussians, `(...)`, of 0 to 1; its square is 1 - int sqrt(p q)."""
+    return (-torch.expm1(log_affinity(p, q, 0.5))).clamp(min=0).sqrt()
+
+
+def fisher_divergence(p: object, q: object) -> Tensor:
+    """E_p |grad log p - grad log q|^2 / 2 of Gaussians, `(...)` (Hyvarinen 2005)."""
+    first, second = _full(p), _full(q)
+    ours, theirs = cholesky.precision(first.scale_tril), cholesky.precision(second.scale_tril)
+    spread = ((theirs - ours) @ first.scale_tril.double()).square().sum((-2, -1))
+    shift = theirs @ (first.mean - second.mean).double().unsqueeze(-1)
+    return 0.5 * (spread + shift.square().sum((-2, -1)))
+
+
+def log_affinity(p: object, q: object, alpha: float) -> Tensor:
+    """log int p^alpha q^(1 - alpha) of Gaussians, `(...)`, nats; inf where that has no limit.
+
+    With R = L_p^-1 L_q and M = (1 - alpha) I + alpha R R' it is
+    -alpha (1 - alpha) / 2 d' M^-1 d - log |M| / 2 + alpha log |R|, for d = L_p^-1 (m_q - m_p).
+    """
+    first, second = _full(p), _full(q)
+    ratio: Tensor = torch.linalg.solve_triangular(first.scale_tril, second.scale_tril, upper=False)
+    eye = torch.eye(ratio.shape[-1]).to(ratio)
+    mixed = (1 - alpha) * eye + alpha * ratio @ ratio.mT
+    factor, failed = torch.linalg.cholesky_ex(mixed)
+    # on the edge itself too, where a pivot is all rounding
+    infinite = (failed != 0) | (factor.diagonal(dim1=-2, dim2=-1).square().amin(-1) < _EDGE)
+    factor = torch.where(infinite[..., None, None], eye, factor)
+    move = cholesky.solve(first.scale_tril, second.mean - first.mean)
+    distance = cholesky.solve(factor, move.expand(factor.shape[:-1])).square().sum(-1)
+    logs = ratio.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    value = -0.5 * alpha * (1 - alpha) * distance - 0.5 * cholesky.log_det(factor) + alpha * logs
+    return torch.where(infinite, math.inf, value)
+
+
+def _full(p: object) -> FullGaussian:
+    if isinstance(p, Mixture):
+        raise InputError(
+            "a divergence of mixtures has no closed form: expected Gaussians; use"
+            " divergence.estimate, or divergence.integral in one dimension"
+        )
+    return full(p)
+
+
+def _check_order(which: str, order: float | None) -> None:
+    if order is None:
+        raise InputError(f"{which} needs an order: expected alpha, as in alpha=0.5")
+    check_number("alpha", order, low=0 if which == "renyi" else -math.inf)
+    if which == "alpha" and order in (0, 1):
+        other = "kl(p, q)" if order == 1 else "kl(q, p)"
+        raise InputError(
+            f"alpha is {order:g}, where the alpha-divergence is a limit: expected another number;"
+            f" use {other}"
+        )
+
+
+# ---- mixtures -----------------------------------------------------------------------------------
+
+
+def jensen_shannon(p: object, q: object) -> Tensor:
+    """The Jensen-Shannon divergence in one dimension, `()`, nats, by quadrature.
+
+    In more there is no such sum: see `estimate`.
+    """
+    return integral(p, q, "jensen_shannon")
+
+
+def integral(p: object, q: object, which: str = "kl", alpha: float | None = None) -> Tensor:
+    """Any divergence of the module in one dimension, `()`, nats, float64, by quadrature.
+
+    The trapezoid rule on even steps, whose error for densities like these is that of rounding.
 
     Args:
-        log_prior: log p(z), `(B,)`, where the caller has it already.
+        p: a Gaussian of any structure, or a mixture of them, of events `(1,)`.
+        q: another.
+        which: one of `NAMES`.
+        alpha: the order, of `renyi` and `alpha`.
+
+    Raises:
+        InputError: more than one dimension.
     """
-    exact = kl(posterior, p)
-    if exact is not None:
-        return exact
-    if bounded and has_bound(p):
-        _check_latents(p, posterior)
-        own = marginals(posterior, "the bound of a mixture prior's rate")
-        each = (
-            latent_divergence(own, p.factors).sum(-1)
-            if isinstance(p, Product)
-            else divergence(own, p)
-        )
-        return each + _dependence(posterior, own)
-    log_prior = p.log_prob(z).to(z.dtype) if log_prior is None else log_prior
-    return posterior.log_prob(z) - log_prior
+    _check(which, alpha)
+    first, second = _mixture(p), _mixture(q)
+    x, step = line(first, second)
+    logs = [each.log_prob(x.unsqueeze(-1)) for each in (first, second)]
+    if which == "fisher":
+        return (logs[0].exp() * _score_gap(x.unsqueeze(-1), first, second)).sum() * step
+    of_p, of_q = (_integrand(which, alpha, logs[0], logs[1], each) for each in (True, False))
+    value = (logs[0].exp() * of_p + logs[1].exp() * of_q).sum() * step
+    return _finish(which, alpha, Estimate(value, value.new_zeros(()))).value
 
 
-def latent_rates(posterior: Posterior, p: Family) -> Tensor | None:
-    """KL of each latent's own posterior to its marginal of p, `(B, D)`, nats; None where p's
-    marginals are unknown.
-
-    For mixtures it is the bound. It adds up to the rate where neither posterior nor prior has
-    dependent latents.
-    """
-    if isinstance(p, Gaussian):
-        return gaussian.kl(marginals(posterior, "the rate of each latent"), p)
-    if not has_bound(p):
-        return None
-    own = marginals(posterior, "the rate of each latent")
-    return latent_divergence(own, p.factors if isinstance(p, Product) else latent_mixtures(p))
-
-
-def has_bound(p: Family) -> TypeGuard[Mixture | Product]:
-    """Tell whether `divergence` holds for p: a mixture of diagonal Gaussians, or a product of
-    such.
-    """
-    mixture = p.factors if isinstance(p, Product) else p
-    return isinstance(mixture, Mixture) and isinstance(mixture.components, Gaussian)
-
-
-def expected_log_density(posterior: Gaussian, components: Gaussian) -> Tensor:
-    """E_q log N(z; k), `(..., N, D)` to `(..., N, K)`, nats, float64: log N(mean; k) - 1/2 sum_d
-    var_d / var_kd.
-
-    It asks of q its marginals alone, which are all of a `posterior` that is a diagonal Gaussian.
-    """
-    at_mean = components.log_density(posterior.mean.double())
-    return (
-        at_mean - 0.5 * posterior.log_var.double().exp() @ (-components.log_var.double()).exp().mT
-    )
-
-
-def divergence(posterior: Gaussian, p: Mixture) -> Tensor:
-    """An upper bound of KL(q || p) for each q of `posterior`, `(..., N, D)` to `(..., N)`, nats,
-    without sampling.
-
-        KL(q || p)  <=  -H(q) - log sum_k weight_k exp(E_q log p_k)  =  -log sum_k weight_k
-        exp(-KL(q || p_k))
-
-    The variational approximation of Hershey & Olsen 2007 ("Approximating the Kullback Leibler
-    divergence between Gaussian mixture models"), which is a bound where q is one Gaussian: by
-    Jensen's inequality log p(z) >= sum_k r_k log(weight_k p_k(z) / r_k) at any r, the same for all
-    z, and this is its mean under q at the best r, the `responsibilities`. Exact for K = 1, for
-    identical components, and in the limit of components that do not overlap on q.
-    """
-    log_density = expected_log_density(posterior, diagonal_components(p))
-    own = gaussian.entropy(tree_map(Tensor.double, posterior)).sum(-1)
-    return -(own + logsumexp(p.log_weight_of_points() + log_density, -1)).to(posterior.mean.dtype)
-
-
-def responsibilities(posterior: Gaussian, p: Mixture) -> Tensor:
-    """r_k proportional to weight_k exp(E_q log p_k), `(..., N, D)` to `(..., N, K)`, float64: the
-    E-step on distributions.
-    """
-    return (
-        p.log_weight_of_points() + expected_log_density(posterior, diagonal_components(p))
-    ).softmax(-1)
-
-
-def latent_divergence(posterior: Gaussian, p: Mixture) -> Tensor:
-    """The `divergence` of each latent, `(N, D)`, from D mixtures of one dimension; in parts, so N
-    may be large.
-    """
-    size = max(1, _LIMIT // p.log_weight.numel())
-    parts = zip(*(torch.split(part, size) for part in posterior), strict=True)
-    return torch.cat([divergence(by_latent(Gaussian(*part)), p) for part in parts], -1).mT
-
-
-def latent_mixtures(p: Mixture) -> Mixture:
-    """A mixture of D dimensions as D mixtures of one: log-weights `(D, K)`, components `(D, K,
-    1)`.
-    """
-    mean, log_var = by_latent(diagonal_components(p))
-    return Mixture(p.log_weight.expand(mean.shape[:-1]), Gaussian(mean, log_var))
-
-
-def by_latent(posterior: Gaussian) -> Gaussian:
-    """`(N, D)` to `(D, N, 1)`: D sets of points of one dimension."""
-    return tree_map(lambda part: part.mT.unsqueeze(-1), posterior)
-
-
-def diagonal_components(p: Mixture) -> Gaussian:
-    """The components of a mixture that are known to be diagonal."""
-    assert isinstance(p.components, Gaussian)
-    return p.components
-
-
-def _dependence(posterior: Posterior, own: Gaussian) -> Tensor | float:
-    """KL(q || prod_d q_d) of each posterior, `(B,)`, nats: what its latents tell of one another; of
-    a diagonal one 0.
-    """
-    if isinstance(posterior, Gaussian):
-        return 0.0
-    assert isinstance(posterior, FullGaussian)
-    return entropy(own) - entropy(posterior)
-
-
-def _check_latents(p: Mixture | Product, posterior: Posterior) -> None:
-    dim = len(p.factors.log_weight) if isinstance(p, Product) else p.components.mean.shape[-1]
-    if (found := posterior.mean.shape[-1]) != dim:
+def line(*several: Mixture) -> tuple[Tensor, float]:
+    """Even steps `(S,)` that hold all of one-dimensional mixtures, and their length."""
+    means = torch.cat([each.components.mean.flatten() for each in several]).double()
+    deviations = torch.cat([_deviations(each).flatten() for each in several]).double()
+    if any(each.components.mean.shape[-1] != 1 for each in several):
         raise InputError(
-            f"model.prior.latent_dim is {dim}: expected {found}, the latents of the encoder"
+            f"the events have {several[0].components.mean.shape[-1]} dimensions: expected 1; use"
+            " divergence.estimate"
         )
+    low = float((means - _REACH * deviations.max()).min())
+    high = float((means + _REACH * deviations.max()).max())
+    steps = min(math.ceil((high - low) / float(deviations.min()) * _FINE), _MOST)
+    x = torch.linspace(low, high, steps + 1, dtype=torch.float64, device=means.device)
+    return x, (high - low) / steps
+
+
+def estimate(
+    p: object,
+    q: object,
+    which: str = "kl",
+    samples: int = 10_000,
+    generator: Generator | None = None,
+    alpha: float | None = None,
+) -> Estimate:
+    """A divergence of Gaussians or mixtures as a mean over draws, and its standard error.
+
+    The draws are stratified by component: each has its share of them, give or take one. The
+    standard error is that of strata of two. Renyi's and what is made of int p^alpha q^(1 - alpha)
+    are means over (p + q) / 2, whose variance is finite wherever that of alpha in 0..1 is.
+
+    Args:
+        p: a Gaussian `(D,)` of any structure, or a mixture `(K,)` of them.
+        q: another.
+        which: one of `NAMES`.
+        samples: the draws, of each of the two.
+        generator: of the draws; by default one with seed 0.
+        alpha: the order, of `renyi` and `alpha`.
+    """
+    _check(which, alpha)
+    check_count("samples", samples, least=2)
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    first, second = _mixture(p), _mixture(q)
+    if first.components.mean.shape[-1] != second.components.mean.shape[-1]:
+        raise InputError(
+            f"p has {first.components.mean.shape[-1]} dimensions and q"
+            f" {second.components.mean.shape[-1]}: expected the same space"
+        )
+    parts = []
+    for source, from_p in ((first, True), (second, False)):
+        if which in ("kl", "fisher") and not from_p:
+            continue
+        x = stratified(source, samples, generator)
+        if which == "fisher":
+            values = _score_gap(x, first, second)
+        else:
+            values = _integrand(which, alpha, first.log_prob(x), second.log_prob(x), from_p)
+        parts.append(mean_of_strata(values))
+    value = torch.stack([part.value for part in parts]).sum()
+    error = torch.stack([part.standard_error for part in parts]).norm()
+    return _finish(which, alpha, Estimate(value, error))
+
+
+def entropy(p: object, samples: int = 10_000, generator: Generator | None = None) -> Estimate:
+    """The differential entropy of a mixture as a mean over draws, and its standard error, nats."""
+    check_count("samples", samples, least=2)
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    own = _mixture(p)
+    return mean_of_strata(-own.log_prob(stratified(own, samples, generator)))
+
+
+def stratified(p: Mixture, samples: int, generator: Generator) -> Tensor:
+    """Draws `(S, D)` of a mixture, S even, component after component, each with its share of
+    them.
+    """
+    count = samples + samples % 2
+    place = torch.arange(count, dtype=torch.float64)
+    uniform = torch.rand(count, dtype=torch.float64, generator=generator)
+    dim = p.components.mean.shape[-1]
+    noise = torch.randn(count, dim, dtype=torch.float64, generator=generator)
+    device = p.log_weight.device
+    return mixture.sample(p, ((place + uniform) / count).to(device), noise.to(device))
+
+
+def mean_of_strata(values: Tensor) -> Estimate:
+    """The mean of `(S,)` values of which each two are a stratum, and its standard error."""
+    pairs = values.double().reshape(-1, 2)
+    error = (pairs[:, 0] - pairs[:, 1]).norm() / len(values)
+    return Estimate(values.double().mean(), error)
+
+
+def bounds(p: object, q: object) -> tuple[Tensor, Tensor]:
+    """A lower and an upper bound of KL(p || q) of mixtures, `()` each, nats, without sampling.
+
+    Hershey & Olsen 2007: of E_p log p and E_p log q each is at least what the best responsibilities
+    make it (their variational approximation) and at most what products of Gaussians do; so of the
+    difference (Durrieu, Thiran & Kelly 2012). Above it is also their variational upper bound,
+    whichever is less; below it is 0. Exact for two Gaussians.
+    """
+    first, second = _mixture(p), _mixture(q)
+    weight = first.log_weight.exp()
+    own = _between(first, first)
+    other = _between(first, second)
+    entropies = algebra.entropy(full(first.components))
+    lower = weight @ (own.variational - entropies) - weight @ other.product
+    upper = weight @ own.product - weight @ (other.variational - entropies)
+    matched = _matched(first.log_weight, second.log_weight, other.kl)
+    return lower.clamp(min=0), torch.minimum(upper, matched).clamp(min=0)
+
+
+class _Between(NamedTuple):
+    """Of each component a of p, `(K,)`, beside q: log sum_b weight_b exp(-KL(a || b)), log sum_b
+    weight_b int a b, and all KL(a || b), `(K, L)`.
+    """
+
+    variational: Tensor
+    product: Tensor
+    kl: Tensor
+
+
+def _between(p: Mixture, q: Mixture) -> _Between:
+    ours, theirs = full(p.components), full(q.components)
+    dim = ours.mean.shape[-1]
+    found = []
+    products = []
+    at_a_time = max(1, _LIMIT // (len(theirs.mean) * dim * dim))
+    for mean, factor in zip(
+        torch.split(ours.mean, at_a_time), torch.split(ours.scale_tril, at_a_time), strict=True
+    ):
+        each = FullGaussian(mean[:, None], factor[:, None])
+        found.append(algebra.kl(each, theirs))
+        both = algebra.covariance(each) + algebra.covariance(theirs)
+        met = FullGaussian(theirs.mean, cholesky.factor(both))
+        products.append(met.log_prob(mean[:, None]))
+    divergences = torch.cat(found)
+    variational = logsumexp(q.log_weight - divergences, -1)
+    if len(q.log_weight) == 1:  # then both are exact
+        product = variational - algebra.entropy(ours)
+    else:
+        product = logsumexp(q.log_weight + torch.cat(products), -1)
+    return _Between(variational, product, divergences)
+
+
+def _matched(log_p: Tensor, log_q: Tensor, divergences: Tensor) -> Tensor:
+    """The variational upper bound (Hershey & Olsen 2007, eq. 23-25): the least sum over pairs of
+    components of a KL of their shares and that of the pair.
+    """
+    phi = log_p[:, None] + log_q
+    for _ in range(_ROUNDS):
+        psi = log_q + phi - phi.logsumexp(0)
+        phi = log_p[:, None] + (psi - divergences).log_softmax(1)
+    psi = log_q + phi - phi.logsumexp(0)
+    return (phi.exp() * (phi - psi + divergences)).nan_to_num(0.0).sum()
+
+
+def _mixture(p: object) -> Mixture:
+    """A Gaussian `(D,)` or a mixture `(K,)` as a mixture in float64."""
+    if isinstance(p, Mixture):
+        gaussians(p.components)
+        found = p
+    elif isinstance(p, Gaussian):
+        found = Mixture(p.mean.new_zeros(1), tree_map(lambda part: part[None], p))
+    else:
+        whole = full(p)
+        found = Mixture(
+            whole.mean.new_zeros(1), FullGaussian(whole.mean[None], whole.scale_tril[None])
+        )
+    if found.log_weight.dim() != 1 or found.components.mean.dim() != 2:
+        raise InputError(
+            f"the distribution has means of shape {tuple(found.components.mean.shape)}: expected"
+            " one of events (D,), without leading axes"
+        )
+    return tree_map(lambda part: part.double(), found)
+
+
+def _deviations(p: Mixture) -> Tensor:
+    return (0.5 * gaussians(p.components).marginals().log_var).exp()
+
+
+def _check(which: str, order: float | None) -> None:
+    check_choice("which", which, NAMES)
+    if which in ("renyi", "alpha"):
+        _check_order(which, order)
+    elif order is not None:
+        raise InputError(f"alpha is {order:g} and {which} has no order: leave it out")
+
+
+def _order(which: str, order: float | None) -> float:
+    return 0.5 if order is None else order
+
+
+def _integrand(
+    which: str, order: float | None, log_p: Tensor, log_q: Tensor, from_p: bool
+) -> Tensor:
+    """What draws of p, or of q, are averaged over; the two means add up to the divergence, or to
+    int p^alpha q^(1 - alpha).
+    """
+    both = torch.logaddexp(log_p, log_q) - math.log(2)
+    if which == "kl" or (which == "renyi" and order == 1):
+        return log_p - log_q if from_p else torch.zeros_like(log_p)
+    if which == "jeffreys":
+        return log_p - log_q if from_p else log_q - log_p
+    if which == "jensen_shannon":
+        return 0.5 * ((log_p if from_p else log_q) - both)
+    power = _order(which, order)
+    return 0.5 * (power * log_p + (1 - power) * log_q - both).exp()
+
+
+def _finish(which: str, order: float | None, found: Estimate) -> Estimate:
+    """The divergence from what was averaged; errors by its slope."""
+    value, error = found
+    power = _order(which, order)
+    if which == "alpha":
+        scale = power * (power - 1)
+        return Estimate((value - 1) / scale, error / abs(scale))
+    if which == "bhattacharyya":
+        return Estimate(-value.log(), error / value)
+    if which == "renyi" and power != 1:
+        return Estimate(value.log() / (power - 1), error / value / abs(power - 1))
+    if which == "hellinger":
+        distance = (1 - value).clamp(min=0).sqrt()
+        return Estimate(distance, error / (2 * distance).clamp(min=1e-300))
+    return found
+
+
+def _score_gap(x: Tensor, p: Mixture, q: Mixture) -> Tensor:
+    """|grad log p - grad log q|^2 / 2 at `(S, D)`, `(S,)`."""
+    with torch.enable_grad():
+        point = x.detach().clone().requires_grad_()
+        gap = (p.log_prob(point) - q.log_prob(point)).sum()
+        (slope,) = torch.autograd.grad(gap, point)
+    return 0.5 * slope.square().sum(-1)

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from jensen.bound.divergence import by_latent
+from jensen.bound.rate import by_latent
 from jensen.family.family import Posterior, Product, marginals
 from jensen.model.mixture_prior import LearnedPrior, gathered
 
@@ -18,7 +18,7 @@ class FactorisedMixturePrior(LearnedPrior):
     """K Gaussians of one dimension for each of D latents: as a mixture it would have K^D
     components, so it is kept as factors.
 
-    The rate is the sum over latents of the bound `bound.divergence`, each of one dimension; EM goes
+    The rate is the sum over latents of the bound `bound.rate.divergence`, each of one dimension; EM goes
     latent by latent.
 
     Args:

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from jensen.base.errors import check_choice, check_count, check_number
 from jensen.base.random import bits, fold, normal
 from jensen.base.ranks import gather_batch, world
-from jensen.bound.divergence import diagonal_components, responsibilities
 from jensen.bound.minibatch import minibatch_row
+from jensen.bound.rate import diagonal_components, responsibilities
 from jensen.em import steps as em
 from jensen.family.family import Posterior, marginals
 from jensen.family.gaussian import Gaussian

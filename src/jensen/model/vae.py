@@ -13,7 +13,7 @@ from jensen.base.errors import InputError, check_choice, check_count, check_list
 from jensen.base.random import fold, normal
 from jensen.base.tree import tree_map
 from jensen.bound.bound import Bound, Inference
-from jensen.bound.divergence import rate
+from jensen.bound.rate import rate
 from jensen.family.draw import draw
 from jensen.family.family import Posterior
 from jensen.family.gaussian import Gaussian, bounded

@@ -13,5 +13,6 @@ PLACES = {
     "Importance": "importance",
     "MMD": "mmd",
     "Objective": "objective",
+    "Renyi": "renyi",
 }
 __getattr__, __dir__ = lazily(__name__, PLACES)
