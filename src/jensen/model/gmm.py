@@ -17,14 +17,14 @@ from jensen.family.moments import PseudoCounts
 from jensen.family.structures import structure_of
 from jensen.model import interop
 from jensen.model.held_out import HeldOut
+from jensen.model.informed import Informed
 from jensen.model.mixture_fit import Fitted, fit_mixture
-from jensen.model.parameters import Parameters
 from jensen.model.points import Points
 from jensen.model.recipe import Recipe
 
 
 @final
-class GMM(Parameters):
+class GMM(Informed):
     """p(x) = sum_k weight_k N(x; k), fitted by EM. Its float64 parameters are buffers, so
     `state_dict` holds plain tensors.
 
