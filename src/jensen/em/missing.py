@@ -66,7 +66,13 @@ def local(chunks: Chunks, origin: Tensor, p: Mixture, beta: float = 1.0, size: i
     """`em.local.expect` for points with NaN: the E-step over the components and the missing
     values.
     """
-    log_likelihood, count, first, second = _sums(chunks, origin, p, beta, size)
+    return in_structure(p, *_sums(chunks, origin, p, beta, size))
+
+
+def in_structure(
+    p: Mixture, log_likelihood: Tensor, count: Tensor, first: Tensor, second: Tensor
+) -> Local:
+    """Sums with all of the second moment, `(..., K, D, D)`, as the structure of `p` takes them."""
     if isinstance(p.components, TiedGaussian):
         second = second.sum(-3)
     elif not isinstance(p.components, FullGaussian):

@@ -19,6 +19,7 @@ from jensen.model import interop
 from jensen.model.held_out import HeldOut
 from jensen.model.informed import Informed
 from jensen.model.mixture_fit import Fitted, fit_mixture
+from jensen.model.noise import covariances
 from jensen.model.points import Points
 from jensen.model.recipe import Recipe
 
@@ -112,6 +113,7 @@ class GMM(Informed):
         self.log_likelihood = math.nan
         self.failure: str | None = None
         self.data = ""
+        self.noisy = False
 
     @classmethod
     def of(cls, p: Mixture, **options: Any) -> Self:
@@ -120,9 +122,12 @@ class GMM(Informed):
         gmm.keep(p)
         return gmm
 
-    def fit(self, x: Any, weights: Any = None) -> Self:
+    def fit(self, x: Any, weights: Any = None, noise: Any = None) -> Self:
         """Fit to points `(N, D)`, of which each counts `weights` `(N,)` times.
 
+        noise: the variances `(N, D)` or covariances `(N, D, D)` of an error that each point of an
+            array has of its own; the mixture is that of points without it (extreme deconvolution,
+            Bovy, Hogg & Roweis 2011). `log_likelihood` is that of the points with it.
         x: a tensor, a numpy array or memory map, a frame, or a DataLoader (see `Points`); only a
             chunk is held at a time.
         Raises `InputError` for points that no mixture can be fitted to, before any work.
@@ -132,8 +137,9 @@ class GMM(Informed):
         # A sixth faster on few points. What a loader makes, and may keep, is to be fit for
         # gradients.
         with torch.inference_mode(points.array):
-            fitted = fit_mixture(self.recipe, points, before)
+            fitted = fit_mixture(self.recipe, points, before, covariances(noise, x, points))
         self.keep(fitted.mixture)
+        self.noisy = noise is not None
         for name in Fitted._fields[1:]:
             setattr(self, name, getattr(fitted, name))
         return self

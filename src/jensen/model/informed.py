@@ -18,6 +18,7 @@ class Informed(Parameters):
     """`Parameters` with their Fisher information and what follows from it."""
 
     collapsed: list[int]
+    noisy: bool
 
     @property
     def parameter_names(self) -> tuple[str, ...]:
@@ -39,9 +40,9 @@ class Informed(Parameters):
 
         >>> from jensen.model.gmm import GMM
         >>> x = torch.randn(400, 1, generator=torch.Generator().manual_seed(0))
-        >>> gmm = GMM(1).fit(x)
-        >>> gmm.standard_errors(x) / gmm.mixture.components.cholesky().flatten()[0]
-        tensor([0.0500, 0.0706], dtype=torch.float64)
+        >>> x = (x - x.mean()) / x.std(correction=0)
+        >>> GMM(1).fit(x).standard_errors(x)  # sqrt(1 / N) and sqrt(2 / N)
+        tensor([0.0500, 0.0707], dtype=torch.float64)
         """
         check_choice("which", which, KINDS)
         points, counts = self._points(x, weights)
@@ -91,6 +92,12 @@ class Informed(Parameters):
         return information.measured_rate(points, self.mixture, counts, self.recipe.seed)
 
     def _points(self, x: Any, weights: Any) -> tuple[Tensor, Tensor]:
+        if self.noisy:
+            raise InputError(
+                "this GMM was fitted to points with noise: expected one of points without, whose"
+                " information is that of log_prob; fit without noise, or take the curvature of your"
+                " own likelihood"
+            )
         points = self._held_out.points(x)
         if weights is None:
             return points, torch.ones(len(points)).to(self.log_weight)

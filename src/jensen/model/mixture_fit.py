@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jensen.base.errors import InputError
 from jensen.base.tree import tree_map
-from jensen.em import local, missing
+from jensen.em import local, missing, noise
 from jensen.em.collapse import on_floor
 from jensen.em.fit import Fit, Options, Step, fit_em
 from jensen.em.local import Local
@@ -48,8 +48,11 @@ class Fitted(NamedTuple):
     data: str
 
 
-def fit_mixture(recipe: Recipe, points: Points, before: Mixture | None = None) -> Fitted:
-    """Fit to `points`; a warm start goes on from the mixture `before`.
+def fit_mixture(
+    recipe: Recipe, points: Points, before: Mixture | None = None, known: Tensor | None = None
+) -> Fitted:
+    """Fit to `points`; a warm start goes on from the mixture `before`, and `known` is the noise of
+    each point, `(N, D, D)` float64.
 
     Raises:
         InputError: points that no mixture can be fitted to, before any work.
@@ -70,7 +73,7 @@ def fit_mixture(recipe: Recipe, points: Points, before: Mixture | None = None) -
     prior = prior._replace(
         weight=prior.weight / points.unit, covariance=prior.covariance / points.unit
     )
-    expect = Expect(points, survey, origin, start)
+    expect = Expect(points, survey, origin, start, known)
     options = Options(
         recipe.tolerance,
         recipe.max_iter,
@@ -82,7 +85,7 @@ def fit_mixture(recipe: Recipe, points: Points, before: Mixture | None = None) -
         found = _annealed(recipe, expect, start, options, survey, sample, generator)
     fitted = _about_zero(found, recipe, origin.double(), points)
     collapsed = on_floor(found.mixture, prior.floor)
-    fitted = fitted._replace(data=fingerprint(survey))
+    fitted = fitted._replace(data=fingerprint(survey, known))
     return _in_order(recipe, fitted, collapsed, survey.size)
 
 
@@ -93,18 +96,29 @@ class Expect:
     wide: products are float64 throughout.
     """
 
-    def __init__(self, points: Points, survey: Survey, origin: Tensor, start: Mixture) -> None:
+    def __init__(
+        self,
+        points: Points,
+        survey: Survey,
+        origin: Tensor,
+        start: Mixture,
+        known: Tensor | None = None,
+    ) -> None:
+        self.known = known
         self.chunks = points.chunks
         self.origin = origin
         self.missing = survey.missing
         self.stream = Stream(points.chunks, survey.size, origin)
         few = survey.size <= self.stream.chunk(start, torch.float64)  # float32 would gain nothing
         self.wide = survey.dtype == torch.float64 or few or survey.missing or survey.extreme
+        self.wide = self.wide or known is not None
         self.precision = Precision()
 
     def __call__(
         self, p: Mixture, coefficient: Tensor, exact: bool, beta: float
     ) -> Statistics | Local:
+        if self.known is not None:
+            return noise.local(self.chunks, self.known, self.origin, p, beta)
         if self.missing:
             return missing.local(self.chunks, self.origin, p, beta)
         if local.needed(p, coefficient):

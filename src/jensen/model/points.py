@@ -64,10 +64,14 @@ class Survey(NamedTuple):
         return bool(((self.reach < low) | (self.reach > high)).any())
 
 
-def fingerprint(survey: Survey) -> str:
-    """Which data it is, by its sums: the same for the same points, in whatever batches."""
+def fingerprint(survey: Survey, noise: Tensor | None = None) -> str:
+    """Which data it is, by its sums: the same for the same points, in whatever batches, with the
+    same noise of each.
+    """
     parts = [f"{survey.size} {survey.total:.6g}"]
     parts += [f"{value:.6g}" for value in (*survey.mean.tolist(), *survey.var.tolist())]
+    if noise is not None:
+        parts += [f"{value:.6g}" for value in noise.sum(0).flatten().tolist()]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 
