@@ -206,6 +206,11 @@ GRAPHED = {
     "objective free_bits": ("objective=free_bits",),
     "prior mixture": ("model/prior=mixture", "model.prior.warmup=5"),
     "prior factorised": ("model/prior=factorised", "model.prior.warmup=5"),
+    "prior bayesian_mixture": (
+        "model/prior=bayesian_mixture",
+        "model.prior.warmup=5",
+        "model.prior.settle=5",
+    ),
     "prior vamp": ("model/prior=vamp",),
     "likelihood optimal_normal": ("model/likelihood=optimal_normal",),
     "likelihood learned_normal": ("model/likelihood=learned_normal",),

@@ -137,7 +137,7 @@ def test_an_objective_is_that_of_the_inference_in_full_precision(step, dtype, ob
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("prior", ["mixture", "factorised", "vamp"])
+@pytest.mark.parametrize("prior", ["mixture", "factorised", "bayesian_mixture", "vamp"])
 def test_a_mixture_is_learned_and_scored_in_double(step, dtype, prior):
     algorithm, _, inference, *_ = step(dtype, f"model/prior={prior}")
     model = algorithm.model

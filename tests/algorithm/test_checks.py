@@ -30,7 +30,12 @@ SMALL = {
     "linear": [],
 }
 OTHERS = {"mlp": [1, 2, 8], "conv": [1, 32, 32], "linear": [3]}
-PRIORS = {"mixture": "latent_dim", "factorised": "latent_dim", "vamp": "x_shape"}
+PRIORS = {
+    "mixture": "latent_dim",
+    "factorised": "latent_dim",
+    "bayesian_mixture": "latent_dim",
+    "vamp": "x_shape",
+}
 
 
 def composed(configure, model, *overrides):

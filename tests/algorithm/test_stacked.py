@@ -13,6 +13,7 @@ from jensen.algorithm.stacked import Stack
 from jensen.algorithm.stacked_graph import StackedGraph
 from jensen.algorithm.step import learn, loss_of
 from jensen.base.schedule import Linear
+from jensen.model.bayesian_prior import BayesianMixturePrior
 from jensen.model.conv import ConvDecoder, ConvEncoder
 from jensen.model.factorised_prior import FactorisedMixturePrior
 from jensen.model.likelihood import (
@@ -71,6 +72,9 @@ PRIORS = {
     "mixture": lambda at: MixturePrior(3, LATENTS, warmup=1 + at, power=0.5 + 0.1 * at),
     "mixture_by_gradient": lambda at: MixturePrior(3, LATENTS, fit="both", warmup=1, dead=0.1 * at),
     "factorised": lambda at: FactorisedMixturePrior(3, LATENTS, warmup=1, floor=1e-3 * (1 + at)),
+    "bayesian_mixture": lambda at: BayesianMixturePrior(
+        3, LATENTS, points=50.0 + at, concentration=0.1 + at, warmup=1, settle=at
+    ),
     "vamp": lambda at: VampPrior(4, SHAPE),
 }
 NETWORKS = {

@@ -12,6 +12,7 @@ from jensen.algorithm.step import forward, infer, learn
 from jensen.base.random import fold, key, normal
 from jensen.base.schedule import Cyclic, Linear
 from jensen.family.gaussian import Gaussian
+from jensen.model.bayesian_prior import BayesianMixturePrior
 from jensen.model.factorised_prior import FactorisedMixturePrior
 from jensen.model.likelihood import Normal
 from jensen.model.linear import LinearDecoder, LinearEncoder
@@ -49,6 +50,7 @@ PRIORS = {
     "standard": StandardNormal,
     "mixture": lambda: MixturePrior(3, LATENTS, warmup=2),
     "factorised": lambda: FactorisedMixturePrior(3, LATENTS, warmup=2),
+    "bayesian_mixture": lambda: BayesianMixturePrior(3, LATENTS, warmup=2, settle=1),
 }
 
 

@@ -13,6 +13,7 @@ from tiny import TINY
 
 SMALL = {
     "mixture": ("model.prior.components=4", "model.prior.warmup=2"),
+    "bayesian_mixture": ("model.prior.components=4", "model.prior.warmup=2"),
     "factorised": ("model.prior.components=3", "model.prior.warmup=2"),
     "vamp": ("model.prior.pseudo_inputs=5",),
 }

@@ -204,7 +204,7 @@ def bases(files):
     found |= {model: _quick(f"model={model}", *NARROW) for model in ("conv", "locatello")}
     found |= {
         f"prior={prior}": _quick(*POINTS, f"model/prior={prior}", *FEW)
-        for prior in ("mixture", "factorised")
+        for prior in ("mixture", "factorised", "bayesian_mixture")
     }
     for name in ("learned_normal", "optimal_normal"):
         found[f"likelihood={name}"] = _quick(*POINTS, f"model/likelihood={name}")

@@ -14,6 +14,7 @@ from jensen.bound.decomposition import decompose
 from jensen.bound.rate import divergence
 from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture, log_prob
+from jensen.model.bayesian_prior import BayesianMixturePrior
 from jensen.model.factorised_prior import FactorisedMixturePrior
 from jensen.model.mixture_prior import FITS, MixturePrior, em_step
 from jensen.model.prior import StandardNormal
@@ -195,6 +196,7 @@ STEPS = 12
 MAKE = {
     **{fit: lambda fit=fit: MixturePrior(5, DIM, fit=fit, warmup=2, dead=0.3) for fit in FITS},
     "factorised": lambda: FactorisedMixturePrior(3, DIM, warmup=2, dead=0.3),
+    "bayesian": lambda: BayesianMixturePrior(3, DIM, warmup=2, settle=3),
 }
 
 

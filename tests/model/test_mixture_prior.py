@@ -493,6 +493,12 @@ PRIORS = {
         "model.prior.fit=both",
     ),
     "factorised": ("model/prior=factorised", "model.prior.components=3", "model.prior.warmup=5"),
+    "bayesian": (
+        "model/prior=bayesian_mixture",
+        "model.prior.components=4",
+        "model.prior.warmup=5",
+        "model.prior.settle=3",
+    ),
     "vamp": ("model/prior=vamp", "model.prior.pseudo_inputs=4"),
 }
 
@@ -501,7 +507,9 @@ def weights(folder):
     return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 
 
-@pytest.mark.parametrize("prior", [slow("em"), "both", "factorised", slow("vamp")])
+@pytest.mark.parametrize(
+    "prior", [slow("em"), "both", "factorised", slow("bayesian"), slow("vamp")]
+)
 def test_a_continued_run_equals_an_uninterrupted_one(configure, tmp_path, prior):
     overrides = (*RUN, *PRIORS[prior], "diagnostics=[rate,decomposition,mixture]")
     results = train(configure(*overrides), tmp_path / "whole")

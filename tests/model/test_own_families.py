@@ -250,7 +250,7 @@ def test_every_prior_is_right_for_a_covariance_or_refuses_it(configure, prior):
 
 
 def test_learned_priors_bound_the_divergence_of_posteriors_with_a_covariance(configure):
-    for prior in ("mixture", "factorised"):
+    for prior in ("mixture", "factorised", "bayesian_mixture"):
         model = both(
             configure, f"model/prior={prior}", "model.prior.components=4", "model.prior.warmup=0"
         )[1].model

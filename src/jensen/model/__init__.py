@@ -4,6 +4,7 @@ from jensen.base.lazy import lazily
 
 PLACES = {
     "BayesianGMM": "bayesian_gmm",
+    "BayesianMixturePrior": "bayesian_prior",
     "Bernoulli": "likelihood",
     "ContinuousBernoulli": "likelihood",
     "ConvDecoder": "conv",

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from jensen.bound.rate import by_latent
 from jensen.family.family import Posterior, Product, marginals
-from jensen.model.mixture_prior import LearnedPrior, gathered
+from jensen.model.mixture_prior import LearnedMixture, LearnedPrior
+from jensen.model.online_mixture import gathered
 
 
 class FactorisedMixturePrior(LearnedPrior):
@@ -27,8 +28,10 @@ class FactorisedMixturePrior(LearnedPrior):
         learning: see `LearnedMixture`.
     """
 
+    learned: LearnedMixture
+
     def __init__(self, components: int, latent_dim: int, **learning: Any) -> None:
-        super().__init__((latent_dim, components, 1), **learning)
+        super().__init__(LearnedMixture((latent_dim, components, 1), **learning))
         self.latent_dim = latent_dim
 
     def update(self, posterior: Posterior, step: Tensor) -> None:

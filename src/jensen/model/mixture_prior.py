@@ -16,24 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jensen.base.errors import check_choice, check_count, check_number
-from jensen.base.random import bits, fold, normal
-from jensen.base.ranks import gather_batch, world
-from jensen.bound.minibatch import minibatch_row
+from jensen.base.errors import check_choice, check_number
 from jensen.bound.rate import diagonal_components, responsibilities
 from jensen.em import steps as em
 from jensen.family.family import Posterior, marginals
 from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture
-from jensen.family.moments import Moments, PseudoCounts, like
+from jensen.family.moments import Moments, PseudoCounts
+from jensen.model.online_mixture import OnlineMixture, average, gathered, mean_moments
 
 FITS = ("em", "gradient", "both")
-
-_ROWS = fold(0, "mixture prior", "rows")
-_NOISE = fold(0, "mixture prior", "noise")
-"""Keys of the draws that start components. The minibatches are shuffled by the run's seed, so these
-need not be.
-"""
 
 
 def em_step(
@@ -51,25 +43,16 @@ def em_step(
     are not kept apart from the parameters: a mixture and its moments determine each other.
     """
     components = diagonal_components(p)
-    r = responsibilities(posterior, p)
-    own = components.moments(posterior.mean.double(), r)
-    spread = r.mT @ posterior.log_var.double().exp()
-    count = posterior.mean.shape[-2]
-
+    now = mean_moments(posterior, components, responsibilities(posterior, p))
     weight = p.log_weight.exp()
-    centred = components.mean - own.origin
+    centred = components.mean - now.origin
     first = weight.unsqueeze(-1) * centred
     second = first * centred + weight.unsqueeze(-1) * components.log_var.exp()
-    average = Moments(
-        own.origin,
-        torch.lerp(weight, own.total / count, like(weight, rate)),
-        torch.lerp(first, own.first / count, like(weight, rate)),
-        torch.lerp(second, (own.second + spread) / count, like(weight, rate)),
-    )
-    return em.m_step(p, average, PseudoCounts(floor=floor))
+    before = Moments(now.origin, weight, first, second)
+    return em.m_step(p, average(before, now, rate), PseudoCounts(floor=floor))
 
 
-class LearnedMixture(nn.Module):
+class LearnedMixture(OnlineMixture):
     """A mixture of diagonal Gaussians, its state, and how it is learned from minibatches of
     posteriors.
 
@@ -109,14 +92,8 @@ class LearnedMixture(nn.Module):
     log_weight: Tensor
     mean: Tensor
     log_var: Tensor
-    started: Tensor
-    begin: Tensor
-    least: Tensor
     log_least: Tensor
     log_dead: Tensor
-    exponent: Tensor
-    late: Tensor
-    slowest: Tensor
 
     def __init__(
         self,
@@ -129,24 +106,14 @@ class LearnedMixture(nn.Module):
         delay: float = 20.0,
         forget: float = 0.01,
     ) -> None:
-        super().__init__()
-        *_, components, _ = shape
-        check_count("components", components)
-        check_count("latent_dim", min(shape[:-2] + shape[-1:]))
         check_choice("fit", fit, FITS)
-        check_count("warmup", warmup, least=0)
         check_number("floor", floor, low=1e-12, high=1)
         check_number("dead", dead, low=0, high=1)
-        check_number("power", power, low=0, high=1)
-        check_number("delay", delay, low=0)
-        check_number("forget", forget, low=0, high=1)
+        super().__init__(shape, warmup, floor, power, delay, forget)
+        components = shape[-2]
         self.fit = fit
-        self.warmup = warmup
         self.floor = floor
         self.dead = dead
-        self.power = power
-        self.delay = delay
-        self.forget = forget
         dtype = torch.float64 if fit == "em" else torch.get_default_dtype()
         standard = {
             "log_weight": torch.full(shape[:-1], -math.log(components), dtype=dtype),
@@ -158,21 +125,10 @@ class LearnedMixture(nn.Module):
                 self.register_buffer(name, value)
             else:
                 setattr(self, name, nn.Parameter(value))
-        self.register_buffer("started", torch.tensor(False))
         self._hold(
-            begin=warmup,
-            least=floor,
             log_least=math.log(floor),
             log_dead=math.log(max(dead, 1e-300) / components),
-            exponent=-power,
-            late=delay,
-            slowest=forget,
         )
-
-    def _hold(self, **numbers: float) -> None:
-        """Keep numbers as buffers, so that a stack of models holds a stack of them."""
-        for name, number in numbers.items():
-            self.register_buffer(name, torch.tensor(number, dtype=torch.float64), persistent=False)
 
     def mixture(self) -> Mixture:
         """In float64, with gradient from the start on."""
@@ -193,46 +149,10 @@ class LearnedMixture(nn.Module):
         p = self.mixture()
         rows = self._rows(posterior, step)
         if self.fit != "gradient":
-            since = (step.double() - self.begin).clamp(min=1)
-            p = em_step(
-                p,
-                posterior,
-                (since + self.late).pow(self.exponent).clamp(min=self.slowest),
-                self.least,
-            )
-        p = self._revived(p, posterior, rows)
-        begin = ~self.started & (step >= self.begin)
-        for own, fresh, moved in zip(
-            (self.log_weight, self.mean, self.log_var),
-            _parts(self._start(posterior, rows, step)),
-            _parts(p),
-            strict=True,
-        ):
-            moved = torch.where(self.started, moved.to(own.dtype), own)
-            own.copy_(torch.where(begin, fresh.to(own.dtype), moved))
-        self.started.copy_(self.started | begin)
-
-    def _rows(self, posterior: Gaussian, step: Tensor) -> Tensor:
-        """An example for each component, `(K,)`: all different, if there are as many."""
-        count = posterior.mean.shape[-2]
-        components = self.mean.shape[-2]
-        order = bits(_ROWS, step.reshape(1), (count,))[0].argsort()
-        return order[torch.arange(components, device=order.device) % count]
-
-    def _start(self, posterior: Gaussian, rows: Tensor, step: Tensor) -> Mixture:
-        components, dim = self.mean.shape[-2:]
-        noise = posterior.log_var.exp().mean(-2, keepdim=True)
-        whole = posterior.mean.var(-2, correction=0, keepdim=True) + noise
-        mean = posterior.mean.index_select(-2, rows)
-        count = posterior.mean.shape[-2]
-        # those that share an example are drawn from the whole's variance about it
-        if components > count:
-            again = normal(_NOISE, step.reshape(1), self.mean.shape, torch.float64)[0]
-            again = again * (torch.arange(components, device=rows.device) >= count).unsqueeze(-1)
-            mean = mean + whole.sqrt() * again
-        variance = torch.maximum(whole * components ** (-2 / dim), noise).clamp(min=self.least)
-        equal = torch.full_like(mean[..., 0], -math.log(components))
-        return Mixture(equal, Gaussian(mean, variance.log().expand(mean.shape)))
+            p = em_step(p, posterior, self._size(step), self.least)
+        fresh = self._start(posterior, rows, step, self.shape[-1])
+        own = (self.log_weight, self.mean, self.log_var)
+        self._take(own, _parts(fresh), _parts(self._revived(p, posterior, rows)), step)
 
     def _revived(self, p: Mixture, posterior: Gaussian, rows: Tensor) -> Mixture:
         components = p.log_weight.shape[-1]
@@ -254,10 +174,10 @@ class LearnedPrior(nn.Module):
     rate_is_bound = True
     told_by_buffers = ("warmup",)
 
-    def __init__(self, shape: tuple[int, ...], **learning: Any) -> None:
+    def __init__(self, learned: OnlineMixture) -> None:
         super().__init__()
-        self.learned = LearnedMixture(shape, **learning)
-        self.warmup = self.learned.warmup
+        self.learned = learned
+        self.warmup = learned.warmup
 
 
 class MixturePrior(LearnedPrior):
@@ -273,8 +193,10 @@ class MixturePrior(LearnedPrior):
         learning: see `LearnedMixture`.
     """
 
+    learned: LearnedMixture
+
     def __init__(self, components: int, latent_dim: int, **learning: Any) -> None:
-        super().__init__((components, latent_dim), **learning)
+        super().__init__(LearnedMixture((components, latent_dim), **learning))
         self.latent_dim = latent_dim
 
     def update(self, posterior: Posterior, step: Tensor) -> None:
@@ -282,17 +204,6 @@ class MixturePrior(LearnedPrior):
 
     def distribution(self) -> Mixture:
         return self.learned.mixture()
-
-
-def gathered(posterior: Gaussian) -> Gaussian:
-    """All ranks' equal shares `(B / world, D)` of a minibatch, in its own order, `(B, D)`,
-    detached, float64.
-    """
-    rank_after_rank = gather_batch(torch.stack([part.detach().double() for part in posterior], 1))
-    ranks = world()[1]
-    rows = minibatch_row(len(rank_after_rank), ranks, posterior.mean.device).argsort()
-    mean, log_var = rank_after_rank[rows].unbind(1)
-    return Gaussian(mean, log_var)
 
 
 def _parts(p: Mixture) -> tuple[Tensor, Tensor, Tensor]:
