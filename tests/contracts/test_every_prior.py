@@ -18,6 +18,8 @@ SMALL = {
     "vamp": ("model.prior.pseudo_inputs=5",),
 }
 
+WITHOUT_MARGINALS = {"flow"}
+
 every_prior = pytest.mark.parametrize("choice", choices("model/prior"))
 
 
@@ -85,6 +87,9 @@ def test_each_marginal_has_a_density_that_integrates_to_one(choice):
     p = learned(choice).prior.distribution()
     grid = torch.linspace(-12, 12, 4001, dtype=torch.float64).unsqueeze(1)
     for latent in range(3):
+        if p.marginal(latent) is None:
+            assert choice in WITHOUT_MARGINALS
+            continue
         density = p.marginal(latent).log_prob(grid).exp()
         assert torch.trapezoid(density.double(), grid[:, 0]).item() == pytest.approx(1, abs=1e-3)
 

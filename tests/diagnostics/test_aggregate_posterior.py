@@ -6,10 +6,12 @@ import pytest
 import torch
 from snapshots import generator, randn, vector_snapshot, with_posterior
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal
+from torch.distributions.transforms import AffineTransform
 
 from jensen.diagnostics.aggregate_posterior import aggregate_posterior, density, prior_density
 from jensen.diagnostics.snapshot import Unknown
 from jensen.family.family import Product
+from jensen.family.flow import Flow
 from jensen.family.full import FullGaussian
 from jensen.family.gaussian import STANDARD, Gaussian
 from jensen.family.mixture import Mixture
@@ -104,3 +106,15 @@ def test_the_peak_of_the_picture_is_where_the_codes_are():
 
 def test_one_latent_has_no_picture():
     assert aggregate_posterior(vector_snapshot(latents=1)) == {}
+
+
+def test_the_density_of_a_flow_of_two_latents():
+    shift = torch.tensor([0.5, -1.0], dtype=torch.float64)
+    flow = Flow(AffineTransform(shift, torch.tensor([2.0, 0.5]).double(), event_dim=1), 2)
+    same = Gaussian(-shift / torch.tensor([2.0, 0.5]), -2 * torch.tensor([2.0, 0.5]).log())
+    for pair in ([0, 1], [1, 0]):
+        found = prior_density(flow, pair, X, Y, X)
+        torch.testing.assert_close(
+            found, prior_density(same, pair, X, Y), rtol=1e-6, atol=1e-9, check_dtype=False
+        )
+    assert prior_density(flow._replace(dim=3), [0, 1], X, Y) is None

@@ -12,6 +12,7 @@ from jensen.diagnostics.picture import chart
 from jensen.diagnostics.snapshot import Snapshot, by_rate, takes
 from jensen.family.algebra import marginal
 from jensen.family.family import Family, Product, is_standard
+from jensen.family.flow import Flow
 from jensen.family.full import FullGaussian, full
 from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture
@@ -37,7 +38,7 @@ def aggregate_posterior(snapshot: Snapshot, side: int = 96) -> Mapping[str, Tens
         return {}
     x, y = (_places(snapshot, latent, side) for latent in pair)
     q = density(snapshot.posterior, pair, x, y)
-    prior = prior_density(snapshot.prior, pair, x, y)
+    prior = prior_density(snapshot.prior, pair, x, y, snapshot.z)
 
     def draw(axes: Axes) -> None:
         across, up = (each.cpu().tolist() for each in (x, y))
@@ -100,12 +101,22 @@ def density(posterior: object, pair: list[int], x: Tensor, y: Tensor) -> Tensor 
     return up @ across.T / len(posterior.mean)
 
 
-def prior_density(prior: Family, pair: list[int], x: Tensor, y: Tensor) -> Tensor | None:
-    """The prior's density in two latents, `(len(y), len(x))`, float64; None where it is unknown."""
+def prior_density(
+    prior: Family, pair: list[int], x: Tensor, y: Tensor, like: Tensor | None = None
+) -> Tensor | None:
+    """The prior's density in two latents, `(len(y), len(x))`, float64; None where it is unknown: of
+    a flow, which has no marginals, where there are more than these two.
+
+    like: has the dtype that a flow takes.
+    """
     if isinstance(prior, Mixture):
         parts = FullGaussian(*(part.double() for part in full(prior.components)))
         both = Mixture(prior.log_weight.double(), marginal(parts, pair))
         return both.log_prob(_grid(x, y)).exp()
+    if isinstance(prior, Flow) and prior.dim == 2:
+        points = _grid(x, y)[..., pair].flatten(0, 1)
+        density = prior.log_prob(points if like is None else points.to(like)).exp().double()
+        return density.detach().unflatten(0, (len(y), len(x)))
     if not isinstance(prior, Gaussian | Product):
         return None
     across, up = (

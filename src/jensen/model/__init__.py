@@ -12,6 +12,7 @@ PLACES = {
     "CrossEntropy": "likelihood",
     "EMLayer": "em_layer",
     "FactorisedMixturePrior": "factorised_prior",
+    "FlowPrior": "flow_prior",
     "GMM": "gmm",
     "LearnedNormal": "likelihood",
     "LinearDecoder": "linear",
