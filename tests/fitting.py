@@ -24,9 +24,9 @@ BASE = (
 ONE = "algorithm.steps_per_call=1"
 
 
-def fitted(*overrides, capture=None, callbacks=(), checkpoint=None, **options):
+def fitted(*overrides, base=BASE, capture=None, callbacks=(), checkpoint=None, **options):
     """An algorithm that was trained, its trainer, and what was logged."""
-    cfg = composed(*BASE, *overrides)
+    cfg = composed(*base, *overrides)
     seed_everything(0, verbose=False)
     algorithm = instantiate(cfg.algorithm)
     data = instantiate(cfg.data)

@@ -108,6 +108,8 @@ def words(group: str, choice: str) -> list[str]:
     model = ["model=mlp"] if group == "data" else []
     if choice in ("water_filling", "probabilistic_pca"):
         model = ["data=gaussian", "model=linear"]
+    if choice == "multimodal":
+        model = ["data=cues"]
     mixtures = ("gmm", "bayesian_gmm", "bernoulli_mixture", "poisson_mixture", "mixed_mixture")
     if choice in (*mixtures, "em", "stepwise_em") and group != "experiment":
         model = ["data=blobs", "model=gmm", "algorithm=em"]

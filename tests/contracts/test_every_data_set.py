@@ -65,6 +65,10 @@ ARGUMENTS = {
     **dict.fromkeys(
         ("mnist", "mnist_32", "mnist_binary", "mnist_threshold", "fashion_mnist"), mnist_files
     ),
+    "mnist_label": mnist_files,
+    "cues": lambda folder: ("data.size=60",),
+    "incomplete": lambda folder: ("data.of.size=60",),
+    "sprites_caption": lambda folder: SIZED,
     "squares": lambda folder: SIZED,
     "normals": lambda folder: ("data.size=60",),
     "images": images_file,

@@ -92,7 +92,7 @@ class Calls:
             self._drive = self._chosen()
         x = batch.x.to(algorithm.dtype)
         samples = algorithm.objective.samples
-        latents = algorithm.model.latent_dim
+        latents = algorithm.model.noise_dim
         given = chunk.chunk(batch, x, steps, first, algorithm.seed, samples, latents)
         taken = self._drive(given, logged)
         if logged:

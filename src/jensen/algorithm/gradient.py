@@ -17,6 +17,7 @@ from jensen.algorithm.step import (
     infer,
     learn,
     loss_of,
+    noise_of,
     seed_networks,
 )
 from jensen.base.batch import Batch
@@ -104,7 +105,11 @@ class Gradient(Driven):
         inference = self.infer(batch)
         terms = logs.bound_terms(loss_of(self.objective, inference, self.step), inference.bound)
         count = len(batch.row)
-        return first_draws(inference, count), {name: mean * count for name, mean in terms.items()}
+        first = first_draws(inference, count)
+        sums = {name: mean * count for name, mean in terms.items()}
+        noise = noise_of(self.model, batch.row, key(self.seed, "evaluation", device=self.device))
+        more = self.model.held_out_terms(batch.x.to(self.dtype), first, noise)
+        return first, sums | {name: each.sum() for name, each in more.items()}
 
     def infer(self, batch: Batch, step: int | None = None) -> Inference:
         """The model's word on a training batch at a step; without one, on a held-out batch."""

@@ -38,8 +38,13 @@ def infer(model: VAE, x: Tensor, row: Tensor, key: Tensor, samples: int = 1) -> 
     The noise of an example is a function of the `()` int64 `key` and of its place in the data set,
     `row` `(B,)`.
     """
-    noise = normal(key, row, (samples, model.latent_dim))
-    return model(x, noise.transpose(0, 1).flatten(0, 1))
+    return model(x, noise_of(model, row, key, samples))
+
+
+def noise_of(model: VAE, row: Tensor, key: Tensor, samples: int = 1) -> Tensor:
+    """The noise of `infer`, `(S B, noise_dim)`."""
+    noise = normal(key, row, (samples, model.noise_dim))
+    return noise.transpose(0, 1).flatten(0, 1)
 
 
 def loss_of(objective: Objective, inference: Inference, step: Tensor) -> Tensor:

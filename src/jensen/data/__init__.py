@@ -8,6 +8,7 @@ PLACES = {
     "DataModule": "module",
     "binarise": "transform",
     "colour": "transform",
+    "described": "incomplete",
     "emnist": "nist",
     "fashion_mnist": "idx",
     "mnist": "idx",

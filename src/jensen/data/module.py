@@ -1,7 +1,7 @@
 """The one LightningDataModule: batches fetched in bulk, the same ones on any number of ranks."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from jensen.base.random import fold, permutation
 from jensen.data import streaming
 from jensen.data.domain import Check, check_rows
 from jensen.data.examples import Examples, Rows
+from jensen.data.modalities import check_modalities
 from jensen.data.order import Chunked, InTurn, Keyed, Shuffled
 from jensen.data.source import Source
 from jensen.data.torch_dataset import Items, Loader, Stream
@@ -45,6 +46,8 @@ class DataModule(LightningDataModule):
         transform: applied to the decoded observations on the model's device.
         survey: whether all items of a torch `Dataset` are read once before training, to hash and
             check them; else each batch is checked as it comes. Streams cannot be.
+        modalities: names and shapes of the parts of an observation `[P]`, one flattened after
+            another, which models are told; `x_shape` is their sum.
         options: every other key, passed to the source.
 
     Raises:
@@ -65,6 +68,7 @@ class DataModule(LightningDataModule):
         workers: int = 0,
         transform: Transform | None = None,
         survey: bool = True,
+        modalities: Mapping[str, Sequence[int]] | None = None,
         **options: object,
     ) -> None:
         super().__init__()
@@ -72,6 +76,8 @@ class DataModule(LightningDataModule):
         check_count("workers", workers, least=0)
         check_seed("seed", seed)
         check_flag("shuffle", shuffle)
+        if modalities is not None:
+            check_modalities(modalities, x_shape)
         if not isinstance(device, str | torch.device):
             raise InputError(
                 f"device is {device!r}: expected auto, cpu or a device of this machine"

@@ -133,7 +133,7 @@ class Source:
         try:
             found = _once(self._key(options), lambda: given(self._read(**options), self.survey))
         except InputError as error:
-            if str(error).partition(" ")[0] in options:
+            if str(error).partition(" ")[0].partition(".")[0] in options:
                 raise InputError(f"data.{error}") from error
             raise
         if isinstance(found, Stream) and (self.validation or split != "train"):

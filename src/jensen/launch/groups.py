@@ -185,7 +185,7 @@ def needed(algorithm: Gradient, cfg: DictConfig) -> tuple[int, int]:
 
     batch = int(cfg.data.batch_size)
     x = torch.empty(batch, *cfg.data.x_shape, device="meta")
-    size = (algorithm.objective.samples * batch, algorithm.model.latent_dim)
+    size = (algorithm.objective.samples * batch, algorithm.model.noise_dim)
     algorithm.objective.dataset_size = algorithm.objective.dataset_size or batch
     try:
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):

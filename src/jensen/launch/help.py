@@ -9,7 +9,7 @@ import yaml
 from jensen.launch.commands import purpose
 from jensen.run.conf import conf_folder
 
-WIDTH = 100
+WIDTH = 110
 
 EXAMPLES = {
     "train": (

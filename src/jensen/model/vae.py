@@ -68,6 +68,11 @@ class VAE(nn.Module):
         if hasattr(prior, "bind"):
             prior.bind(self.encode)
 
+    @property
+    def noise_dim(self) -> int:
+        """Standard normal draws that each row of a `forward` takes."""
+        return self.latent_dim
+
     def encode(self, x: Tensor) -> Posterior:
         """q(z|x), `(B, *event)` to `(B, D)`; a Gaussian is finite for any encoder output
         (`family.gaussian.bounded`).
@@ -99,7 +104,7 @@ class VAE(nn.Module):
         """
         posterior = self.encode(x)
         if noise is None:
-            noise = normal(key, torch.arange(len(x), device=x.device), (self.latent_dim,))
+            noise = normal(key, torch.arange(len(x), device=x.device), (self.noise_dim,))
         if len(noise) > len(x):
             times = len(noise) // len(x)
             posterior, x = tree_map(
@@ -117,13 +122,13 @@ class VAE(nn.Module):
         `samples` draws of z.
         """
         check_count("samples", samples)
-        with _still(self):
+        with still(self):
             draws = [self(x, key=fold(key, draw)).bound.elbo for draw in range(samples)]
             return torch.stack(draws).mean(0)
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """E[x|z] at the code of each example, the mean of q(z|x), `(B, *event)`."""
-        with _still(self):
+        with still(self):
             return self.decode(self.encode(x).mean)
 
     def sample(self, count: int, *, key: int = 0) -> Tensor:
@@ -133,7 +138,7 @@ class VAE(nn.Module):
             InputError: a prior that has a density alone.
         """
         check_count("count", count)
-        with _still(self) as like:
+        with still(self) as like:
             return self.decode(self._draw(count, key, like))
 
     def traverse(
@@ -152,7 +157,7 @@ class VAE(nn.Module):
         """
         latent = index(latent) if hasattr(latent, "__index__") else latent
         check_choice("latent", latent, range(self.latent_dim))
-        with _still(self) as like:
+        with still(self) as like:
             if values is None:
                 low, high = self._draw(10_000, 0, like)[:, latent].quantile(
                     like.new_tensor([0.01, 0.99])
@@ -164,6 +169,10 @@ class VAE(nn.Module):
             moved[..., latent] = steps
             return self.decode(moved.flatten(0, 1)).unflatten(0, moved.shape[:2])
 
+    def held_out_terms(self, x: Tensor, inference: Inference, noise: Tensor) -> dict[str, Tensor]:
+        """What else is logged of held-out examples, `(B,)` each: nothing."""
+        return {}
+
     def _draw(self, count: int, key: int, like: Tensor) -> Tensor:
         """Draws of the prior, `(count, D)`, of the dtype and device of `like`."""
         index = torch.arange(count, device=like.device)
@@ -173,7 +182,7 @@ class VAE(nn.Module):
 
 
 @contextmanager
-def _still(model: nn.Module) -> Iterator[Tensor]:
+def still(model: nn.Module) -> Iterator[Tensor]:
     """Hold a model in evaluation mode, without gradients; gives a tensor on its device."""
     modes = [(part, part.training) for part in model.modules()]
     model.eval()

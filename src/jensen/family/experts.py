@@ -1,0 +1,42 @@
+"""The product of several Gaussian experts: what each of them says of one unknown, combined."""
+
+import torch
+from torch import Tensor
+
+from jensen.family.gaussian import LOG_2PI, Gaussian
+
+
+def product(experts: Gaussian, mask: Tensor | None = None) -> tuple[Gaussian, Tensor]:
+    """The normalised product of M diagonal Gaussians, `(..., M, D)` to `(..., D)`, and the
+    logarithm of its normaliser `(...)`, nats:
+
+        prod_m N(z; mean_m, var_m)  =  C N(z; mean, var),   1 / var = sum_m 1 / var_m,
+        mean = sum_m (var / var_m) mean_m
+
+    Hinton 2002 ("Training products of experts"), for Gaussians. The precisions are added by
+    log-sum-exp of -log_var, so no variance is too small or too large, and a single expert is given
+    back bit for bit.
+
+    Args:
+        mask: `(..., M, 1)` or `(..., M, D)` bool, which experts speak; one at least for each
+            coordinate.
+
+    >>> pair = Gaussian(torch.tensor([[2.0], [0.0]]), torch.zeros(2, 1))
+    >>> q, log_normaliser = product(pair)
+    >>> q.mean, q.log_var.exp(), log_normaliser  # N(2; 0, variance 2)
+    (tensor([1.]), tensor([0.5000]), tensor(-2.2655))
+    """
+    mean = experts.mean
+    log_var = experts.log_var.expand_as(mean)
+    log_precision = -log_var
+    if mask is not None:
+        mask = mask.expand_as(mean)
+        log_precision = log_precision.masked_fill(~mask, -torch.inf)
+    share = log_precision.softmax(-2)
+    whole = Gaussian((share * mean).sum(-2), -log_precision.logsumexp(-2))
+    distance = log_precision.exp() * (mean - whole.mean.unsqueeze(-2)).square()
+    each = LOG_2PI + log_var + distance
+    if mask is not None:
+        each = each.masked_fill(~mask, 0.0)
+    constant = each.sum(-2) - (LOG_2PI + whole.log_var)
+    return whole, -0.5 * constant.sum(-1)

@@ -1,0 +1,495 @@
+"""The multimodal VAE: one latent for several modalities, any of which may be missing."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from jensen.base.errors import InputError, check_choice, check_count
+from jensen.base.random import fold, normal
+from jensen.base.tree import tree_map
+from jensen.bound.bound import Bound, Inference
+from jensen.bound.rate import rate
+from jensen.family.experts import product
+from jensen.family.gaussian import STANDARD, Gaussian, bounded
+from jensen.model.likelihood import Likelihood
+from jensen.model.modalities import JointLikelihood, Modalities
+from jensen.model.prior import Prior
+from jensen.model.vae import VAE, still
+
+FUSIONS = ("product", "mixture", "subsets")
+_DRAWS = 1 << 16
+"""Rows that are decoded at a time where many are drawn."""
+
+Part = nn.Module | Callable[..., nn.Module]
+"""A module, or what makes one of `x_shape` and `latent_dim`."""
+
+_log = logging.getLogger(__name__)
+
+
+class Evidence(NamedTuple):
+    """log p(x) of each example, `(B,)`, nats, and its standard error."""
+
+    log_p: Tensor
+    standard_error: Tensor
+
+
+class MultimodalVAE(VAE):
+    """One z for several modalities of x: each has an encoder, a decoder and a likelihood.
+
+    An observation is one tensor `(B, P)`, the modalities flattened one after another, NaN where one
+    is missing (`model.modalities`). An encoder gives an expert; what is known of z from several of
+    them is their product with the prior, which is an expert too (Wu & Goodman 2018, arXiv
+    1802.05335):
+
+        q(z | x_S)  ~  p(z) prod_{m in S} N(z; mean_m(x_m), var_m(x_m))
+
+    In training, `product` is the bound at q of all that an example has; `mixture` (Shi et al. 2019,
+    arXiv 1911.03393) the mean of the bounds at q of each of them alone; `subsets` (Sutter et al.
+    2021, arXiv 2105.02470) of each subset. An example's draws take its subsets in turn, from one
+    that is drawn, so each subset has an equal share in expectation, exactly where `objective.samples`
+    is a multiple of their number. In evaluation it is always q of all that an example has: val/elbo
+    is a bound on log p(x) whatever the fusion.
+
+    Args:
+        modalities: names and shapes.
+        encoders: by name, modules from `(B, *shape)` to a `Gaussian` `(B, D)`, or what makes them;
+            under `each`, what makes those that are not named.
+        decoders: the same, from `(B, D)` to `(B, *shape)`.
+        likelihoods: by name, or under `each` what makes one.
+        prior: p(z).
+        latent_dim: D.
+        fusion: `product`, `mixture` or `subsets`.
+        subsets: of the last: `all`, or lists of names; an example has those that it has all of, or
+            failing these all of it.
+        reconstruct: `all` modalities of an example in each subset's bound, which bounds log p(x); or
+            `given`, those that the subset saw, which bounds log p of these.
+        weights: times the distortion of each modality in training; other than 1, train/elbo is no
+            bound.
+        prior_expert: whether the prior is an expert; null: where there are two modalities or more.
+            Of a prior that is no Gaussian, N(0, I) is the expert.
+
+    Raises:
+        InputError: names that differ, subsets that are none, weights that are not above 0.
+
+    >>> from jensen.model import MLPDecoder, MLPEncoder, Normal, StandardNormal
+    >>> model = MultimodalVAE(
+    ...     {"see": [3], "hear": [2]}, {"each": MLPEncoder}, {"each": MLPDecoder},
+    ...     {"each": Normal}, StandardNormal(), latent_dim=2)
+    >>> x = torch.zeros(4, 5)
+    >>> x[0, 3:] = torch.nan  # the first is not heard
+    >>> model(x).bound.elbo.shape, model.generate(x).isnan().any()
+    (torch.Size([4]), tensor(False))
+    """
+
+    def __init__(
+        self,
+        modalities: Mapping[str, Sequence[int]],
+        encoders: Mapping[str, Part],
+        decoders: Mapping[str, Part],
+        likelihoods: Mapping[str, Likelihood | Callable[[], Likelihood]],
+        prior: Prior,
+        latent_dim: int,
+        fusion: str = "product",
+        subsets: str | Sequence[Sequence[str]] = "all",
+        reconstruct: str = "all",
+        weights: Mapping[str, float] | None = None,
+        prior_expert: bool | None = None,
+    ) -> None:
+        parts = Modalities.of(modalities)
+        check_count("latent_dim", latent_dim)
+        check_choice("fusion", fusion, FUSIONS)
+        check_choice("reconstruct", reconstruct, ("all", "given"))
+        chosen = _subsets(parts, fusion, subsets)
+        super().__init__(
+            Senses(parts, _made("encoders", parts, encoders, latent_dim)),
+            Tellers(parts, _made("decoders", parts, decoders, latent_dim)),
+            JointLikelihood(parts, _likelihoods(parts, likelihoods), weights),
+            prior,
+            latent_dim,
+        )
+        self.modalities = parts
+        self.fusion = fusion
+        self.reconstruct_given = reconstruct == "given"
+        self.prior_expert = len(parts.names) > 1 if prior_expert is None else prior_expert
+        self.register_buffer("table", chosen, persistent=False)
+        if any(weight != 1 for weight in self.likelihood.weights.values()):
+            _log.info(
+                "model.weights are %s: train/elbo is no bound of log p(x); val/elbo, without them,"
+                " is",
+                self.likelihood.weights,
+            )
+
+    table: Tensor
+    """`(K, M)` bool, the subsets that are gone through in training; of a product none."""
+
+    likelihood: JointLikelihood
+    encoder: "Senses"
+
+    @property
+    def noise_dim(self) -> int:
+        """Normal draws that a row takes: those of z, and one for the subset that is first."""
+        return self.latent_dim + (self.fusion != "product")
+
+    def encode(self, x: Tensor) -> Gaussian:
+        """q(z|x) of all that each example has, `(B, P)` to `(B, D)`; of nothing, the prior."""
+        return self.fused(self.encoder(x), self.modalities.present(x))
+
+    def encode_each(self, x: Tensor) -> dict[str, Gaussian]:
+        """q(z|x_m) of each modality alone, `(B, P)` to `(B, D)`; where that is missing, the
+        prior.
+        """
+        experts = self.encoder(x)
+        present = self.modalities.present(x)
+        alone = torch.eye(present.shape[1], dtype=torch.bool, device=x.device)
+        return {
+            name: self.fused(experts, present & only)
+            for name, only in zip(self.modalities.names, alone, strict=True)
+        }
+
+    def fused(self, experts: Gaussian, subset: Tensor) -> Gaussian:
+        """q(z|x_S) from the experts `(B, M, D)`, for a subset of each example, `(B, M)` bool."""
+        p = self.prior.distribution()
+        own = p if isinstance(p, Gaussian) else STANDARD
+        like = experts.mean
+        shape = (len(like), 1, like.shape[-1])
+        own = tree_map(lambda part: _as_expert(part.to(like), shape), own)
+        asked = subset.unsqueeze(-1)
+        if self.prior_expert:
+            every = tree_map(lambda one, other: torch.cat([one, other], 1), experts, own)
+            return product(every, torch.cat([asked, torch.ones_like(asked[:, :1])], 1))[0]
+        none = ~subset.any(1, keepdim=True)
+        q, _ = product(experts, asked | none.unsqueeze(-1))
+        return tree_map(lambda one, other: torch.where(none, other[:, 0], one), q, own)
+
+    def forward(self, x: Tensor, noise: Tensor | None = None, *, key: int = 0) -> Inference:
+        """The bound for each row of standard normal `noise`, `(B, P)` and `(S B, noise_dim)`; rows
+        i, i + B, i + 2 B, ... are of example i. In training each is at q of one of its subsets.
+        """
+        if noise is None:
+            index = torch.arange(len(x), device=x.device)
+            noise = normal(key, index, (self.noise_dim,), x.dtype)
+        experts = self.encoder(x)
+        present = self.modalities.present(x)
+        times = len(noise) // len(x)
+        if self.training and len(self.table):
+            self._check_samples(times)
+            first = noise[: len(x), -1] if noise.shape[1] > self.latent_dim else None
+            posterior, seen = self._in_turn(experts, present, times, first)
+        else:
+            posterior = _repeated(self.fused(experts, present), times)
+            seen = present.repeat(times, 1)
+        counted = seen if self.reconstruct_given else None
+        return self._bound(posterior, _repeated(x, times), noise[:, : self.latent_dim], counted)
+
+    def _bound(
+        self, posterior: Gaussian, x: Tensor, noise: Tensor, counted: Tensor | None = None
+    ) -> Inference:
+        z = posterior.rsample(noise)
+        distortion = self.likelihood.distortion(self.decoder(z), x, counted)
+        p = self.prior.distribution()
+        log_prior = p.log_prob(z).to(z.dtype)
+        rated = rate(posterior, p, z, log_prior, bounded=self.prior.rate_is_bound)
+        return Inference(Bound(distortion, rated), posterior, z, log_prior)
+
+    # ---- subsets --------------------------------------------------------------------------------
+
+    def strata(self, present: Tensor) -> tuple[Tensor, Tensor]:
+        """The subsets of each example, its own ones first: `(B, K, M)` bool, and how many are its
+        own, `(B,)`, at least 1.
+        """
+        if not len(self.table):
+            return present.unsqueeze(1), torch.ones_like(present[:, 0], dtype=torch.int64)
+        has = (present.unsqueeze(1) | ~self.table).all(-1)
+        order = (~has).to(torch.int8).argsort(dim=1, stable=True)
+        ordered = self.table[order]
+        count = has.sum(1)
+        alone = (count == 0).reshape(-1, 1, 1)
+        return torch.where(alone, present.unsqueeze(1), ordered), count.clamp(min=1)
+
+    def _in_turn(
+        self, experts: Gaussian, present: Tensor, times: int, first: Tensor | None
+    ) -> tuple[Gaussian, Tensor]:
+        """Of each of `times` draws of each example the posterior, `(S B, D)`, and its subset, `(S
+        B, M)`: they begin at the one that a normal draw `first` `(B,)` says.
+        """
+        subsets, count = self.strata(present)
+        draw = torch.arange(times, device=present.device).unsqueeze(1)
+        if first is not None:
+            chance = 0.5 * (1 + torch.erf(first / 2**0.5))
+            draw = draw + (chance * count).long()
+        place = draw % count  # (S, B)
+        row = torch.arange(len(present), device=present.device).expand_as(place)
+        chosen = subsets[row, place].flatten(0, 1)
+        return self.fused(_repeated(experts, times), chosen), chosen
+
+    def _check_samples(self, times: int) -> None:
+        subsets = len(self.table)
+        if times > subsets and times % subsets:
+            raise InputError(
+                f"objective.samples is {times} and model has {subsets} subsets: expected a multiple"
+                " of them, or fewer samples than subsets, which are drawn then; set"
+                f" objective.samples={subsets}"
+            )
+
+    # ---- for looking at a model -----------------------------------------------------------------
+
+    def evidence(self, x: Tensor, samples: int = 100, *, key: int = 0) -> Evidence:
+        """log p(x) of what each example has, `(B, P)` to `(B,)`, by importance sampling.
+
+        The draws come from every subset of the fusion in equal shares, and their density is the
+        mixture of these shares, so that each stratum counts as it was drawn:
+
+            log (1/S) sum_s p(x, z_s) / sum_k (S_k / S) q_k(z_s),   z_s ~ q_k for S_k of the draws
+
+        Burda et al. 2016 (arXiv 1509.00519), eq. 8; stratified as in Owen & Zhou 2000 ("Safe and
+        effective importance sampling"). The standard error is that of the mean within strata, by
+        the delta method.
+        """
+        check_count("samples", samples, least=2)
+        with still(self):
+            present = self.modalities.present(x)
+            subsets, count = self.strata(present)
+            experts = self.encoder(x)
+            width = subsets.shape[1]
+            each = [self.fused(experts, subsets[:, place]) for place in range(width)]
+            place = torch.arange(samples, device=x.device).unsqueeze(1) % count
+            drawn = torch.stack([(place == k).sum(0) for k in range(width)])
+            share = (drawn.double() / samples).log()  # (K, B), -inf for those that are not its own
+            block = max(1, _DRAWS // len(x))
+            log_weight = torch.cat(
+                [
+                    self._log_weights(x, each, share, chosen, fold(key, "evidence", at))
+                    for at, chosen in enumerate(place.split(block))
+                ]
+            )
+            return _estimate(log_weight, place, width)
+
+    def _log_weights(
+        self, x: Tensor, each: Sequence[Gaussian], share: Tensor, place: Tensor, key: int
+    ) -> Tensor:
+        """log p(x, z) - log q(z) of draws of the posteriors at `place` `(S, B)`, float64."""
+        times, size = place.shape
+        index = torch.arange(times * size, device=x.device)
+        noise = normal(key, index, (self.latent_dim,), torch.promote_types(x.dtype, torch.float32))
+        stacked = tree_map(lambda *parts: torch.stack(parts), *each)
+        row = torch.arange(size, device=x.device).expand_as(place)
+        z = tree_map(lambda part: part[place, row], stacked).rsample(
+            noise.unflatten(0, (times, size))
+        )
+        log_q = torch.stack([q.log_prob(z).double() for q in each]) + share.unsqueeze(1)
+        flat = z.flatten(0, 1)
+        distortion = self.likelihood.distortion(self.decoder(flat), _repeated(x, times)).double()
+        log_p = self.prior.distribution().log_prob(flat).double() - distortion
+        return log_p.unflatten(0, (times, size)) - log_q.logsumexp(0)
+
+    def generate(
+        self, x: Tensor, samples: int = 1, *, key: int = 0, index: Tensor | None = None
+    ) -> Tensor:
+        """`x` `(B, P)` with each missing modality filled by E[x_m|z] at a draw of z given the
+        others: `(samples, B, P)`.
+
+        Args:
+            index: `(B,)`, places of the examples in their data set, which the draws belong to.
+        """
+        check_count("samples", samples)
+        with still(self):
+            index = torch.arange(len(x), device=x.device) if index is None else index
+            noise = normal(key, index, (samples, self.latent_dim)).to(x.dtype).transpose(0, 1)
+            q = self.encode(x)
+            z = q.rsample(noise).flatten(0, 1)
+            made = self.decode(z).unflatten(0, (samples, len(x)))
+            return torch.where(x.isnan(), made.to(x.dtype), x)
+
+    def held_out_terms(self, x: Tensor, inference: Inference, noise: Tensor) -> dict[str, Tensor]:
+        """What a validation says of each modality, `(B,)` each, nats: its distortion, 0 where it is
+        missing, so that they add up; the bound of log p(x_m) at q(z|x_m), 0 where it is missing;
+        and the rate of each subset.
+
+        Args:
+            inference: of all that each example has, at its first draw.
+            noise: `(B, noise_dim)`, of that draw.
+        """
+        names = self.modalities.names
+        each = self.likelihood.distortions(self.decoder(inference.z), x)
+        terms = {f"distortion_{name}": each[:, place] for place, name in enumerate(names)}
+        experts = self.encoder(x)
+        present = self.modalities.present(x)
+        alone = torch.eye(len(names), dtype=torch.bool, device=x.device)
+        subsets: dict[tuple[str, ...], Tensor]
+        subsets = {(name,): only for name, only in zip(names, alone, strict=True)}
+        for row in self.table:
+            subsets[tuple(name for name, has in zip(names, row.tolist(), strict=True) if has)] = row
+        for subset, row in subsets.items():
+            if len(subset) == len(names) > 1:
+                continue  # that is the inference
+            seen = present & row
+            own = self._bound(self.fused(experts, seen), x, noise[:, : self.latent_dim], seen).bound
+            if len(subset) == 1:
+                terms[f"elbo_{subset[0]}"] = own.elbo.where(seen.any(1), 0.0)
+            terms[f"rate_{'_'.join(subset)}"] = own.rate
+        return terms
+
+
+class Senses(nn.Module):
+    """The experts of all modalities, `(B, P)` to `(B, M, D)`; of a missing one, whatever its encoder
+    makes of zeros.
+    """
+
+    def __init__(self, modalities: Modalities, encoders: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.modalities = modalities
+        self.each = nn.ModuleDict(encoders)
+
+    def forward(self, x: Tensor) -> Gaussian:
+        parts = self.modalities.split(x.masked_fill(x.isnan(), 0.0))
+        experts = [self._expert(name, parts[name]) for name in self.modalities.names]
+        return Gaussian(
+            torch.stack([each.mean for each in experts], 1),
+            torch.stack([each.log_var for each in experts], 1),
+        )
+
+    def _expert(self, name: str, x: Tensor) -> Gaussian:
+        raw = self.each[name](x)
+        if not isinstance(raw, Gaussian):
+            raise InputError(
+                f"model.encoders.{name} gives a {type(raw).__name__}: expected a jensen.Gaussian,"
+                " since a product of experts is one in closed form; choose another encoder"
+            )
+        return bounded(raw)
+
+
+class Tellers(nn.Module):
+    """The decoders of all modalities, `(B, D)` to `(B, P)`."""
+
+    def __init__(self, modalities: Modalities, decoders: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.modalities = modalities
+        self.each = nn.ModuleDict(decoders)
+
+    def forward(self, z: Tensor) -> Tensor:
+        outputs = []
+        for name, shape in zip(self.modalities.names, self.modalities.shapes, strict=True):
+            output = self.each[name](z)
+            if output.shape[1:] != shape:
+                raise InputError(
+                    f"model.decoders.{name} gives shape {list(output.shape[1:])}: expected"
+                    f" {list(shape)}, that of data.modalities.{name}; change its sizes"
+                )
+            outputs.append(output.flatten(1))
+        return torch.cat(outputs, 1)
+
+
+def _repeated(tree: Any, times: int) -> Any:
+    """Each tensor `times` over along its first axis."""
+    if times == 1:
+        return tree
+    return tree_map(lambda part: part.repeat(times, *[1] * (part.dim() - 1)), tree)
+
+
+def _as_expert(part: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A parameter of the prior, `()`, `(D,)` or `(B, D)`, as one of experts, `(B, 1, D)`."""
+    return (part.unsqueeze(1) if part.dim() == 2 else part).expand(shape)
+
+
+def _estimate(log_weight: Tensor, place: Tensor, strata: int) -> Evidence:
+    """The logarithm of the mean weight, `(S, B)` to `(B,)`, and its standard error from the
+    variance within strata.
+    """
+    most = log_weight.amax(0)
+    weight = (log_weight - most).exp()
+    mean = weight.mean(0)
+    variance = torch.zeros_like(mean)
+    for k in range(strata):
+        own = (place == k).to(weight)
+        count = own.sum(0)
+        centre = (own * weight).sum(0) / count.clamp(min=1)
+        squares = (own * (weight - centre).square()).sum(0)
+        variance = variance + squares * count / (count - 1).clamp(min=1)
+    return Evidence(most + mean.log(), variance.sqrt() / (len(weight) * mean))
+
+
+def _subsets(modalities: Modalities, fusion: str, subsets: str | Sequence[Sequence[str]]) -> Tensor:
+    """`(K, M)` bool; of a product none.
+
+    Raises:
+        InputError: a subset that is empty, is there twice, or names what there is not.
+    """
+    names = modalities.names
+    if subsets == "all":
+        sizes = range(1, len(names) + 1)
+        every = [[*each] for size in sizes for each in combinations(names, size)]
+    elif fusion != "subsets":
+        raise InputError(
+            f"subsets is {subsets!r} and fusion is {fusion}: expected all, or fusion=subsets"
+        )
+    elif isinstance(subsets, str) or not isinstance(subsets, Sequence) or not subsets:
+        raise InputError(
+            f"subsets is {subsets!r}: expected all, or lists of modalities, such as [[{names[0]}]]"
+        )
+    else:
+        every = [[*each] if not isinstance(each, str) else [each] for each in subsets]
+    for subset in every:
+        if not subset:
+            raise InputError(
+                "subsets holds an empty one: expected a modality at least in each; remove it"
+            )
+        for name in subset:
+            check_choice("subsets", name, names)
+    if fusion == "product":
+        return torch.zeros(0, len(names), dtype=torch.bool)
+    if fusion == "mixture":
+        return torch.eye(len(names), dtype=torch.bool)
+    if len({frozenset(subset) for subset in every}) < len(every):
+        raise InputError(f"subsets is {every}: expected each subset once; remove one")
+    return torch.tensor([[name in subset for name in names] for subset in every])
+
+
+def _made(
+    key: str, modalities: Modalities, parts: Mapping[str, Part], latent_dim: int
+) -> dict[str, nn.Module]:
+    """The module of each modality, as it is or made for its shape."""
+    given = _named(key, modalities, parts)
+    shapes = zip(modalities.names, modalities.shapes, strict=True)
+    return {
+        name: part
+        if isinstance(part := given[name], nn.Module)
+        else part(x_shape=shape, latent_dim=latent_dim)
+        for name, shape in shapes
+    }
+
+
+def _likelihoods(modalities: Modalities, parts: Mapping[str, Any]) -> dict[str, Likelihood]:
+    given = _named("likelihoods", modalities, parts)
+    return {
+        name: part
+        if hasattr(part := given[name], "distortion") and not isinstance(part, type)
+        else part()
+        for name in modalities.names
+    }
+
+
+def _named(key: str, modalities: Modalities, parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Parts by modality, with `each` in the place of those that are not named.
+
+    Raises:
+        InputError: names that are none of the modalities', or too few.
+    """
+    if not isinstance(parts, Mapping):
+        raise InputError(
+            f"{key} is a {type(parts).__name__}: expected one for each modality, such as {{each:"
+            " ...}"
+        )
+    own = {name: part for name, part in parts.items() if name != "each" and part is not None}
+    each = parts.get("each")
+    found = own if each is None else dict.fromkeys(modalities.names, each) | own
+    modalities.check_keys(key, found)
+    if each is not None and (isinstance(each, nn.Module) or not callable(each)):
+        raise InputError(
+            f"{key}.each is a {type(each).__name__}: expected what makes one for each modality;"
+            " set _partial_: true"
+        )
+    return found
