@@ -2,7 +2,9 @@
 
 if __name__ == "__main__":
     from jensen.base import signals
+    from jensen.launch import early
 
+    early.answer("encode")
     signals.end_at_interrupt()
 
 from collections.abc import Mapping

@@ -5,7 +5,9 @@ python -m jensen.report sweep=DIR
 
 if __name__ == "__main__":
     from jensen.base import signals
+    from jensen.launch import early
 
+    early.answer("report")
     signals.end_at_interrupt()
 
 import shlex

@@ -7,8 +7,9 @@ if __name__ == "__main__":
     import atexit
 
     from jensen.base import signals
-    from jensen.launch import parent
+    from jensen.launch import early, parent
 
+    early.answer("train")
     parent.hold()  # the imports below take seconds, in which the sweep that started this may end
     signals.end_at_interrupt()
     if not {"-m", "--multirun"} & {*sys.argv}:
@@ -23,6 +24,7 @@ from pytorch_lightning import seed_everything
 from torch.nn import Module
 
 from jensen.base.errors import check_choice
+from jensen.base.memory import keep_freed
 from jensen.callbacks.end import End, TimeUpError
 from jensen.callbacks.events import go_after
 from jensen.launch import naming, settings
@@ -45,6 +47,7 @@ def train(cfg: DictConfig, folder: Path, model: Module | None = None) -> dict[st
     given is trained in the place of the one that `cfg` would make.
     """
     quieten()
+    keep_freed()
     with open_run(folder, cfg) as this:
         settings.check(cfg)
         seed_everything(

@@ -1,5 +1,8 @@
 """Sizes that do not fit, and those that do."""
 
+import platform
+import resource
+
 import pytest
 import torch
 from torch import nn
@@ -52,3 +55,19 @@ def test_what_no_machine_has_is_refused_at_once():
     with pytest.raises(InputError, match="x takes"):
         check_fits("x", memory.memory() // 2 + 1)
     check_fits("x", memory.memory() // 2)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library has no mallopt")
+def test_freed_memory_is_kept_for_the_next_step():
+    memory.keep_freed()
+
+    def step():
+        return [torch.zeros(4 << 20) for _ in range(8)]
+
+    for _ in range(5):
+        step()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        step()
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    assert faults < 1_000  # of 5 x 32,768 pages

@@ -21,7 +21,7 @@ from jensen.base.errors import InputError
 from jensen.data.examples import Examples, identity
 from jensen.data.module import DataModule
 from jensen.model.likelihood import Bernoulli, CrossEntropy, Normal
-from jensen.run.identity import fingerprint
+from jensen.run.fingerprint import fingerprint
 from jensen.train import train
 
 SHAPE = (1, 2, 3)

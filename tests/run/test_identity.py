@@ -6,7 +6,8 @@ from tiny import TINY
 
 from jensen.data.examples import Examples, pixels
 from jensen.data.module import DataModule
-from jensen.run.identity import difference, fingerprint, identity
+from jensen.run.fingerprint import fingerprint
+from jensen.run.identity import difference, identity
 
 SAME = (
     "diagnostics=[rate,mig_exact]",

@@ -13,8 +13,7 @@ from pytorch_lightning import Callback
 from resume import differences, equal, records
 from tiny import TINY
 
-from jensen.base.errors import InputError
-from jensen.run.folder import RefusedError
+from jensen.base.errors import InputError, RefusedError
 from jensen.run.load import resume_from, state
 from jensen.train import train
 

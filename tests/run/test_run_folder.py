@@ -10,10 +10,10 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from jensen.base.errors import InputError
+from jensen.base.errors import InputError, RefusedError
 from jensen.run import folder as folders
-from jensen.run.folder import DATA, FAILED, FINISHED, RefusedError, open_run, standing
-from jensen.run.identity import fingerprint
+from jensen.run.fingerprint import fingerprint
+from jensen.run.folder import DATA, FAILED, FINISHED, open_run, standing
 
 BLOBS = ("data=blobs", "model=linear", "latent_dim=2", "trainer.max_steps=20")
 RESULTS = {"val/elbo": -1.5, "rate/active_units": 2.0}

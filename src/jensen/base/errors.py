@@ -15,6 +15,10 @@ class InputError(ValueError):
     """
 
 
+class RefusedError(InputError):
+    """The folder belongs to another run: nothing in it was changed."""
+
+
 def check_count(name: str, value: object, least: int = 1) -> None:
     """Refuse a `value` that is not an integer of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:

@@ -18,21 +18,19 @@ from hydra._internal import utils as hydras
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, HydraException, InstantiationException
 from hydra.types import RunMode
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 import jensen
 from jensen.base import signals
-from jensen.base.errors import InputError
+from jensen.base.errors import InputError, RefusedError
 from jensen.base.signals import Stopped
 from jensen.launch.help import show_help
 from jensen.run.additions import LISTS, gathered, untaken
 from jensen.run.compose import given_words
 from jensen.run.conf import conf_folder
-from jensen.run.folder import RefusedError
 from jensen.run.typos import did_you_mean, explain_overrides, unread
-from jensen.run.words import FULL, explain, note, say, warnings_noted
+from jensen.run.words import FULL, explain, misconfigured, note, say, warnings_noted
 
 
 def program(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
@@ -43,6 +41,9 @@ def program(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
     def wrap(main: Callable[[DictConfig], Any]) -> Callable[[], None]:
         @functools.wraps(main)
         def job(cfg: DictConfig) -> Any:
+            from jensen.launch import threads  # torch takes seconds, and a refusal needs none of it
+
+            threads.take()
             try:
                 with one_sentence(), warnings_noted():
                     _refuse_unread(cfg)
@@ -197,6 +198,12 @@ def quoted(value: object) -> str:
     return f"'{escaped}'"
 
 
+def _refusals() -> tuple[type[Exception], ...]:
+    """The classes of errors that are bad input."""
+    ours = (InputError, InstantiationException, ModuleNotFoundError, OmegaConfBaseException)
+    return (*ours, *misconfigured())
+
+
 @contextmanager
 def one_sentence() -> Iterator[None]:
     """Makes bad input an error that Hydra prints without a traceback (with one under
@@ -204,13 +211,7 @@ def one_sentence() -> Iterator[None]:
     """
     try:
         yield
-    except (
-        InputError,
-        InstantiationException,
-        MisconfigurationException,
-        ModuleNotFoundError,
-        OmegaConfBaseException,
-    ) as error:
+    except _refusals() as error:
         sentence = explain(error)
         if sentence is None:
             raise

@@ -21,8 +21,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from jensen.base.errors import InputError
 from jensen.launch.job import Job
 from jensen.run.compose import given_words
+from jensen.run.fingerprint import fingerprint
 from jensen.run.folder import DATA, lock, standing
-from jensen.run.identity import LOCATION, fingerprint, identity
+from jensen.run.identity import LOCATION, identity
 from jensen.run.record import get_json, put_json
 from jensen.run.words import leads, say
 

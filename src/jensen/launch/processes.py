@@ -21,6 +21,7 @@ from jensen.launch.console import quoted
 from jensen.launch.job import Job
 from jensen.launch.parent import ENDS_WITH_PARENT
 from jensen.launch.sweep import Sweep
+from jensen.launch.threads import cores
 from jensen.run.words import say
 
 GRACE = 60.0
@@ -175,7 +176,7 @@ def start(
     if slot is not None:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(slot)
     if at_once > 1:  # or each would take all cores
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // at_once)))
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, cores() // at_once)))
     line = [
         sys.executable,
         "-m",

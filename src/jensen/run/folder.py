@@ -19,11 +19,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from jensen.base.errors import InputError
+from jensen.base.errors import InputError, RefusedError
 from jensen.callbacks.durable import within
 from jensen.callbacks.end import CALLBACK, EARLY, TIME
 from jensen.data.module import DataModule
-from jensen.run.identity import VALIDATION, difference, fingerprint, identity, written
+from jensen.run.fingerprint import fingerprint
+from jensen.run.identity import VALIDATION, difference, identity, written
 from jensen.run.load import configuration, saved_step
 from jensen.run.record import get_json, put, put_json, put_scores
 from jensen.run.words import FULL, explain, leads, say
@@ -44,10 +45,6 @@ BEST = "best"
 _SHOWS = re.compile(r"(pytorch_)?lightning\..*(ProgressBar|Summary|Monitor)").fullmatch
 
 Standing = Literal["new", "interrupted", "finished", "failed", "other"]
-
-
-class RefusedError(InputError):
-    """The folder belongs to another run: nothing in it was changed."""
 
 
 class RunFolder:

@@ -5,20 +5,30 @@ sentence.
 import errno
 import logging
 import re
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Any, TextIO
 
 from hydra.errors import InstantiationException
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from jensen.base.errors import InputError
 from jensen.callbacks.words import leads, note, say
 from jensen.run.typos import arguments, did_you_mean
 
-__all__ = ["FULL", "explain", "leads", "note", "quieten", "said", "say", "warnings_noted"]
+__all__ = [
+    "FULL",
+    "explain",
+    "leads",
+    "misconfigured",
+    "note",
+    "quieten",
+    "said",
+    "say",
+    "warnings_noted",
+]
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """Numbers of an OSError that room on another disk would mend."""
@@ -57,6 +67,12 @@ def said(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
+def misconfigured() -> tuple[type[Exception], ...]:
+    """The class of what Lightning refuses; none until Lightning is loaded, which takes seconds."""
+    module: Any = sys.modules.get("lightning_fabric.utilities.exceptions")
+    return (module.MisconfigurationException,) if module else ()
+
+
 def explain(error: BaseException) -> str | None:
     """The sentence of the InputError that `error` is or was caused by; a parameter in front gets
     its whole key.
@@ -71,7 +87,7 @@ def explain(error: BaseException) -> str | None:
             f"the monitor of EarlyStopping is {found[1]}: expected one of what a validation gives,"
             f" {found[2].replace('`', '')}"
         )
-    if isinstance(error, MisconfigurationException):
+    if isinstance(error, misconfigured()):
         return f"the trainer refuses this ({said(error)}): expected settings that go together; change those that it names"
     if isinstance(error, ModuleNotFoundError):
         return f"a package is missing ({said(error)}): expected it beside jensen; install it, or leave out what needs it"

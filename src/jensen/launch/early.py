@@ -1,0 +1,28 @@
+"""The answers of a command that need nothing of what trains: torch and Lightning take seconds to
+import.
+"""
+
+import sys
+
+_CONFIGURATION = (["--cfg", "job"], ["-c", "job"])
+
+
+def answer(command: str) -> None:
+    """Print the help, the version or the configuration that the command line asks for, and end.
+
+    Raises:
+        SystemExit: it was asked for, and the process ends; otherwise nothing is done.
+    """
+    words = sys.argv[1:]
+    pairs = [words[i : i + 2] for i in range(len(words))]
+    asked = {"--help", "-h", "--version"} & {*words} or any(
+        pair in pairs for pair in _CONFIGURATION
+    )
+    if not asked:
+        return
+    from jensen.launch import naming
+    from jensen.launch.console import program
+
+    naming.register()
+    program(command)(lambda cfg: None)()
+    sys.exit()
