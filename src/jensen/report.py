@@ -20,6 +20,7 @@ from jensen.callbacks.durable import target_folder
 from jensen.launch.console import program
 from jensen.reports.criteria import chosen
 from jensen.reports.document import CAUTION, EXPLAINED, document, keep, missing, show
+from jensen.reports.evidence import criteria
 from jensen.reports.models import Strip, look, same_reason
 from jensen.reports.page import page, rendered
 from jensen.reports.pictures import draw
@@ -49,7 +50,7 @@ def main(cfg: DictConfig) -> None:
             " traversals out)"
         )
         agreement, strips, failed = look(sweep, folder, cfg.trust, cfg.download)
-        values |= agreement
+        values |= agreement | criteria(sweep, folder, cfg.trust, cfg.download)
         for why, names in same_reason(failed).items():
             say(one_line(f"neither UDR nor traversals of {', '.join(names)}: {why}"))
     found = chosen(sweep, values, cfg.warned)

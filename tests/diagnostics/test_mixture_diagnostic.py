@@ -20,8 +20,10 @@ from jensen.family.mixture import Mixture, log_prob
 from jensen.family.moments import PseudoCounts
 from jensen.model.bayesian_gmm import BayesianGMM
 from jensen.model.factorised_prior import FactorisedMixturePrior
+from jensen.model.gmm import GMM
 from jensen.model.mixture_model import MixtureModel
 from jensen.model.mixture_prior import MixturePrior
+from jensen.reports.evidence import Criteria
 
 
 def with_prior(snapshot, prior):
@@ -214,6 +216,10 @@ def test_what_it_shows_of_beliefs():
     found = bayesian_mixture(shown)
     assert found["used"] == 2
     assert found["labelled"] - found["elbo"] == pytest.approx(math.log(6))
+    criteria = Criteria()
+    criteria(shown)
+    assert criteria.bic == pytest.approx(GMM.of(model.mixture).bic(x))
+    assert criteria.icl == pytest.approx(GMM.of(model.mixture).icl(x))
     for picture in ("weights", "ellipses", "predictive"):
         assert found[picture].dtype == torch.uint8
         assert found[picture].float().std() > 1

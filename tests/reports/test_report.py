@@ -26,6 +26,7 @@ from jensen.reports.choice import choose
 from jensen.reports.comparable import apart
 from jensen.reports.criteria import chosen, verdicts
 from jensen.reports.document import document, missing
+from jensen.reports.evidence import evidence
 from jensen.reports.page import page, rendered
 from jensen.reports.pictures import theory
 from jensen.reports.read import read
@@ -571,6 +572,42 @@ def test_the_spectrum_is_sorted_in_each_run(sweep):
         [4.0, 2.0, pytest.approx(1.6)],
         [pytest.approx(0.1), 0.2, 0.25],
     ]
+
+
+def sized(components: int, labelled: float | None, seed: int = 0, data: str = "d") -> Run:
+    """A run of a Bayesian mixture of that size."""
+    found = {
+        "bayesian_mixture": {"settings": {"_target_": "b"}, "labelled": labelled},
+        "evidence": {"bic": 10.0 * components, "icl": 12.0 * components},
+    }
+    known = scores(-1.0, **found)
+    return Run(f"{components}-{seed}", seed, {"model.components": components}, known, data)
+
+
+def test_the_evidence_of_each_size_is_that_of_its_best_run_and_gives_odds():
+    runs = [sized(1, -110.0), sized(2, -103.0), sized(2, -100.0, seed=1), sized(3, -102.0)]
+    found = grouped(runs, {})
+    above, below = evidence(found, measured(found)).axes
+    lines = {line.get_label(): line for line in above.get_lines()}
+    np.testing.assert_allclose(lines["elbo + log labellings"].get_ydata(), [-110, -100, -102])
+    np.testing.assert_allclose(lines["-BIC / 2"].get_ydata(), [-5, -10, -15])
+    np.testing.assert_allclose(lines["-ICL / 2"].get_ydata(), [-6, -12, -18])
+    odds = np.exp([-10.0, 0.0, -2.0])
+    np.testing.assert_allclose([bar.get_height() for bar in below.patches], odds / odds.sum())
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        [sized(2, -100.0), sized(2, -101.0, seed=1)],
+        [sized(1, -100.0), sized(2, -100.0, data="other")],
+        [run(0), run(1)],
+    ],
+    ids=["one size", "other data", "no mixtures"],
+)
+def test_there_is_no_evidence_to_compare_of(runs):
+    found = grouped(runs, {})
+    assert evidence(found, measured(found)) is None
 
 
 def test_the_curve_of_theory_ends_where_shannon_says(configure, tmp_path):

@@ -125,13 +125,15 @@ def along(sweep: Sweep) -> Along:
     return Along(name, places, {place: f"{place:g}" for place in sorted(set(places))}, log, series)
 
 
-def _figure(width: float, height: float) -> Figure:
+def blank(width: float, height: float) -> Figure:
+    """A figure of so many inches."""
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
-def _bare(axes: Axes) -> None:
+def bare(axes: Axes) -> None:
+    """Leave of the frame only the left and the lower line, and a light grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
@@ -151,9 +153,9 @@ def rate_distortion(
     """
     if not {"rate", "distortion"} <= values.keys():
         return None
-    figure = _figure(7.2, 5)
+    figure = blank(7.2, 5)
     axes = figure.add_subplot()
-    _bare(axes)
+    bare(axes)
     place = along(sweep)
     told = MI in values
     if theory:
@@ -253,11 +255,11 @@ def scores(sweep: Sweep, values: Mapping[str, Values], names: Sequence[str]) -> 
         return None
     across = min(3, len(names))
     down = -(-len(names) // across)
-    figure = _figure(3.7 * across, 0.4 + 2.6 * down)
+    figure = blank(3.7 * across, 0.4 + 2.6 * down)
     place = along(sweep)
     for number, name in enumerate(names):
         axes = figure.add_subplot(down, across, number + 1)
-        _bare(axes)
+        bare(axes)
         for colour, mark, (label, members) in zip(
             _cycle(COLOURS), _cycle(MARKS), place.series.items(), strict=False
         ):
@@ -337,7 +339,7 @@ def kl_spectrum(sweep: Sweep) -> Figure | None:
             table[row, column] = quartiles(
                 [rates[row] for rates in group if len(rates) > row]
             ).median
-    figure = _figure(max(4.5, 2.2 + 0.9 * len(spectra)), 1.4 + 0.36 * most)
+    figure = blank(max(4.5, 2.2 + 0.9 * len(spectra)), 1.4 + 0.36 * most)
     axes = figure.add_subplot()
     top = max(np.nanmax(table), 1e-3)
     picture = axes.imshow(table, aspect="auto", cmap="viridis", norm=PowerNorm(0.5, 0, top))
@@ -375,7 +377,7 @@ def choices(sweep: Sweep, found: Mapping[str, Choice]) -> Figure | None:
     """
     if len(sweep.groups) < 2 or not found:
         return None
-    figure = _figure(max(4.5, 2.6 + 0.9 * len(sweep.groups)), 1.6 + 0.36 * len(found))
+    figure = blank(max(4.5, 2.6 + 0.9 * len(sweep.groups)), 1.6 + 0.36 * len(found))
     axes = figure.add_subplot()
     table = np.array(
         [choice.share or [np.nan] * len(sweep.groups) for choice in found.values()], dtype=float

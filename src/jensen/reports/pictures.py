@@ -12,6 +12,7 @@ from jensen.diagnostics.water_filling import optimum
 from jensen.family.gaussian import LOG_2PI
 from jensen.reports import figures
 from jensen.reports.choice import Choice
+from jensen.reports.evidence import evidence
 from jensen.reports.models import Strip
 from jensen.reports.sweep import Sweep
 from jensen.reports.table import Values, columns
@@ -54,6 +55,7 @@ def draw(
             sweep, values, curves[0] if all(each == curves[0] for each in curves) else ()
         ),
         "scores": figures.scores(sweep, values, measures),
+        "evidence": evidence(sweep, values),
         "kl_spectrum": figures.kl_spectrum(sweep),
         "choices": figures.choices(sweep, found),
         "traversals": figures.traversals(sweep, strips),
