@@ -1,0 +1,170 @@
+"""Cue combination and causal inference: digits that were computed with other code, quadrature, and
+torch's own distributions.
+"""
+
+import math
+
+import pytest
+import torch
+from torch import distributions
+
+from jensen.base.errors import InputError
+from jensen.family.cues import CountCues, Cues
+
+NAN = math.nan
+FITS = Cues.of(0.28, [2.14**2, 9.2**2], 0.0, 12.3**2)
+PAIRS = torch.tensor(
+    [(7, -1), (-2, -8), (-4, 0), (-6, -1), (-1, 2), (1, -1), (-6, 1), (6, 12), (-9, -3), (8, 9)]
+    + [(1, -4), (9, 11), (11, 6), (0, -1), (1, 6), (-8, -10), (4, 1), (-8, -6), (-6, -2), (10, 11)]
+    + [(2, 2), (11, 8), (6, -11), (2, 7)],
+    dtype=torch.float64,
+)
+FLASHES = CountCues.of(0.5, [0.8, 0.3], 5)
+
+
+def row(*values):
+    return torch.tensor([values], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("x", "common", "log_p", "fused", "alone", "averaged", "variance"),
+    [
+        ((0, 0), 0.3875814861, -6.932319205, 0, 0, 0, 34.87609011),
+        ((5, 0), 0.3567080372, -7.061697235, 4.610941879, 0, 1.644760027, 41.30002858),
+        ((10, 0), 0.2716524399, -7.426462622, 9.221883758, 0, 2.505147224, 57.50499687),
+    ],
+)
+def test_a_sound_is_drawn_to_what_is_seen_as_far_as_they_may_have_one_cause(
+    x, common, log_p, fused, alone, averaged, variance
+):
+    found = FITS.infer(row(*x))
+    assert found.common.item() == pytest.approx(common, abs=1e-9)
+    assert found.log_prob.item() == pytest.approx(log_p, abs=1e-8)
+    assert found.fused.mean.item() == pytest.approx(fused, abs=1e-8)
+    assert found.alone.mean[0, 1].item() == pytest.approx(alone, abs=1e-8)
+    assert found.averaged.mean[0, 1].item() == pytest.approx(averaged, abs=1e-8)
+    assert found.averaged.log_var.exp()[0, 1].item() == pytest.approx(variance, abs=1e-7)
+    assert found.selected[0, 1].item() == pytest.approx(alone, abs=1e-8)
+    both = (
+        found.matched(torch.tensor([common - 1e-6])),
+        found.matched(torch.tensor([common + 1e-6])),
+    )
+    assert [each[0, 1].item() for each in both] == pytest.approx([fused, alone], abs=1e-8)
+
+
+def test_the_mixture_of_two_gaussians_says_the_same_of_complete_observations():
+    x = 8 * torch.randn(30, 2, generator=torch.Generator().manual_seed(0)).double()
+    truth = distributions.MixtureSameFamily(
+        distributions.Categorical(torch.tensor([0.28, 0.72]).double()),
+        distributions.MultivariateNormal(
+            torch.zeros(2, 2).double(),
+            torch.stack([12.3**2 * torch.ones(2, 2), 12.3**2 * torch.eye(2)]).double()
+            + torch.tensor([2.14**2, 9.2**2]).double().diag(),
+        ),
+    )
+    torch.testing.assert_close(FITS.infer(x).log_prob, truth.log_prob(x), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(FITS.mixture().log_prob(x), FITS.infer(x).log_prob)
+
+
+def test_an_absent_cue_is_marginalised():
+    found = FITS.infer(torch.tensor([[5.0, NAN], [NAN, NAN]], dtype=torch.float64))
+    alone = distributions.Normal(0, math.hypot(2.14, 12.3))
+    assert found.log_prob[0].item() == pytest.approx(
+        alone.log_prob(torch.tensor(5.0).double()).item()
+    )
+    assert found.common.tolist() == pytest.approx([0.28, 0.28])
+    assert found.alone.mean[0, 0] == pytest.approx(found.fused.mean[0].item())
+    assert found.alone.log_var.exp()[0, 1].item() == pytest.approx(12.3**2)
+    assert found.log_prob[1].abs() < 1e-15
+
+
+def test_em_has_the_iterates_and_the_end_of_the_reference_and_never_falls():
+    start = Cues.of(0.5, [1.0, 4.0], 0.0, 16.0)
+    found = start.fit(PAIRS)
+    assert found.log_likelihood[:3].tolist() == pytest.approx(
+        [-161.2392628, -153.1513458, -152.5295756], abs=1e-6
+    )
+    second = start.em_step(PAIRS)
+    assert second.common.item() == pytest.approx(0.4706312269, abs=1e-9)
+    assert [*second.noise_var.sqrt().tolist(), second.prior_var.sqrt().item()] == pytest.approx(
+        [1.074216406, 2.384043079, 5.665689538], abs=1e-8
+    )
+    assert found.converged
+    assert found.log_likelihood[-1].item() == pytest.approx(-149.9924314, abs=1e-6)
+    assert found.cues.common.item() == pytest.approx(0.8473457963, abs=2e-4)
+    assert [
+        *found.cues.noise_var.sqrt().tolist(),
+        found.cues.prior_var.sqrt().item(),
+    ] == pytest.approx([2.961722052, 2.982478153, 5.716418469], abs=2e-3)
+    assert (found.log_likelihood.diff() >= -1e-9).all()
+
+
+def test_em_with_absent_cues_never_falls_either():
+    x = PAIRS.clone()
+    x[::3, 0] = NAN
+    x[1::4, 1] = NAN
+    found = Cues.of(0.5, [1.0, 4.0], 0.0, 16.0).fit(x, max_iter=300)
+    assert (found.log_likelihood.diff() >= -1e-9).all()
+
+
+def test_data_that_are_best_described_without_noise_end_at_the_edge_and_do_not_crash():
+    x = torch.tensor([[1.0, 1.0], [-2.0, -2.0], [3.0, 3.0], [0.5, 0.5]], dtype=torch.float64)
+    found = Cues.of(0.5, [1.0, 1.0], 0.0, 4.0).fit(x, max_iter=500)
+    assert found.cues.noise_var.max() < 0.01
+    assert all(part.isfinite().all() for part in found.cues)
+    assert (found.log_likelihood.diff() >= -1e-9).all()
+
+
+def test_a_beep_makes_two_flashes_of_one():
+    found = FLASHES.infer(row(1, 2))
+    assert found.source[0, 0].tolist() == pytest.approx(
+        [0.107671922, 0.239688101, 0.641900960, 0.010531160, 0.000207856], abs=1e-9
+    )
+    assert found.common.item() == pytest.approx(0.5389382388, abs=1e-9)
+    assert found.likeliest()[0].tolist() == [2, 2]
+    assert found.mean()[0, 0].item() == pytest.approx(1.555915, abs=1e-6)
+
+
+def test_reports_of_flashes_are_those_of_the_reference():
+    shown = torch.tensor([[1, 2], [1, 1], [1, NAN], [2, 1], [1, 3]], dtype=torch.float64)
+    found = FLASHES.reports(shown, cells=301)
+    assert found[0, 2].item() == pytest.approx(0.6737, abs=2e-3)
+    assert found[1, 2].item() == pytest.approx(0.0413, abs=2e-3)
+    assert found[2, 2].item() == pytest.approx(0.2356223768, abs=2e-3)
+    assert found[3, 1].item() == pytest.approx(0.6738, abs=2e-3)
+    assert found[4].tolist() == pytest.approx([0.2654, 0.3977, 0.0929, 0.2435, 0.0005], abs=2e-3)
+    torch.testing.assert_close(found.sum(1), torch.ones(5).double())
+
+
+def test_counts_without_a_common_cause_are_those_of_each_cue_alone():
+    apart = CountCues.of(0.0, [0.8, 0.3], 5)
+    found = apart.infer(row(1.2, 2.9))
+    for place, (value, deviation) in enumerate([(1.2, 0.8), (2.9, 0.3)]):
+        density = distributions.Normal(torch.arange(5.0).double(), deviation).log_prob(
+            torch.tensor(value).double()
+        )
+        torch.testing.assert_close(found.source[0, place], density.softmax(0))
+    assert found.common == 0
+    assert CountCues.of(1.0, [0.8, 0.3], 5).infer(row(1.2, 2.9)).common == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: Cues.of(1.2, [1.0]), "common is 1.2"),
+        (lambda: Cues.of(0.5, [1.0, 0.0]), "noise_var is 0.0: expected a variance above 0"),
+        (lambda: Cues.of(0.5, [-1.0]), "noise_var is -1.0"),
+        (lambda: Cues.of(0.5, []), "noise_var is empty"),
+        (lambda: Cues.of(0.5, [1.0], prior_var=0.0), "prior_var is 0.0"),
+        (lambda: FITS.infer(torch.zeros(3, 3)), r"expected \(N, 2\)"),
+        (lambda: FITS.infer(row(math.inf, 0)), "infinite"),
+        (lambda: FITS.fit(row(NAN, NAN)), "no cue at all"),
+        (lambda: CountCues.of(-0.1, [1.0], 3), "common is -0.1"),
+        (lambda: CountCues.of(0.5, [0.0], 3), "noise_sd is 0.0"),
+        (lambda: FLASHES.infer(torch.zeros(3)), r"expected \(N, 2\)"),
+    ],
+)
+def test_bad_cues_are_refused_in_one_sentence(call, words):
+    with pytest.raises(InputError, match=words) as raised:
+        call()
+    assert "\n" not in str(raised.value)
