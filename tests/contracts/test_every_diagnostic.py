@@ -24,8 +24,9 @@ SMALL = {
     "dci_boost20": {"train": 60, "test": 40},
     "dci_1000": {"train": 60, "test": 40},
 }
-ELSEWHERE = {"em_slides", "bayesian_mixture"}
-"""Of models that are no VAE: `test_em_slides.py`, `test_mixture_diagnostic.py`."""
+ELSEWHERE = {"em_slides", "bayesian_mixture", "score_field"}
+"""Of models that are no VAE: `test_em_slides.py`, `test_mixture_diagnostic.py`; of a prior
+that is a diffusion: `test_score_field.py`."""
 LINEAR = {"water_filling", "probabilistic_pca"}
 
 every_diagnostic = pytest.mark.parametrize(

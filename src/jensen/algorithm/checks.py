@@ -21,7 +21,7 @@ from jensen.base.errors import InputError, check_choice, check_count, check_numb
 from jensen.base.random import key
 from jensen.base.schedule import Schedule
 from jensen.bound.bound import Inference
-from jensen.bound.rate import rate
+from jensen.bound.rate import BoundedBelow, log_density, rate
 from jensen.data.module import DataModule
 from jensen.family.family import is_standard
 from jensen.family.gaussian import Gaussian
@@ -256,8 +256,10 @@ def check_shapes(model: VAE, x: Tensor) -> None:
     p = model.prior.distribution()
     bounds = {
         "model.likelihood.distortion": lambda: model.likelihood.distortion(output, x),
-        "model.prior's rate": lambda: rate(posterior, p, z, bounded=model.prior.rate_is_bound),
-        "model.prior's log_prob": lambda: p.log_prob(z),
+        "model.prior's log_prob": lambda: log_density(p, z, z),
+        "model.prior's rate": lambda: rate(
+            posterior, p, z, log_density(p, z, z), bounded=model.prior.rate_is_bound
+        ),
     }
     for name, bound in bounds.items():
         _check_shape(name, codes, _tried(name, codes, bound), (len(x),))
@@ -285,6 +287,12 @@ def check_objective(objective: Objective, model: VAE, inference: Inference, step
             f"objective is {type(objective).__name__} and model.prior a"
             f" {type(model.prior).__name__}: expected model/prior=standard_normal, which its"
             " formula is of; choose that, or another objective"
+        )
+    if objective.needs_density and isinstance(prior, BoundedBelow):
+        raise InputError(
+            f"objective is {type(objective).__name__} and model.prior a"
+            f" {type(model.prior).__name__}, of whose density a bound is known: expected a prior"
+            " with an exact one, such as model/prior=flow; choose that, or another objective"
         )
     loss_of(objective, inference, step)
     objective.terms(inference, step)

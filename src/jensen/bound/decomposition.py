@@ -37,6 +37,7 @@ from torch import Generator, Tensor
 
 from jensen.base.errors import InputError, check_count
 from jensen.bound import overlap
+from jensen.bound.rate import log_density
 from jensen.family import gaussian
 from jensen.family.family import Family, Product, diagonal, gaussians
 from jensen.family.gaussian import LOG_2PI, Gaussian
@@ -442,7 +443,7 @@ def _log_prior(
     if isinstance(prior, Gaussian | Product) and len(known) == len(marginals):
         return _Term.sum(known)
     z = draws.z if isinstance(prior, Mixture) else draws.z.to(dtype)
-    return _Term.estimate(prior.log_prob(z).detach().double(), controls)
+    return _Term.estimate(log_density(prior, z, draws.noise).detach().double(), controls)
 
 
 def _grid(latent: int, draws: Draws, q: Gaussian, spacing: Tensor) -> tuple[Tensor, Tensor] | None:

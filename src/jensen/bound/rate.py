@@ -1,6 +1,6 @@
 """The rate: KL(q(z|x) || p(z)) of each posterior, in closed form, by a bound, or by the sample."""
 
-from typing import TypeGuard
+from typing import Protocol, TypeGuard, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ def rate(
 
     In closed form, where the pair has one; else by the upper bound `divergence`, where p is made of
     mixtures of diagonal Gaussians and that is wanted (`bounded`); else by the sample z `(B, D)`, as
-    log q(z|x) - log p(z).
+    log q(z|x) - log p(z), with the exact entropy of q where log p(z) is a bound (`log_density`).
 
     Args:
         log_prior: log p(z), `(B,)`, where the caller has it already.
@@ -46,7 +46,29 @@ def rate(
         )
         return each + _dependence(posterior, own)
     log_prior = p.log_prob(z).to(z.dtype) if log_prior is None else log_prior
+    if bounded and isinstance(p, BoundedBelow) and isinstance(posterior, Gaussian | FullGaussian):
+        return -entropy(posterior) - log_prior
     return posterior.log_prob(z) - log_prior
+
+
+@runtime_checkable
+class BoundedBelow(Protocol):
+    """A distribution whose density is dear, and a lower bound of it cheap: a diffusion."""
+
+    def log_bound(self, z: Tensor, noise: Tensor, examples: int | None = None) -> Tensor:
+        """A lower bound of log p(z) on average over what `noise` `(N, D)` stands for, `(N, D)` to
+        `(N,)`, nats; rows i, i + examples, ... are draws of one example.
+        """
+        ...
+
+
+def log_density(p: Family, z: Tensor, noise: Tensor, examples: int | None = None) -> Tensor:
+    """log p(z), `(N, D)` to `(N,)`, nats, as a model's inference has it: where that is dear, its
+    bound.
+    """
+    if isinstance(p, BoundedBelow):
+        return p.log_bound(z, noise, examples)
+    return p.log_prob(z).to(z.dtype)
 
 
 def latent_rates(posterior: Posterior, p: Family) -> Tensor | None:

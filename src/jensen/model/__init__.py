@@ -10,6 +10,7 @@ PLACES = {
     "ConvDecoder": "conv",
     "ConvEncoder": "conv",
     "CrossEntropy": "likelihood",
+    "DiffusionPrior": "diffusion_prior",
     "EMLayer": "em_layer",
     "FactorisedMixturePrior": "factorised_prior",
     "FlowPrior": "flow_prior",

@@ -13,7 +13,7 @@ from jensen.base.errors import InputError, check_choice, check_count, check_list
 from jensen.base.random import fold, normal
 from jensen.base.tree import tree_map
 from jensen.bound.bound import Bound, Inference
-from jensen.bound.rate import rate
+from jensen.bound.rate import log_density, rate
 from jensen.family.draw import draw
 from jensen.family.family import Posterior
 from jensen.family.gaussian import Gaussian, bounded
@@ -103,6 +103,7 @@ class VAE(nn.Module):
         example i.
         """
         posterior = self.encode(x)
+        examples = len(x)
         if noise is None:
             noise = normal(key, torch.arange(len(x), device=x.device), (self.noise_dim,))
         if len(noise) > len(x):
@@ -113,7 +114,7 @@ class VAE(nn.Module):
         z = posterior.rsample(noise)
         distortion = self.likelihood.distortion(self.decoder(z), x)
         p = self.prior.distribution()
-        log_prior = p.log_prob(z).to(z.dtype)
+        log_prior = log_density(p, z, noise, examples)
         rated = rate(posterior, p, z, log_prior, bounded=self.prior.rate_is_bound)
         return Inference(Bound(distortion, rated), posterior, z, log_prior)
 

@@ -21,6 +21,8 @@ class Importance(Objective):
         samples: K.
     """
 
+    needs_density = True
+
     def __init__(self, samples: int = 5) -> None:
         super().__init__()
         check_count("samples", samples)

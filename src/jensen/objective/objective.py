@@ -27,6 +27,11 @@ class Objective(nn.Module, ABC):
     training.
     """
 
+    needs_density: bool = False
+    """Whether log p(z) must be exact, as in a mean of exp log p(z); a prior that bounds it on
+    average is refused before training.
+    """
+
     dataset_size: int = 0
     """Number of training examples; the algorithm sets it before the first step, or who trains on
     loaders of his own.
