@@ -5,6 +5,7 @@ batches, ranks and stops.
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from cases import slow
@@ -202,21 +203,45 @@ RANKED = {
     "em": ("algorithm=em",),
     "stepwise_em": ("algorithm=stepwise_em",),
     "bayesian": ("algorithm=stepwise_em", "model=bayesian_gmm", "model.restarts=2"),
-    "mixed": ("algorithm=em", "model=mixed_mixture"),
+    "mixed": (
+        *("algorithm=em", "model=mixed_mixture", "data=codes", "data.x_shape=[4]"),
+        *("model.families.normal=[3]", "model.families.bernoulli=[0]", "model.sizes=3"),
+        *("model.families.poisson=[2]", "model.families.categorical=[1]"),
+    ),
 }
+
+
+def write_table(path):
+    """700 rows of two kinds: 0 or 1, one of three, a count, a real number."""
+    draw = np.random.default_rng(0)
+    kind = draw.integers(2, size=700)
+    columns = (
+        draw.random(700) < 0.2 + 0.6 * kind,
+        np.minimum(draw.integers(3, size=700), 1 + kind),
+        draw.poisson(2.0 + 5 * kind),
+        draw.normal(3.0 * kind),
+    )
+    np.savez(path, codes=np.stack(columns, 1).astype(np.float32))
 
 
 @pytest.fixture(scope="module")
 def ranked(tmp_path_factory):
     """`ranked(world)`: the folder of runs of both algorithms, in `ALGORITHM/RANKS`."""
     folder = tmp_path_factory.mktemp("ranks")
-    options = (*QUICK, "data.batch_size=92", "data.spread=1", "model.components=3", "trainer=ddp")
+    write_table(folder / "table.npz")
+    quick = [word for word in QUICK if not word.startswith("data.size")]
+    options = (*quick, "data.batch_size=92", "model.components=3", "trainer=ddp")
     options = (*options, "algorithm.tolerance=0", "trainer.max_steps=10", "data.validation=101")
+    points = ("data.size=700", "data.spread=1")
+    table = (f"data.path={folder / 'table.npz'}",)
 
     def on(world):
         if not (folder / "em" / world).exists():
             own = (*options, f"trainer.devices={world}")
-            runs = [(folder / name / world, (*own, *words)) for name, words in RANKED.items()]
+            runs = [
+                (folder / name / world, (*own, *words, *(table if name == "mixed" else points)))
+                for name, words in RANKED.items()
+            ]
             together(int(world), fit, runs)
         return folder
 

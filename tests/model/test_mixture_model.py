@@ -140,6 +140,10 @@ def changed(place, value):
             lambda: jensen.MixtureModel(2, {"normal": [9]}).fit(table(30)[0]),
             "names column 9 and x has 5",
         ),
+        (
+            lambda: jensen.MixtureModel(2, FAMILIES, covariance="full"),
+            "covariance is 'full' and the columns of a MixtureModel are independent",
+        ),
         (lambda: jensen.MixtureModel(2, {"normal": 3}), "expected a list of columns"),
         (lambda: jensen.MixtureModel(2, "bernouli"), "did you mean bernoulli"),
         (lambda: jensen.MixtureModel(2, "categorical", sizes=1), "sizes is 1"),

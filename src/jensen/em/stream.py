@@ -23,6 +23,11 @@ Chunks = Callable[[int], Iterable[tuple[Tensor, Tensor | None]]]
 size asked for.
 """
 
+_KEPT = 1 << 26
+"""Bytes of features that are kept where they are the points themselves, in another order: to read
+them takes less than to turn the points again.
+"""
+
 _WORKING_SET = {"cpu": 1 << 21}
 """Bytes of a chunk's features and responsibilities: on a CPU what stays in a core's own cache."""
 
@@ -73,7 +78,7 @@ class Stream:
     """A data set that is passed over once an iteration.
 
     chunks: gives the points.
-    size: the number of points; the features of few are kept.
+    size: the number of points; the features of few are kept, and of more where they are the points.
     origin: `(D,)`, subtracted from the points: the means of the mixtures given are about it. It has
         the data's dtype, so that the difference has no more error than the data.
     """
@@ -83,7 +88,7 @@ class Stream:
         self._size = size
         self._origin = origin
         self._buffers: dict[tuple[str, torch.dtype], Tensor] = {}
-        self._kept: tuple[object, Tensor, Tensor | None] | None = None
+        self._kept: tuple[object, list[tuple[Tensor, Tensor | None]]] | None = None
         self._shared: Tensor | None = None
         self._share = (
             1.0  # of the responsibilities, those that counted in the last pass (`em.sums`)
@@ -156,18 +161,27 @@ class Stream:
         dim = p.components.mean.shape[-1]
         layout = p.components.layout(dim)
         if self._kept is not None and self._kept[0] == (structure, dtype):
-            yield self._kept[1:]
+            yield from self._kept[1]
             return
+        plain = layout.width <= dim + 1
+        keeps = plain and self._size * layout.width * dtype.itemsize <= _KEPT
+        kept: list[tuple[Tensor, Tensor | None]] = []
         for x, weight in self._chunks(self.chunk(p, dtype)):
-            features = self._buffer("features", layout.width, len(x), dtype)
+            features = (
+                torch.empty(layout.width, len(x), dtype=dtype, device=self._origin.device)
+                if keeps
+                else self._buffer("features", layout.width, len(x), dtype)
+            )
             features[0] = 1
             points = features[1 : 1 + dim]
             torch.sub(x.T, self._origin.unsqueeze(-1), out=points)
             layout.fill(points, features)
             weight = None if weight is None else weight.to(dtype)
-            if len(x) == self._size:
-                self._kept = (structure, dtype), features, weight
+            if keeps or len(x) == self._size:
+                kept.append((features, weight))
             yield features, weight
+        if kept:
+            self._kept = (structure, dtype), kept
 
     def _buffer(self, name: str, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
         """A `(rows, columns)` array, written over by the next call of the same name."""

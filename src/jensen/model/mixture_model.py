@@ -54,6 +54,7 @@ class MixtureModel(Scored):
         seed, init, restarts, tolerance, max_iter, beta, missing, accelerate, warm_start, order: as of a
             `GMM`. NaN is a missing value with `missing=True`; `init` may be "kmeans++", "random"
             (responsibilities), means `(K, D)`, or a `Mixture`.
+        covariance: refused, since columns are independent within a component.
 
     Attributes, after `fit`: history, converged, iterations, columns, log_likelihood, failure, as of a
     `GMM`. A component that no point belongs to stays where it is.
@@ -84,7 +85,13 @@ class MixtureModel(Scored):
         accelerate: bool = True,
         warm_start: bool = False,
         order: str | None = None,
+        covariance: None = None,
     ) -> None:
+        if covariance is not None:
+            raise InputError(
+                f"covariance is {covariance!r} and the columns of a MixtureModel are independent within a"
+                " component: expected none; jensen.GMM has it, for columns of real numbers"
+            )
         check_families(families)
         check_sizes(sizes)
         init = init.mixture if isinstance(init, MixtureModel) else init
