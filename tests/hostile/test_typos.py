@@ -34,6 +34,7 @@ TYPOS = {  # the beginning of the sentence, and its end
     "train +schedle@objective.beta=linear": ("schedle is no group of choices: ", "; did you mean schedule?"),
     "train +schedule@objective.beta=lnear": ("schedule is lnear: ", "; did you mean linear?"),
     "train schedule@objective.beta=linear": ("schedule@objective.beta is not", "write +schedule@objective.beta=linear"),
+    "train diagnostics=[] trainer.limit_val_batches=0": ("trainer.limit_val_batches is not", "=0"),
     "train trainer.limit_val_batches=2": ("trainer.limit_val_batches is not", "write +trainer.limit_val_batches=2"),
     "train ~objective.bta": ("objective.bta is no key", "; did you mean objective.beta?"),
     "train ~callbacks.progres": ("callbacks.progres is no key", "; did you mean callbacks.progress?"),

@@ -127,7 +127,7 @@ def ours_to_drive(trainer: Trainer) -> str:
     if data is None:
         return "the data are not a jensen.data.module.DataModule"
     if isinstance(trainer.strategy, ParallelStrategy):  # of one rank too: it wraps the model
-        return "there are several ranks"
+        return "trainer.strategy is one for several ranks"
     accumulating = any(
         isinstance(each, GradientAccumulationScheduler) and {*each.scheduling.values()} != {1}
         for each in trainer.callbacks  # type: ignore[attr-defined]

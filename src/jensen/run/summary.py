@@ -1,5 +1,6 @@
 """The last lines of a run: what came of it, and where that is to be seen."""
 
+import math
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,8 +57,9 @@ def _latents(cfg: DictConfig, results: Mapping[str, float]) -> str:
 
 def _best(finished: Mapping[str, Any]) -> str:
     best = finished.get(BEST) or {}
-    known = isinstance(best.get("value"), float) and "monitor" in best
-    return f"best {best['monitor']} {best['value']:.3f}, in checkpoints/best.ckpt" if known else ""
+    value = best.get("value")
+    known = isinstance(value, float) and math.isfinite(value) and "monitor" in best
+    return f"best {best['monitor']} {value:.3f}, in checkpoints/best.ckpt" if known else ""
 
 
 def _warnings(finished: Mapping[str, Any]) -> list[str]:

@@ -16,6 +16,7 @@ from hydra.errors import HydraException, OverrideParseException
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from jensen.run.additions import LISTS
 from jensen.run.conf import conf_folder
 
 NEAR = 0.7
@@ -137,8 +138,8 @@ def _group_faults(one: Override, in_use: dict[str, Any]) -> Iterator[str]:
     word = str(one.input_line)
     if one.is_add() and place in in_use and not isinstance(one.value(), list | dict):
         yield f"{place} is chosen already: expected it without the +; write {word.lstrip('+')}"
-    if one.is_add() or one.is_force_add() or place in in_use:
-        if one.is_delete() and one.value() is not None and one.value() != in_use.get(place):
+    if one.is_add() or one.is_force_add() or place in {*in_use, *LISTS}:
+        if one.is_delete() and place in in_use and one.value() not in (None, in_use[place]):
             yield (
                 f"{word} leaves out a choice that is not made: expected ~{place}, or"
                 f" ~{place}={in_use.get(place)}"
