@@ -28,7 +28,7 @@ from jensen.family.tied import TiedGaussian
 _LIMIT = 1 << 18
 """Elements of a temporary `(..., K, n, D)`: 2 MiB of float64."""
 
-_SPREAD = 4e10
+SPREAD = 4e10
 """The greatest `spread` or condition number for products in float64: there they err by 1e-5 of a
 nat.
 """
@@ -46,12 +46,12 @@ def needed(p: Mixture, coefficient: Tensor) -> bool:
     of `stream.coefficients`.
     """
     # The first is -spread / 2, beside which the others of its terms are nothing here.
-    if bool(coefficient[..., 0].amin() < -0.5 * _SPREAD):
+    if bool(coefficient[..., 0].amin() < -0.5 * SPREAD):
         return True
     matrix = p.components.mean.shape[-1] > 1 and isinstance(
         p.components, TiedGaussian | FullGaussian
     )
-    return matrix and bool(ridge(p.components).amax() > _SPREAD)
+    return matrix and bool(ridge(p.components).amax() > SPREAD)
 
 
 def _whiten(deviations: Tensor, components: Components) -> tuple[Tensor, Tensor]:

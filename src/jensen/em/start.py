@@ -19,7 +19,7 @@ from jensen.family.moments import Moments, PseudoCounts, add
 PSEUDO_COUNTS = PseudoCounts(weight=1.0, covariance=2.0)
 """For the moments of a cell, which may hold one point."""
 
-_NARROW = 0.01
+NARROW = 0.01
 """A cell's part of a column's variance, below which the column says nothing of the width of
 clusters.
 """
@@ -29,8 +29,11 @@ CANDIDATES = 5
 often again.
 """
 
-_ROUNDS = 10
+ROUNDS = 10
 """The most rounds of k-means."""
+
+_SAME = 1e-10
+"""Part of a log-likelihood that is rounding."""
 
 _LIMIT = 1 << 20
 """Elements of a temporary `(..., K, n, D)`: 8 MiB of float64."""
@@ -105,10 +108,18 @@ def kmeans(
         several = min(at_a_time, starts - done)
         p = _of_cells(structure, sample, count, several * CANDIDATES, generator)
         value = log_prob(sample.x, p) @ sample.weights
-        best = value.reshape(several, CANDIDATES).argmax(1)
+        best = likeliest(value.reshape(several, CANDIDATES))
         chosen = best + CANDIDATES * torch.arange(several, device=best.device)
         parts.append(tree_map(lambda part: part[chosen], p))  # noqa: B023
     return tree_map(lambda *each: torch.cat(each), *parts)
+
+
+def likeliest(value: Tensor) -> Tensor:
+    """The first of the candidates `(R, C)` with the highest value, `(R,)`: of those that are equal
+    but for rounding, since they often are the same cells in another order.
+    """
+    top = value.amax(1, keepdim=True)
+    return (value >= top - _SAME * top.abs()).byte().argmax(1)
 
 
 def _of_cells(
@@ -139,7 +150,7 @@ def centres(
 ) -> Tensor:
     """The centres of k-means from greedy k-means++ ones, of points `(M, F)`, `(starts, count, F)`."""
     centre = kmeans_plus_plus(x, weights, count, starts, generator)
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         last = centre
         r = cells(x, centre) * weights.unsqueeze(-1)
         total = r.sum(-2).unsqueeze(-1)
@@ -164,7 +175,7 @@ def variance_of_cells(sample: Sample, mean: Tensor) -> Tensor:
     count = m.total.unsqueeze(-1)
     squares = (m.second - m.first.square() / count.clamp(min=1e-300)).sum(-2)
     within = (squares / count.sum(-2)).amin(0)
-    return torch.where((within < _NARROW * sample.var) & (within > 0), within, sample.var)
+    return torch.where((within < NARROW * sample.var) & (within > 0), within, sample.var)
 
 
 def moments_about(components: Components, x: Tensor, r: Tensor) -> Moments:

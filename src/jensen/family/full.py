@@ -81,9 +81,9 @@ class FullGaussian(NamedTuple):
         dim = mean.shape[-1]
         scatter = m.second - (count * mean).unsqueeze(-1) * mean.unsqueeze(-2)
         if prior.covariance:
-            scatter = scatter + prior.covariance * torch.diag(
-                like(mean, prior.variance).expand(dim)
-            )
+            own = like(mean, prior.variance)
+            credit = own.expand(*own.shape[:-1], dim).diag_embed()
+            scatter = scatter + prior.covariance * credit
             cov = scatter / (count.unsqueeze(-1) + prior.covariance)
         else:
             old = self.scale_tril.double()

@@ -64,7 +64,8 @@ class SphericalGaussian(NamedTuple):
         count = counted(m)
         mean = m.first / count
         dim = mean.shape[-1]
-        credit = prior.covariance * like(mean, prior.variance).expand(dim).sum()
+        own = like(mean, prior.variance)
+        credit = prior.covariance * own.expand(*own.shape[:-1], dim).sum(-1)
         scatter = m.second - m.total * mean.square().sum(-1) + credit
         floor = own_floor(prior.floor, m.origin + mean, m.second.unsqueeze(-1) / (dim * count))
         if isinstance(floor, Tensor):

@@ -84,7 +84,8 @@ class TiedGaussian(NamedTuple):
         count = counted(m)
         mean = m.first / count
         dim = mean.shape[-1]
-        credit = prior.covariance * torch.diag(like(mean, prior.variance).expand(dim))
+        own = like(mean, prior.variance)
+        credit = prior.covariance * own.expand(*own.shape[:-1], dim).diag_embed()
         scatter = m.second - mean.mT @ (count * mean) + credit
         total = m.total.sum(-1)[..., None, None] + prior.covariance
         old = self.scale_tril.double()

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from jensen.base import random
-from jensen.base.errors import check_count, check_seed
+from jensen.base.errors import InputError, check_count, check_seed
+from jensen.base.tree import tree_map
 from jensen.em.fit import Step
 from jensen.em.reseed import Reseed
 from jensen.family import mixture
@@ -18,6 +19,7 @@ from jensen.family.structures import structure_of
 from jensen.model import interop
 from jensen.model.held_out import HeldOut
 from jensen.model.informed import Informed
+from jensen.model.many_fit import FittedMany, fit_many, is_many
 from jensen.model.mixture_fit import Fitted, fit_mixture
 from jensen.model.noise import covariances
 from jensen.model.points import Points
@@ -122,8 +124,12 @@ class GMM(Informed):
         gmm.keep(p)
         return gmm
 
-    def fit(self, x: Any, weights: Any = None, noise: Any = None) -> Self:
+    def fit(self, x: Any, weights: Any = None, noise: Any = None, mask: Any = None) -> Self:
         """Fit to points `(N, D)`, of which each counts `weights` `(N,)` times.
+
+        Of sets of points `(M, N, D)`, M fits are made as one batch, each equal to its own;
+        parameters, `log_likelihood`, `converged`, `iterations` and `history` have a leading M, and
+        `gmm[m]` is one of them. mask: `(M, N)`, true for each point that is there.
 
         noise: the variances `(N, D)` or covariances `(N, D, D)` of an error that each point of an
             array has of its own; the mixture is that of points without it (extreme deconvolution,
@@ -132,8 +138,10 @@ class GMM(Informed):
             chunk is held at a time.
         Raises `InputError` for points that no mixture can be fitted to, before any work.
         """
+        if is_many(x) or mask is not None:
+            return self._fit_many(x, weights, noise, mask)
         points = Points(x, weights, self._place.device, self.recipe.missing)
-        before = None if self.log_weight is None else self.mixture
+        before = None if self.log_weight is None or self.log_weight.dim() > 1 else self.mixture
         # A sixth faster on few points. What a loader makes, and may keep, is to be fit for
         # gradients.
         with torch.inference_mode(points.array):
@@ -144,12 +152,55 @@ class GMM(Informed):
             setattr(self, name, getattr(fitted, name))
         return self
 
+    def _fit_many(self, x: Any, weights: Any, noise: Any, mask: Any) -> Self:
+        for name, value in (("weights", weights), ("noise", noise)):
+            if value is not None:
+                raise InputError(
+                    f"{name} came with sets of points (M, N, D): expected none; fit one set at a"
+                    " time for it"
+                )
+        if not is_many(x):
+            raise InputError("mask came with one set of points: expected x of (M, N, D)")
+        fitted = fit_many(self.recipe, x, mask, self._place.device)
+        self.keep(fitted.mixture)
+        self.columns, self.data, self.noisy = None, "", False
+        for name in FittedMany._fields[1:]:
+            setattr(self, name, getattr(fitted, name))
+        return self
+
+    def __getitem__(self, fit: int) -> Self:
+        """One of the fits to sets of points."""
+        many = self.log_weight is not None and self.log_weight.dim() == 2
+        if not many or not -len(self.log_weight) <= fit < len(self.log_weight):
+            count = len(self.log_weight) if many else 0
+            raise InputError(f"this GMM holds {count} fits of sets of points: there is no [{fit}]")
+        one = type(self)(**self.recipe._asdict())
+        one.keep(tree_map(lambda part: part[fit], self.mixture))
+        whole: Any = self
+        steps = torch.stack([*whole.history], -1)[fit]
+        one.history = [Step(*step) for step in steps[~steps[:, 0].isnan()].tolist()]
+        one.reseeded, one.collapsed = whole.reseeded[fit], whole.collapsed[fit]
+        one.converged, one.iterations = bool(whole.converged[fit]), int(whole.iterations[fit])
+        one.log_likelihood, one.failure = float(whole.log_likelihood[fit]), whole.failure[fit]
+        return one
+
     def belief(self, mean: Tensor, variance: Tensor, origin: Tensor) -> PseudoCounts:
         return self.recipe.pseudo_counts(variance, origin, shared=True)
 
     @property
+    def _one(self) -> Mixture:
+        """The mixture, of one fit."""
+        p = self.mixture
+        if p.log_weight.dim() > 1:
+            raise InputError(
+                f"this GMM holds {len(p.log_weight)} fits of sets of points: expected one; take one"
+                " of them, such as gmm[0]"
+            )
+        return p
+
+    @property
     def _held_out(self) -> HeldOut:
-        return HeldOut(self.mixture, self.recipe.missing, self.columns)
+        return HeldOut(self._one, self.recipe.missing, self.columns)
 
     # ---- drawing and taking apart ---------------------------------------------------------------
 
@@ -160,7 +211,7 @@ class GMM(Informed):
         check_count("n", n, least=0)
         if seed is not None:
             check_seed("seed", seed)
-        p = self.mixture
+        p = self._one
         key = self.recipe.seed if seed is None else seed
         index = torch.arange(n, device=self.mean.device)
         uniform = random.uniform(random.fold(key, "component"), index, (), torch.float64)
@@ -191,4 +242,4 @@ class GMM(Informed):
         """A fitted `sklearn.mixture.GaussianMixture` with these parameters; scikit-learn must be
         installed.
         """
-        return interop.to_sklearn(self.mixture, self.converged, self.iterations)
+        return interop.to_sklearn(self._one, self.converged, self.iterations)

@@ -63,7 +63,7 @@ class Parameters(Scored):
     @property
     def parameter_count(self) -> int:
         """Free parameters, for `bic` and `aic`."""
-        components, dim = self.mixture.components.mean.shape
+        components, dim = self.mixture.components.mean.shape[-2:]
         return components - 1 + components * dim + _COVARIANCES[self._covariance](components, dim)
 
     def assign(self, p: Mixture) -> None:
@@ -83,10 +83,12 @@ class Parameters(Scored):
             value = state_dict.get(prefix + name)
             if value is None:
                 continue
-            if len(value) != self._count and name in ("log_weight", "mean"):
-                raise InputError(
-                    f"the checkpoint has {len(value)} components: expected {self._count}; make"
-                    f" GMM({len(value)})"
-                )
+            if name in ("log_weight", "mean"):
+                count = value.shape[-1 if name == "log_weight" else -2]  # of any number of fits
+                if count != self._count:
+                    raise InputError(
+                        f"the checkpoint has {count} components: expected {self._count}; make"
+                        f" GMM({count})"
+                    )
             setattr(self, name, torch.empty_like(value, device=self._place.device))
         super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[arg-type]

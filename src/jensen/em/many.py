@@ -1,0 +1,502 @@
+"""EM on many small sets of points at once: a fit of each, all as one batch.
+
+Each fit takes the steps that it takes alone (`em.start.kmeans`, then `em.fit.fit_em` from one
+start), with the same draws, so that it ends at the same parameters to rounding; those that have
+ended leave the batch. A set with which anything out of the ordinary happens, such as a component
+that is lost and seeded anew, leaves it too, and is left to be fitted alone.
+"""
+
+import math
+from typing import NamedTuple, final
+
+import torch
+from torch import Tensor
+
+from jensen.base.tree import tree_map, tree_where
+from jensen.em import stream
+from jensen.em.collapse import on_floor
+from jensen.em.local import SPREAD
+from jensen.em.precision import ridge
+from jensen.em.squarem import extrapolate
+from jensen.em.start import CANDIDATES, NARROW, PSEUDO_COUNTS, ROUNDS, likeliest
+from jensen.em.steps import m_step
+from jensen.em.stream import Statistics, coefficients, expected_log_joint
+from jensen.family.family import Components
+from jensen.family.floor import Rounding
+from jensen.family.full import FullGaussian
+from jensen.family.gaussian import Gaussian
+from jensen.family.mixture import Mixture
+from jensen.family.moments import Moments, PseudoCounts
+from jensen.family.spherical import SphericalGaussian
+from jensen.family.structures import Structure
+from jensen.family.tied import TiedGaussian
+
+_LOOK = 8
+"""Iterations between two looks for components that are lost, as in `em.fit`."""
+
+_WORKING_SET = 1 << 18
+"""Distances of points from centres that are held at a time, 2 MB: what a core's own cache has."""
+
+_KEYS = 1 << 20
+"""Bytes of a chunk of the survey of one set: its draws come chunk by chunk."""
+
+
+class Sets(NamedTuple):
+    """M sets of points, those of each about its own origin, which is its mean as rounded to the
+    data's dtype.
+
+    x: `(M, N, D)` float64, 0 where there is no point. weight: `(M, N)`, 1 for a point, else 0.
+    order: `(M, N)`, the order in which starts are drawn. uniform: `(M, K, C, T)`, the draws.
+    mean, var: `(M, D)`. origin: `(M, D)`, of the data's dtype.
+    """
+
+    x: Tensor
+    weight: Tensor
+    order: Tensor
+    uniform: Tensor
+    mean: Tensor
+    var: Tensor
+    origin: Tensor
+
+    @property
+    def sizes(self) -> Tensor:
+        """Points of each set, `(M,)`."""
+        return self.weight.sum(-1)
+
+    def floor(self) -> Rounding:
+        """The floor of each set's variances."""
+        origin = self.origin.unsqueeze(-2)
+        return Rounding.of(origin, self.var.unsqueeze(-2))
+
+
+class Ends(NamedTuple):
+    """The fits: mixtures `(M, K)` about the origins, and how each came about.
+
+    alone: `(M,)`, those that have to be fitted alone, of which the rest is nothing.
+    history: `(M, 6, I)`: the fields of `em.fit.Step`, NaN after the last of each.
+    """
+
+    mixture: Mixture
+    log_likelihood: Tensor
+    iterations: Tensor
+    converged: Tensor
+    collapsed: Tensor
+    alone: Tensor
+    history: Tensor
+
+
+def draws(size: int, dim: int, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """The order `(size,)` and the draws `(K, C, T)` of the start of one fit to so many points, as
+    that fit makes them.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    step = max(256, _KEYS // (8 * dim))
+    keys = [
+        torch.rand(min(step, size - start), generator=generator, dtype=torch.float64)
+        for start in range(0, size, step)
+    ]
+    number = 2 + int(math.log(count))
+    uniform = torch.zeros(count, CANDIDATES, number, dtype=torch.float64)
+    uniform[0, :, :1] = torch.rand(CANDIDATES, 1, generator=generator, dtype=torch.float64)
+    for place in range(1, count):
+        uniform[place] = torch.rand(CANDIDATES, number, generator=generator, dtype=torch.float64)
+    return torch.cat(keys).argsort(), uniform
+
+
+# ---- the start ----------------------------------------------------------------------------------
+
+
+def start(structure: Structure, sets: Sets, count: int) -> tuple[Mixture, Tensor]:
+    """The likeliest mixture of k-means cells of each set, `(M, K)`, and whether it has too few
+    different points, `(M,)`.
+    """
+    size = max(1, _WORKING_SET // (CANDIDATES * count * sets.x.shape[1]))
+    blocks = zip(*(torch.split(part, size) for part in sets), strict=True)
+    parts = [_start(structure, Sets(*block), count) for block in blocks]
+    found = tree_map(lambda *each: torch.cat(each), *(p for p, _ in parts))
+    return found, torch.cat([few for _, few in parts])
+
+
+def _start(structure: Structure, sets: Sets, count: int) -> tuple[Mixture, Tensor]:
+    mean = sets.mean.unsqueeze(-2)
+    deviation = sets.var.sqrt().unsqueeze(-2)
+    standard = torch.where(sets.weight.unsqueeze(-1) > 0, (sets.x - mean) / deviation, 0.0)
+    rows = torch.arange(len(standard), device=standard.device)
+    at = sets.order.unsqueeze(-1)
+    centre, few = _seeds(
+        standard.take_along_dim(at, 1), sets.weight.take_along_dim(sets.order, 1), sets.uniform
+    )
+    centre = _rounds(standard, sets.weight, centre)
+    place = mean.unsqueeze(1) + centre * deviation.unsqueeze(1)  # (M, C, K, D)
+    r = _cells(standard, centre, sets.weight)
+    m = _moments(sets, place, r, structure)
+    variance = _variance_of_cells(sets, place, r)
+    beside = variance if structure is TiedGaussian else variance.unsqueeze(-2)
+    prior = PSEUDO_COUNTS._replace(variance=beside.unsqueeze(1))
+    whole = Mixture(place[..., 0], _at(structure, place, sets.var))
+    p = m_step(whole, m, prior)
+    value = _log_likelihood(sets, p)
+    best = likeliest(value)
+    return tree_map(lambda part: part[rows, best], p), few
+
+
+def _seeds(x: Tensor, weight: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """Centres of greedy k-means++, `(M, C, K, D)`, as `em.start.kmeans_plus_plus` draws them."""
+    sets, count, several, number = uniform.shape
+    row = torch.arange(sets, device=x.device)
+    last = (weight.sum(-1).long() - 1)[:, None, None]
+    nearest = weight.new_ones(sets, several, x.shape[1])
+    few = torch.zeros(sets, dtype=torch.bool, device=x.device)
+    columns = x.unbind(-1)
+    centres: list[Tensor] = []
+    for place in range(count):
+        odds = (nearest * weight.unsqueeze(1)).cumsum(-1)
+        few |= (odds[..., -1] <= 0).any(-1)
+        draw = uniform[:, place, :, : number if place else 1] * odds[..., -1:]
+        index = torch.searchsorted(odds, draw, right=True).minimum(last)
+        candidate = x[row[:, None, None], index]  # (M, C, T, D)
+        left = _square(candidate, columns)
+        if place:
+            left = torch.minimum(left, nearest.unsqueeze(2))
+        best = (left.flatten(1, 2) @ weight.unsqueeze(-1)).view(candidate.shape[:-1])
+        best = best.argmin(-1, keepdim=True)
+        nearest = left.take_along_dim(best.unsqueeze(-1), 2).squeeze(2)
+        centres.append(candidate.take_along_dim(best.unsqueeze(-1), 2).squeeze(2))
+    return torch.stack(centres, 2), few
+
+
+def _square(candidate: Tensor, columns: tuple[Tensor, ...]) -> Tensor:
+    """Squared distances of `(M, C, T, D)` from points, D columns `(M, N)`, `(M, C, T, N)`."""
+    total: Tensor | None = None
+    for place, column in zip(candidate.unbind(-1), columns, strict=True):
+        gap = (place.unsqueeze(-1) - column[:, None, None]).square_()
+        total = gap if total is None else total.add_(gap)
+    assert total is not None
+    return total
+
+
+def _rounds(x: Tensor, weight: Tensor, centre: Tensor) -> Tensor:
+    """Those of k-means from there."""
+    found = centre.clone()
+    rows = torch.arange(len(x), device=x.device)
+    for _ in range(ROUNDS):
+        r = _cells(x, centre, weight)
+        total = r.sum(-1, keepdim=True)
+        moved = (r.flatten(1, 2) @ x).view(centre.shape) / total.clamp(min=1e-300)
+        following = torch.where(total > 0, moved, centre)
+        found[rows] = following
+        still = (following != centre).flatten(1).any(1)
+        if not bool(still.any()):
+            break
+        if not bool(still.all()):
+            rows, x, weight, following = (each[still] for each in (rows, x, weight, following))
+        centre = following
+    return found
+
+
+def _cells(x: Tensor, centre: Tensor, weight: Tensor) -> Tensor:
+    """The weights of the points that have a centre `(M, C, K, D)` for their nearest, `(M, C, K,
+    N)`, else 0.
+    """
+    # less |x|^2, which is the same for all centres, and by 2
+    half = 0.5 * centre.square().sum(-1, keepdim=True)
+    distance = half - (centre.flatten(1, 2) @ x.mT).view(*centre.shape[:-1], -1)
+    nearest = distance == distance.amin(2, keepdim=True)
+    taken = nearest[:, :, 0].clone()
+    for place in range(1, centre.shape[2]):  # of equally near ones the first
+        own = nearest[:, :, place]
+        own &= ~taken
+        taken |= own
+    return nearest * weight[:, None, None]
+
+
+def _moments(sets: Sets, place: Tensor, r: Tensor, structure: Structure) -> Moments:
+    """The moments about `place` `(M, C, K, D)` under `r` `(M, C, K, N)`."""
+    total = r.sum(-1)
+    flat = r.flatten(1, 2)
+    sums = (flat @ sets.x).view(place.shape)
+    first = sums - total.unsqueeze(-1) * place
+    if structure in (Gaussian, SphericalGaussian):
+        second = (flat @ sets.x.square()).view(place.shape) - place * (sums + first)
+        second = second.sum(-1) if structure is SphericalGaussian else second
+    else:
+        dim = place.shape[-1]
+        products = (sets.x.unsqueeze(-1) * sets.x.unsqueeze(-2)).flatten(-2)
+        second = (flat @ products).view(*place.shape, dim)
+        across = sums.unsqueeze(-1) * place.unsqueeze(-2)
+        second = second - across - place.unsqueeze(-1) * first.unsqueeze(-2)
+        second = second.sum(-3) if structure is TiedGaussian else second
+    return Moments(place, total, first, second)
+
+
+def _variance_of_cells(sets: Sets, place: Tensor, r: Tensor) -> Tensor:
+    """`em.start.variance_of_cells` of each set, `(M, D)`."""
+    m = _moments(sets, place, r, Gaussian)
+    count = m.total.unsqueeze(-1)
+    squares = (m.second - m.first.square() / count.clamp(min=1e-300)).sum(-2)
+    within = (squares / count.sum(-2)).amin(1)
+    return torch.where((within < NARROW * sets.var) & (within > 0), within, sets.var)
+
+
+def _at(structure: Structure, mean: Tensor, variance: Tensor) -> Components:
+    """`structure.at` of each set's own variance, `(M, D)`."""
+    own = variance[:, None, None]
+    if structure is Gaussian:
+        return Gaussian(mean, own.log().expand(mean.shape))
+    if structure is SphericalGaussian:
+        return SphericalGaussian(mean, own.mean(-1).log().expand(mean.shape[:-1]))
+    factor = variance.sqrt().diag_embed()
+    if structure is TiedGaussian:
+        return TiedGaussian(mean, factor[:, None].expand(*mean.shape[:-2], *factor.shape[-2:]))
+    return FullGaussian(mean, factor[:, None, None].expand(*mean.shape, mean.shape[-1]))
+
+
+def _log_likelihood(sets: Sets, p: Mixture) -> Tensor:
+    """Of mixtures `(M, C, K)`, `(M, C)`."""
+    coefficient = coefficients(p)
+    joint = coefficient.flatten(1, 2) @ _features(sets, type(p.components))
+    joint = joint.view(*coefficient.shape[:-1], -1)
+    top = joint.amax(2, keepdim=True)
+    value = joint.sub_(top).clamp_(min=-650.0).exp_().sum(2).log_().add_(top.squeeze(2))
+    total = (value @ sets.weight.unsqueeze(-1)).squeeze(-1)
+    common = p.components.common(_shared(sets).unsqueeze(1))
+    return total if common is None else total + common
+
+
+# ---- EM -----------------------------------------------------------------------------------------
+
+
+def _features(sets: Sets, structure: type) -> Tensor:
+    """The statistics of the points, `(M, P, N)`."""
+    x = sets.x.mT
+    ones = torch.ones_like(x[:, :1])
+    if structure is TiedGaussian:
+        return torch.cat([ones, x], 1)
+    if structure is Gaussian:
+        return torch.cat([ones, x, x.square()], 1)
+    if structure is SphericalGaussian:
+        return torch.cat([ones, x, x.square().sum(1, keepdim=True)], 1)
+    row, column = torch.triu_indices(x.shape[1], x.shape[1], device=x.device)
+    return torch.cat([ones, x, x[:, row] * x[:, column]], 1)
+
+
+def _shared(sets: Sets) -> Tensor:
+    """sum x x', `(M, D, D)`."""
+    return (sets.x * sets.weight.unsqueeze(-1)).mT @ sets.x
+
+
+class _Look(NamedTuple):
+    """One E-step's word on the rows of the batch, `(R,)` each, sums over the data: see
+    `em.fit._Look`.
+    """
+
+    rows: Tensor
+    figures: Tensor
+    accepted: Tensor
+    follows: bool
+
+
+@final
+class _Fits:
+    """The fits under way: row i is the set `alive[i]`."""
+
+    def __init__(self, sets: Sets, p: Mixture, tolerance: float, accelerate: bool) -> None:
+        self.tolerance = tolerance
+        self.accelerate = accelerate
+        self.structure = type(p.components)
+        self.count = sets.sizes
+        self.features = _features(sets, self.structure)
+        self.weight = sets.weight
+        self.whole = bool(sets.weight.all())
+        self.shared = _shared(sets)
+        self.floor = sets.floor()
+        self.alive = torch.arange(len(sets.x), device=sets.x.device)
+        self.p = self.best = p
+        self.last = torch.full_like(self.count, -math.inf)
+        self.gain = torch.full_like(self.count, math.inf)
+        self.limit = torch.full_like(self.count, 4)
+        self.length = self.limit
+        self.seen: Statistics | None = None
+        self.entropy = torch.zeros_like(self.count)
+        self.phase = 0
+        self.cycle: list[Mixture] = []
+        self.iteration = 0
+        self.looks: list[_Look] = []
+        size = len(sets.x)
+        none = torch.zeros(size, dtype=torch.bool, device=sets.x.device)
+        self.ends = Ends(
+            tree_map(torch.clone, p),
+            torch.full_like(self.count, math.nan),
+            torch.zeros(size, dtype=torch.long, device=sets.x.device),
+            none,
+            torch.zeros_like(p.log_weight, dtype=torch.bool),
+            none.clone(),
+            torch.empty(0),
+        )
+
+    @property
+    def prior(self) -> PseudoCounts:
+        return PseudoCounts(floor=self.floor)
+
+    def expect(self, coefficient: Tensor) -> Statistics:
+        """The E-step, as `em.stream.Stream` makes it."""
+        joint = coefficient @ self.features
+        top = joint.amax(1, keepdim=True)
+        r = joint.sub_(top).clamp_(min=-650.0).exp_()
+        evidence = r.sum(1, keepdim=True)
+        log_prob = (evidence.log() + top).squeeze(1)
+        if self.whole:
+            r = r.mul_(evidence.reciprocal())
+            total = log_prob.sum(-1)
+        else:
+            r = r.mul_(self.weight.unsqueeze(1) / evidence)
+            total = (log_prob * self.weight).sum(-1)
+        common = self.p.components.common(self.shared)
+        total = total if common is None else total + common
+        return Statistics(total, r @ self.features.mT, self.shared)
+
+    def look(self) -> Tensor:
+        """One E-step; the rows that have converged, `(R,)`."""
+        coefficient = coefficients(self.p)
+        found = self.expect(coefficient)
+        value = found.log_likelihood
+        broken = ~value.isfinite() if self.phase != 2 else torch.zeros_like(value, dtype=torch.bool)
+        self.odd = broken | _needs_deviations(self.p, coefficient)
+        before = found if self.seen is None else self.seen
+        q = expected_log_joint(self.p, coefficient, before)
+        own = expected_log_joint(self.p, coefficient, found)
+        accepted = self._accept(found)
+        entropy = torch.where(accepted, value - own, self.entropy)
+        figures = torch.stack([q, self.entropy, q + self.entropy, value - q - self.entropy, value])
+        self.looks.append(_Look(self.alive, figures / self.count, accepted, len(self.looks) > 0))
+        self.entropy = entropy
+        if self.phase == 2 or not self.tolerance:
+            return torch.zeros_like(accepted)
+        return self.gain / self.count < self.tolerance
+
+    def _accept(self, found: Statistics) -> Tensor:
+        value = found.log_likelihood
+        if self.phase != 2:
+            self.gain = value - self.last
+            self.best = self.p
+            self.last = value
+            self.seen = found
+            return torch.ones_like(value, dtype=torch.bool)
+        better = value.isfinite() & (value >= self.last)
+        longer = torch.where(self.length < self.limit, self.limit, 4 * self.limit)
+        self.limit = torch.where(better, longer, (self.limit / 4).clamp(min=2))
+        self.best = tree_where(better, self.p, self.best)
+        self.seen = tree_where(better, found, self.statistics)
+        self.last = torch.where(better, value, self.last)
+        return better
+
+    @property
+    def statistics(self) -> Statistics:
+        assert self.seen is not None
+        return self.seen
+
+    def move(self, done: Tensor, most: int) -> None:
+        """One M-step, after which rows leave: all of them at the last iteration."""
+        following = m_step(self.best, stream.moments(self.best, self.statistics), self.prior)
+        due = done if self.iteration % _LOOK != _LOOK - 1 else torch.ones_like(done)
+        if bool(due.any()):
+            self.odd[due] |= self._lost(tree_map(lambda part: part[due], following), due)
+        last = self.iteration >= most
+        leaving = done | self.odd | last
+        if bool(leaving.any()):
+            self._end(leaving, done)
+            following = self._leave(~leaving, following)
+        if not len(self.alive):
+            return
+        if self.accelerate:
+            following = self._turn(following)
+        self.p = following
+        self.iteration += 1
+
+    def _lost(self, p: Mixture, rows: Tensor) -> Tensor:
+        """Tell whether a component of `rows` is to be seeded anew, as `em.reseed.lost` finds
+        them.
+        """
+        empty = self.statistics.sums[rows][..., 0] < 0.5
+        if self.structure is TiedGaussian:
+            return empty.any(-1)
+        flat = on_floor(p, self._floor(rows)) & ~empty
+        return (empty | (flat & ~flat.all(-1, keepdim=True))).any(-1)
+
+    def _floor(self, rows: Tensor) -> Rounding:
+        return Rounding(self.floor.origin[rows], self.floor.least[rows], self.floor.shared)
+
+    def _end(self, leaving: Tensor, done: Tensor) -> None:
+        at = self.alive[leaving]
+        best = tree_map(lambda part: part[leaving], self.best)
+        for kept, now in zip(_leaves(self.ends.mixture), _leaves(best), strict=True):
+            kept[at] = now
+        self.ends.log_likelihood[at] = self.last[leaving]
+        self.ends.iterations[at] = self.iteration
+        self.ends.converged[at] = done[leaving]
+        self.ends.collapsed[at] = on_floor(best, self._floor(leaving))
+        self.ends.alone[at] = self.odd[leaving]
+
+    def _leave(self, stay: Tensor, following: Mixture) -> Mixture:
+        at = stay.nonzero().squeeze(1)
+
+        def kept(part: Tensor) -> Tensor:
+            return part[at]
+
+        for name in ("alive", "last", "gain", "limit", "length", "entropy", "count", "features"):
+            setattr(self, name, getattr(self, name)[at])
+        self.weight = self.weight[at]
+        self.shared = self.shared[at]
+        self.floor = self._floor(at)
+        self.seen = tree_map(kept, self.statistics)
+        self.best = tree_map(kept, self.best)
+        self.cycle = [tree_map(kept, each) for each in self.cycle]
+        self.p = tree_map(kept, self.p)
+        return tree_map(kept, following)
+
+    def _turn(self, following: Mixture) -> Mixture:
+        """As `em.running.Running.turn`."""
+        self.cycle = [*self.cycle, self.p] if self.phase < 2 else []
+        self.phase = (self.phase + 1) % 3
+        if self.phase == 2:
+            first, second = self.cycle
+            following, self.length = extrapolate(first, second, following, self.limit)
+        return following
+
+    def history(self, size: int) -> Tensor:
+        """The figures of the iterates that were accepted, each row's first, `(M, 6, I)`."""
+        steps = [look for look in self.looks if look.follows]
+        whole = self.count.new_full((size, len(steps), 6), math.nan)
+        taken = torch.zeros(size, len(steps), dtype=torch.bool, device=whole.device)
+        for place, look in enumerate(steps):
+            whole[look.rows, place, :5] = look.figures.mT
+            whole[look.rows, place, 5] = 0.0
+            taken[look.rows, place] = look.accepted
+        order = (~taken).long().argsort(dim=1, stable=True)
+        sorted_ = whole.take_along_dim(order.unsqueeze(-1), 1)
+        empty = ~taken.take_along_dim(order, 1)
+        most = int(taken.sum(1).max()) if len(steps) else 0
+        return sorted_.masked_fill(empty.unsqueeze(-1), math.nan)[:, :most].mT
+
+
+def fit(sets: Sets, p: Mixture, tolerance: float, most: int, accelerate: bool) -> Ends:
+    """EM from the mixtures `p` `(M, K)`, each until a step gains less than `tolerance`, or `most`
+    M-steps were made.
+    """
+    fits = _Fits(sets, p, tolerance, accelerate)
+    while len(fits.alive):
+        fits.move(fits.look(), most)
+    return fits.ends._replace(history=fits.history(len(sets.x)))
+
+
+def _needs_deviations(p: Mixture, coefficient: Tensor) -> Tensor:
+    """`em.local.needed` of each row, `(R,)`."""
+    found = coefficient[..., 0].amin(-1) < -0.5 * SPREAD
+    matrix = isinstance(p.components, TiedGaussian | FullGaussian)
+    if not matrix or p.components.mean.shape[-1] == 1:
+        return found
+    return found | (ridge(p.components).amax(-1) > SPREAD)
+
+
+def _leaves(p: Mixture) -> list[Tensor]:
+    return [p.log_weight, *p.components]

@@ -1,0 +1,271 @@
+"""A mixture fitted to each of many sets of points."""
+
+import logging
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from jensen.base.errors import InputError
+from jensen.base.tree import tree_map
+from jensen.em import many
+from jensen.em.fit import Step
+from jensen.em.many import Ends, Sets
+from jensen.em.reseed import Reseed
+from jensen.family.full import FullGaussian, full
+from jensen.family.mixture import Mixture, reordered
+from jensen.model.arrays import as_tensor, is_array
+from jensen.model.mixture_fit import Fitted, fit_mixture, order_of
+from jensen.model.points import NARROWEST, WIDEST, Points
+from jensen.model.recipe import Recipe
+
+logger = logging.getLogger("jensen")
+
+_MOST = 8192
+"""Points of a set, beyond which it is fitted alone: a start is then drawn from some of them."""
+
+_WORKING_SET = 1 << 22
+"""Numbers of the sets that are fitted at a time."""
+
+
+class FittedMany(NamedTuple):
+    """The mixtures `(M, K)` and how they came about: see the attributes of `GMM`, each with a
+    leading M.
+    """
+
+    mixture: Mixture
+    history: Step
+    reseeded: list[list[Reseed]]
+    collapsed: list[list[int]]
+    converged: Tensor
+    iterations: Tensor
+    log_likelihood: Tensor
+    failure: list[str | None]
+
+
+def is_many(x: Any) -> bool:
+    """Tell whether `x` is `(M, N, D)`."""
+    return is_array(x) and len(getattr(x, "shape", ())) == 3
+
+
+def fit_many(recipe: Recipe, x: Any, mask: Any, device: torch.device) -> FittedMany:
+    """Fit to each of the sets `x` `(M, N, D)`; of each the points where `mask` `(M, N)` is true.
+
+    Raises:
+        InputError: a set that no mixture can be fitted to; options that only one fit has.
+    """
+    points = as_tensor("x", x, recipe.missing).detach()
+    points = points if isinstance(x, Tensor) else points.to(device)
+    there = _mask(mask, points)
+    _check(recipe, points, there)
+    alone = _odd(recipe, points, there)
+    found: list[Fitted | None] = [None] * len(points)
+    for row in alone.nonzero().flatten().tolist():
+        found[row] = _one(recipe, points[row], there[row], row)
+    parts = []
+    rows = (~alone).nonzero().flatten()
+    for part in torch.split(rows, _at_a_time(recipe, points)) if len(rows) else ():
+        ends = _batch(recipe, points[part], there[part])
+        for row in part[ends.alone].tolist():
+            found[row] = _one(recipe, points[row], there[row], row)
+        parts.append((part, ends))
+    return _whole(recipe, points, parts, found)
+
+
+def _check(recipe: Recipe, points: Tensor, there: Tensor) -> None:
+    if 0 in points.shape:
+        raise InputError(
+            f"x has the shape {tuple(points.shape)}: expected (M, N, D), sets by points by"
+            " coordinates, none of them 0"
+        )
+    if recipe.restarts > 1 or recipe.warm_start:
+        which = "restarts" if recipe.restarts > 1 else "warm_start"
+        raise InputError(
+            f"{which} is {getattr(recipe, which)} and x holds {len(points)} sets: expected"
+            f" {which}={'1' if which == 'restarts' else 'False'}; fit one set at a time for it"
+        )
+    few = (there.sum(1) < recipe.components).nonzero().flatten().tolist()
+    if few:
+        raise InputError(
+            f"set {few[0]} of x has {int(there[few[0]].sum())} points: expected at least"
+            f" {recipe.components}, one for each component; leave it out"
+        )
+
+
+def _mask(mask: Any, points: Tensor) -> Tensor:
+    if mask is None:
+        return torch.ones(points.shape[:2], dtype=torch.bool, device=points.device)
+    given = as_tensor("mask", mask).to(points.device)
+    if given.shape != points.shape[:2]:
+        raise InputError(
+            f"mask has the shape {tuple(given.shape)}: expected {tuple(points.shape[:2])}, true for"
+            " each point that is there"
+        )
+    return given != 0
+
+
+def _odd(recipe: Recipe, points: Tensor, there: Tensor) -> Tensor:
+    """The sets that are fitted alone, `(M,)`: those of which anything is out of the ordinary, of
+    which a single fit knows more.
+    """
+    plain = (
+        recipe.prior is None
+        and recipe.init == "kmeans++"
+        and recipe.betas == (1.0,)
+        and points.shape[1] <= _MOST
+    )
+    if not plain:
+        return torch.ones(len(points), dtype=torch.bool, device=points.device)
+    mean, var, reach = _moments(points, there)
+    constant = (var <= (1e-12 * mean).square()).any(1)
+    extreme = (reach < max(NARROWEST, 1e-12)).any(1) | (reach > min(WIDEST, 1e12)).any(1)
+    return constant | extreme | ~var.isfinite().all(1)
+
+
+def _moments(points: Tensor, there: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, variance and reach of each column of each set, `(M, D)` float64."""
+    weight = there.double().unsqueeze(-1)
+    first = points.take_along_dim(there.byte().argmax(1)[:, None, None], 1).double()
+    about = torch.where(there.unsqueeze(-1), points.double() - first, 0.0)
+    count = weight.sum(1)
+    move = about.sum(1) / count
+    centred = torch.where(there.unsqueeze(-1), about - move.unsqueeze(1), 0.0)
+    return first.squeeze(1) + move, centred.square().sum(1) / count, about.abs().amax(1)
+
+
+def _at_a_time(recipe: Recipe, points: Tensor) -> int:
+    dim = points.shape[2]
+    each = points.shape[1] * (1 + dim + dim * dim + 6 * recipe.components)
+    return max(1, _WORKING_SET // each)
+
+
+def _batch(recipe: Recipe, points: Tensor, there: Tensor) -> Ends:
+    """The fits to sets without anything out of the ordinary, about zero."""
+    mean, var, _ = _moments(points, there)
+    origin = mean.to(points.dtype)
+    sizes = there.sum(1).tolist()
+    known = {
+        size: many.draws(size, points.shape[2], recipe.components, recipe.seed) for size in {*sizes}
+    }
+    x = torch.where(there.unsqueeze(-1), points.double() - origin.double().unsqueeze(1), 0.0)
+    weight = there.double()
+    if not bool(there.all()):  # points that are there first, in their order
+        first = (~there).long().argsort(dim=1, stable=True)
+        x, weight = x.take_along_dim(first.unsqueeze(-1), 1), weight.take_along_dim(first, 1)
+    sets = Sets(
+        x=x,
+        weight=weight,
+        order=_orders(known, sizes, points.shape[1]).to(points.device),
+        uniform=torch.stack([known[size][1] for size in sizes]).to(points.device),
+        mean=mean - origin.double(),
+        var=var,
+        origin=origin,
+    )
+    structure = recipe.structure
+    if structure is FullGaussian and points.shape[2] == 1:
+        p, few = many.start(FullGaussian, sets, recipe.components)
+        p = p._replace(components=full(p.components).marginals())
+    else:
+        p, few = many.start(structure, sets, recipe.components)
+    ends = many.fit(sets, p, recipe.tolerance, recipe.max_iter, recipe.accelerate)
+    moved = ends.mixture.components.mean + origin.double().unsqueeze(1)
+    components: Any = ends.mixture.components._replace(mean=moved)  # type: ignore[attr-defined]
+    if structure is FullGaussian:
+        components = full(components)
+    mixture = Mixture(ends.mixture.log_weight, components)
+    return ends._replace(mixture=mixture, alone=ends.alone | few)
+
+
+def _orders(known: dict[int, tuple[Tensor, Tensor]], sizes: list[int], most: int) -> Tensor:
+    rest = torch.arange(most)
+    rows = {size: torch.cat([order, rest[size:]]) for size, (order, _) in known.items()}
+    return torch.stack([rows[size] for size in sizes])
+
+
+def _one(recipe: Recipe, points: Tensor, there: Tensor, row: int) -> Fitted:
+    with torch.inference_mode():
+        try:
+            return fit_mixture(recipe, Points(points[there], missing=recipe.missing))
+        except InputError as error:
+            raise InputError(f"set {row} of x: {error}") from None
+
+
+def _whole(
+    recipe: Recipe,
+    points: Tensor,
+    parts: list[tuple[Tensor, Ends]],
+    alone: list[Fitted | None],
+) -> FittedMany:
+    """All in their places, components in the order asked for."""
+    size = len(points)
+    some = next((each.mixture for each in alone if each is not None), None)
+    template = tree_map(lambda part: part[0], parts[0][1].mixture) if parts else some
+    assert template is not None
+    mixture = tree_map(lambda part: part.new_empty(size, *part.shape), template)
+    device = mixture.log_weight.device
+    longest = [len(each.history) for each in alone if each is not None]
+    longest += [ends.history.shape[-1] for _, ends in parts]
+    history = torch.full((size, 6, max(longest)), torch.nan, dtype=torch.float64, device=device)
+    converged = torch.zeros(size, dtype=torch.bool, device=device)
+    iterations = torch.zeros(size, dtype=torch.long, device=device)
+    log_likelihood = torch.full((size,), torch.nan, dtype=torch.float64, device=device)
+    collapsed: list[list[int]] = [[] for _ in range(size)]
+    for rows, ends in parts:
+        for kept, now in zip(_leaves(mixture), _leaves(ends.mixture), strict=True):
+            kept[rows] = now
+        history[rows, :, : ends.history.shape[-1]] = ends.history
+        converged[rows], iterations[rows] = ends.converged, ends.iterations
+        log_likelihood[rows] = ends.log_likelihood
+        for row, component in ends.collapsed.nonzero().tolist():
+            collapsed[int(rows[row])].append(component)
+    if recipe.order is not None:
+        for row in range(size):
+            if alone[row] is None:
+                _reorder(mixture, collapsed, row, recipe.order)
+    for row, own in enumerate(alone):
+        if own is None:
+            continue
+        for kept, now in zip(_leaves(mixture), _leaves(own.mixture), strict=True):
+            kept[row] = now
+        steps = torch.tensor([[*step] for step in own.history], dtype=torch.float64).reshape(-1, 6)
+        history[row] = torch.nan
+        history[row, :, : len(own.history)] = steps.T
+        converged[row], iterations[row] = own.converged, own.iterations
+        log_likelihood[row] = own.log_likelihood
+        collapsed[row] = own.collapsed
+    _tell(collapsed)
+    return FittedMany(
+        mixture=mixture,
+        history=Step(*history.unbind(1)),  # type: ignore[arg-type]
+        reseeded=[[] if own is None else own.reseeded for own in alone],
+        collapsed=collapsed,
+        converged=converged,
+        iterations=iterations,
+        log_likelihood=log_likelihood,
+        failure=[None if own is None else own.failure for own in alone],
+    )
+
+
+def _reorder(mixture: Mixture, collapsed: list[list[int]], row: int, how: str) -> None:
+    one = tree_map(lambda part: part[row], mixture)
+    order = order_of(one, how)
+    for kept, now in zip(_leaves(mixture), _leaves(reordered(one, order)), strict=True):
+        kept[row] = now
+    place = order.argsort().tolist()
+    collapsed[row] = sorted(place[component] for component in collapsed[row])
+
+
+def _leaves(p: Mixture) -> list[Tensor]:
+    return [p.log_weight, *p.components]
+
+
+def _tell(collapsed: list[list[int]]) -> None:
+    rows = [row for row, each in enumerate(collapsed) if each]
+    if rows:
+        logger.warning(
+            "%d of %d fits have a component on the covariance floor, of copies of a point or of"
+            " points in a plane: the first is of set %d",
+            len(rows),
+            len(collapsed),
+            rows[0],
+        )
