@@ -540,7 +540,7 @@ FLAT = np.where(np.arange(3) == 1, 7.0, X)
         (X[:0], {}, None, "x has 0 points: expected at least 2"),
         (X, {}, np.arange(20) < 1, "x has 1 points: expected at least 2"),
         (X[:, 0], {}, None, r"shape \(20,\): expected \(N, D\)"),
-        (X[None], {}, None, r"shape \(1, 20, 3\): expected \(N, D\)"),
+        (X[None, None], {}, None, r"shape \(1, 1, 20, 3\): expected \(N, D\)"),
         (X[:, :0], {}, None, r"shape \(20, 0\): expected \(N, D\)"),
         (np.ones((9, 3)), {}, None, "all 9 points of x are the same"),
         (FLAT, {}, None, "column 1 of x is 7 in every point: .* remove it"),

@@ -270,6 +270,16 @@ def entropy(p: object, samples: int = 10_000, generator: Generator | None = None
     return mean_of_strata(-own.log_prob(stratified(own, samples, generator)))
 
 
+def exact_entropy(p: object) -> Tensor:
+    """The same of one component, or in one dimension by quadrature, `()`."""
+    own = _mixture(p)
+    if len(own.log_weight) == 1:
+        return algebra.entropy(full(own.components))[0]
+    x, step = line(own)
+    log_prob = own.log_prob(x.unsqueeze(-1))
+    return -(log_prob.exp() * log_prob).sum() * step
+
+
 def stratified(p: Mixture, samples: int, generator: Generator) -> Tensor:
     """Draws `(S, D)` of a mixture, S even, component after component, each with its share of
     them.

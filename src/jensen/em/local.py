@@ -54,7 +54,7 @@ def needed(p: Mixture, coefficient: Tensor) -> bool:
     return matrix and bool(ridge(p.components).amax() > SPREAD)
 
 
-def _whiten(deviations: Tensor, components: Components) -> tuple[Tensor, Tensor]:
+def whiten(deviations: Tensor, components: Components) -> tuple[Tensor, Tensor]:
     """Deviations `(..., K, n, D)` in units of each component's covariance, and log |covariance|,
     `(..., K or 1)`.
     """
@@ -75,7 +75,7 @@ def _whiten(deviations: Tensor, components: Components) -> tuple[Tensor, Tensor]
 
 def _log_density(deviations: Tensor, components: Components) -> Tensor:
     """log N of `(..., K, n, D)`, `(..., n, K)`."""
-    whitened, log_det = _whiten(deviations, components)
+    whitened, log_det = whiten(deviations, components)
     return (
         -0.5
         * (whitened.square().sum(-1) + (log_det + deviations.shape[-1] * LOG_2PI).unsqueeze(-1)).mT

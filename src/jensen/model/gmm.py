@@ -17,6 +17,7 @@ from jensen.family.mixture import Mixture
 from jensen.family.moments import PseudoCounts
 from jensen.family.structures import structure_of
 from jensen.model import interop
+from jensen.model.described import Described
 from jensen.model.held_out import HeldOut
 from jensen.model.informed import Informed
 from jensen.model.many_fit import FittedMany, fit_many, is_many
@@ -27,7 +28,7 @@ from jensen.model.recipe import Recipe
 
 
 @final
-class GMM(Informed):
+class GMM(Informed, Described):
     """p(x) = sum_k weight_k N(x; k), fitted by EM. Its float64 parameters are buffers, so
     `state_dict` holds plain tensors.
 
