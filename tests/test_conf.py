@@ -30,7 +30,7 @@ def choices() -> list[tuple[str, str]]:
 
 TOGETHER = ("model/likelihood", "model/prior", "objective", "optimizer", "trainer", "logger")
 """Groups any choice of which goes with any of the others."""
-OF_EXPERIMENTS = {"em_slides": "em_slides"}
+OF_EXPERIMENTS = {name: name for name in ("em_slides", "ventriloquism", "double_flash", "mcgurk")}
 """Diagnostics that ask for a key of the data of one experiment."""
 
 

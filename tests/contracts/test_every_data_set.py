@@ -66,7 +66,7 @@ ARGUMENTS = {
         ("mnist", "mnist_32", "mnist_binary", "mnist_threshold", "fashion_mnist"), mnist_files
     ),
     "mnist_label": mnist_files,
-    "cues": lambda folder: ("data.size=60",),
+    **dict.fromkeys(("cues", "flashes", "phonemes"), lambda folder: ("data.size=60",)),
     "incomplete": lambda folder: ("data.of.size=60",),
     "sprites_caption": lambda folder: SIZED,
     "squares": lambda folder: SIZED,

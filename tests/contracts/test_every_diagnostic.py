@@ -24,9 +24,10 @@ SMALL = {
     "dci_boost20": {"train": 60, "test": 40},
     "dci_1000": {"train": 60, "test": 40},
 }
-ELSEWHERE = {"em_slides", "bayesian_mixture", "score_field"}
+SENSES = {"modalities", "ventriloquism", "double_flash", "mcgurk"}
+ELSEWHERE = {"em_slides", "bayesian_mixture", "score_field"} | SENSES
 """Of models that are no VAE: `test_em_slides.py`, `test_mixture_diagnostic.py`; of a prior
-that is a diffusion: `test_score_field.py`."""
+that is a diffusion: `test_score_field.py`; of several senses: `test_senses.py`."""
 LINEAR = {"water_filling", "probabilistic_pca"}
 
 every_diagnostic = pytest.mark.parametrize(

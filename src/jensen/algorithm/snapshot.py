@@ -17,6 +17,7 @@ from jensen.diagnostics.snapshot import Snapshot
 from jensen.family.draw import draw as draws_of
 from jensen.family.gaussian import Gaussian
 from jensen.model.bayesian_gmm import BayesianGMM
+from jensen.model.multimodal import MultimodalVAE
 from jensen.model.scored import Scored
 from jensen.model.vae import VAE
 
@@ -44,6 +45,7 @@ def known_of_vae(model: VAE, images: Tensor) -> dict[str, Any]:
         "decode": model.decode,
         "infer": model,
         "prior": model.prior.distribution(),
+        "senses": model if isinstance(model, MultimodalVAE) else None,
     }
 
 

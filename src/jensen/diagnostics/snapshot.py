@@ -31,6 +31,7 @@ class Snapshot(NamedTuple):
     infer: observations and standard normal noise `(S B, D)` to the inference of each.
     prior: p(z), always a distribution: N(0, I) only where it is that, `Unknown` where nobody says.
     beliefs: the model, where that keeps beliefs of its parameters: a `jensen.BayesianGMM`.
+    senses: the model, where that takes several modalities: a `jensen.model.MultimodalVAE`.
     """
 
     bound: Bound
@@ -47,6 +48,7 @@ class Snapshot(NamedTuple):
     infer: Callable[[Tensor, Tensor], Inference]
     prior: Family
     beliefs: Any = None
+    senses: Any = None
 
 
 STANDARD_NORMAL = "standard_normal"

@@ -6,6 +6,7 @@ PLACES = {
     "BayesianGMM": "bayesian_gmm",
     "BayesianMixturePrior": "bayesian_prior",
     "Bernoulli": "likelihood",
+    "ColumnNormal": "column_normal",
     "ContinuousBernoulli": "likelihood",
     "ConvDecoder": "conv",
     "ConvEncoder": "conv",
