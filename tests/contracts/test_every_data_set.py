@@ -57,7 +57,7 @@ class Points(TensorDataset):
 
 SIZED = ("data.size=60", "data.validation=12")
 ARGUMENTS = {
-    **dict.fromkeys(("blobs", "gaussian"), lambda folder: SIZED),
+    **dict.fromkeys(("blobs", "gaussian", "chain"), lambda folder: SIZED),
     **dict.fromkeys(
         ("sprites", "sprites_colour", "sprites_noise"),
         lambda folder: (*SIZED, "data.factors=[shape,posX]"),

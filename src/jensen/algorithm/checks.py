@@ -195,6 +195,8 @@ def check_fit(model: VAE, objective: Objective, x: Tensor) -> type:
     parts = {f"model.{name}": part for name, part in model.named_children()} | {
         "objective": objective
     }
+    if hasattr(model.likelihood, "output_shape"):
+        del parts["model.decoder"]  # whose shape may be another, and is looked at below
     check_stated(parts, model.latent_dim, tuple(x.shape[1:]))
     row = torch.zeros(1, dtype=torch.int64, device=x.device)
     with _evaluating(model, objective), torch.no_grad():
@@ -252,7 +254,9 @@ def check_shapes(model: VAE, x: Tensor) -> None:
         _check_shape("model.encoder", examples, part, latents)
     z = posterior.mean
     output = _tried("model.decoder", codes, lambda: model.decoder(z))
-    _check_shape("model.decoder", codes, output, tuple(x.shape))
+    event = tuple(x.shape[1:])
+    expected = getattr(model.likelihood, "output_shape", lambda event: event)(event)
+    _check_shape("model.decoder", codes, output, (len(x), *expected))
     p = model.prior.distribution()
     bounds = {
         "model.likelihood.distortion": lambda: model.likelihood.distortion(output, x),

@@ -5,14 +5,16 @@ means.
 """
 
 import math
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, distributed, nn
 
 from jensen.base.errors import InputError, check_number
+from jensen.base.random import normal, uniform
 from jensen.family.gaussian import LOG_2PI, LOG_VAR_BOUND
 from jensen.model.bernoulli import bernoulli_distortion
+from jensen.model.choice import check_choosing
 
 
 class Likelihood(Protocol):
@@ -26,6 +28,23 @@ class Likelihood(Protocol):
 
     def mean(self, output: Tensor) -> Tensor:
         """E[x | output], `(B, *event)`."""
+        ...
+
+    def sample(
+        self,
+        output: Tensor,
+        key: int,
+        index: Tensor,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+    ) -> Tensor:
+        """x ~ p(x | output), `(B, *event)`; an example's is a function of `key` and its `index`
+        `(B,)` (`base.random`).
+
+        temperature: above 0; below 1 draws are likelier than the model's own. top_k, top_p: of
+        symbols, see `choice.sharpened`; another likelihood takes no notice.
+        """
         ...
 
     def check(self, x: Tensor) -> None:
@@ -75,6 +94,19 @@ class Bernoulli(nn.Module):
     def mean(self, output: Tensor) -> Tensor:
         return output.sigmoid()
 
+    def sample(
+        self,
+        output: Tensor,
+        key: int,
+        index: Tensor,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+    ) -> Tensor:
+        """Zeros and ones, `(B, *event)`."""
+        logit = _tempered(output, temperature)
+        return (uniform(key, index, tuple(output.shape[1:])).to(logit) < logit.sigmoid()).to(logit)
+
     def check(self, x: Tensor) -> None:
         _check_finite(x)
         grey = x[(x != 0) & (x != 1)]
@@ -99,6 +131,19 @@ class CrossEntropy(nn.Module):
 
     def mean(self, output: Tensor) -> Tensor:
         return output.sigmoid()
+
+    def sample(
+        self,
+        output: Tensor,
+        key: int,
+        index: Tensor,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+    ) -> Tensor:
+        """Zeros and ones, `(B, *event)`, the pixels that the formula is of."""
+        logit = _tempered(output, temperature)
+        return (uniform(key, index, tuple(output.shape[1:])).to(logit) < logit.sigmoid()).to(logit)
 
     def check(self, x: Tensor) -> None:
         _check_unit_interval("cross_entropy", x)
@@ -126,6 +171,24 @@ class ContinuousBernoulli(nn.Module):
         )
         return 0.5 + odd * logit.sign()
 
+    def sample(
+        self,
+        output: Tensor,
+        key: int,
+        index: Tensor,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+    ) -> Tensor:
+        """Grey levels, `(B, *event)`, by the inverse of log(1 + u (e^l - 1)) / l for logit l."""
+        logit = _tempered(output, temperature).double()
+        u = uniform(key, index, tuple(output.shape[1:]), torch.float64)
+        size = logit.abs().clamp(min=1e-4, max=700)
+        # of |l|, from the side where exp(-|l|) is small; 1 - x has the logit -l
+        low = -torch.log1p(u * torch.expm1(-size)) / size
+        drawn = torch.where(logit > 0, 1 - low, low)
+        return torch.where(logit.abs() < 1e-4, u, drawn).clamp(0, 1).to(output.dtype)
+
     def check(self, x: Tensor) -> None:
         _check_unit_interval("continuous_bernoulli", x)
 
@@ -137,6 +200,26 @@ class _AboutOutput(nn.Module):
 
     def mean(self, output: Tensor) -> Tensor:
         return output
+
+    def sample(
+        self,
+        output: Tensor,
+        key: int,
+        index: Tensor,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+    ) -> Tensor:
+        """The output and noise of the likelihood's variance, times the temperature."""
+        check_choosing(temperature, top_k, top_p, 1)
+        log_var = self.log_scale() + math.log(temperature)
+        noise = normal(key, index, tuple(output.shape[1:])).to(output)
+        return output + (0.5 * log_var).exp().to(output) * noise
+
+    def log_scale(self) -> Tensor:
+        """The logarithm of the variance, `()`."""
+        log_var: Tensor = cast(Any, self).log_var
+        return log_var
 
     def check(self, x: Tensor) -> None:
         _check_finite(x)
@@ -210,6 +293,11 @@ class OptimalNormal(_AboutOutput):
         )
         return normal_distortion(output, x, variance.clamp(min=self.MINIMUM).log())
 
+    def log_scale(self) -> Tensor:
+        """The logarithm of the running variance, `()`; of 1 before there is one."""
+        known = torch.where(self.variance.isnan(), torch.ones_like(self.variance), self.variance)
+        return known.clamp(min=self.MINIMUM).log()
+
     def _running(self, error: Tensor) -> Tensor:
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(error)
@@ -217,6 +305,11 @@ class OptimalNormal(_AboutOutput):
         mixed = self.decay * self.variance + (1 - self.decay) * error
         self.variance.copy_(torch.where(self.variance.isnan(), error, mixed))
         return error
+
+
+def _tempered(logit: Tensor, temperature: float) -> Tensor:
+    check_choosing(temperature, None, None, 2)
+    return logit.to(torch.promote_types(logit.dtype, torch.float32)) / temperature
 
 
 def _check_finite(x: Tensor) -> None:

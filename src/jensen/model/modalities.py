@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from jensen.base.errors import InputError, check_counts, check_number
+from jensen.base.random import fold
 from jensen.model.likelihood import Likelihood
 
 
@@ -149,6 +150,26 @@ class JointLikelihood(nn.Module):
         outputs = self.modalities.split(output)
         return self.modalities.join(
             {name: self.each[name].mean(outputs[name]) for name in self.modalities.names}
+        )
+
+    def sample(
+        self,
+        output: Tensor,
+        key: int,
+        index: Tensor,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+    ) -> Tensor:
+        """x ~ p(x | output), `(B, P)`, each modality by its own likelihood."""
+        outputs = self.modalities.split(output)
+        return self.modalities.join(
+            {
+                name: self.each[name].sample(
+                    outputs[name], fold(key, name), index, temperature, top_k, top_p
+                )
+                for name in self.modalities.names
+            }
         )
 
     def check(self, x: Tensor) -> None:

@@ -12,7 +12,7 @@ from jensen.base.errors import InputError, check_choice, check_count
 from jensen.base.random import fold, normal
 from jensen.base.tree import tree_map
 from jensen.bound.bound import Bound, Inference
-from jensen.bound.rate import rate
+from jensen.bound.rate import log_density, rate
 from jensen.family.experts import product
 from jensen.family.gaussian import STANDARD, Gaussian, bounded
 from jensen.model.likelihood import Likelihood
@@ -191,7 +191,7 @@ class MultimodalVAE(VAE):
         z = posterior.rsample(noise)
         distortion = self.likelihood.distortion(self.decoder(z), x, counted)
         p = self.prior.distribution()
-        log_prior = p.log_prob(z).to(z.dtype)
+        log_prior = log_density(p, z, noise)
         rated = rate(posterior, p, z, log_prior, bounded=self.prior.rate_is_bound)
         return Inference(Bound(distortion, rated), posterior, z, log_prior)
 

@@ -2,8 +2,10 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from jensen.base.errors import InputError
+from jensen.model.choice import choose, sharpened
 
 
 class OneHot(nn.Module):
@@ -20,6 +22,19 @@ class OneHot(nn.Module):
     def mean(self, output: Tensor) -> Tensor:
         """The probabilities of the classes."""
         return output.softmax(-1)
+
+    def sample(
+        self,
+        output: Tensor,
+        key: int,
+        index: Tensor,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+    ) -> Tensor:
+        """One-hot classes, `(B, C)`."""
+        log_p = sharpened(output, temperature, top_k, top_p)
+        return one_hot(choose(log_p, key, index), output.shape[-1]).to(output)
 
     def check(self, x: Tensor) -> None:
         hot = (x == 1).sum(-1)
