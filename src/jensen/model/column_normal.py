@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from jensen.base.errors import InputError, check_list, check_number
+from jensen.base.random import normal
 from jensen.family.gaussian import LOG_2PI
+from jensen.model.choice import check_choosing
 
 
 class ColumnNormal(nn.Module):
@@ -40,6 +42,21 @@ class ColumnNormal(nn.Module):
 
     def mean(self, output: Tensor) -> Tensor:
         return output
+
+    def sample(
+        self,
+        output: Tensor,
+        key: int,
+        index: Tensor,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+    ) -> Tensor:
+        """Draws `(B, *event)`; the temperature multiplies variances."""
+        check_choosing(temperature, top_k, top_p, 1)
+        noise = normal(key, index, (output[0].numel(),)).to(output)
+        spread = (0.5 * self.log_var).exp().to(output) * temperature**0.5
+        return output + (spread * noise).view_as(output)
 
     def check(self, x: Tensor) -> None:
         if len(self.log_var) not in (1, x[0].numel()):
