@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from composing import composed, read_once
@@ -13,6 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from jensen.data import sprites
+from jensen.diagnostics import picture
 from jensen.run.conf import conf_folder
 
 read_once()
@@ -20,6 +22,24 @@ read_once()
 
 # Which of all sprites a small set has is asked by each run of a test.
 sprites.permutation = lru_cache(maxsize=4)(sprites.permutation)  # type: ignore[assignment]
+
+
+CHARTS = ("tests/diagnostics", "tests/reports", "tests/test_readme", "tests/test_tour")
+"""Where charts are looked at."""
+
+
+def _drawn(draw: Callable[..., Any]) -> Callable[..., Any]:
+    """`picture.pixels`, of which laying out is most: left out where a chart is a by-product of a run."""
+
+    def pixels(figure: Any) -> Any:
+        if not os.environ.get("PYTEST_CURRENT_TEST", "").startswith(CHARTS):
+            figure.set_layout_engine("none")
+        return draw(figure)
+
+    return pixels
+
+
+picture.pixels = _drawn(picture.pixels)
 
 
 @pytest.fixture(scope="session")

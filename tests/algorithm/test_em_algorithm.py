@@ -231,7 +231,7 @@ def ranked(tmp_path_factory):
     write_table(folder / "table.npz")
     quick = [word for word in QUICK if not word.startswith("data.size")]
     options = (*quick, "data.batch_size=92", "model.components=3", "trainer=ddp")
-    options = (*options, "algorithm.tolerance=0", "trainer.max_steps=10", "data.validation=101")
+    options = (*options, "algorithm.tolerance=0", "trainer.max_steps=5", "data.validation=101")
     points = ("data.size=700", "data.spread=1")
     table = (f"data.path={folder / 'table.npz'}",)
 

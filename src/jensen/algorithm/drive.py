@@ -126,7 +126,7 @@ class Eager:
 
 
 def terms_of(algorithm: "Gradient", outcome: Outcome, step: Tensor) -> Terms:
-    """What is logged of a step."""
+    """The terms of a step that are logged."""
     loss, inference = outcome
     terms = step_terms(loss, inference, algorithm.objective, algorithm.model.prior, step)
     return terms | algorithm.finite.terms()

@@ -57,7 +57,7 @@ class FirstSteps:
 
     @property
     def memory(self) -> list[Tensor]:
-        """What is remembered, in place."""
+        """The memory, in place."""
         return [] if self._steps is None else [self._steps]
 
     def take(

@@ -239,7 +239,7 @@ class Stack:
     def _loss(
         self, values: Sequence[Tensor], x: Tensor, noise: Tensor, step: Tensor
     ) -> tuple[Tensor, Inference]:
-        """Of one model, inside `vmap`."""
+        """Take the step of one model, inside `vmap`."""
         self._put(values)
         inference = self._model(x, noise)
         loss = loss_of(self._objective, inference, step)
@@ -269,7 +269,7 @@ class Stack:
                     raise RuntimeError(f"{name} is replaced, not changed in place")
 
     def word(self, words: "Words", step: Tensor, logged: Sequence[bool]) -> list[Taken]:
-        """What is said of a step, of each member that logs it."""
+        """The word on a step, of each member that logs it."""
         found = []
         for at, member in enumerate(self.members):
             terms = {}

@@ -1,4 +1,4 @@
-"""What ails a trained VAE, a sentence each, with what usually helps."""
+"""The ills of a trained VAE, a sentence each, with what usually helps."""
 
 from collections.abc import Iterator
 from typing import cast
@@ -32,7 +32,7 @@ Ills = dict[str, str]
 
 @torch.no_grad()
 def ills(trainer: Trainer, module: LightningModule, codes: Tensor | None, ended: bool) -> Ills:
-    """What ails a VAE after a validation, whose `codes` are draws of q(z) `(N, D)`.
+    """The ills of a VAE after a validation, whose `codes` are draws of q(z) `(N, D)`.
 
     ended: whether this is the last step, by which schedules must have come to their end.
     """
@@ -84,7 +84,7 @@ def _asked(objective: object, step: int) -> float:
 
 
 def _of_decoder(model: VAE, data: DataModule, module: LightningModule, helps: str) -> Ills:
-    """Whether an observation is told no better from its own code than from another's."""
+    """Tell whether an observation is told no better from its own code than from another's."""
     x = data.show(_LOOKED_AT).to(module.device, cast(torch.dtype, module.dtype))
     code = model.encode(x).mean
     own = model.likelihood.distortion(model.decoder(code), x).mean()

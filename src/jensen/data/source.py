@@ -22,7 +22,7 @@ AUTO = "auto"
 """The `validation` that depends on how many examples there are."""
 
 MOST_HELD_OUT = 8192
-"""What `auto` holds out of a large training split."""
+"""The examples that `auto` holds out of a large training split."""
 
 
 _shared: dict[Any, Examples] | None = None
@@ -41,7 +41,7 @@ def shared() -> Iterator[None]:
 
 
 def _once(key: object, make: Callable[[], Any]) -> Any:
-    """What `make` gives, or gave before under the key where sources share."""
+    """The result of `make`, now or before, under the key where sources share."""
     if _shared is None:
         return make()
     if (found := _shared.get(key)) is None:
@@ -146,7 +146,7 @@ class Source:
         return found
 
     def _key(self, options: dict[str, object]) -> object:
-        """What says which examples are read."""
+        """The settings that say which examples are read."""
         read = self._read
         parts = (read.func, read.args, read.keywords) if isinstance(read, partial) else (read,)
         return repr(parts), repr(options), self.survey

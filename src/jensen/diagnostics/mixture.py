@@ -112,7 +112,7 @@ def components(snapshot: Snapshot, rows: int = 10, columns: int = 8) -> Mapping[
 
 
 def _prototypes(snapshot: Snapshot, weight: Tensor, mean: Tensor, columns: int) -> Tensor:
-    """Of images the mean of each component, in rows; else a chart of all means."""
+    """Draw of images the mean of each component, in rows; else a chart of all means."""
     if not is_image(snapshot.images.shape[1:]):
 
         def draw(axes: Axes) -> None:

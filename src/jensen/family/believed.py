@@ -1,4 +1,4 @@
-"""What is believed of a mixture's Gaussians: for each covariance structure the conjugate posterior of
+"""Beliefs of a mixture's Gaussians: for each covariance structure the conjugate posterior of
 means and precisions, as components that EM's E-step takes as they are.
 
 With q(mean, precision) in the place of parameters a coefficient of the E-step is the expected natural
@@ -34,7 +34,7 @@ from jensen.family.tied import TiedGaussian
 
 
 class _Centres(NamedTuple):
-    """Where the means go: their counts `(..., K)`, deviations from the moments' origin of the prior's
+    """The new places of the means: their counts `(..., K)`, deviations from the moments' origin of the prior's
     and of the new ones, and these themselves, `(..., K, D)`.
     """
 

@@ -9,7 +9,7 @@ from jensen.family import solve
 
 
 class Beta(NamedTuple):
-    """Of a probability, x^(a - 1) (1 - x)^(b - 1); `a`, `b` and events are `(...)`."""
+    """The distribution of a probability, x^(a - 1) (1 - x)^(b - 1); `a`, `b` and events are `(...)`."""
 
     a: Tensor
     b: Tensor

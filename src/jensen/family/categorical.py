@@ -35,7 +35,7 @@ class Categorical(NamedTuple):
         return torch.zeros_like(self.logit[..., 0])
 
     def statistics(self, x: Tensor) -> Tensor:
-        """Of which category but the last it is, `(..., C - 1)`; it takes the C of `self`."""
+        """The indicators of each category but the last, `(..., C - 1)`; it takes the C of `self`."""
         return one_hot(x.long(), self.logit.shape[-1])[..., :-1].to(self.logit)
 
     @classmethod

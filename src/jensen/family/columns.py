@@ -189,7 +189,7 @@ def _kept(new: Tensor, seen: Tensor, old: Tensor) -> Tensor:
 
 
 class _Parts(NamedTuple):
-    """What there is of each kind of column, `(..., width)`, and of normal ones the squares."""
+    """The parameters of each kind of column, `(..., width)`, and of normal ones the squares."""
 
     normal: Tensor
     bernoulli: Tensor

@@ -9,7 +9,7 @@ from jensen.family import solve
 
 
 class Dirichlet(NamedTuple):
-    """Of probabilities `(..., C)` that add up to 1; `concentration` is `(..., C)`."""
+    """The distribution of probabilities `(..., C)` that add up to 1; `concentration` is `(..., C)`."""
 
     concentration: Tensor
 

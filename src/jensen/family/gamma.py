@@ -9,7 +9,7 @@ from jensen.family import solve
 
 
 class Gamma(NamedTuple):
-    """Of a positive number, x^(shape - 1) exp(-rate x); `shape`, `rate` and events are `(...)`."""
+    """The distribution of a positive number, x^(shape - 1) exp(-rate x); `shape`, `rate` and events are `(...)`."""
 
     shape: Tensor
     rate: Tensor
@@ -52,6 +52,6 @@ class Gamma(NamedTuple):
         return Gamma(self.shape + statistics.squeeze(-1), self.rate + count)
 
     def predictive(self, x: Tensor) -> Tensor:
-        """Of a negative binomial."""
+        """The log density of a negative binomial."""
         later = self.updated(x.unsqueeze(-1), torch.ones_like(x))
         return later.log_normaliser() - self.log_normaliser() - torch.lgamma(x + 1)

@@ -11,7 +11,7 @@ from jensen.family.gaussian import LOG_2PI
 
 
 class NormalGamma(NamedTuple):
-    """Of a precision ~ Gamma(shape, rate), and of a mean ~ N(mean, I / (mean_count precision)) given it.
+    """The distribution of a precision ~ Gamma(shape, rate), and of a mean ~ N(mean, I / (mean_count precision)) given it.
 
     `mean` is `(..., D)`, the others `(...)`; events are `(..., 1 + D)`, the precision first.
     """
@@ -82,7 +82,7 @@ class NormalGamma(NamedTuple):
         return NormalGamma(mean, total, self.shape + 0.5 * dim * count, rate)
 
     def predictive(self, x: Tensor) -> Tensor:
-        """Of a Student t with 2 shape degrees of freedom."""
+        """The log density of a Student t with 2 shape degrees of freedom."""
         dim = self.mean.shape[-1]
         width = 2 * self.rate * (1 + 1 / self.mean_count)
         distance = (x - self.mean).square().sum(-1) / width

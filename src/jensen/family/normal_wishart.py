@@ -13,7 +13,7 @@ from jensen.family.wishart import packed, packed_inner, unpacked, unpacked_inner
 
 
 class NormalWishart(NamedTuple):
-    """Of a precision matrix ~ Wishart(df, V), and of a mean ~ N(mean, (mean_count precision)^-1) given it.
+    """The distribution of a precision matrix ~ Wishart(df, V), and of a mean ~ N(mean, (mean_count precision)^-1) given it.
 
     `mean` is `(..., D)`, `mean_count` and `df` `(...)`; V^-1 = L L' with L = `scatter_tril` `(..., D, D)`,
     in units of points times a covariance. Events are `(..., D, 1 + D)`: the precision, then the mean.
@@ -100,7 +100,7 @@ class NormalWishart(NamedTuple):
         return NormalWishart(mean, total, self.df + count, cholesky.factor(scatter))
 
     def predictive(self, x: Tensor) -> Tensor:
-        """Of a Student t with df - D + 1 degrees of freedom (Bishop 2006, eq. 10.81-10.82)."""
+        """The log density of a Student t with df - D + 1 degrees of freedom (Bishop 2006, eq. 10.81-10.82)."""
         dim = self.mean.shape[-1]
         widening = 1 + 1 / self.mean_count
         deviations = cholesky.solve(self.scatter_tril, x - self.mean)

@@ -10,7 +10,7 @@ from jensen.family import cholesky, solve
 
 
 class Wishart(NamedTuple):
-    """Of a positive definite X with E X = df V; `df` is `(...)` and above D - 1, V = L L' with L =
+    """The distribution of a positive definite X with E X = df V; `df` is `(...)` and above D - 1, V = L L' with L =
     `scale_tril` `(..., D, D)`. Natural parameters and statistics have X's upper triangle.
     """
 

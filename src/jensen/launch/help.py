@@ -72,7 +72,7 @@ def show_help(name: str, words: Sequence[str]) -> None:
 
 
 def screen(name: str) -> str:
-    """What a command does, examples, its keys, and its groups with their choices."""
+    """The words on a command: what it does, examples, its keys, and its groups with their choices."""
     command = f"python -m jensen.{name}"
     examples = [(f"{command} {words}".strip(), meaning) for words, meaning in EXAMPLES[name]]
     width = max(len(line) for line, _ in examples)

@@ -140,7 +140,7 @@ class Together:
         return self._stacks[key]
 
     def _branched(self, algorithm: Gradient) -> bool:
-        """Whether convolutions are to be computed by branches of the graph, beside each other."""
+        """Tell whether convolutions are to be computed by branches of the graph, beside each other."""
         return self.convolutions == "branches" and has_convolutions(algorithm.model)
 
 

@@ -59,7 +59,7 @@ class Believing(Scored):
 
     @property
     def prior(self) -> Belief:
-        """What was believed beforehand."""
+        """The belief before any point."""
         values = [self.get_buffer(name) for name in self._prior_names]
         count = len(self._names)
         weights = _WEIGHTS[self._asked.weights](*values[count:])
@@ -72,7 +72,7 @@ class Believing(Scored):
 
     @property
     def weights(self) -> Any:
-        """What is believed of the weights: with `mean()` `(K,)`."""
+        """The belief of the weights: with `mean()` `(K,)`."""
         return self.prior.weights.updated(self.counts)
 
     @property

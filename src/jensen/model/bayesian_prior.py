@@ -23,7 +23,7 @@ from jensen.model.mixture_prior import LearnedPrior
 from jensen.model.online_mixture import OnlineMixture, average, gathered, mean_moments
 
 _LEAST = 1e-12
-"""Of the variances at the start; afterwards the prior holds them up."""
+"""The least variance at the start; afterwards the prior holds variances up."""
 
 _FILLED = 2
 """Dimensions that the components fill at the start. Wider ones, that lie across one another in many
@@ -32,7 +32,7 @@ dimensions, starve one another before they have found their clusters.
 
 
 class BelievedMixture(OnlineMixture):
-    """What is believed of a mixture of K diagonal Gaussians, and how minibatches of posteriors `(B, D)`
+    """A belief of a mixture of K diagonal Gaussians, and how minibatches of posteriors `(B, D)`
     change it.
 
     Up to step `warmup` it is N(0, I); it starts, and its step size falls, as a `LearnedMixture`'s, but
@@ -121,7 +121,7 @@ class BelievedMixture(OnlineMixture):
 
     @property
     def prior(self) -> Belief:
-        """What is believed beforehand."""
+        """The belief beforehand."""
         count, dim = self.shape
         each = torch.ones_like(self.mean_count)
         half = 0.5 * self.prior_df * each
@@ -138,7 +138,7 @@ class BelievedMixture(OnlineMixture):
 
     @property
     def belief(self) -> DiagonalBelief:
-        """What is believed of the components."""
+        """The belief of the components."""
         return DiagonalBelief(self.mean, self.mean_count, self.shape_, self.rate)
 
     def mixture(self) -> Mixture:

@@ -43,7 +43,7 @@ _START = PseudoCounts(weight=1.0, covariance=2.0, values=1.0)
 
 
 class Asked(NamedTuple):
-    """What a `MixtureModel` was asked for beside the recipe."""
+    """The arguments of a `MixtureModel` beside the recipe."""
 
     recipe: Recipe
     families: Families
@@ -149,7 +149,7 @@ class _Given(NamedTuple):
 
 
 def origin_of(schema: Schema, survey: Survey) -> Tensor:
-    """What sums are about: the means of normal columns, 0 of the others, `(D,)`."""
+    """The point that sums are about: the means of normal columns, 0 of the others, `(D,)`."""
     origin = torch.zeros_like(survey.mean)
     place = schema.place("normal")
     origin[place] = schema.ordered(survey.mean)[place]

@@ -57,7 +57,7 @@ class Comparison(NamedTuple):
 
 
 def compare(x: Any, models: Sequence[Scored], weights: Any = None) -> Comparison:
-    """What is known of models that were fitted to the points `x` `(N, D)`, with `weights` `(N,)`.
+    """Compare models that were fitted to the points `x` `(N, D)`, with `weights` `(N,)`.
 
     Raises:
         InputError: a model that was fitted to other points, or to none.

@@ -122,7 +122,7 @@ class HeldOut(NamedTuple):
 
 
 class Scores(Protocol):
-    """What can say how probable points are."""
+    """A density of points."""
 
     @property
     def mixture(self) -> Mixture: ...

@@ -22,7 +22,7 @@ need not be.
 
 
 class OnlineMixture(nn.Module):
-    """How a mixture that is learned from minibatches of posteriors starts, and the size of its steps;
+    """The start, and the size of steps, of a mixture that is learned from minibatches of posteriors;
     see `LearnedMixture`.
 
     Args:

@@ -50,7 +50,7 @@ class HeldOut(Protocol):
 
 
 class Climbed(nn.Module):
-    """What `algorithm=em` needs of a mixture to fit it."""
+    """The part that `algorithm=em` needs of a mixture to fit it."""
 
     recipe: Any
     sample: Any
@@ -62,7 +62,7 @@ class Climbed(nn.Module):
 
     @property
     def state(self) -> Mixture:
-        """What the M-step makes and the E-step takes: the mixture, or a belief of it."""
+        """The result of the M-step, which the E-step takes: the mixture, or a belief of it."""
         return self.mixture
 
     def in_order(self, x: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ class Climbed(nn.Module):
         return survey.mean.to(survey.dtype)
 
     def belief(self, mean: Tensor, variance: Tensor, origin: Tensor) -> Prior:
-        """What is believed of the parameters about `origin`, for points whose columns have this mean
+        """The belief of the parameters about `origin`, for points whose columns have this mean
         and variance, `(D,)` each.
         """
         raise NotImplementedError

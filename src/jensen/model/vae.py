@@ -171,7 +171,7 @@ class VAE(nn.Module):
             return self.decode(moved.flatten(0, 1)).unflatten(0, moved.shape[:2])
 
     def held_out_terms(self, x: Tensor, inference: Inference, noise: Tensor) -> dict[str, Tensor]:
-        """What else is logged of held-out examples, `(B,)` each: nothing."""
+        """More terms that are logged of held-out examples, `(B,)` each: nothing."""
         return {}
 
     def _draw(self, count: int, key: int, like: Tensor) -> Tensor:

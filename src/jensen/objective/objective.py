@@ -38,7 +38,7 @@ class Objective(nn.Module, ABC):
     """
 
     needs_dataset_size: bool = False
-    """Whether it is refused without that number."""
+    """True where it is refused without that number."""
 
     optimizer_options: dict[str, object] = {}  # noqa: RUF012 (replaced, never changed)
     """Options of the optimiser for the objective's own parameters, such as another lr."""

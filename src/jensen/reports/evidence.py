@@ -1,4 +1,4 @@
-"""How many components: what Bayesian mixtures of several sizes, fitted to the same points, say."""
+"""The number of components by Bayesian mixtures of several sizes, fitted to the same points."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress

@@ -93,7 +93,7 @@ def of_training(cfg: DictConfig, trainer: Any, folder: Path) -> dict[str, Any]:
 
 
 def found(trainer: Any, validated: bool) -> tuple[dict[str, str], dict[str, Any]]:
-    """What ails the model at its last step, and what best.ckpt is the best by."""
+    """The ills of the model at its last step, and what best.ckpt is the best by."""
     ills = [each.found for each in trainer.callbacks if isinstance(each, Tell)] if validated else []
     best = [each for each in trainer.callbacks if isinstance(each, Best)]
     numbers = {each.monitor: each.value for each in best}

@@ -36,7 +36,7 @@ def summary(folder: Path, cfg: DictConfig, results: Mapping[str, float]) -> list
 
 
 def _places(folder: Path, cfg: DictConfig, results: Mapping[str, float]) -> list[str]:
-    """Where the run is to be looked at, by what its loggers left."""
+    """The places where the run is to be looked at, by what its loggers left."""
     table = folder / "metrics.csv"
     places = [f"its numbers are in {shlex.quote(str(table))}"] if table.is_file() else []
     if not any(folder.glob("events.out.tfevents.*")):

@@ -200,7 +200,7 @@ def _choices_with(group: str, key: str) -> list[str]:
 
 
 def _meant(key: str, whole: DictConfig, groups: Sequence[str], what: str = "one") -> str:
-    """What was expected in the place of `key`, and what is near."""
+    """The words that were expected in the place of `key`, and what is near."""
     if siblings := _siblings(key, whole):
         expected = f": expected one of {', '.join(siblings)}" if len(siblings) <= _LISTED else ""
     else:
