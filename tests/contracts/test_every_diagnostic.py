@@ -20,6 +20,7 @@ from jensen.run.conf import conf_folder
 SMALL = {
     "decomposition_full": {"samples": 500},
     "estimator_audit": {"sizes": [20, 60], "batches": 2, "samples": 200},
+    "inference_gap": {"count": 4, "steps": 3, "samples": 8},
     "dci": {"train": 60, "test": 40},
     "dci_boost20": {"train": 60, "test": 40},
     "dci_1000": {"train": 60, "test": 40},

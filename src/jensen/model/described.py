@@ -2,7 +2,6 @@
 one.
 """
 
-import math
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +11,7 @@ from jensen.base.errors import InputError, check_count
 from jensen.bound import divergence
 from jensen.bound.divergence import Estimate
 from jensen.em.local import whiten
+from jensen.family import normal
 from jensen.family.mixture import Mixture
 from jensen.model.arrays import as_tensor
 from jensen.model.parameters import Parameters
@@ -34,7 +34,7 @@ def cdf(p: Mixture, x: Tensor) -> Tensor:
     """P(X <= x) of a mixture of one dimension, `(...)` to `(...)` float64."""
     mean, deviation = _line(p)
     z = (x.double().unsqueeze(-1) - mean) / deviation
-    return (_below(z) * p.log_weight.exp()).sum(-1)
+    return (normal.cdf(z) * p.log_weight.exp()).sum(-1)
 
 
 def quantile(p: Mixture, q: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ def quantile(p: Mixture, q: Tensor) -> Tensor:
     for _ in range(_HALVINGS):
         middle = 0.5 * (low + high)
         z = (middle.unsqueeze(-1) - mean) / deviation * sign.unsqueeze(-1)
-        mass = (_below(z) * weight).sum(-1)
+        mass = (normal.cdf(z) * weight).sum(-1)
         below = torch.where(upper, mass > target, mass < target)
         still = (middle == low) | (middle == high)
         if bool(still.all()):
@@ -61,11 +61,6 @@ def quantile(p: Mixture, q: Tensor) -> Tensor:
         low = torch.where(below, middle, low)
         high = torch.where(below, high, middle)
     return 0.5 * (low + high)
-
-
-def _below(z: Tensor) -> Tensor:
-    """P(Z <= z) of N(0, 1): torch's own loses the lower tail."""
-    return 0.5 * torch.special.erfc(-z / math.sqrt(2))
 
 
 def _line(p: Mixture) -> tuple[Tensor, Tensor]:
