@@ -100,3 +100,47 @@ def test_an_example_that_is_none_is_named_before_training(monkeypatch, row, word
     monkeypatch.setattr("jensen.data.cues.cues", lambda **_: Examples(x, identity))
     with pytest.raises(InputError, match=words):
         trained("data=cues", "data.size=60", senses=[each for each in SENSES if "data" not in each])
+
+
+LINEAR = (
+    "model=multimodal",
+    "+schedule@algorithm.lr_scale=linear",
+    "algorithm.lr_scale.start=1",
+    "algorithm.lr_scale.end=0",
+    "algorithm.lr_scale.steps=1500",
+    *(
+        f"{change}"
+        for part, kind in (("encoders", "LinearEncoder"), ("decoders", "LinearDecoder"))
+        for change in (
+            f"model.{part}.each=null",
+            f"+model.{part}.see={{_target_: jensen.model.{kind}, _partial_: true}}",
+            f"+model.{part}.hear={{_target_: jensen.model.{kind}, _partial_: true}}",
+        )
+    ),
+    "+model.likelihoods.see={_target_: jensen.model.ColumnNormal, sd: 0.5}",
+    "+model.likelihoods.hear={_target_: jensen.model.ColumnNormal, sd: 1.0}",
+    "latent_dim=1",
+    "objective.beta=1",
+    "optimizer.lr=0.03",
+    "data.batch_size=256",
+    "trainer.max_steps=1500",
+    "trainer.val_check_interval=1500",
+    "trainer.log_every_n_steps=100",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("data", "most"), [("cues", 0.02), ("incomplete", 0.05)])
+def test_a_trained_bound_nears_the_evidence_also_where_half_of_the_senses_were_missing(data, most):
+    shortfalls = []
+    for seed in range(3):
+        _, trainer, _ = fitted(f"data={data}", f"seed={seed}", base=LINEAR)
+        source = trainer.datamodule.source
+        x = source.at("test", torch.arange(20_000)).double()
+        covariance = 1 + torch.diag(torch.tensor([0.25, 1.0])).double()
+        truth = torch.distributions.MultivariateNormal(torch.zeros(2).double(), covariance)
+        shortfalls.append(
+            truth.log_prob(x).mean().item() - trainer.callback_metrics["val/elbo"].item()
+        )
+        print(data, seed, shortfalls[-1])
+    assert -0.02 < sum(shortfalls) / 3 < most

@@ -26,17 +26,21 @@ def product(experts: Gaussian, mask: Tensor | None = None) -> tuple[Gaussian, Te
     >>> q.mean, q.log_var.exp(), log_normaliser  # N(2; 0, variance 2)
     (tensor([1.]), tensor([0.5000]), tensor(-2.2655))
     """
-    mean = experts.mean
-    log_var = experts.log_var.expand_as(mean)
-    log_precision = -log_var
-    if mask is not None:
-        mask = mask.expand_as(mean)
-        log_precision = log_precision.masked_fill(~mask, -torch.inf)
-    share = log_precision.softmax(-2)
-    whole = Gaussian((share * mean).sum(-2), -log_precision.logsumexp(-2))
-    distance = log_precision.exp() * (mean - whole.mean.unsqueeze(-2)).square()
+    whole = pooled(experts, mask)
+    log_var = experts.log_var.expand_as(experts.mean)
+    distance = (-log_var).exp() * (experts.mean - whole.mean.unsqueeze(-2)).square()
     each = LOG_2PI + log_var + distance
     if mask is not None:
         each = each.masked_fill(~mask, 0.0)
     constant = each.sum(-2) - (LOG_2PI + whole.log_var)
     return whole, -0.5 * constant.sum(-1)
+
+
+def pooled(experts: Gaussian, mask: Tensor | None = None) -> Gaussian:
+    """The normalised product alone, `(..., M, D)` to `(..., D)`."""
+    mean = experts.mean
+    log_precision = -experts.log_var.expand_as(mean)
+    if mask is not None:
+        log_precision = log_precision.masked_fill(~mask, -torch.inf)
+    share = log_precision.softmax(-2)
+    return Gaussian((share * mean).sum(-2), -log_precision.logsumexp(-2))

@@ -64,8 +64,10 @@ class Modalities(NamedTuple):
         return torch.cat([parts[name].flatten(1) for name in self.names], 1)
 
     def present(self, x: Tensor) -> Tensor:
-        """Tell which modalities each example of `x` `(B, P)` has, `(B, M)` bool."""
-        return torch.stack([~part.isnan().any(1) for part in x.split(self.sizes, 1)], 1)
+        """Tell which modalities each example of `x` `(B, P)` has, `(B, M)` bool, by the first number
+        of each: one is missing as a whole (`JointLikelihood.check`).
+        """
+        return ~torch.stack([part[:, 0] for part in x.split(self.sizes, 1)], 1).isnan()
 
     def columns(self, chosen: Tensor) -> Tensor:
         """A flag of each modality as one of each number, `(B, M)` to `(B, P)`."""
@@ -82,6 +84,11 @@ class Modalities(NamedTuple):
                 f"{key} {has} and modalities are {', '.join(self.names)}: expected the same names"
                 " in data, encoders, decoders and likelihoods; rename one"
             )
+
+
+def filled(x: Tensor) -> Tensor:
+    """0 in the place of NaN."""
+    return x.nan_to_num(0.0, torch.inf, -torch.inf)
 
 
 class JointLikelihood(nn.Module):
@@ -124,7 +131,7 @@ class JointLikelihood(nn.Module):
         """
         present = self.modalities.present(x)
         outputs = self.modalities.split(output)
-        seen = self.modalities.split(x.masked_fill(x.isnan(), 0.0))
+        seen = self.modalities.split(filled(x))
         each = []
         for name in self.modalities.names:
             if name in self.modelled:

@@ -13,10 +13,10 @@ from jensen.base.random import fold, normal
 from jensen.base.tree import tree_map
 from jensen.bound.bound import Bound, Inference
 from jensen.bound.rate import log_density, rate
-from jensen.family.experts import product
+from jensen.family.experts import pooled
 from jensen.family.gaussian import STANDARD, Gaussian, bounded
 from jensen.model.likelihood import Likelihood
-from jensen.model.modalities import JointLikelihood, Modalities
+from jensen.model.modalities import JointLikelihood, Modalities, filled
 from jensen.model.prior import Prior
 from jensen.model.vae import VAE, still
 
@@ -160,9 +160,9 @@ class MultimodalVAE(VAE):
         asked = subset.unsqueeze(-1)
         if self.prior_expert:
             every = tree_map(lambda one, other: torch.cat([one, other], 1), experts, own)
-            return product(every, torch.cat([asked, torch.ones_like(asked[:, :1])], 1))[0]
+            return pooled(every, torch.cat([asked, torch.ones_like(asked[:, :1])], 1))
         none = ~subset.any(1, keepdim=True)
-        q, _ = product(experts, asked | none.unsqueeze(-1))
+        q = pooled(experts, asked | none.unsqueeze(-1))
         return tree_map(lambda one, other: torch.where(none, other[:, 0], one), q, own)
 
     def forward(self, x: Tensor, noise: Tensor | None = None, *, key: int = 0) -> Inference:
@@ -345,7 +345,7 @@ class Senses(nn.Module):
         self.each = nn.ModuleDict(encoders)
 
     def forward(self, x: Tensor) -> Gaussian:
-        parts = self.modalities.split(x.masked_fill(x.isnan(), 0.0))
+        parts = self.modalities.split(filled(x))
         experts = [self._expert(name, parts[name]) for name in self.modalities.names]
         return Gaussian(
             torch.stack([each.mean for each in experts], 1),
