@@ -9,7 +9,7 @@ import yaml
 from jensen.launch.commands import purpose
 from jensen.run.conf import conf_folder
 
-WIDTH = 110
+WIDTH = 118
 
 EXAMPLES = {
     "train": (
