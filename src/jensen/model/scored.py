@@ -1,6 +1,7 @@
 """Mixtures with parameters, and what each says of points, whatever its components are."""
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -49,16 +50,16 @@ class HeldOut(Protocol):
         ...
 
 
-class Climbed(nn.Module):
+class Climbed(nn.Module, ABC):
     """The part that `algorithm=em` needs of a mixture to fit it."""
 
     recipe: Any
     sample: Any
 
     @property
+    @abstractmethod
     def mixture(self) -> Mixture:
         """The parameters as a value."""
-        raise NotImplementedError
 
     @property
     def state(self) -> Mixture:
@@ -80,28 +81,28 @@ class Climbed(nn.Module):
         """The point that sums over points are taken about, `(D,)`, in the data's own dtype."""
         return survey.mean.to(survey.dtype)
 
+    @abstractmethod
     def belief(self, mean: Tensor, variance: Tensor, origin: Tensor) -> Prior:
         """The belief of the parameters about `origin`, for points whose columns have this mean
         and variance, `(D,)` each.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def assign(self, p: Mixture) -> None:
         """Take the parameters of `p`, in place."""
-        raise NotImplementedError
 
 
 class Scored(Climbed):
     """A mixture's word on points."""
 
     @property
-    def _held_out(self) -> HeldOut:
-        raise NotImplementedError
+    @abstractmethod
+    def _held_out(self) -> HeldOut: ...
 
     @property
+    @abstractmethod
     def parameter_count(self) -> int:
         """Free parameters, for `bic` and `aic`."""
-        raise NotImplementedError
 
     def log_prob(self, x: Any) -> Tensor:
         """log p(x), `(N, D)` to `(N,)`, nats; differentiable in x. Of missing values the
