@@ -116,6 +116,7 @@ SENTENCES = {
     "trainer.accumulate_grad_batches=100": "data.batch_size is 12 times trainer.accumulate_grad_batches 100: expected",
     "trainer.gradient_clip_val=-1": "trainer.gradient_clip_val is -1: expected a number of at least 0",
     "trainer.num_nodes=0": "trainer.num_nodes is 0: expected an integer of at least 1",
+    "data=mnist model=multimodal": "model.modalities is that of data.modalities, and there is none: expected a choice",
     "trainer.num_nodes=2": "trainer.num_nodes is 2 but nothing says which of them this is: expected srun or torchrun",
     "+trainer.nonsense=1": "trainer cannot be made (Trainer.__init__() got an unexpected keyword argument 'nonsense')",
     "maximise=nope": "maximise is 'nope': expected one of val, test",

@@ -2,6 +2,7 @@
 import.
 """
 
+import os
 import sys
 
 _CONFIGURATION = (["--cfg", "job"], ["-c", "job"])
@@ -24,5 +25,9 @@ def answer(command: str) -> None:
     from jensen.launch.console import program
 
     naming.register()
-    program(command)(lambda cfg: None)()
+    try:
+        program(command)(lambda cfg: None)()
+        sys.stdout.flush()
+    except BrokenPipeError:  # as of `| head`; Python would say so at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit()

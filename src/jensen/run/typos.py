@@ -187,12 +187,12 @@ def _unknown(key: str, word: str, whole: DictConfig, groups: Sequence[str]) -> s
             f" write +{word}"
         )
     meant = _meant(key, whole, groups)
-    if others := _choices_with(parent, last):
+    if others := choices_with(parent, last):
         meant = f"{meant.partition('; did you mean')[0]}; {parent}={others[0]} has it"
     return f"{key} is no key of the configuration{meant}"
 
 
-def _choices_with(group: str, key: str) -> list[str]:
+def choices_with(group: str, key: str) -> list[str]:
     """The choices of a group whose files have a key, shortest name first."""
     files = (conf_folder() / group).glob("*.yaml") if group.isidentifier() else ()
     found = [file.stem for file in files if key in (yaml.safe_load(file.read_text()) or {})]

@@ -16,7 +16,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from jensen.base.errors import InputError
 from jensen.callbacks.words import leads, note, say
-from jensen.run.typos import arguments, did_you_mean
+from jensen.run.typos import arguments, choices_with, did_you_mean
 
 __all__ = [
     "FULL",
@@ -33,6 +33,7 @@ __all__ = [
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """Numbers of an OSError that room on another disk would mend."""
 
+_LACKING = re.compile(r"Interpolation key '([\w.]+)' not found")
 _UNKNOWN_METRIC = re.compile(
     r"Early stopping conditioned on metric `(.*?)` which .* following: (.*)"
 )
@@ -94,6 +95,20 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
+def _lacking(error: OmegaConfBaseException) -> str:
+    """The sentence for a key that is said to be that of another, where choices of a group have that
+    one and the choice that was made has not; else empty.
+    """
+    found = _LACKING.match(said(error))
+    group, _, key = found[1].rpartition(".") if found else ("", "", "")
+    if not (having := choices_with(group, key)):
+        return ""
+    return (
+        f"{error.full_key} is that of {group}.{key}, and there is none: expected a choice of {group}"
+        f" that has it; take {group}={' or '.join(having)}"
+    )
+
+
 def _within(error: BaseException) -> str | None:
     """`explain` of an error, or of what caused it, but for the errors of libraries."""
     if isinstance(error, InputError):
@@ -101,7 +116,10 @@ def _within(error: BaseException) -> str | None:
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} is not set: expected a value; add {error.full_key}=..."
     if isinstance(error, OmegaConfBaseException):
-        return f"{error.full_key} cannot be resolved ({said(error)}): expected a value, or a key that has one"
+        return _lacking(error) or (
+            f"{error.full_key} cannot be resolved ({said(error)}): expected a value, or a key that"
+            " has one"
+        )
     cause = error.__cause__
     sentence = _within(cause) if cause is not None else None
     if not isinstance(error, InstantiationException):
