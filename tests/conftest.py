@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,9 @@ from jensen.diagnostics import picture
 from jensen.run.conf import conf_folder
 
 read_once()
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as behind nohup: some tests interrupt
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # Which of all sprites a small set has is asked by each run of a test.

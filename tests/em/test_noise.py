@@ -189,4 +189,7 @@ def test_what_a_noisy_fit_cannot_say_is_refused_in_a_sentence():
     gmm = GMM(2).fit(x, noise=variances)
     with pytest.raises(InputError, match="fitted to points with noise"):
         gmm.standard_errors(x)
+    for criterion in (gmm.bic, gmm.aic, gmm.icl):
+        with pytest.raises(InputError, match="fitted to points with noise, and a criterion is of"):
+            criterion(x)
     assert gmm.fit(x).standard_errors(x).isfinite().all()

@@ -91,6 +91,14 @@ class Informed(Parameters):
         self._check_inside(float(counts.sum()))
         return information.measured_rate(points, self.mixture, counts, self.recipe.seed)
 
+    def _total(self, x: Any) -> tuple[float, int]:
+        if self.noisy:
+            raise InputError(
+                "this GMM was fitted to points with noise, and a criterion is of points without:"
+                " expected log_likelihood, which counts the noise, in its place; compare by that"
+            )
+        return super()._total(x)
+
     def _points(self, x: Any, weights: Any) -> tuple[Tensor, Tensor]:
         if self.noisy:
             raise InputError(

@@ -131,25 +131,29 @@ class Scored(Climbed):
         log_weight = self._held_out.mixture.log_weight
         return em.bound_of(joint - log_weight, log_weight, r)
 
+    def _total(self, x: Any) -> tuple[float, int]:
+        """The log-likelihood that a criterion is made of, and the number of points."""
+        return self._held_out.total(x)
+
     def bic(self, x: Any) -> float:
         """Bayesian information criterion, -2 log p(x) + parameters log N (Schwarz 1978); less is
         better.
         """
-        total, count = self._held_out.total(x)
+        total, count = self._total(x)
         return -2 * total + self.parameter_count * math.log(count)
 
     def aic(self, x: Any) -> float:
         """Akaike's information criterion, -2 log p(x) + 2 parameters (Akaike 1974); less is
         better.
         """
-        return -2 * self._held_out.total(x)[0] + 2 * self.parameter_count
+        return -2 * self._total(x)[0] + 2 * self.parameter_count
 
     def icl(self, x: Any) -> float:
         """Integrated completed likelihood, -2 log p(x, k) + parameters log N at the most probable k
         of each point (Biernacki, Celeux & Govaert 2000); less is better. It is `bic` and what overlap
         costs.
         """
-        total, count = self._held_out.total(x)
+        total, count = self._total(x)
         held_out = self._held_out
         joint = held_out.log_joint(held_out.points(x))
         unsure = float(-joint.log_softmax(-1).amax(-1).double().sum())
