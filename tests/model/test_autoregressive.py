@@ -10,6 +10,7 @@ import torch
 from scipy import stats
 
 from jensen.base.errors import InputError
+from jensen.base.random import fold
 from jensen.data.chain import START, STEP, chain, log_prob
 from jensen.model.autoregressive import MADE
 from jensen.model.choice import choose
@@ -106,7 +107,7 @@ def test_what_a_pixelcnn_keeps_of_earlier_pixels_changes_no_draw(shape, levels):
     for row, column in itertools.product(range(shape[1]), range(shape[2])):
         here = (..., slice(row, row + 1), slice(column, column + 1))
         one = log_p[:, :, row : row + 1, column : column + 1]
-        chosen = choose(one, 5 + row * shape[2] + column, index) / (levels - 1)
+        chosen = choose(one, fold(5, row, column), index) / (levels - 1)
         torch.testing.assert_close(drawn[here], chosen.double())
 
 

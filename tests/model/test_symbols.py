@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
+from jensen.algorithm.logs import derived
 from jensen.base.errors import InputError
 from jensen.model.choice import choose, sharpened
 from jensen.model.counts import NegativeBinomial, NormalMixture, Poisson
@@ -85,6 +86,8 @@ def test_categories_numbered_and_one_hot_are_the_same():
     torch.testing.assert_close(likelihood.distortion(output, one_hot), expected)
     assert likelihood.output_shape((3,)) == likelihood.output_shape((4, 3)) == (4, 3)
     assert likelihood.symbols((3,)) == likelihood.symbols((4, 3)) == 3
+    terms = {"loss": 6.0, "distortion": 3 * math.log(2.5), "rate": 1.0, "elbo": -4.0}
+    assert derived(terms, (4, 3), likelihood.symbols((4, 3)))["perplexity"] == pytest.approx(2.5)
     likelihood.check(number.float())
     likelihood.check(one_hot)
     with pytest.raises(InputError, match="takes symbols 0 to 3"):
@@ -153,3 +156,9 @@ def test_zeros_and_ones_are_drawn_with_their_probability():
 def test_data_that_it_is_no_density_of_are_refused(make, x, sentence):
     with pytest.raises(InputError, match=sentence):
         make().check(torch.full((2, 3), x))
+
+
+@pytest.mark.parametrize("likelihood", [Poisson(), NegativeBinomial()])
+def test_counts_have_no_temperature(likelihood):
+    with pytest.raises(InputError, match=r"temperature is 0\.5: expected 1 of counts"):
+        likelihood.sample(torch.zeros(2, 3), 0, torch.arange(2), temperature=0.5)

@@ -90,7 +90,9 @@ class Algorithm(LightningModule):
         self.check_held_out(totals)
         means = self.held_out.take(totals)
         self.log_dict({f"{tag}/{name}": mean for name, mean in means.items()}, logger=False)
-        terms = derived({name: mean.item() for name, mean in means.items()}, self.x_shape)
+        count = getattr(getattr(self.model, "likelihood", None), "symbols", None)
+        symbols = count(self.x_shape) if count is not None else 0
+        terms = derived({name: mean.item() for name, mean in means.items()}, self.x_shape, symbols)
         write(self.loggers, tag, terms, self.global_step)
 
     def check_batch(self, batch: Batch) -> None:

@@ -45,11 +45,14 @@ def rate_monte_carlo(inference: Inference) -> Tensor:
     return inference.log_posterior - inference.log_prior
 
 
-def derived(terms: Mapping[str, float], x_shape: tuple[int, ...]) -> dict[str, float]:
+def derived(
+    terms: Mapping[str, float], x_shape: tuple[int, ...], symbols: int = 0
+) -> dict[str, float]:
     """Terms, and what follows from them where there is a loss.
 
     beta_effective: the beta for which distortion + beta * rate would be this loss.
         bits_per_dimension: of images.
+        perplexity: exp of the distortion of a symbol, where an observation has so many `symbols`.
     """
     found = dict(terms)
     if "loss" not in found:
@@ -58,6 +61,8 @@ def derived(terms: Mapping[str, float], x_shape: tuple[int, ...]) -> dict[str, f
         found["beta_effective"] = (found["loss"] - found["distortion"]) / found["rate"]
     if len(x_shape) == 3:
         found["bits_per_dimension"] = -found["elbo"] / (math.prod(x_shape) * math.log(2))
+    if symbols:
+        found["perplexity"] = math.exp(min(found["distortion"] / symbols, 700.0))
     return found
 
 

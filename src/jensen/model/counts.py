@@ -10,6 +10,7 @@ from jensen.base.errors import InputError, check_choice, check_count, check_numb
 from jensen.base.random import fold, normal, uniform
 from jensen.family.gaussian import LOG_2PI
 from jensen.model.choice import check_choosing, choose
+from jensen.model.likelihood import check_finite
 
 SIZES = ("none", "library")
 
@@ -49,6 +50,15 @@ class _Counts(nn.Module):
             )
 
 
+def _check_plain(temperature: float, top_k: int | None, top_p: float | None) -> None:
+    """Refuse a temperature of counts, which would be drawn as ever."""
+    check_choosing(temperature, top_k, top_p, 1)
+    if temperature != 1:
+        raise InputError(
+            f"temperature is {temperature:g}: expected 1 of counts, which have none; leave it out"
+        )
+
+
 class Poisson(_Counts):
     """Counts whose variance is their mean."""
 
@@ -66,7 +76,8 @@ class Poisson(_Counts):
         top_k: int | None = None,
         top_p: float | None = None,
     ) -> Tensor:
-        """Counts, `(B, *event)`; temperature, top_k and top_p say nothing of them."""
+        """Counts, `(B, *event)`, of a total of 1 with `size=library`."""
+        _check_plain(temperature, top_k, top_p)
         mean = self.mean(output).detach().double().cpu()
         chance = uniform(key, index, tuple(mean.shape[1:]), torch.float64).cpu()
         found = stats.poisson.ppf(chance.numpy(), mean.numpy())
@@ -102,7 +113,8 @@ class NegativeBinomial(_Counts):
         top_k: int | None = None,
         top_p: float | None = None,
     ) -> Tensor:
-        """Counts, `(B, *event)`; temperature, top_k and top_p say nothing of them."""
+        """Counts, `(B, *event)`, of a total of 1 with `size=library`."""
+        _check_plain(temperature, top_k, top_p)
         mean = self.mean(output).detach().double().cpu()
         r = self.log_r.detach().double().exp().item()
         chance = uniform(key, index, tuple(mean.shape[1:]), torch.float64).cpu()
@@ -156,8 +168,4 @@ class NormalMixture(nn.Module):
         return output + self.offset[which] + spread * normal(key, index, event).to(output)
 
     def check(self, x: Tensor) -> None:
-        if not bool(x.isfinite().all()):
-            raise InputError(
-                "the data hold NaN or infinite numbers: expected finite ones; remove or mend those"
-                " examples"
-            )
+        check_finite(x)

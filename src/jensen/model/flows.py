@@ -1,4 +1,4 @@
-"""Invertible maps that are learned, of zuko: for a prior and for a posterior."""
+"""Invertible maps that are learned, of zuko."""
 
 import functools
 from collections.abc import Sequence
@@ -14,12 +14,10 @@ BINS = 8
 """Pieces of a spline."""
 
 
-def chain(
-    kind: str, transforms: int, hidden: Sequence[int], latent_dim: int, context: int = 0
-) -> nn.Module:
+def chain(kind: str, transforms: int, hidden: Sequence[int], latent_dim: int) -> nn.Module:
     """A chain of autoregressive maps of D latents, which is the identity until it has learned.
 
-    Called, with a context `(B, context)` if there is one, it gives a map as `family.flow` takes it.
+    Called, it gives a map as `family.flow` takes it.
 
     Args:
         kind: `nsf`, monotone rational-quadratic splines on [-5, 5] (Durkan et al. 2019, arXiv
@@ -37,7 +35,7 @@ def chain(
     check_count("latent_dim", latent_dim)
     zuko = _zuko()
     one = zuko.flows.MaskedAutoregressiveTransform
-    affine = functools.partial(one, latent_dim, context, hidden_features=[*hidden])
+    affine = functools.partial(one, latent_dim, hidden_features=[*hidden])
     spline = functools.partial(
         affine,
         univariate=zuko.transforms.MonotonicRQSTransform,
@@ -60,7 +58,7 @@ def _stay(transform: Any) -> None:
     """Make it the identity: all parameters of all univariate maps are 0 there."""
     if hasattr(transform, "hyper"):
         *_, last = transform.hyper
-    else:  # one latent without context
+    else:  # one latent
         last = transform
     for parameter in last.parameters():
         nn.init.zeros_(parameter)

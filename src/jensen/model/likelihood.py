@@ -77,7 +77,7 @@ def log_normaliser(logit: Tensor) -> Tensor:
 
 
 def _check_unit_interval(name: str, x: Tensor) -> None:
-    _check_finite(x)
+    check_finite(x)
     if x.min() < 0 or x.max() > 1:
         raise InputError(
             f"model/likelihood={name} takes x in [0, 1] but the data lie in [{x.min():.3g},"
@@ -104,11 +104,10 @@ class Bernoulli(nn.Module):
         top_p: float | None = None,
     ) -> Tensor:
         """Zeros and ones, `(B, *event)`."""
-        logit = _tempered(output, temperature)
-        return (uniform(key, index, tuple(output.shape[1:])).to(logit) < logit.sigmoid()).to(logit)
+        return _bits(output, key, index, temperature)
 
     def check(self, x: Tensor) -> None:
-        _check_finite(x)
+        check_finite(x)
         grey = x[(x != 0) & (x != 1)]
         if grey.numel():
             raise InputError(
@@ -142,8 +141,7 @@ class CrossEntropy(nn.Module):
         top_p: float | None = None,
     ) -> Tensor:
         """Zeros and ones, `(B, *event)`, the pixels that the formula is of."""
-        logit = _tempered(output, temperature)
-        return (uniform(key, index, tuple(output.shape[1:])).to(logit) < logit.sigmoid()).to(logit)
+        return _bits(output, key, index, temperature)
 
     def check(self, x: Tensor) -> None:
         _check_unit_interval("cross_entropy", x)
@@ -222,7 +220,7 @@ class _AboutOutput(nn.Module):
         return log_var
 
     def check(self, x: Tensor) -> None:
-        _check_finite(x)
+        check_finite(x)
 
 
 class Normal(_AboutOutput):
@@ -307,12 +305,19 @@ class OptimalNormal(_AboutOutput):
         return error
 
 
+def _bits(output: Tensor, key: int, index: Tensor, temperature: float) -> Tensor:
+    """Zeros and ones of logits, `(B, *event)`."""
+    logit = _tempered(output, temperature)
+    return (uniform(key, index, tuple(output.shape[1:])).to(logit) < logit.sigmoid()).to(logit)
+
+
 def _tempered(logit: Tensor, temperature: float) -> Tensor:
     check_choosing(temperature, None, None, 2)
     return logit.to(torch.promote_types(logit.dtype, torch.float32)) / temperature
 
 
-def _check_finite(x: Tensor) -> None:
+def check_finite(x: Tensor) -> None:
+    """Refuse observations with NaN or infinite numbers."""
     if not x.isfinite().all():
         raise InputError(
             "the data hold NaN or infinite numbers: expected finite ones; remove or mend those"

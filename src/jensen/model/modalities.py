@@ -98,7 +98,6 @@ class JointLikelihood(nn.Module):
         modalities: the parts of x.
         likelihoods: of each, by name.
         weights: times the distortion of each while the model is in training.
-        modelled: the names whose distortion counts; all by default.
     """
 
     def __init__(
@@ -106,7 +105,6 @@ class JointLikelihood(nn.Module):
         modalities: Modalities,
         likelihoods: Mapping[str, Likelihood],
         weights: Mapping[str, float] | None = None,
-        modelled: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         modalities.check_keys("likelihoods", likelihoods)
@@ -114,30 +112,26 @@ class JointLikelihood(nn.Module):
         self.each: Any = dict(likelihoods)
         if all(isinstance(each, nn.Module) for each in likelihoods.values()):
             self.each = nn.ModuleDict(self.each)
-        self.modelled = tuple(modalities.names if modelled is None else modelled)
         self.weights = dict(weights or {})
         modalities.check_keys("weights", self.weights, all_of_them=False)
         for name, weight in self.weights.items():
             check_number(f"weights.{name}", weight, low=0)
             if not weight:
                 raise InputError(
-                    f"weights.{name} is {weight}: expected a number above 0; to leave a modality"
-                    " out of the likelihood, name it in condition"
+                    f"weights.{name} is {weight}: expected a number above 0; give a small one, or"
+                    " leave the modality out of data.modalities"
                 )
 
     def distortions(self, output: Tensor, x: Tensor) -> Tensor:
         """-log p(x_m | output) of each modality, `(B, P)`, `(B, P)` to `(B, M)`, nats: 0 where it
-        is missing or not modelled.
+        is missing.
         """
         present = self.modalities.present(x)
         outputs = self.modalities.split(output)
         seen = self.modalities.split(filled(x))
-        each = []
-        for name in self.modalities.names:
-            if name in self.modelled:
-                each.append(self.each[name].distortion(outputs[name], seen[name]))
-            else:
-                each.append(torch.zeros_like(output[:, 0]))
+        each = [
+            self.each[name].distortion(outputs[name], seen[name]) for name in self.modalities.names
+        ]
         return torch.stack(each, 1).masked_fill(~present, 0.0)
 
     def distortion(self, output: Tensor, x: Tensor, counted: Tensor | None = None) -> Tensor:
@@ -203,9 +197,8 @@ class JointLikelihood(nn.Module):
                     self.each[name].check(rows)
                 except InputError as error:
                     raise InputError(f"modality {name}: {error}") from error
-        counted = torch.tensor([name in self.modelled for name in parts], device=x.device)
-        if not bool((present & counted).any(1).all()):
+        if not bool(present.any(1).all()):
             raise InputError(
                 "an example has none of the modalities"
-                f" {', '.join(self.modelled)}: expected one at least; leave it out"
+                f" {', '.join(self.modalities.names)}: expected one at least; leave it out"
             )

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
 from jensen.base.errors import InputError, check_count, check_counts
+from jensen.base.random import fold
 from jensen.model.autoregressive import check_binary
 from jensen.model.choice import check_choosing, choose, sharpened
 
@@ -122,7 +123,7 @@ class PixelCNN(nn.Module):
                 last = across[-1][..., column + side : column + side + 1]
                 logits = self._told(last, condition[pixel])
                 log_p = sharpened(logits, temperature, top_k, top_p)
-                drawn = choose(log_p, key + row * width + column, index)
+                drawn = choose(log_p, fold(key, row, column), index)
                 x[pixel] = drawn.to(x) / (self.levels - 1)
                 across[0][..., column + side] = 2 * x[..., row, column, None] - 1
             down[0][..., row + side, side : side + width] = 2 * x[..., row, :] - 1

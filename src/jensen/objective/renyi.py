@@ -21,11 +21,15 @@ class Renyi(Objective):
 
     `alpha` times what the sampled rate has more than the closed one is taken away: that is 0 on
     average, and all of the noise of the rate at alpha = 1, where the loss is that of `Beta` at 1.
+    Where the rate is itself a bound (a mixture prior's) it is not, and the loss is looser by alpha
+    times what that bound gives away.
 
     Args:
         alpha: the order, a number or a schedule of the optimiser's step, at least 0.
         samples: K, at least 2.
     """
+
+    needs_density = True
 
     def __init__(self, alpha: float | Schedule = 0.5, samples: int = 5) -> None:
         super().__init__()
