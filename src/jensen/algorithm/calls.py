@@ -61,9 +61,10 @@ class Calls:
             "algorithm.non_finite=skip looks at each" if watched else chunk.ours_to_drive(trainer)
         )
         single = alone or chunk.one_at_a_time(trainer)
-        graphed = self.engine != "eager" and device == "cuda" and not alone
-        if alone and self.engine == "graph":
-            raise _refused("engine", "graph", alone, "auto or eager")
+        differ = alone or _steps_differ(algorithm)
+        graphed = self.engine != "eager" and device == "cuda" and not differ
+        if differ and self.engine == "graph":
+            raise _refused("engine", "graph", differ, "auto or eager")
         if self.asked not in (chunk.AUTO, 1):
             if single:
                 raise _refused("steps_per_call", self.asked, single, "auto or 1")
@@ -72,9 +73,9 @@ class Calls:
             self.steps = 1
         else:
             self.steps = chunk.most(trainer) if self.asked == chunk.AUTO else int(self.asked)
-        stacked = DRIVES.get() is not None and not alone
-        if alone and DRIVES.get() is not None:
-            logger.warning("trained by itself: %s", alone)
+        stacked = DRIVES.get() is not None and not differ
+        if differ and DRIVES.get() is not None:
+            logger.warning("trained by itself: %s", differ)
         self.driven = stacked or graphed or self.steps > 1
         if (data := own_data(trainer)) is not None:
             data.minibatches = self.steps
@@ -110,14 +111,23 @@ class Calls:
 
     def _chosen(self) -> Drive:
         make = DRIVES.get()
-        return self.own() if make is None else make(self.algorithm)
+        if make is None or _steps_differ(self.algorithm):
+            return self.own()
+        return make(self.algorithm)
 
     def own(self) -> Drive:
         """The drive of an algorithm by itself."""
         on_gpu = self.algorithm.device.type == "cuda"
-        if self.engine == "eager" or not on_gpu:
+        if self.engine == "eager" or not on_gpu or _steps_differ(self.algorithm):
             return Eager(self.algorithm)
         return graph.Graphed(self.algorithm)
+
+
+def _steps_differ(algorithm: "Gradient") -> str:
+    """The reason why no step can be repeated for another; empty if each can."""
+    if algorithm.encoder_steps == 1:
+        return ""
+    return f"algorithm.encoder_steps={algorithm.encoder_steps} leaves the decoder out of most steps"
 
 
 def _refused(name: str, value: object, why: str, expected: str) -> InputError:

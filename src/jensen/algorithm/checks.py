@@ -89,7 +89,9 @@ def check_training(algorithm: "Gradient") -> None:
         f"objective.{name}": schedule for name, schedule in algorithm.objective.schedules.items()
     }
     schedules["algorithm.lr_scale"] = algorithm.lr_scale
-    check_length(schedules, model.prior.warmup, trainer.estimated_stepping_batches)
+    steps = trainer.estimated_stepping_batches
+    check_length(schedules, model.prior.warmup, steps)
+    check_encoder_steps(algorithm.encoder_steps, model, steps)
     if data is not None:
         data.check_values(lambda x: model.likelihood.check(x.to(algorithm.device, dtype)))
         x = data.show(2).to(algorithm.device, dtype)
@@ -150,6 +152,22 @@ def check_length(schedules: Mapping[str, Schedule], warmup: int, steps: float) -
         raise InputError(
             f"model.prior.warmup is {warmup} but training ends at step {steps}: lower it or raise"
             " trainer.max_steps"
+        )
+
+
+def check_encoder_steps(count: int, model: VAE, steps: float) -> None:
+    """Refuse steps of the encoder alone where it has none to take, or the decoder would take none."""
+    if count == 1:
+        return
+    if not any(each.requires_grad for each in model.encoder.parameters()):
+        raise InputError(
+            f"algorithm.encoder_steps is {count} but model.encoder has no parameters to train: expected"
+            " 1; leave it out"
+        )
+    if count > steps:
+        raise InputError(
+            f"algorithm.encoder_steps is {count} but training ends at step {steps:g}, before the decoder's"
+            " first: lower it or raise trainer.max_steps"
         )
 
 

@@ -1,16 +1,17 @@
 """The optimiser steps of a chunk, taken without Lightning between them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from jensen.algorithm.chunk import Chunk, next_lr
 from jensen.algorithm.logs import step_terms
-from jensen.algorithm.step import Outcome, learn, loss_of, seed_networks
+from jensen.algorithm.step import Outcome, hold, learn, loss_of, seed_networks
 from jensen.base.batch import Batch
 from jensen.base.random import fold
 from jensen.model.vae import VAE
@@ -60,9 +61,16 @@ class Update(NamedTuple):
     clip: Callable[[], None]
 
     def __call__(
-        self, x: Tensor, noise: Tensor, step: Tensor, look: Callable[[Outcome], None]
+        self,
+        x: Tensor,
+        noise: Tensor,
+        step: Tensor,
+        look: Callable[[Outcome], None],
+        still: Sequence[nn.Parameter] = (),
     ) -> None:
-        """`look` is given the loss and the inference before anything changes."""
+        """`look` is given the loss and the inference before anything changes; the parameters `still`
+        stay as they are.
+        """
         with self.precision():
             inference = self.model(x, noise)
             loss = loss_of(self.objective, inference, step)
@@ -71,6 +79,7 @@ class Update(NamedTuple):
         for parameter in self.parameters:
             parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
+        hold(still)
         self.clip()
         self.optimiser.step()
 
@@ -121,7 +130,7 @@ class Eager:
                     terms = terms_of(algorithm, outcome, step) if logged else {}
                     taken.append(Taken(outcome.loss.detach(), terms))
 
-            self.update(x, noise, step, look)
+            self.update(x, noise, step, look, algorithm.still(now))
         return taken[0]
 
 
@@ -129,4 +138,7 @@ def terms_of(algorithm: "Gradient", outcome: Outcome, step: Tensor) -> Terms:
     """The terms of a step that are logged."""
     loss, inference = outcome
     terms = step_terms(loss, inference, algorithm.objective, algorithm.model.prior, step)
+    if algorithm.encoder_steps > 1:
+        done = torch.div(step, algorithm.encoder_steps, rounding_mode="floor")
+        terms["decoder_steps"] = done.to(loss)
     return terms | algorithm.finite.terms()

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 
 from jensen.algorithm import batches, checks, finite, logs, optimiser
 from jensen.algorithm.calls import Calls
@@ -14,6 +14,7 @@ from jensen.algorithm.step import (
     Outcome,
     first_draws,
     forward,
+    hold,
     infer,
     learn,
     loss_of,
@@ -21,6 +22,7 @@ from jensen.algorithm.step import (
     seed_networks,
 )
 from jensen.base.batch import Batch
+from jensen.base.errors import check_count
 from jensen.base.random import fold, key
 from jensen.base.schedule import Schedule, as_schedule
 from jensen.bound.bound import Inference
@@ -46,6 +48,9 @@ class Gradient(Driven):
             (`chunk`).
         engine: `graph` replays a step on a GPU, `eager` asks for each part of it; `auto` is `graph`
             where it can be (`graph`).
+        encoder_steps: steps of the encoder for one of the decoder, likelihood and prior: variational EM,
+            for a posterior that lags behind (He et al. 2019, arXiv 1901.05534). The objective's own
+            parameters, and a prior that learns in closed form, go on at every step.
     """
 
     model: VAE
@@ -61,9 +66,11 @@ class Gradient(Driven):
         skip_limit: int = 100,
         steps_per_call: str | int = "auto",
         engine: str = "auto",
+        encoder_steps: int = 1,
     ) -> None:
         super().__init__()
         checks.check_arguments(model, objective, optimizer, seed, non_finite, skip_limit)
+        check_count("encoder_steps", encoder_steps)
         self.model = model
         self.objective = objective
         self.optimizer = optimizer
@@ -71,6 +78,7 @@ class Gradient(Driven):
         self.lr_scale = as_schedule("lr_scale", lr_scale, low=0)
         self.finite = finite.Stop(self) if non_finite == "stop" else finite.Skip(self, skip_limit)
         self.posterior_family: type | None = None
+        self.encoder_steps = encoder_steps
         self.calls = Calls(self, steps_per_call, engine)
         self._terms = logs.StepTerms()
 
@@ -116,6 +124,17 @@ class Gradient(Driven):
         words = ("evaluation",) if step is None else ("noise", step)
         noise = key(self.seed, *words, device=self.device)
         return infer(self.model, batch.x.to(self.dtype), batch.row, noise, self.objective.samples)
+
+    def still(self, step: int) -> list[nn.Parameter]:
+        """The parameters that stay as they are in a step, with so many before it."""
+        if (step + 1) % self.encoder_steps == 0:
+            return []
+        parts = ("decoder", "likelihood", "prior")  # what is shared has the name of the encoder's
+        named = self.model.named_parameters()
+        return [each for name, each in named if name.partition(".")[0] in parts]
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        hold(self.still(self.global_step))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         made = optimiser.make(self.optimizer, self.model, self.objective)

@@ -13,10 +13,11 @@ and the next step; the learning rate is the number that torch's optimisers take
 (`seed_networks`).
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jensen.base.random import normal
 from jensen.base.tree import tree_map
@@ -69,6 +70,12 @@ def learn(model: VAE, inference: Inference, examples: int, step: Tensor) -> None
     form.
     """
     model.prior.update(tree_map(lambda part: part[:examples].detach(), inference.posterior), step)
+
+
+def hold(parameters: Iterable[nn.Parameter]) -> None:
+    """Have the optimiser leave these as they are: torch's pass over what has no gradient."""
+    for each in parameters:
+        each.grad = None
 
 
 def first_draws(inference: Inference, examples: int) -> Inference:

@@ -141,6 +141,8 @@ def _reason(group: Group, trainer: Trainer) -> str:
         return "no other job is of its architecture and length"
     if cfg.algorithm.non_finite == "skip":
         return "algorithm.non_finite=skip looks at each step"
+    if (count := group.algorithm.encoder_steps) > 1:
+        return f"algorithm.encoder_steps={count} leaves the decoder out of most steps"
     if trainer.accumulate_grad_batches != 1:
         return "trainer.accumulate_grad_batches is not 1"
     if trainer.precision == "16-mixed":

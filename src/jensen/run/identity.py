@@ -54,6 +54,11 @@ CHANGING = "jensen.callbacks.Average"
 AVERAGES = ("ema", "swa")
 """The choices of conf/callbacks that have it."""
 
+NEUTRAL = {"algorithm.encoder_steps": 1}
+"""Keys that came after runs were made, with the value that changes nothing; a run at that value is the
+one that did not know the key.
+"""
+
 LENGTH = tuple(
     f"trainer.{key}"
     for key in ("max_steps", "max_epochs", "val_check_interval", "check_val_every_n_epoch")
@@ -83,6 +88,7 @@ def affecting(cfg: DictConfig) -> dict[str, Any]:
         key: value
         for key, value in _flat(tree)
         if has_effect(key) and not key.startswith("callbacks.")
+        if key not in NEUTRAL or value != NEUTRAL[key]
     }
     callbacks = tree.get("callbacks")
     for name, part in callbacks.items() if isinstance(callbacks, dict) else ():
