@@ -113,6 +113,7 @@ def member(model, objective, lr=1e-2, make=torch.optim.Adam, clip=None, by=None,
         gradient_clip_val=clip,
         gradient_clip_algorithm=by,
         lr_scheduler_configs=[],
+        precision="32-true",
         precision_plugin=SimpleNamespace(forward_context=nullcontext),
     )
     return SimpleNamespace(
@@ -233,6 +234,27 @@ def test_steps_on_buffers_as_a_graph_replays_them_are_the_steps(apart, branched)
     program.take(given, [True] * MEMBERS)
     firsts = [member.finite.place.amin().item() for member in stack.members]
     assert firsts == [NEVER, 3 * STEPS + 2, NEVER]
+
+
+@pytest.mark.parametrize("stale", [1, 2])
+def test_a_replay_that_is_not_the_step_is_refused_and_leaves_nothing(stale, caplog):
+    """The steps of the stack are then taken eagerly, and a line says why."""
+    captures = []
+
+    def capture(run):
+        captures.append(run)
+        return (lambda: None) if len(captures) == stale else run
+
+    options = {"make": torch.optim.SGD, "momentum": 0.9}
+    stack = Stack(members(CASES[-1], **options))
+    program = StackedGraph(stack, capture)
+    with caplog.at_level("WARNING"):
+        losses = trained(stack, by=program)
+    assert "a replay" in program.why
+    assert f"the stack's steps are taken eagerly ({program.why})" in caplog.text
+    expected = members(CASES[-1], **options)
+    torch.testing.assert_close(losses, trained_alone(expected), rtol=1e-5, atol=1e-5)
+    assert_equal(stack.members, expected, rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ from jensen.algorithm.capture import (
 from jensen.algorithm.chunk import Chunk, next_lr
 from jensen.algorithm.drive import Eager, Taken, Terms, terms_of
 from jensen.algorithm.step import Outcome
+from jensen.algorithm.trial import distrust, far, tried
 
 if TYPE_CHECKING:
     from jensen.algorithm.gradient import Gradient
@@ -42,9 +43,6 @@ if TYPE_CHECKING:
 Run = Callable[[], None]
 Capture = Callable[[Run], Run]
 """Takes a program on tensors that keep their place; gives one that repeats it."""
-
-LEAP = 100_003
-"""Steps from the one that was captured to the one that the graph is tried at."""
 
 _DEVICE = "CUDA error"
 
@@ -291,39 +289,35 @@ class Graphed:
         self._values.copy_(values)
 
     def _tried(self, chunk: Chunk, state: "State") -> str:
-        """The reason to distrust the graph: at a step far from where it was captured, and half the
-        learning rate where it is scheduled, it is to do what the step does.
+        """The reason to distrust the graphs: far from where they were captured, and at half the
+        learning rate where it is scheduled, one is to do what a step does, and the one of a whole
+        chunk what as many of that do.
         """
-        assert self._inputs is not None
         assert self._programs is not None
-        far = part(chunk, 0, 1)._replace(step=chunk.step[:1] + LEAP)
-        rates = [[rate / 2 for rate in self._rates()]]
+        one, logged, rest = self._programs
+        following = self.algorithm.calls.steps - 1
+        why = self._compared(chunk, state, 1, lambda: self._step(logged=True), logged)
+        if why or not following:
+            return why
+
+        def each() -> None:
+            for _ in range(following):
+                one()
+
+        return self._compared(chunk, state, following, each, rest)
+
+    def _compared(self, chunk: Chunk, state: "State", count: int, run: Run, replay: Run) -> str:
+        """The reason to distrust the `replay` of `run`, both of `count` steps."""
+        assert self._inputs is not None
+        rates = [[rate / 2 for rate in self._rates()]] * count
+        whole = [each[None] for each in self.update.parameters]
         found = []
-        before = [parameter.detach().clone() for parameter in self.update.parameters]
-        for again in (False, True):
-            self._inputs.fill(far, rates)
-            if again:
-                self._programs.logged()
-            else:
-                with capturable(self.update.optimiser, self._inputs.lr):
-                    self._step(logged=True)
-            changes = [
-                (after - old).flatten()
-                for after, old in zip(self.update.parameters, before, strict=True)
-            ]
-            found.append((self._loss.clone(), torch.cat(changes).detach()))
+        for program in (run, replay):
+            self._inputs.fill(far(chunk, count), rates)
+            with capturable(self.update.optimiser, self._inputs.lr):
+                found.append(tried(program, lambda: self._loss, whole))
             state.put_back()
-        (loss, moved), (repeated, moved_again) = found
-        whole = self.algorithm.trainer.precision in ("32-true", "64-true")
-        rough = 1e-4 if whole else 1e-2
-        if not bool((loss - repeated).abs() <= rough * loss.abs() + 1e-6):
-            return (
-                f"a replay gives a loss of {repeated.item():g} where a step gives {loss.item():g}"
-            )
-        apart = (moved - moved_again).norm()
-        if not bool(apart <= 0.1 * moved.norm() + 1e-12):
-            return f"a replay moves the parameters {apart.item():.2g} from where a step moves them"
-        return ""
+        return distrust(*found, self.algorithm.trainer.precision)
 
     def _rates(self) -> list[float]:
         """The learning rates of now, of each group of parameters."""

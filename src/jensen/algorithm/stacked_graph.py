@@ -17,6 +17,7 @@ from jensen.algorithm.chunk import Chunk
 from jensen.algorithm.drive import Taken
 from jensen.algorithm.graph import Capture, Run, Seen, captured
 from jensen.algorithm.stacked import Stack, Steps, Words, minibatch
+from jensen.algorithm.trial import distrust, far, tried
 
 logger = logging.getLogger(__name__)
 
@@ -107,9 +108,7 @@ class StackedGraph:
         ]
         self._fill(chunks)
         kept = _State(self.stack, optimisers)
-        with ExitStack() as contexts:
-            for optimiser, rates in zip(optimisers, self._rates, strict=True):
-                contexts.enter_context(capturable(optimiser, rates))
+        with self._capturable():
             try:
                 host = [on_host(optimiser) for optimiser in optimisers]
                 with aside(self._place.device):
@@ -126,9 +125,34 @@ class StackedGraph:
             except Exception as error:  # whatever a module of somebody's own may raise
                 self.why = said(error, [])
         kept.put_back()
+        self.why = self.why or self._tried(chunks, kept)
         if self.why:
             self._plain = self._logged = self._inputs = None
             logger.warning("the stack's steps are taken eagerly (%s)", self.why)
+
+    def _tried(self, chunks: Sequence[Chunk], kept: "_State") -> str:
+        """The reason to distrust the replay: far from where it was captured, and at half the
+        learning rate where it is scheduled, it is to do what the step does, in every model.
+        """
+        assert self._logged is not None
+        assert self._plain is not None
+        found = []
+        for run in (lambda: self._step(logged=True), self._logged, self._plain):
+            self._fill([far(chunk, 1) for chunk in chunks])
+            self._set_rates(0.5)
+            with self._capturable():
+                found.append(tried(run, lambda: self._losses, self.stack.trained))
+            kept.put_back()
+        step, logged, plain = found
+        precision = self.stack.members[0].trainer.precision
+        return distrust(step, logged, precision) or distrust(step, plain, precision)
+
+    def _capturable(self) -> ExitStack:
+        """All optimisers count on the device, and read their learning rates from tensors."""
+        with ExitStack() as contexts:
+            for optimiser, rates in zip(self._optimisers(), self._rates, strict=True):
+                contexts.enter_context(capturable(optimiser, rates))
+            return contexts.pop_all()
 
     def _fill(self, chunks: Sequence[Chunk]) -> None:
         """Copy chunks in; the first minibatch of each is next."""
@@ -167,10 +191,10 @@ class StackedGraph:
             self._terms = torch.empty_like(terms)
         self._terms.copy_(terms)
 
-    def _set_rates(self) -> None:
+    def _set_rates(self, share: float = 1.0) -> None:
         for optimiser, rates in zip(self.stack.optimiser.optimisers, self._rates, strict=False):
             for rate, group in zip(rates, optimiser.param_groups, strict=False):
-                rate.fill_(float(group["lr"]))
+                rate.fill_(share * float(group["lr"]))
 
 
 class _State:
