@@ -70,6 +70,14 @@ EM = (
     *("callbacks=[checkpoint,diagnose]", "callbacks.last.seconds=0", "callbacks.last.share=1e9"),
     "+trainer.enable_progress_bar=false",
 )
+SENSES = (
+    "data=incomplete",
+    "data.of.size=300",
+    "data.of.validation=60",
+    "model=multimodal",
+    "model.encoders.each.hidden=[16]",
+    "model.fusion=mixture",
+)
 MIXTURE = ("model/prior=mixture", "model.prior.components=4", "model.prior.warmup=5")
 CASES = {
     "plain": (),
@@ -87,12 +95,15 @@ CASES = {
         "trainer.check_val_every_n_epoch=null",
         "trainer.val_check_interval=15",
     ),
+    "senses": (),
     "two ranks": ("trainer=ddp", "trainer.devices=2", *MIXTURE),
     "the command": (),
 }
 
 
 def overrides(case: str) -> tuple[str, ...]:
+    if case == "senses":
+        return (*SENSES, *OVERRIDES[len(TINY) :], "data.batch_size=12", "latent_dim=3")
     return (*(EM if "EM" in case else OVERRIDES), *CASES[case])
 
 

@@ -83,6 +83,13 @@ def test_the_validation_of_incomplete_cues_is_complete():
     assert not data.source.at(split, rows).isnan().any()
 
 
+def test_whole_splits_are_decoded_as_those_that_lose_some():
+    source = instantiate(composed("data=incomplete", "data.of.size=100").data).source
+    train, test = (source.stored(split) for split in ("train", "test"))
+    rows = torch.arange(100)
+    assert train.decode(test[rows].stored).equal(source.at("test", rows))
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [

@@ -3,19 +3,24 @@
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from model.senses import HEAR, SEE, evidence, exact
+from scipy.stats import norm
+from snapshots import randn
 from torch import nn
 from torch.nn.functional import one_hot
 
 from jensen.base.errors import InputError
+from jensen.bound.decomposition import decompose
 from jensen.data.cues import cues
 from jensen.data.phonemes import PHONEMES, phonemes
 from jensen.diagnostics import mcgurk as syllables
 from jensen.diagnostics.double_flash import double_flash
 from jensen.diagnostics.mcgurk import mcgurk
 from jensen.diagnostics.modalities import modalities, subsets
+from jensen.diagnostics.picture import grid
 from jensen.diagnostics.ventriloquism import ventriloquism
 from jensen.family.cues import CountCues
 from jensen.family.gaussian import LOG_VAR_BOUND, Gaussian
@@ -23,6 +28,7 @@ from jensen.model.column_normal import ColumnNormal
 from jensen.model.multimodal import MultimodalVAE
 from jensen.model.one_hot import OneHot
 from jensen.model.prior import StandardNormal
+from jensen.scores.mig_exact import mig_exact
 
 PLACES = {name: list(place) for name, place in PHONEMES.items()}
 
@@ -99,18 +105,92 @@ def test_labels_agree_where_they_can_be_told_and_else_by_chance():
     assert "agrees_number" not in modalities(shown(model(-8.0), x), samples=2)
 
 
-def test_pictures_show_what_is_generated_from_each_other_modality():
+def numbers_and_labels(decoded, log_var=-8.0):
+    """A number and its label, 0 to 2: the model says `decoded(z)` of the number where z is told."""
+    x = torch.cat([torch.arange(60.0).remainder(3)[:, None], one_hot(torch.arange(60) % 3)], 1)
+
+    class Said(nn.Module):
+        def forward(self, z):
+            return decoded(z)
+
     model = MultimodalVAE(
-        {"image": [1, 1, 1], "a": [1], "b": [1]},
-        {"image": nn.Sequential(nn.Flatten(), Certain()), "a": Certain(), "b": Certain()},
-        {"image": nn.Unflatten(1, (1, 1, 1)), "a": nn.Identity(), "b": nn.Identity()},
+        {"number": [1], "label": [3]},
+        {"number": Certain(), "label": Certain(log_var)},
+        {"number": Said(), "label": Logits()},
+        {"number": ColumnNormal(1.0), "label": OneHot()},
+        StandardNormal(),
+        1,
+        prior_expert=False,
+    )
+    return shown(model, x)
+
+
+def test_what_is_generated_from_a_label_is_coherent_where_it_is_told_to_be_of_it():
+    def known(x):
+        return one_hot(x[:, 0].round().long().clamp(0, 2), 3)
+
+    right = numbers_and_labels(lambda z: z)
+    found = modalities(right, samples=2)
+    assert found["coherent_label_number"] == 1  # by the model's own label of that number
+    by_hand = modalities(right, samples=2, classifiers={"number": {"label": known}})
+    assert by_hand["coherent_label_number"] == 1
+    wrong = modalities(numbers_and_labels(lambda z: z.clamp(max=1)), samples=2)
+    assert wrong["coherent_label_number"].item() == pytest.approx(2 / 3, abs=0.05)
+    other = modalities(
+        right, samples=2, classifiers={"number": {"label": lambda x: 1 - known(x).float()}}
+    )
+    assert other["coherent_label_number"] < 0.05
+    blind = modalities(numbers_and_labels(lambda z: z, log_var=12.0), samples=2)
+    assert 0.1 < blind["coherent_label_number"] < 0.6
+
+
+@pytest.mark.parametrize(
+    ("classifiers", "words"),
+    [
+        ({"sound": {}}, "classifiers has 'sound'"),
+        ({"number": {"class": max}}, r"classifiers\.number has 'class'"),
+        ({"number": max}, r"classifiers\.number is"),
+        ({"number": {"label": 3}}, r"classifiers\.number\.label is 3"),
+    ],
+)
+def test_classifiers_of_what_there_is_not_are_refused(classifiers, words):
+    with pytest.raises(InputError, match=words) as raised:
+        modalities(numbers_and_labels(lambda z: z), samples=2, classifiers=classifiers)
+    assert "\n" not in str(raised.value)
+
+
+def test_pictures_show_what_is_generated_from_each_subset_of_the_others(monkeypatch):
+    model = MultimodalVAE(
+        {"image": [1, 1, 1], "a": [1], "b": [1], "c": [1]},
+        {
+            "image": nn.Sequential(nn.Flatten(), Certain()),
+            "each": lambda x_shape, latent_dim: Certain(),
+        },
+        {
+            "image": nn.Unflatten(1, (1, 1, 1)),
+            "each": lambda x_shape, latent_dim: nn.Identity(),
+        },
         {"each": ColumnNormal},
         StandardNormal(),
         1,
     )
-    found = modalities(shown(model, torch.rand(20, 3)), samples=2)
+    rows = []
+    monkeypatch.setattr(
+        "jensen.diagnostics.modalities.grid",
+        lambda images, labels: rows.append((images, labels)) or grid(images, labels),
+    )
+    x = torch.rand(20, 4)
+    found = modalities(shown(model, x), samples=2)
     assert found["given_image"].dtype == torch.uint8
     assert found["given_image"].shape[0] == 3
+    ((images, labels),) = rows
+    assert labels == (
+        "data",
+        *(f"given\n{words}" for words in ("a", "b", "c", "a\nb", "a\nc", "b\nc", "a\nb\nc")),
+    )
+    assert images[0].flatten().equal(x[:8, 0])
+    generated = model.generate(x[:8].index_fill(1, torch.tensor([0, 2, 3]), torch.nan))[0, :, 0]
+    assert images[1].flatten().equal(generated)
     assert "cross_image" in found["table"]
     assert "given_a" not in found
 
@@ -158,6 +238,69 @@ def test_the_weights_of_an_exact_model_are_those_of_the_theory_whichever_way_its
     assert found["weight_error"] < 1e-5
     assert found["variance_error"] < 0.02
     assert found["weights"].shape == (3, 450, 700)
+
+
+def joint_of_two_sources(count=400):
+    """Cues of a place that is 1 or -1, the factor, and of a time: the posterior of the exact model,
+    and mean `(N, 2)` and deviations `(2,)` by the sums of precisions.
+    """
+    noise, model = two_sources()
+    factor = torch.arange(count) % 2
+    source = torch.stack([2.0 * factor - 1, randn(count, seed=1)], 1)
+    deviations = torch.tensor([*noise.values()])
+    scatter = randn(count, 2, 2, seed=2) * deviations
+    x = source.unsqueeze(1) + scatter
+    precision = deviations**-2
+    total = precision.sum(0) + 1
+    mean = (precision * x).sum(1) / total
+    return model.eval().encode(x.flatten(1)), factor, mean.double().numpy(), total.numpy() ** -0.5
+
+
+def test_the_decomposition_of_a_joint_posterior_is_that_of_quadrature():
+    q, _, mean, deviation = joint_of_two_sources()
+    rate = 0.5 * (mean**2 + deviation**2 - 1) - np.log(deviation)
+    # q(z_d), whose latents are turned about: time comes first, with its sign changed
+    grid = np.linspace(-6, 6, 4001)[:, None]
+    apart = 0.0
+    for each, sd in zip(mean.T, deviation, strict=True):
+        density = norm.pdf(grid, each, sd).mean(1)
+        ratio = np.log(density) - norm.logpdf(grid[:, 0])
+        apart += np.trapezoid(np.where(density > 1e-300, density * ratio, 0.0), grid[:, 0])
+    found = decompose(q, samples=20_000, generator=torch.Generator().manual_seed(0))
+    assert found.rate.item() == pytest.approx(rate.sum(1).mean(), abs=1e-5)
+    assert found.dimension_wise_kl.item() == pytest.approx(apart, abs=1e-4)
+    # place and time are independent, but for the 400 examples that there are: q(z) on a grid
+    side = np.linspace(-4, 4, 401)
+    place, time = (
+        norm.pdf(side[:, None], each, sd) for each, sd in zip(mean.T, deviation, strict=True)
+    )
+    joint = place @ time.T / len(mean)
+    log_joint = np.log(joint, where=joint > 1e-300, out=np.zeros_like(joint))
+    entropy = -np.trapezoid(np.trapezoid(joint * log_joint, side), side)
+    told = entropy - (np.log(deviation) + 0.5 * np.log(2 * np.pi * np.e)).sum()
+    assert abs(found.mutual_information.item() - told) < 4 * found.mutual_information_se.item()
+    total = found.mutual_information + found.total_correlation + found.dimension_wise_kl
+    assert total.item() == pytest.approx(found.rate.item(), abs=1e-6)
+
+
+def test_scores_of_a_joint_posterior_are_those_of_quadrature():
+    q, factor, mean, deviation = joint_of_two_sources()
+    grid = np.linspace(-6, 6, 4001)[:, None]
+    told = []
+    for each, sd in zip(mean.T, deviation, strict=True):
+        density = norm.pdf(grid, each, sd)
+        own = np.stack([density[:, factor.numpy() == value].mean(1) for value in (0, 1)])
+        entropies = -np.trapezoid(
+            np.where(own > 1e-300, own * np.log(np.maximum(own, 1e-300)), 0.0), grid[:, 0], axis=1
+        )
+        whole = density.mean(1)
+        entropy = -np.trapezoid(np.where(whole > 1e-300, whole * np.log(whole), 0.0), grid[:, 0])
+        told.append((entropy - entropies.mean()) / math.log(2))
+    found = mig_exact(q.mean, factor[:, None], q.log_var, samples=20_000)
+    assert found["mig_exact"] == pytest.approx(
+        told[0] - max(told[1], 0.0), abs=4 * found["standard_error"] + 1e-4
+    )
+    assert told[0] > 0.9
 
 
 def test_a_model_that_trusts_the_wrong_sense_has_the_error_that_it_has():

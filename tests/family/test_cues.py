@@ -136,6 +136,16 @@ def test_reports_of_flashes_are_those_of_the_reference():
     torch.testing.assert_close(found.sum(1), torch.ones(5).double())
 
 
+def test_a_beep_more_makes_one_cause_less_likely_on_average_over_the_noise():
+    step = torch.linspace(-6, 6, 401, dtype=torch.float64)
+    weight = distributions.Normal(0.0, 1.0).log_prob(step).softmax(0)
+    flash, beep = torch.meshgrid(0.8 * step, 0.3 * step, indexing="ij")
+    for beeps, expected in ((1, 0.6158), (2, 0.4741), (3, 0.2085)):
+        x = torch.stack([1 + flash, beeps + beep], -1).flatten(0, 1)
+        common = FLASHES.infer(x).common.reshape(flash.shape)
+        assert (weight @ common @ weight).item() == pytest.approx(expected, abs=1e-4)
+
+
 def test_counts_without_a_common_cause_are_those_of_each_cue_alone():
     apart = CountCues.of(0.0, [0.8, 0.3], 5)
     found = apart.infer(row(1.2, 2.9))

@@ -48,6 +48,21 @@ ACCUMULATED = (
     *MIXTURE,
 )  # 6 steps an epoch
 
+SENSES = (
+    "data=incomplete",
+    "data.of.size=300",
+    "data.of.validation=60",
+    "data.batch_size=12",
+    "model=multimodal",
+    "model.encoders.each.hidden=[16]",
+    "model.fusion=subsets",
+    "+objective.samples=3",
+    "latent_dim=2",
+    *PLAIN[len(TINY) :],
+    "diagnostics=[decomposition,modalities]",
+    "diagnostics.modalities.samples=4",
+)
+
 
 class StoppedError(Exception):
     pass
@@ -162,6 +177,15 @@ def test_a_run_that_was_stopped_anywhere_equals_one_that_was_not(
             train(configure(*RUN, *overrides), tmp_path / "parts")
     train(configure(*RUN, *overrides), tmp_path / "parts")
     assert differences(whole(overrides), tmp_path / "parts") == []
+
+
+def test_a_run_on_several_senses_goes_on_as_if_nobody_had_stopped_it(configure, tmp_path, stop):
+    train(configure(*SENSES), tmp_path / "whole")
+    stop("on_train_batch_end", 13)  # amid an epoch, and after a validation
+    with pytest.raises(StoppedError):
+        train(configure(*SENSES), tmp_path / "parts")
+    train(configure(*SENSES), tmp_path / "parts")
+    assert differences(tmp_path / "whole", tmp_path / "parts") == []
 
 
 EM = (

@@ -44,9 +44,8 @@ def incomplete(
             " other data"
         )
     examples = _read(of, split)
-    if split not in within:
-        return examples
-    return drop(examples, [prod(shape) for shape in shapes.values()], fraction, fold(seed, split))
+    lost = fraction if split in within else 0.0  # all splits decode alike
+    return drop(examples, [prod(shape) for shape in shapes.values()], lost, fold(seed, split))
 
 
 def described(**keys: Any) -> Mapping[str, Any]:
