@@ -317,7 +317,8 @@ class Graphed:
             with capturable(self.update.optimiser, self._inputs.lr):
                 found.append(tried(program, lambda: self._loss, whole))
             state.put_back()
-        return distrust(*found, self.algorithm.trainer.precision)
+        step, repeated = found
+        return distrust(step, repeated, self.algorithm.trainer.precision)
 
     def _rates(self) -> list[float]:
         """The learning rates of now, of each group of parameters."""
