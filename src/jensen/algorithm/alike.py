@@ -1,4 +1,4 @@
-"""What two models must have in common to be trained as one program.
+"""The structure that two models must share to be trained as one program.
 
 Their tensors are stacked, so their values may differ; whatever else a step reads is read of one of
 them for all.

@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 
 
 class Calls:
-    """What `Gradient` does with one of Lightning's batches: a step that Lightning takes, or a chunk
-    of steps that a `Drive` does.
+    """The use that `Gradient` makes of one of Lightning's batches: a step that Lightning takes, or a
+    chunk of steps that a `Drive` does.
 
     steps: at a time. driven: whether a `Drive` takes them.
 

@@ -1,5 +1,5 @@
-"""What it takes to run a step before it counts, and leave nothing of it: all state put back, an
-optimiser that counts on the device, and the reasons why a step cannot be captured.
+"""A step that is run before it counts and leaves nothing: all state put back, an optimiser that
+counts on the device, and the reasons why a step cannot be captured.
 """
 
 from collections.abc import Callable, Iterator
@@ -42,7 +42,7 @@ class State:
 
 
 def said(error: BaseException, inside: list[str]) -> str:
-    """What first went wrong, and in which module, in one line."""
+    """Name what first went wrong, and in which module, in one line."""
     while error.__context__ is not None:  # the end of a failed capture fails too
         error = error.__context__
     at = f"in {inside[-1]}, " if inside else ""

@@ -1,4 +1,4 @@
-"""How many optimiser steps Lightning's loop is asked for at a time.
+"""The number of optimiser steps that Lightning's loop is asked for at a time.
 
 Lightning takes some 300 us around each batch. Here one of its batches may be a chunk of K
 minibatches: fetched in one gather, its noise drawn at once, K optimiser steps, logged once. All that
@@ -45,7 +45,7 @@ _CHUNKWISE = (
     "pytorch_lightning.callbacks.progress.",
     "pytorch_lightning.callbacks.timer",
 )
-"""Where hooks are that need not be called at each step. A callback of your own says so by
+"""Modules of hooks that need not be called at each step. A callback of your own says so by
 `chunkwise = True`, one of these that does need it by `every_step`.
 """
 

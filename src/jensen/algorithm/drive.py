@@ -39,8 +39,8 @@ class Drive(Protocol):
 
 
 DRIVES: ContextVar["Callable[[Gradient], Drive] | None"] = ContextVar("drives", default=None)
-"""What makes the `Drive` of every training in this context, in the place of the algorithm's own
-choice: a stack of models does.
+"""The maker of the `Drive` of every training in this context, in the place of the algorithm's own
+choice: a stack of models sets it.
 """
 
 

@@ -1,4 +1,4 @@
-"""What is said of a loss that is NaN or infinite, and written down of it."""
+"""The sentence on a loss that is NaN or infinite, and the record of it."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping

@@ -38,7 +38,7 @@ def make(optimizer: MakeOptimizer, model: nn.Module, objective: Objective) -> Op
 
 
 def _ask_for_no_gpu() -> None:
-    """Where there is no GPU, have torch remember it.
+    """Have torch remember that there is no GPU, where there is none.
 
     Its optimisers ask at every step, and Lightning has them ask NVML, which is loaded anew each
     time: longer than a small model's step takes.

@@ -16,7 +16,8 @@ from jensen.algorithm.capture import aside, capturable, count_on_device, on_host
 from jensen.algorithm.chunk import Chunk
 from jensen.algorithm.drive import Taken
 from jensen.algorithm.graph import Capture, Run, Seen, captured
-from jensen.algorithm.stacked import Stack, Steps, Words, minibatch
+from jensen.algorithm.stacked import Stack, minibatch
+from jensen.algorithm.stacked_watch import Steps, Words
 from jensen.algorithm.trial import distrust, far, tried
 
 logger = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class StackedGraph:
             self._set_rates()
             if place == 0 and any(logged):
                 self._logged()
-                seen = Seen([self._terms, self.stack.firsts])
+                seen = Seen([self._terms, self.stack.watch.firsts])
             else:
                 self._plain()
         self.stack.optimiser.share()
@@ -175,9 +176,9 @@ class StackedGraph:
         self._place.add_(1)
 
         def look(words: Words) -> Sequence[int]:
-            self.stack.remember(words, step)
+            self.stack.watch.remember(words, step)
             if logged:
-                self._write(self.stack.word(words, step, [True] * len(self.stack.members)))
+                self._write(self.stack.watch.word(words, step, [True] * len(self.stack.members)))
             return []
 
         self.stack.step(x, noise, step, look)
@@ -201,7 +202,7 @@ class _State:
     """All that a step of a stack may change, and copies of what it was."""
 
     def __init__(self, stack: Stack, optimisers: Sequence[Optimizer]) -> None:
-        self.tensors = [*stack.values, stack.firsts]
+        self.tensors = [*stack.values, stack.watch.firsts]
         for optimiser in optimisers:
             for state in optimiser.state.values():
                 self.tensors += [each for each in state.values() if isinstance(each, Tensor)]

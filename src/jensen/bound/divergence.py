@@ -1,4 +1,4 @@
-"""How far one distribution is from another, by every divergence that has a name, in nats.
+"""The divergences that have a name, of one distribution from another, in nats.
 
     kl                KL(p || q) = E_p log p/q
     jeffreys          KL(p || q) + KL(q || p)
@@ -47,7 +47,7 @@ _EDGE = 1e-14
 """A pivot that is none."""
 
 _ROUNDS = 200
-"""Of the variational upper bound, which falls with each."""
+"""Rounds of the variational upper bound, which falls with each."""
 
 _REACH = 40.0
 """Deviations beyond the outermost component that a quadrature covers: beyond, float64 has no
@@ -320,7 +320,7 @@ def bounds(p: object, q: object) -> tuple[Tensor, Tensor]:
 
 
 class _Between(NamedTuple):
-    """Of each component a of p, `(K,)`, beside q: log sum_b weight_b exp(-KL(a || b)), log sum_b
+    """Each component a of p, `(K,)`, beside q: log sum_b weight_b exp(-KL(a || b)), log sum_b
     weight_b int a b, and all KL(a || b), `(K, L)`.
     """
 
@@ -403,7 +403,7 @@ def _order(which: str, order: float | None) -> float:
 def _integrand(
     which: str, order: float | None, log_p: Tensor, log_q: Tensor, from_p: bool
 ) -> Tensor:
-    """What draws of p, or of q, are averaged over; the two means add up to the divergence, or to
+    """The value of each draw of p, or of q, whose two means add up to the divergence, or to
     int p^alpha q^(1 - alpha).
     """
     both = torch.logaddexp(log_p, log_q) - math.log(2)

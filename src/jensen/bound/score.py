@@ -1,4 +1,4 @@
-"""What a score s(x), the gradient of a log-density, is learned by, without that density.
+"""Losses by which a score s(x), the gradient of a log-density, is learned without that density.
 
 Both are least at the score of the data's density; at it, `hyvarinen` is minus half the Fisher
 information.

@@ -1,4 +1,4 @@
-"""What several senses tell of the places of things: cues with a common cause, or one each."""
+"""Cues of several senses to the places of things, with a common cause, or one each."""
 
 from collections.abc import Mapping, Sequence
 

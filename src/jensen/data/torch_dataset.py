@@ -49,7 +49,7 @@ class _Given:
     device = torch.device("cpu")
     sizes = ()
     whole = False
-    """Whether it is read whole before training: hashed, and the domain of every value checked."""
+    """It is read whole before training: hashed, and the domain of every value checked."""
 
     def __init__(self, dataset: Any, first: Any) -> None:
         self.dataset = dataset

@@ -1,4 +1,4 @@
-"""How many flashes are seen beside so many beeps: a trained model's reports and the ideal
+"""The number of flashes that are seen beside so many beeps: a trained model's reports and the ideal
 observer's.
 """
 

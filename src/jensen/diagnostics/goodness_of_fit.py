@@ -1,4 +1,4 @@
-"""How far each latent's q(z_d) is from its prior p(z_d), by the distance of Kolmogorov and Smirnov."""
+"""The distance of Kolmogorov and Smirnov of each latent's q(z_d) from its prior p(z_d)."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a model of several modalities makes of one from the others, and what each tells it."""
+"""Each modality as the model makes it from the others, and the nats that each tells it."""
 
 from collections.abc import Callable, Mapping
 from itertools import combinations
@@ -30,7 +30,7 @@ def modalities(
     columns: int = 8,
     classifiers: Classifiers | None = None,
 ) -> Mapping[str, Tensor | str]:
-    """Of the first `count` held-out examples, nats per example where no unit is said:
+    """Measure the first `count` held-out examples, in nats per example where no unit is said:
 
     - `cross_<name>`: log p(x_name | the others), from `samples` draws of each of both evidences.
     - `rate_<names>`: of q(z | x_names), over the examples that have them; `adds_<name>`, what the

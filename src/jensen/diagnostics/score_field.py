@@ -1,4 +1,4 @@
-"""What a diffusion prior has learned of the latents' scores, beside the exact ones."""
+"""The latents' scores that a diffusion prior has learned, beside the exact ones."""
 
 from collections.abc import Mapping
 

@@ -252,7 +252,7 @@ def _at(structure: Structure, mean: Tensor, variance: Tensor) -> Components:
 
 
 def _log_likelihood(sets: Sets, p: Mixture) -> Tensor:
-    """Of mixtures `(M, C, K)`, `(M, C)`."""
+    """The log-likelihood `(M, C)` of mixtures `(M, C, K)`."""
     coefficient = coefficients(p)
     joint = coefficient.flatten(1, 2) @ _features(sets, type(p.components))
     joint = joint.view(*coefficient.shape[:-1], -1)

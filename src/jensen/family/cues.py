@@ -16,7 +16,7 @@ from jensen.family.mixture import Mixture
 
 
 class Inferred(NamedTuple):
-    """What N observations tell of their causes.
+    """The causes of N observations, as far as these tell.
 
     common: `(N,)`, p(one cause | x).
     log_prob: `(N,)`, log p(x) of the cues that are there, nats.
@@ -226,7 +226,7 @@ class Cues(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """What N observations tell of counts on a grid of C integers.
+    """Counts on a grid of C integers, as far as N observations tell.
 
     common: `(N,)`, p(one cause | x). log_prob: `(N,)`, nats.
     source: `(N, M, C)`, p(s_m | x) of each cue's own count, over both causes.

@@ -105,7 +105,7 @@ def _algorithm(job: Job) -> Gradient:
 
 
 def _other_settings(cfg: DictConfig) -> str:
-    """What models that are trained together have in common besides their structure."""
+    """The settings that models trained together have in common besides their structure, as JSON."""
     tree: Any = OmegaConf.to_container(cfg, resolve=True)
     data = {key: value for key, value in tree["data"].items() if key != "seed"}
     own = {key: value for key, value in tree["algorithm"].items() if key not in _STACKABLE}

@@ -1,4 +1,4 @@
-"""What is global to a process and each of several jobs in it wants as its own."""
+"""State that is global to a process, and that each of several jobs in it wants as its own."""
 
 import logging
 from collections.abc import Iterator
@@ -37,8 +37,8 @@ def close_logs() -> None:
 
 @contextmanager
 def torch_at_rest() -> Iterator[None]:
-    """What Lightning has set around a training step as it is elsewhere, for others to set theirs:
-    autocast, the default dtype, and whether gradients are recorded.
+    """Put back what Lightning has set around a training step, for others to set theirs: autocast, the
+    default dtype, and whether gradients are recorded.
 
     Contexts that overlap, as those of two coroutines do, would put back what they found, which is
     the other's.

@@ -18,9 +18,10 @@ from hydra.types import TaskFunction
 from jensen.algorithm.chunk import Chunk
 from jensen.algorithm.drive import DRIVES, Drive, Taken
 from jensen.algorithm.gradient import Gradient
-from jensen.algorithm.stacked import Stack, Steps
+from jensen.algorithm.stacked import Stack
 from jensen.algorithm.stacked_graph import StackedGraph
 from jensen.algorithm.stacked_layers import has_convolutions
+from jensen.algorithm.stacked_watch import Steps
 from jensen.base import signals
 from jensen.base.signals import Stopped
 from jensen.callbacks.progress import Progress

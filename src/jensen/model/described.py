@@ -1,5 +1,5 @@
-"""What a mixture of Gaussians says of places and of other mixtures, rather than of points one by
-one.
+"""Statements of a mixture of Gaussians on places and on other mixtures, rather than on points one
+by one.
 """
 
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ class Kl(NamedTuple):
 
 
 _HALVINGS = 200
-"""Of an interval that holds a quantile: until float64 has no number between its ends."""
+"""Halvings of an interval that holds a quantile: until float64 has no number between its ends."""
 
 
 def cdf(p: Mixture, x: Tensor) -> Tensor:

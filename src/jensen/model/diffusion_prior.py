@@ -160,5 +160,5 @@ class LearnedComponents(nn.Module):
         self.log_var = nn.Parameter(torch.zeros(components, latent_dim))
 
     def mixture(self) -> Mixture:
-        """Of normalised weights, `(K,)`."""
+        """The mixture `(K,)`, its weights normalised."""
         return Mixture(self.log_weight.log_softmax(-1), Gaussian(self.mean, self.log_var))

@@ -152,7 +152,7 @@ class MixtureModel(Scored):
 
     @property
     def schema(self) -> Schema:
-        """Which column is of which family."""
+        """The family of each column."""
         if self.log_weight is None:
             raise InputError(
                 "this MixtureModel has no parameters: call fit or load_state_dict first"

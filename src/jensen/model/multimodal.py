@@ -213,8 +213,8 @@ class MultimodalVAE(VAE):
     def _in_turn(
         self, experts: Gaussian, present: Tensor, times: int, first: Tensor | None
     ) -> tuple[Gaussian, Tensor]:
-        """Of each of `times` draws of each example the posterior, `(S B, D)`, and its subset, `(S
-        B, M)`: they begin at the one that a normal draw `first` `(B,)` says.
+        """The posterior `(S B, D)` of each of `times` draws of each example, and its subset `(S B, M)`:
+        they begin at the one that a normal draw `first` `(B,)` says.
         """
         subsets, count = self.strata(present)
         draw = torch.arange(times, device=present.device).unsqueeze(1)
@@ -305,7 +305,7 @@ class MultimodalVAE(VAE):
             return torch.where(x.isnan(), made.to(x.dtype), x)
 
     def held_out_terms(self, x: Tensor, inference: Inference, noise: Tensor) -> dict[str, Tensor]:
-        """What a validation says of each modality, `(B,)` each, nats: its distortion, 0 where it is
+        """Terms of a validation of each modality, `(B,)` each, nats: its distortion, 0 where it is
         missing, so that they add up; the bound of log p(x_m) at q(z|x_m), 0 where it is missing;
         and the rate of each subset.
 

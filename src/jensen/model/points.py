@@ -65,8 +65,8 @@ class Survey(NamedTuple):
 
 
 def fingerprint(survey: Survey, noise: Tensor | None = None) -> str:
-    """Which data it is, by its sums: the same for the same points, in whatever batches, with the
-    same noise of each.
+    """A word for the data, by their sums: the same for the same points, in whatever batches, with
+    the same noise of each.
     """
     parts = [f"{survey.size} {survey.total:.6g}"]
     parts += [f"{value:.6g}" for value in (*survey.mean.tolist(), *survey.var.tolist())]

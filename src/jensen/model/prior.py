@@ -16,7 +16,7 @@ class Prior(Protocol):
     """
 
     rate_is_bound: bool
-    """Whether the rate may be an upper bound of the KL (`bound.rate.divergence`), rather than the value
+    """The rate may be an upper bound of the KL (`bound.rate.divergence`), rather than the value
     of the sample, log q(z|x) - log p(z), which is then logged beside it."""
 
     warmup: int

@@ -1,4 +1,4 @@
-"""Which column of the points is of which family."""
+"""The family of each column of the points."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

@@ -31,7 +31,7 @@ class Categorical(nn.Module):
         return x_shape if self._one_hot(x_shape) else (self.classes, *x_shape)
 
     def symbols(self, x_shape: tuple[int, ...]) -> int:
-        """How many symbols an observation of that shape has."""
+        """The number of symbols of an observation of that shape."""
         return math.prod(x_shape[1:] if self._one_hot(x_shape) else x_shape)
 
     def _one_hot(self, x_shape: tuple[int, ...]) -> bool:

@@ -23,12 +23,12 @@ class Objective(nn.Module, ABC):
     """
 
     for_standard_normal: bool = False
-    """Whether its formula holds for p(z) = N(0, I) alone; another prior is refused before
+    """The formula holds for p(z) = N(0, I) alone; another prior is refused before
     training.
     """
 
     needs_density: bool = False
-    """Whether log p(z) must be exact, as in a mean of exp log p(z); a prior that bounds it on
+    """log p(z) must be exact, as in a mean of exp log p(z); a prior that bounds it on
     average is refused before training.
     """
 
