@@ -123,6 +123,7 @@ def member(model, objective, lr=1e-2, make=torch.optim.Adam, clip=None, by=None,
         finite=Forgiving(),
         device=torch.device("cpu"),
         calls=SimpleNamespace(steps=STEPS),
+        encoder_steps=1,
     )
 
 

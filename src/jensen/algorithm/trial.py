@@ -13,7 +13,7 @@ LEAP = 100_003
 
 
 class Trial(NamedTuple):
-    """What some steps do to M models: losses `(M,)`, and all parameters' moves in one, `(M, P)`."""
+    """The effect of some steps on M models: losses `(M,)`, and all parameters' moves in one, `(M, P)`."""
 
     loss: Tensor
     moved: Tensor
@@ -28,7 +28,7 @@ def far(chunk: Chunk, count: int) -> Chunk:
 
 
 def tried(run: Callable[[], None], loss: Callable[[], Tensor], stacked: Sequence[Tensor]) -> Trial:
-    """What `run` does to parameters `(M, ...)`; whoever asks puts them back."""
+    """Try `run` on parameters `(M, ...)`; whoever asks puts them back."""
     before = [each.detach().clone() for each in stacked]
     run()
     moves = [

@@ -12,7 +12,7 @@ from jensen.diagnostics.picture import grid, is_image
 from jensen.diagnostics.snapshot import Snapshot
 
 Classifiers = Mapping[str, Mapping[str, Callable[[Tensor], Tensor]]]
-"""Of a modality, by name, what reads a label from it, by the label's name: `(B, *shape)` to a score
+"""Readers of a label from a modality, by their names: `(B, *shape)` to a score
 of each class, `(B, C)`."""
 
 DRAWS = 16
