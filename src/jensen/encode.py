@@ -9,7 +9,7 @@ if __name__ == "__main__":
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from omegaconf import DictConfig
@@ -19,6 +19,7 @@ from jensen.base.errors import InputError, check_path
 from jensen.callbacks.durable import target, write
 from jensen.diagnostics.snapshot import Snapshot, kind
 from jensen.family.family import diagonal
+from jensen.family.flowed import FlowedGaussian
 from jensen.launch.console import program
 from jensen.run.diagnose import on_run
 from jensen.run.words import say
@@ -26,19 +27,24 @@ from jensen.run.words import say
 
 def write_codes(snapshot: Snapshot, out: Path) -> Mapping[str, Tensor]:
     """codes and log_var `(N, D)`, factors `(N, F)`, their names and the prior's kind, in an npz
-    file, whole or not at all.
+    file, whole or not at all. A posterior that a flow has moved has no log_var; its codes are where
+    the flow takes the mean.
 
     Raises:
         InputError: the file cannot be written.
     """
 
-    posterior = diagonal(snapshot.posterior, "jensen.encode")
+    noise: dict[str, Any] = {}
+    if isinstance(snapshot.posterior, FlowedGaussian):
+        say("codes are where model/posterior=flow takes the mean: they come without log_var")
+    else:
+        noise = {"log_var": diagonal(snapshot.posterior, "jensen.encode").log_var.cpu().numpy()}
 
     def content(file: IO[bytes]) -> None:
         np.savez(
             file,
-            codes=posterior.mean.cpu().numpy(),
-            log_var=posterior.log_var.cpu().numpy(),
+            codes=snapshot.posterior.mean.cpu().numpy(),
+            **noise,
             factors=snapshot.factors.cpu().numpy(),
             names=np.array(snapshot.names, dtype=str),
             prior=np.array(kind(snapshot.prior)),

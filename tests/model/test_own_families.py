@@ -20,7 +20,7 @@ from jensen.bound.decomposition import decompose
 from jensen.diagnostics.decomposition import decomposition
 from jensen.diagnostics.estimator_audit import estimator_audit
 from jensen.diagnostics.probabilistic_pca import probabilistic_pca
-from jensen.diagnostics.snapshot import by_rate, check_family
+from jensen.diagnostics.snapshot import by_rate, check_families
 from jensen.diagnostics.water_filling import water_filling
 from jensen.family import gaussian
 from jensen.family.full import FullGaussian
@@ -294,9 +294,9 @@ def test_a_diagnostic_of_diagonal_posteriors_is_refused_before_the_first_step(
 
 @pytest.mark.parametrize("diagnostic", [partial(probabilistic_pca, variances=[1.0]), water_filling])
 def test_the_oracles_of_linear_models_are_of_diagonal_posteriors(diagnostic):
-    check_family("oracle", diagnostic, Gaussian)
+    check_families({"oracle": diagnostic}, Gaussian)
     with pytest.raises(InputError, match="diagnostics holds oracle"):
-        check_family("oracle", diagnostic, FullGaussian)
+        check_families({"oracle": diagnostic}, FullGaussian)
 
 
 def test_a_run_of_posteriors_with_a_covariance_shows_all_the_rest(configure, tmp_path):

@@ -139,7 +139,11 @@ def _model(model: VAE, shape: tuple[int, ...]) -> Any:
     if type(model) is not VAE:
         return node("model", _class(model))
     names = getattr(model, "chosen", {})
-    others = {part: node(part, _class(getattr(model, part))) for part in PARTS if part not in names}
+    others = {
+        part: node(part, _class(own))
+        for part in PARTS
+        if part not in names and (own := getattr(model, part)) is not None
+    }
     return OmegaConf.create(described(names, model.latent_dim, shape, others))
 
 

@@ -163,10 +163,13 @@ def _named(run: str | Path, checkpoint: str | None) -> tuple[Path, str]:
 
 def objects_of(model: VAE | None, objective: object) -> dict[str, object]:
     """Stand-ins for the parts of a model, and for it."""
-    found: dict[str, object] = (
-        {} if model is None else {name: getattr(model, name) for name in PARTS} | {"model": model}
-    )
+    found: dict[str, object] = {} if model is None else _parts(model) | {"model": model}
     return found if objective is None else found | {"objective": objective}
+
+
+def _parts(model: VAE) -> dict[str, object]:
+    found = {name: getattr(model, name) for name in PARTS}
+    return {name: part for name, part in found.items() if part is not None}
 
 
 def _copies(objects: Mapping[str, object]) -> dict[str, object]:

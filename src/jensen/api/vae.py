@@ -13,7 +13,7 @@ from jensen.model import vae
 from jensen.run.compose import chosen, compose
 from jensen.run.words import explain
 
-PARTS = ("encoder", "decoder", "likelihood", "prior")
+PARTS = ("encoder", "decoder", "likelihood", "prior", "posterior")
 
 
 def VAE(  # noqa: N802 (it makes one)
@@ -25,6 +25,7 @@ def VAE(  # noqa: N802 (it makes one)
     *,
     x_shape: Sequence[int] | None = None,
     seed: int = 0,
+    posterior: str | nn.Module | None = None,
 ) -> vae.VAE:
     """A variational autoencoder, `jensen.model.vae.VAE`, whose named parts are those of
     `conf/model`.
@@ -39,6 +40,8 @@ def VAE(  # noqa: N802 (it makes one)
             of `conf/model`: mlp, conv, linear, locatello.
         decoder: a module from `(B, D)` to `(B, *event)`, or such a name.
         likelihood, prior: objects, or names of `conf/model/likelihood` and `conf/model/prior`.
+        posterior: what is made of the encoder's Gaussian, an object or a name of
+            `conf/model/posterior`: flow; None for that Gaussian.
         latent_dim: D.
         x_shape: `event`, which named parts need.
         seed: of the initial weights of named parts; they are those of a command with that seed
@@ -48,7 +51,7 @@ def VAE(  # noqa: N802 (it makes one)
         InputError: a name that is none, or parts that do not fit each other.
     """
     check_seed("seed", seed)
-    parts = dict(zip(PARTS, (encoder, decoder, likelihood, prior), strict=True))
+    parts = dict(zip(PARTS, (encoder, decoder, likelihood, prior, posterior), strict=True))
     names = {part: name for part, name in parts.items() if isinstance(name, str)}
     needs = {"encoder", "decoder"} & {*names} or (
         {"prior"} if names.get("prior") == "vamp" else set()
@@ -88,7 +91,7 @@ def described(
     for part, name in names.items():
         chosen("model" if part in ("encoder", "decoder") else f"model/{part}", name, part)
     sizes = [f"latent_dim={latent_dim}", f"data.x_shape=[{','.join(map(str, x_shape))}]"]
-    kinds = [f"model/{part}={names[part]}" for part in ("likelihood", "prior") if part in names]
+    kinds = [f"model/{part}={names[part]}" for part in PARTS[2:] if part in names]
     trees = {
         part: OmegaConf.to_container(
             compose("train", ["data=torch_dataset", f"model={name}", *kinds, *sizes]).model,

@@ -10,7 +10,8 @@ T = TypeVar("T")
 
 
 def tree_map(function: Callable[..., Any], tree: T, *others: T) -> T:
-    """`function` of the tensors at each place of equal nested tuples, in a tuple of the same make.
+    """`function` of the tensors at each place of equal nested tuples, in a tuple of the same make;
+    a function in them, which is of no example, stays as it is.
 
     >>> import torch
     >>> from jensen.bound.bound import Bound
@@ -19,7 +20,9 @@ def tree_map(function: Callable[..., Any], tree: T, *others: T) -> T:
     """
     if isinstance(tree, Tensor):
         return cast(T, function(tree, *others))
-    assert isinstance(tree, tuple), f"{type(tree).__name__} is neither a tensor nor a tuple"
+    if not isinstance(tree, tuple):
+        assert callable(tree), f"{type(tree).__name__} is neither a tensor nor a tuple"
+        return tree
     parts: Any = [tree_map(function, *branches) for branches in zip(tree, *others, strict=True)]
     named: Any = type(tree)
     return cast(T, named(*parts) if hasattr(tree, "_fields") else named(parts))

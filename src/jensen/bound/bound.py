@@ -34,14 +34,19 @@ class Inference(NamedTuple):
         (`family.family.diagonal`).
     z: `(B, D)`, a sample of the posterior.
     log_prior: `(B,)`, log p(z) at that sample.
+    log_q: `(B,)`, log q(z|x) at that sample, where the draw came with it; else nothing, and
+        `log_posterior` asks the posterior.
     """
 
     bound: Bound
     posterior: Posterior
     z: Tensor
     log_prior: Tensor
+    log_q: Tensor | tuple[()] = ()
 
     @property
     def log_posterior(self) -> Tensor:
         """`(B,)`, log q(z|x) at that sample."""
-        return self.posterior.log_prob(self.z)
+        if isinstance(self.log_q, tuple):
+            return self.posterior.log_prob(self.z)
+        return self.log_q

@@ -23,6 +23,7 @@ def rate(
     z: Tensor,
     log_prior: Tensor | None = None,
     bounded: bool = True,
+    log_posterior: Tensor | None = None,
 ) -> Tensor:
     """KL(posterior || p), `(B, D)` to `(B,)`, nats.
 
@@ -31,7 +32,7 @@ def rate(
     log q(z|x) - log p(z), with the exact entropy of q where log p(z) is a bound (`log_density`).
 
     Args:
-        log_prior: log p(z), `(B,)`, where the caller has it already.
+        log_prior, log_posterior: log p(z) and log q(z|x), `(B,)`, where the caller has them already.
     """
     exact = kl(posterior, p)
     if exact is not None:
@@ -48,7 +49,8 @@ def rate(
     log_prior = p.log_prob(z).to(z.dtype) if log_prior is None else log_prior
     if bounded and isinstance(p, BoundedBelow) and isinstance(posterior, Gaussian | FullGaussian):
         return -entropy(posterior) - log_prior
-    return posterior.log_prob(z) - log_prior
+    log_posterior = posterior.log_prob(z) if log_posterior is None else log_posterior
+    return log_posterior - log_prior
 
 
 @runtime_checkable
@@ -73,11 +75,13 @@ def log_density(p: Family, z: Tensor, noise: Tensor, examples: int | None = None
 
 def latent_rates(posterior: Posterior, p: Family) -> Tensor | None:
     """KL of each latent's own posterior to its marginal of p, `(B, D)`, nats; None where p's
-    marginals are unknown.
+    marginals are unknown, or those of the posterior are no Gaussians.
 
     For mixtures it is the bound. It adds up to the rate where neither posterior nor prior has
     dependent latents.
     """
+    if not isinstance(posterior, Gaussian | FullGaussian):
+        return None
     if isinstance(p, Gaussian):
         return gaussian.kl(marginals(posterior, "the rate of each latent"), p)
     if not has_bound(p):

@@ -26,7 +26,7 @@ from jensen.callbacks.projector import project
 from jensen.data.module import DataModule
 from jensen.diagnostics.picture import gif
 from jensen.diagnostics.preview import Preview, check_settings
-from jensen.diagnostics.snapshot import Diagnostic, Embedding, Film, Results, check_family
+from jensen.diagnostics.snapshot import Diagnostic, Embedding, Film, Results, check_families
 
 STANDARD_ERROR = "~standard_error"
 HISTOGRAM = "~histogram"
@@ -100,8 +100,7 @@ class Diagnose(Callback):
         """
         posterior = getattr(pl_module, "posterior_family", None)
         if posterior is not None:
-            for name, diagnostic in self.diagnostics.items():
-                check_family(name, diagnostic, posterior)
+            check_families(self.diagnostics, posterior)
         if self.diagnostics and hasattr(pl_module, "known"):
             self._check_settings(trainer, pl_module)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from jensen.base.errors import check_count
 from jensen.diagnostics.picture import chart
-from jensen.diagnostics.snapshot import Snapshot, by_rate, takes
+from jensen.diagnostics.snapshot import Snapshot, by_rate
 from jensen.family.algebra import marginal
 from jensen.family.family import Family, Product, is_standard
 from jensen.family.flow import Flow
@@ -22,15 +22,14 @@ _MOST = 1000
 """Posteriors with covariances whose mean is drawn."""
 
 
-@takes(Gaussian, FullGaussian)
 def aggregate_posterior(snapshot: Snapshot, side: int = 96) -> Mapping[str, Tensor]:
     """The density of q(z) = mean of q(z|x) over the held-out set in the two latents of largest rate,
     on `side` x `side` places; lines are the prior's density at exp(-k^2 / 2) of its peak, which of a
     Gaussian are k = 1, 2, 3 standard deviations.
 
     Where the two differ, samples of the prior decode to what the decoder has not seen. Points without
-    uncertainty are shown as such; a prior whose density of two latents is unknown has no lines. Empty
-    for fewer than two latents.
+    uncertainty are shown as such, and posteriors that are no Gaussians by their samples; a prior whose
+    density of two latents is unknown has no lines. Empty for fewer than two latents.
     """
     check_count("side", side, least=2)
     pair = by_rate(snapshot)[:2].tolist()
@@ -80,14 +79,13 @@ def _places(snapshot: Snapshot, latent: int, side: int) -> Tensor:
 
 def density(posterior: object, pair: list[int], x: Tensor, y: Tensor) -> Tensor | None:
     """The mean over N posteriors of their density in two latents, `(len(y), len(x))`, float64; None
-    where they have no variance. Of posteriors with covariances, the first thousand.
+    where they have no variance, or are no Gaussians. Of posteriors with covariances, the first thousand.
     """
     if isinstance(posterior, FullGaussian):
         some = FullGaussian(*(part[:_MOST].double() for part in posterior))
         weight = torch.full((len(some.mean),), -math.log(len(some.mean))).to(some.mean)
         return Mixture(weight, marginal(some, pair)).log_prob(_grid(x, y)).exp()
-    assert isinstance(posterior, Gaussian)
-    if not posterior.log_var.isfinite().all():
+    if not isinstance(posterior, Gaussian) or not posterior.log_var.isfinite().all():
         return None
     # A diagonal posterior's density is a product: the mean over N of products is one of matrices.
     across, up = (

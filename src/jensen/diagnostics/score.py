@@ -9,7 +9,7 @@ import torch
 
 from jensen.base.errors import InputError, check_count, check_flag, check_number, check_seed
 from jensen.diagnostics.snapshot import Results, Snapshot, takes, told
-from jensen.family.family import is_standard, marginals
+from jensen.family.family import is_standard
 from jensen.family.full import FullGaussian
 from jensen.family.gaussian import Gaussian
 from jensen.scores.activity import KL_THRESHOLD
@@ -39,7 +39,16 @@ def check_options(function: Callable[..., object], options: Mapping[str, object]
             check_number(name, value)
 
 
-@takes(Gaussian, FullGaussian)
+def _needs_log_var(options: Mapping[str, Any]) -> bool:
+    """Tell whether a score, by the options of its diagnostic, cannot do without `log_var`."""
+    function = options.get("function")
+    if not callable(function):
+        return False
+    asked = inspect.signature(function).parameters.get("log_var")
+    return asked is not None and asked.default is inspect.Parameter.empty
+
+
+@takes(Gaussian, FullGaussian, where=_needs_log_var)
 def score(
     snapshot: Snapshot, function: Callable[..., Mapping[str, Any]], **options: Any
 ) -> Results:
@@ -79,7 +88,9 @@ def _uncertainty(
     parameters = inspect.signature(function).parameters
     if "log_var" not in parameters:
         return {}
-    log_var = marginals(snapshot.posterior, "this score").log_var
+    if not isinstance(snapshot.posterior, Gaussian | FullGaussian):
+        return {}
+    log_var = snapshot.posterior.marginals().log_var
     needed = parameters["log_var"].default is inspect.Parameter.empty
     if not log_var.isfinite().all():
         if needed:

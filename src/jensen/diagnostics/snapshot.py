@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jensen.base.errors import InputError
 from jensen.bound.bound import Bound, Inference
-from jensen.family.family import Family, Posterior, is_standard
+from jensen.family.family import Family, Posterior, giver, is_standard, remedy
 from jensen.family.full import FullGaussian
 from jensen.family.gaussian import Gaussian
 
@@ -103,30 +103,52 @@ Diagnostic = Callable[[Snapshot], Results]
 D = TypeVar("D", bound=Callable[..., Any])
 
 
-def takes(*families: type) -> Callable[[D], D]:
+def takes(
+    *families: type, where: Callable[[Mapping[str, Any]], bool] | None = None
+) -> Callable[[D], D]:
     """Mark a diagnostic that holds for posteriors of these families alone, so that others are
-    refused before training.
+    refused before training; if it depends on its options, `where` they say so.
     """
 
+    def chosen(options: Mapping[str, Any]) -> tuple[type, ...]:
+        return families if where is not None and where(options) else ()
+
     def mark(diagnostic: D) -> D:
-        cast(Any, diagnostic).families = families
+        cast(Any, diagnostic).families = families if where is None else chosen
         return diagnostic
 
     return mark
 
 
-def check_family(name: str, diagnostic: Diagnostic, posterior: type) -> None:
-    """Refuse a diagnostic, by name, that does not hold for the model's posteriors."""
+def check_families(diagnostics: Mapping[str, Diagnostic], posterior: type) -> None:
+    """Refuse diagnostics, by name, that do not hold for the model's posteriors: all of them at once."""
+    refused = {
+        name: families
+        for name, diagnostic in diagnostics.items()
+        if not issubclass(posterior, families := _families(diagnostic) or (posterior,))
+    }
+    if not refused:
+        return
+    taken = [
+        each for each in (Gaussian, FullGaussian) if all(each in own for own in refused.values())
+    ]
+    those = "that diagnostic" if len(refused) == 1 else "those diagnostics"
+    raise InputError(
+        f"diagnostics holds {', '.join(refused)}, and {giver(posterior)} gives a"
+        f" {posterior.__name__}: expected a {' or a '.join(family.__name__ for family in taken)};"
+        f" leave {those} out, or {remedy(posterior)}"
+    )
+
+
+def _families(diagnostic: Diagnostic) -> tuple[type, ...]:
+    """The families of posteriors that it holds for; of any, nothing."""
     bare: Any = diagnostic
+    options: dict[str, Any] = {}
     while isinstance(bare, partial):
+        options = bare.keywords | options
         bare = bare.func
-    families = getattr(bare, "families", (posterior,))
-    if not issubclass(posterior, families):
-        raise InputError(
-            f"diagnostics holds {name}, and model.encoder gives a {posterior.__name__}: expected a"
-            f" {' or a '.join(family.__name__ for family in families)}; leave that diagnostic out,"
-            " or choose another encoder"
-        )
+    families = getattr(bare, "families", ())
+    return tuple(families(options) if callable(families) else families)
 
 
 def told(snapshot: Snapshot) -> Tensor:

@@ -10,9 +10,12 @@ from torch import Tensor
 from jensen.base.errors import InputError
 from jensen.base.tree import tree_map
 from jensen.family import algebra, gaussian
+from jensen.family.flowed import FlowedGaussian
 from jensen.family.full import Factored, FullGaussian, full
 from jensen.family.gaussian import Gaussian
 from jensen.family.moments import FLAT, Moments
+
+_FLOW = "model/posterior=flow"
 
 
 class Family(Protocol):
@@ -227,6 +230,15 @@ class Product(NamedTuple):
         return tree_map(lambda part: part[latent], self.factors)
 
 
+@runtime_checkable
+class DrawnWithDensity(Protocol):
+    """A posterior whose draws come with their density, which is dear at other points."""
+
+    def rsample_and_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """z `(B, D)` from standard normal `noise`, `(B, D)`, and log q(z) `(B,)`, nats."""
+        ...
+
+
 def is_standard(p: object) -> bool:
     """Tell whether it is N(0, I)."""
     return isinstance(p, Gaussian) and not any(bool(part.any()) for part in p)
@@ -263,8 +275,9 @@ def diagonal(posterior: object, who: str) -> Gaussian:
     if isinstance(posterior, Gaussian):
         return posterior
     raise InputError(
-        f"{who} needs a diagonal Gaussian and model.encoder gives a {type(posterior).__name__}:"
-        " expected a jensen.Gaussian; choose another encoder, or leave that out"
+        f"{who} needs a diagonal Gaussian and {giver(type(posterior))} gives a"
+        f" {type(posterior).__name__}: expected a jensen.Gaussian; {remedy(type(posterior))}, or leave"
+        " that out"
     )
 
 
@@ -277,7 +290,17 @@ def marginals(posterior: object, who: str) -> Gaussian:
     if isinstance(posterior, Gaussian | FullGaussian):
         return posterior.marginals()
     raise InputError(
-        f"{who} needs Gaussian marginals and model.encoder gives a {type(posterior).__name__}:"
-        " expected a jensen.Gaussian"
-        " or a jensen.FullGaussian; choose another encoder, or leave that out"
+        f"{who} needs Gaussian marginals and {giver(type(posterior))} gives a"
+        f" {type(posterior).__name__}: expected a jensen.Gaussian or a jensen.FullGaussian;"
+        f" {remedy(type(posterior))}, or leave that out"
     )
+
+
+def giver(posterior: type) -> str:
+    """The part of a model that makes posteriors of this family."""
+    return _FLOW if posterior is FlowedGaussian else "model.encoder"
+
+
+def remedy(posterior: type) -> str:
+    """The change of the configuration after which posteriors are of another family."""
+    return f"leave {_FLOW} out" if posterior is FlowedGaussian else "choose another encoder"

@@ -48,6 +48,7 @@ MEANINGS = {
     "model": "encoder and decoder, or a mixture",
     "model/likelihood": "p(x given z)",
     "model/prior": "p(z)",
+    "model/posterior": "q(z given x), where not the encoder's Gaussian",
     "objective": "the loss",
     "algorithm": "how the bound is raised",
     "optimizer": "of the gradient",

@@ -16,6 +16,7 @@ PLACES = {
     "DiscretisedLogistic": "symbols",
     "EMLayer": "em_layer",
     "FactorisedMixturePrior": "factorised_prior",
+    "FlowPosterior": "flow_posterior",
     "FlowPrior": "flow_prior",
     "GMM": "gmm",
     "LearnedNormal": "likelihood",

@@ -14,10 +14,13 @@ BINS = 8
 """Pieces of a spline."""
 
 
-def chain(kind: str, transforms: int, hidden: Sequence[int], latent_dim: int) -> nn.Module:
+def chain(
+    kind: str, transforms: int, hidden: Sequence[int], latent_dim: int, context: int = 0
+) -> nn.Module:
     """A chain of autoregressive maps of D latents, which is the identity until it has learned.
 
-    Called, it gives a map as `family.flow` takes it.
+    Called, with the `(B, context)` numbers that it is told if there are any, it gives a map as
+    `family.flow` takes it.
 
     Args:
         kind: `nsf`, monotone rational-quadratic splines on [-5, 5] (Durkan et al. 2019, arXiv
@@ -25,6 +28,7 @@ def chain(kind: str, transforms: int, hidden: Sequence[int], latent_dim: int) ->
         transforms: how many; each takes the latents in the order reverse to the one before.
         hidden: widths of the network of each.
         latent_dim: D.
+        context: numbers that each map is told beside the latents.
 
     Raises:
         InputError: an unknown kind, or zuko is not installed.
@@ -35,7 +39,7 @@ def chain(kind: str, transforms: int, hidden: Sequence[int], latent_dim: int) ->
     check_count("latent_dim", latent_dim)
     zuko = _zuko()
     one = zuko.flows.MaskedAutoregressiveTransform
-    affine = functools.partial(one, latent_dim, hidden_features=[*hidden])
+    affine = functools.partial(one, latent_dim, context, hidden_features=[*hidden])
     spline = functools.partial(
         affine,
         univariate=zuko.transforms.MonotonicRQSTransform,
@@ -58,7 +62,7 @@ def _stay(transform: Any) -> None:
     """Make it the identity: all parameters of all univariate maps are 0 there."""
     if hasattr(transform, "hyper"):
         *_, last = transform.hyper
-    else:  # one latent
+    else:  # one latent, told nothing
         last = transform
     for parameter in last.parameters():
         nn.init.zeros_(parameter)

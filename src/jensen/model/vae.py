@@ -15,7 +15,7 @@ from jensen.base.tree import tree_map
 from jensen.bound.bound import Bound, Inference
 from jensen.bound.rate import log_density, rate
 from jensen.family.draw import draw
-from jensen.family.family import Posterior
+from jensen.family.family import DrawnWithDensity, Posterior
 from jensen.family.gaussian import Gaussian, bounded
 from jensen.model.likelihood import Likelihood
 from jensen.model.prior import Prior
@@ -44,6 +44,8 @@ class VAE(nn.Module):
         likelihood: what those numbers mean.
         prior: p(z).
         latent_dim: D.
+        posterior: what is made of the encoder's Gaussian, such as a `FlowPosterior`; None for that
+            Gaussian.
 
     Raises:
         InputError: a prior without a part of the protocol `model.prior.Prior`.
@@ -56,6 +58,7 @@ class VAE(nn.Module):
         likelihood: Likelihood,
         prior: Prior,
         latent_dim: int,
+        posterior: nn.Module | None = None,
     ) -> None:
         super().__init__()
         check_count("latent_dim", latent_dim)
@@ -65,6 +68,7 @@ class VAE(nn.Module):
         self.likelihood = likelihood
         self.prior = prior
         self.latent_dim = latent_dim
+        self.posterior = posterior
         if hasattr(prior, "bind"):
             prior.bind(self.encode)
 
@@ -82,7 +86,13 @@ class VAE(nn.Module):
         """
         raw = self.encoder(x)
         if isinstance(raw, Gaussian):
-            return bounded(raw)
+            return bounded(raw) if self.posterior is None else self.posterior(bounded(raw))
+        if self.posterior is not None:
+            raise InputError(
+                f"model.posterior is a {type(self.posterior).__name__} and model.encoder gives a"
+                f" {type(raw).__name__}: expected a jensen.Gaussian, which it makes another"
+                " distribution of; choose another encoder, or leave model.posterior out"
+            )
         if isinstance(raw, tuple) and isinstance(raw, Posterior):
             return raw
         raise InputError(
@@ -111,12 +121,17 @@ class VAE(nn.Module):
             posterior, x = tree_map(
                 lambda part: part.repeat(times, *[1] * (part.dim() - 1)), (posterior, x)
             )
-        z = posterior.rsample(noise)
+        log_q: Tensor | None = None
+        if isinstance(posterior, DrawnWithDensity):
+            z, log_q = posterior.rsample_and_log_prob(noise)
+        else:
+            z = posterior.rsample(noise)
         distortion = self.likelihood.distortion(self.decoder(z), x)
         p = self.prior.distribution()
         log_prior = log_density(p, z, noise, examples)
-        rated = rate(posterior, p, z, log_prior, bounded=self.prior.rate_is_bound)
-        return Inference(Bound(distortion, rated), posterior, z, log_prior)
+        rated = rate(posterior, p, z, log_prior, self.prior.rate_is_bound, log_q)
+        bound = Bound(distortion, rated)
+        return Inference(bound, posterior, z, log_prior, () if log_q is None else log_q)
 
     def elbo(self, x: Tensor, samples: int = 1, *, key: int = 0) -> Tensor:
         """The bound on log p(x) of each example, `(B, *event)` to `(B,)`, nats: the mean over
@@ -128,7 +143,7 @@ class VAE(nn.Module):
             return torch.stack(draws).mean(0)
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """E[x|z] at the code of each example, the mean of q(z|x), `(B, *event)`."""
+        """E[x|z] at the code of each example, `q(z|x).mean`, `(B, *event)`."""
         with still(self):
             return self.decode(self.encode(x).mean)
 

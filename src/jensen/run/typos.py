@@ -178,6 +178,9 @@ def _key_faults(one: Override, whole: DictConfig, groups: Sequence[str]) -> Iter
 
 def _unknown(key: str, word: str, whole: DictConfig, groups: Sequence[str]) -> str:
     parent, _, last = key.rpartition(".")
+    if (group := key.replace(".", "/")) in groups and group != key:
+        given = word.partition("=")[2]
+        return f"{key} is a group of choices: expected it with a slash; write {group}={given}"
     node = _known(whole, parent) if parent else (whole,)
     within = node[0] if node is not None else None
     target = within.get("_target_") if isinstance(within, DictConfig) and parent else None
