@@ -84,6 +84,36 @@ def test_sets_of_unequal_size_by_a_mask():
         same(found, row, GMM(2).fit(x[row][mask[row]]))
 
 
+def test_with_weights_noise_and_restarts_each_is_its_own_fit_too():
+    """Of several sizes: what is not there has no weight and no noise."""
+    x = sets(3, points=40)
+    mask = torch.arange(40) < torch.tensor([40, 31, 36])[:, None]
+    draw = torch.Generator().manual_seed(3)
+    weights = torch.rand(3, 40, generator=draw, dtype=torch.float64) + 0.1
+    noise = 0.2 * torch.rand(3, 40, 2, generator=draw, dtype=torch.float64)
+    for options, given in (
+        ({"restarts": 3}, {}),
+        ({}, {"weights": weights}),
+        ({"covariance": "tied"}, {"weights": weights, "noise": noise}),
+        ({}, {"noise": noise.diag_embed()}),
+    ):
+        found = GMM(2, **options).fit(x, mask=mask, **given)
+        assert found[0].noisy == ("noise" in given)
+        for row in range(3):
+            own = {name: value[row][mask[row]] for name, value in given.items()}
+            same(found, row, GMM(2, **options).fit(x[row][mask[row]], **own), 0)
+
+
+@pytest.mark.parametrize(("count", "options"), [(3, {}), (2, {"covariance": "tied"}), (4, {})])
+def test_starts_that_differ_between_candidates_are_the_single_fits(count, options):
+    """Of many sets, some of whose k-means end in other cells, and one with fewer different points."""
+    x = sets(40, points=30, dim=2, seed=9)
+    found = GMM(count, max_iter=0, **options).fit(x)
+    for row in range(40):
+        one = GMM(count, max_iter=0, **options).fit(x[row])
+        torch.testing.assert_close(found.mean[row], one.mean, rtol=0, atol=1e-9)
+
+
 def test_float32_and_points_far_from_zero():
     x = sets(3).float() + 1000
     found = GMM(2).fit(x)
@@ -103,9 +133,9 @@ def test_a_set_out_of_the_ordinary_is_fitted_alone_and_the_others_are_not(monkey
 
     own = many_fit.fit_mixture
 
-    def counted(recipe, points):
+    def counted(*given):
         alone.append(1)
-        return own(recipe, points)
+        return own(*given)
 
     monkeypatch.setattr(fit_mixture, counted)
     found = GMM(3).fit(x)
@@ -170,9 +200,16 @@ def test_one_of_them_is_a_gmm_and_all_of_them_are_saved():
         (lambda x: GMM(2).fit(x * math.nan), "set 0 of x: x holds NaN in row 0"),
         (lambda x: GMM(2).fit(x, mask=torch.ones(4, 3)), r"mask has the shape \(4, 3\): expected"),
         (lambda x: GMM(2).fit(x[0], mask=torch.ones(80)), "mask came with one set of points"),
-        (lambda x: GMM(2).fit(x, torch.ones(80)), "weights came with sets of points"),
-        (lambda x: GMM(2).fit(x, noise=x), "noise came with sets of points"),
-        (lambda x: GMM(2, restarts=3).fit(x), "restarts is 3 and x holds 4 sets: expected"),
+        (
+            lambda x: GMM(2).fit(x, torch.ones(80)),
+            r"weights has the shape \(80,\) and x \(4, 80, 2\): expected \(4, 80\), sets by points",
+        ),
+        (lambda x: GMM(2).fit(x, noise=x[0]), r"noise has the shape \(80, 2\) and x"),
+        (lambda x: GMM(2).fit(x, noise=-x.abs()), "set 0 of x: noise holds -"),
+        (
+            lambda x: GMM(2, warm_start=True).fit(x),
+            "warm_start is True and x holds 4 sets: expected warm_start=False",
+        ),
         (lambda x: GMM(2).fit(x).predict(x[0]), "holds 4 fits of sets of points: expected one"),
         (lambda x: GMM(2).fit(x).sample(3), "holds 4 fits of sets of points: expected one"),
         (lambda x: GMM(2).fit(x)[4], r"holds 4 fits of sets of points: there is no \[4\]"),

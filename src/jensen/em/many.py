@@ -59,6 +59,11 @@ class Sets(NamedTuple):
     origin: Tensor
 
     @property
+    def whole(self) -> bool:
+        """Tell whether each set has all N points, once."""
+        return bool((self.weight == 1).all())
+
+    @property
     def sizes(self) -> Tensor:
         """Points of each set, `(M,)`."""
         return self.weight.sum(-1)
@@ -121,23 +126,53 @@ def _start(structure: Structure, sets: Sets, count: int) -> tuple[Mixture, Tenso
     mean = sets.mean.unsqueeze(-2)
     deviation = sets.var.sqrt().unsqueeze(-2)
     standard = torch.where(sets.weight.unsqueeze(-1) > 0, (sets.x - mean) / deviation, 0.0)
-    rows = torch.arange(len(standard), device=standard.device)
     at = sets.order.unsqueeze(-1)
     centre, few = _seeds(
-        standard.take_along_dim(at, 1), sets.weight.take_along_dim(sets.order, 1), sets.uniform
+        standard.gather(1, at.expand(-1, -1, standard.shape[-1])),
+        sets.weight.gather(1, sets.order),
+        sets.uniform,
     )
     centre = _rounds(standard, sets.weight, centre)
     place = mean.unsqueeze(1) + centre * deviation.unsqueeze(1)  # (M, C, K, D)
-    r = _cells(standard, centre, sets.weight)
+    r = _cells(standard, centre)
+    one = _agree(r, sets.weight)
+    rows = [each.nonzero().squeeze(1) for each in (one, ~one)]
+    parts = [
+        _likeliest(
+            structure, Sets(*(part[at] for part in sets)), place[at][:, :most], r[at][:, :most]
+        )
+        for at, most in zip(rows, (1, CANDIDATES), strict=True)
+        if len(at)
+    ]
+    back = torch.cat(rows).argsort()
+    return tree_map(lambda *each: torch.cat(each)[back], *parts), few
+
+
+def _agree(r: Tensor, weight: Tensor) -> Tensor:
+    """Tell of which sets all candidates have the first's cells, in whatever order, and no cell is
+    empty, `(M,)`: then any of them is the likeliest.
+    """
+    ours, theirs = r.flatten(1, 2), r[:, 0]
+    shared = (ours @ theirs.mT).square().flatten(1).view(*r.shape[:2], -1).sum(-1)
+    sizes = r.sum(-1).square().sum(-1)
+    alike = (shared == sizes) & (shared == sizes[:, :1])
+    return alike.all(1) & (theirs @ weight.unsqueeze(-1) > 0).flatten(1).all(1)
+
+
+def _likeliest(structure: Structure, sets: Sets, place: Tensor, r: Tensor) -> Mixture:
+    """The likeliest mixture of cells `(M, C, K, N)` about `place` `(M, C, K, D)`, `(M, K)`."""
+    r = r if sets.whole else r * sets.weight[:, None, None]
     m = _moments(sets, place, r, structure)
     variance = _variance_of_cells(sets, place, r)
     beside = variance if structure is TiedGaussian else variance.unsqueeze(-2)
     prior = PSEUDO_COUNTS._replace(variance=beside.unsqueeze(1))
     whole = Mixture(place[..., 0], _at(structure, place, sets.var))
     p = m_step(whole, m, prior)
-    value = _log_likelihood(sets, p)
-    best = likeliest(value)
-    return tree_map(lambda part: part[rows, best], p), few
+    if place.shape[1] == 1:
+        return tree_map(lambda part: part[:, 0], p)
+    best = likeliest(_log_likelihood(sets, p))
+    rows = torch.arange(len(place), device=place.device)
+    return tree_map(lambda part: part[rows, best], p)
 
 
 def _seeds(x: Tensor, weight: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,8 +195,9 @@ def _seeds(x: Tensor, weight: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
             left = torch.minimum(left, nearest.unsqueeze(2))
         best = (left.flatten(1, 2) @ weight.unsqueeze(-1)).view(candidate.shape[:-1])
         best = best.argmin(-1, keepdim=True)
-        nearest = left.take_along_dim(best.unsqueeze(-1), 2).squeeze(2)
-        centres.append(candidate.take_along_dim(best.unsqueeze(-1), 2).squeeze(2))
+        chosen = (row[:, None, None], torch.arange(several, device=x.device)[None, :, None], best)
+        nearest = left[chosen].squeeze(2)
+        centres.append(candidate[chosen].squeeze(2))
     return torch.stack(centres, 2), few
 
 
@@ -179,8 +215,10 @@ def _rounds(x: Tensor, weight: Tensor, centre: Tensor) -> Tensor:
     """Those of k-means from there."""
     found = centre.clone()
     rows = torch.arange(len(x), device=x.device)
+    whole = bool((weight == 1).all())
     for _ in range(ROUNDS):
-        r = _cells(x, centre, weight)
+        r = _cells(x, centre)
+        r = r if whole else r.mul_(weight[:, None, None])
         total = r.sum(-1, keepdim=True)
         moved = (r.flatten(1, 2) @ x).view(centre.shape) / total.clamp(min=1e-300)
         following = torch.where(total > 0, moved, centre)
@@ -194,20 +232,25 @@ def _rounds(x: Tensor, weight: Tensor, centre: Tensor) -> Tensor:
     return found
 
 
-def _cells(x: Tensor, centre: Tensor, weight: Tensor) -> Tensor:
-    """The weights of the points that have a centre `(M, C, K, D)` for their nearest, `(M, C, K,
-    N)`, else 0.
+def _cells(x: Tensor, centre: Tensor) -> Tensor:
+    """1 where a centre `(M, C, K, D)` is a point's nearest, else 0, `(M, C, K, N)`; of equally near ones
+    the first is.
     """
     # less |x|^2, which is the same for all centres, and by 2
     half = 0.5 * centre.square().sum(-1, keepdim=True)
-    distance = half - (centre.flatten(1, 2) @ x.mT).view(*centre.shape[:-1], -1)
-    nearest = distance == distance.amin(2, keepdim=True)
-    taken = nearest[:, :, 0].clone()
-    for place in range(1, centre.shape[2]):  # of equally near ones the first
-        own = nearest[:, :, place]
-        own &= ~taken
-        taken |= own
-    return nearest * weight[:, None, None]
+    distance = torch.baddbmm(half.flatten(1, 2), centre.flatten(1, 2), x.mT, alpha=-1)
+    distance = distance.view(*centre.shape[:-1], -1)
+    count = centre.shape[2]
+    r = torch.empty_like(distance)
+    r[:, :, 0] = 1.0
+    least = distance[:, :, 0]
+    for place in range(1, count):  # nearer than all before it; in doubles, since bools take longer
+        torch.lt(distance[:, :, place], least, out=r[:, :, place])
+        least = torch.minimum(least, distance[:, :, place])
+    rest = r[:, :, 0]
+    for place in range(count - 1, 0, -1):
+        rest.sub_(r[:, :, place].mul_(rest))
+    return r
 
 
 def _moments(sets: Sets, place: Tensor, r: Tensor, structure: Structure) -> Moments:
@@ -307,7 +350,7 @@ class _Fits:
         self.count = sets.sizes
         self.features = _features(sets, self.structure)
         self.weight = sets.weight
-        self.whole = bool(sets.weight.all())
+        self.whole = sets.whole
         self.shared = _shared(sets)
         self.floor = sets.floor()
         self.alive = torch.arange(len(sets.x), device=sets.x.device)

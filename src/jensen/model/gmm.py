@@ -20,7 +20,7 @@ from jensen.model import interop
 from jensen.model.described import Described
 from jensen.model.held_out import HeldOut
 from jensen.model.informed import Informed
-from jensen.model.many_fit import FittedMany, fit_many, is_many
+from jensen.model.many_fit import Asked, FittedMany, fit_many, is_many
 from jensen.model.mixture_fit import Fitted, fit_mixture
 from jensen.model.noise import covariances
 from jensen.model.points import Points
@@ -130,7 +130,9 @@ class GMM(Informed, Described):
 
         Of sets of points `(M, N, D)`, M fits are made as one batch, each equal to its own;
         parameters, `log_likelihood`, `converged`, `iterations` and `history` have a leading M, and
-        `gmm[m]` is one of them. mask: `(M, N)`, true for each point that is there.
+        `gmm[m]` is one of them. mask: `(M, N)`, true for each point that is there. With weights
+        `(M, N)`, noise `(M, N, ...)`, restarts, a prior or another init they are made one after
+        another, which takes as long as a loop.
 
         noise: the variances `(N, D)` or covariances `(N, D, D)` of an error that each point of an
             array has of its own; the mixture is that of points without it (extreme deconvolution,
@@ -154,17 +156,11 @@ class GMM(Informed, Described):
         return self
 
     def _fit_many(self, x: Any, weights: Any, noise: Any, mask: Any) -> Self:
-        for name, value in (("weights", weights), ("noise", noise)):
-            if value is not None:
-                raise InputError(
-                    f"{name} came with sets of points (M, N, D): expected none; fit one set at a"
-                    " time for it"
-                )
         if not is_many(x):
             raise InputError("mask came with one set of points: expected x of (M, N, D)")
-        fitted = fit_many(self.recipe, x, mask, self._place.device)
+        fitted = fit_many(self.recipe, x, Asked(mask, weights, noise), self._place.device)
         self.keep(fitted.mixture)
-        self.columns, self.data, self.noisy = None, "", False
+        self.columns, self.data, self.noisy = None, "", noise is not None
         for name in FittedMany._fields[1:]:
             setattr(self, name, getattr(fitted, name))
         return self
@@ -183,6 +179,7 @@ class GMM(Informed, Described):
         one.reseeded, one.collapsed = whole.reseeded[fit], whole.collapsed[fit]
         one.converged, one.iterations = bool(whole.converged[fit]), int(whole.iterations[fit])
         one.log_likelihood, one.failure = float(whole.log_likelihood[fit]), whole.failure[fit]
+        one.noisy = self.noisy
         return one
 
     def belief(self, mean: Tensor, variance: Tensor, origin: Tensor) -> PseudoCounts:

@@ -16,6 +16,7 @@ from jensen.family.full import FullGaussian, full
 from jensen.family.mixture import Mixture, reordered
 from jensen.model.arrays import as_tensor, is_array
 from jensen.model.mixture_fit import Fitted, fit_mixture, order_of
+from jensen.model.noise import covariances
 from jensen.model.points import NARROWEST, WIDEST, Points
 from jensen.model.recipe import Recipe
 
@@ -48,20 +49,36 @@ def is_many(x: Any) -> bool:
     return is_array(x) and len(getattr(x, "shape", ())) == 3
 
 
-def fit_many(recipe: Recipe, x: Any, mask: Any, device: torch.device) -> FittedMany:
-    """Fit to each of the sets `x` `(M, N, D)`; of each the points where `mask` `(M, N)` is true.
+class Asked(NamedTuple):
+    """Of the points of each set: which are there `(M, N)`, how often each counts `(M, N)`, and the
+    errors of their own `(M, N, D)` or `(M, N, D, D)`; None is all, once, and none.
+    """
+
+    mask: Any = None
+    weights: Any = None
+    noise: Any = None
+
+
+def fit_many(recipe: Recipe, x: Any, asked: Asked, device: torch.device) -> FittedMany:
+    """Fit to each of the sets `x` `(M, N, D)`.
+
+    Sets with weights or noise, several restarts, and whatever else is out of the ordinary, are fitted
+    one after another.
 
     Raises:
         InputError: a set that no mixture can be fitted to; options that only one fit has.
     """
     points = as_tensor("x", x, recipe.missing).detach()
     points = points if isinstance(x, Tensor) else points.to(device)
-    there = _mask(mask, points)
+    there = _mask(asked.mask, points)
     _check(recipe, points, there)
-    alone = _odd(recipe, points, there)
+    more = [_each(name, getattr(asked, name), points) for name in ("weights", "noise")]
+    plain = more == [None, None] and recipe.restarts == 1
+    alone = _odd(recipe, points, there) if plain else torch.ones_like(there[:, 0])
     found: list[Fitted | None] = [None] * len(points)
     for row in alone.nonzero().flatten().tolist():
-        found[row] = _one(recipe, points[row], there[row], row)
+        own = [None if each is None else each[row][there[row]] for each in more]
+        found[row] = _one(recipe, points[row], there[row], row, *own)
     parts = []
     rows = (~alone).nonzero().flatten()
     for part in torch.split(rows, _at_a_time(recipe, points)) if len(rows) else ():
@@ -78,11 +95,10 @@ def _check(recipe: Recipe, points: Tensor, there: Tensor) -> None:
             f"x has the shape {tuple(points.shape)}: expected (M, N, D), sets by points by"
             " coordinates, none of them 0"
         )
-    if recipe.restarts > 1 or recipe.warm_start:
-        which = "restarts" if recipe.restarts > 1 else "warm_start"
+    if recipe.warm_start:
         raise InputError(
-            f"{which} is {getattr(recipe, which)} and x holds {len(points)} sets: expected"
-            f" {which}={'1' if which == 'restarts' else 'False'}; fit one set at a time for it"
+            f"warm_start is True and x holds {len(points)} sets: expected warm_start=False; fit one"
+            " set at a time for it"
         )
     few = (there.sum(1) < recipe.components).nonzero().flatten().tolist()
     if few:
@@ -102,6 +118,25 @@ def _mask(mask: Any, points: Tensor) -> Tensor:
             " each point that is there"
         )
     return given != 0
+
+
+def _each(name: str, given: Any, points: Tensor) -> Tensor | None:
+    """Numbers that each point has of its own, by the sets."""
+    if given is None:
+        return None
+    found = as_tensor(name, given)
+    sizes = (
+        [points.shape[:2]]
+        if name == "weights"
+        else [points.shape, (*points.shape, points.shape[2])]
+    )
+    if tuple(found.shape) not in {tuple(size) for size in sizes}:
+        expected = " or ".join(str(tuple(size)) for size in sizes)
+        raise InputError(
+            f"{name} has the shape {tuple(found.shape)} and x {tuple(points.shape)}: expected {expected},"
+            " sets by points"
+        )
+    return found
 
 
 def _odd(recipe: Recipe, points: Tensor, there: Tensor) -> Tensor:
@@ -182,10 +217,19 @@ def _orders(known: dict[int, tuple[Tensor, Tensor]], sizes: list[int], most: int
     return torch.stack([rows[size] for size in sizes])
 
 
-def _one(recipe: Recipe, points: Tensor, there: Tensor, row: int) -> Fitted:
+def _one(
+    recipe: Recipe,
+    points: Tensor,
+    there: Tensor,
+    row: int,
+    weights: Tensor | None = None,
+    noise: Tensor | None = None,
+) -> Fitted:
     with torch.inference_mode():
         try:
-            return fit_mixture(recipe, Points(points[there], missing=recipe.missing))
+            own = points[there]
+            each = Points(own, weights, missing=recipe.missing)
+            return fit_mixture(recipe, each, None, covariances(noise, own, each))
         except InputError as error:
             raise InputError(f"set {row} of x: {error}") from None
 
