@@ -173,3 +173,19 @@ def test_a_schema_puts_columns_in_order_and_back():
     x = torch.arange(5.0).expand(2, 5)
     assert schema.ordered(x)[0].tolist() == [0, 3, 1, 2, 4]
     assert torch.equal(schema.unordered(schema.ordered(x)), x)
+
+
+@pytest.mark.parametrize("family", ["normal", "bernoulli", "poisson", "categorical"])
+@pytest.mark.parametrize("missing", [False, True])
+def test_columns_may_all_be_of_one_family(family, missing):
+    """The two groups of rows are found, whatever the others' columns, which are none, have to say."""
+    x = torch.tensor([[0.0, 0, 1], [1, 1, 0]]).repeat(30, 1)
+    x[5::11, 0] = 1 - x[5::11, 0]
+    if family == "normal":
+        x += 0.1 * torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
+    if missing:
+        x[3, 1] = math.nan
+    model = jensen.MixtureModel(2, family, missing=missing, restarts=3).fit(x)
+    labels = model.predict(x[:2])
+    assert labels[0] != labels[1]
+    assert model.sample(3).shape == (3, 3)

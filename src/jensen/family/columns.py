@@ -133,7 +133,7 @@ class Columns(NamedTuple):
         logit = self.bernoulli.logit
         precision = (-log_var).exp()
         rate = self.poisson.log_rate.exp()
-        codes = torch.zeros_like(rate[..., :1]).expand(*rate.shape[:-1], len(self.categorical))
+        codes = rate.new_zeros(*rate.shape[:-1], len(self.categorical))
         own = -0.5 * (log_var + LOG_2PI + precision * mean.square())
         constants = torch.cat([own, -softplus(logit), -rate, codes], -1)
         linear = [precision * mean, logit, self.poisson.log_rate, codes]
