@@ -40,6 +40,7 @@ SECTIONS = {
     "em_large": Section("mixtures", {"names": "GS"}, 60),
     "ranks": Section("ranks", {}, 60),
     "stack": Section("stacks", {}, 90),
+    "convolutions": Section("convolutions", {}, 60),
     "streamed": Section("streamed", {}, 60),
 }
 _LEAST = 8

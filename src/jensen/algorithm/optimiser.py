@@ -26,8 +26,7 @@ def make(optimizer: MakeOptimizer, model: nn.Module, objective: Objective) -> Op
         InputError: it takes other settings.
     """
     _ask_for_no_gpu()
-    trained = [each for each in model.parameters() if each.requires_grad]
-    groups: list[dict[str, Any]] = [{"params": trained}]
+    groups: list[dict[str, Any]] = [{"params": [*model.parameters()]}]
     if own := [*objective.parameters()]:
         groups.append({"params": own, **objective.optimizer_options})
     try:

@@ -14,6 +14,8 @@ from jensen.launch.sweep import Sweep
 from jensen.launch.together import Together
 from jensen.run.words import quieten, say
 
+CONVOLUTIONS = ("grouped", "products", "branches")
+
 
 def launch(
     sweep: Sweep,
@@ -27,7 +29,7 @@ def launch(
     """
     if members != "auto":
         check_count("hydra.launcher.members", members)
-    check_choice("hydra.launcher.convolutions", convolutions, ("grouped", "branches"))
+    check_choice("hydra.launcher.convolutions", convolutions, CONVOLUTIONS)
     quieten()
     trainers = sequential.trainers(jobs)
     if world()[1] > 1 or any(trainer.world_size > 1 for trainer in trainers.values()):

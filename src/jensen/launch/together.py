@@ -50,7 +50,7 @@ class Together:
 
     Args:
         first: the number of the first of them in the sweep.
-        convolutions: `grouped`, or `branches`.
+        convolutions: `grouped`, `products` or `branches`.
     """
 
     def __init__(
@@ -131,7 +131,9 @@ class Together:
         self._stacks.clear()
         if len(members) == 1 or self._refused:
             return None
-        stack = Stack(algorithms, self._branched(algorithms[0]))
+        stack = Stack(
+            algorithms, self._branched(algorithms[0]), products=self.convolutions == "products"
+        )
         if why := stack.refusal(chunks):
             self._refused = True
             say(f"one after another after all, since they cannot be stacked ({why})")
