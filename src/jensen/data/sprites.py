@@ -307,9 +307,15 @@ def _list(name: str, given: Sequence[int] | str) -> list[int]:
 
 
 def _blocks(latents: npt.NDArray[np.uint8]) -> Iterator[Array]:
+    """The packed images, block after block, each by one of as many processes as there are cores."""
+    from joblib import Parallel, cpu_count, delayed
+
+    parts = np.split(latents, range(16384, len(latents), 16384))
+    jobs = min(cpu_count(), len(parts))
+    blocks = Parallel(jobs, return_as="generator")(delayed(pack)(part) for part in parts)
     with tqdm(
         total=len(latents), desc="Rendering sprites (once)", unit=" images", unit_scale=True
     ) as bar:
-        for block in np.split(latents, range(16384, len(latents), 16384)):
-            yield pack(block)
+        for block in blocks:
+            yield block
             bar.update(len(block))
