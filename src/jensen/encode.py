@@ -25,7 +25,7 @@ from jensen.run.diagnose import on_run
 from jensen.run.words import say
 
 
-def write_codes(snapshot: Snapshot, out: Path) -> Mapping[str, Tensor]:
+def write_codes(snapshot: Snapshot, out: Path | str) -> Mapping[str, Tensor]:
     """codes and log_var `(N, D)`, factors `(N, F)`, their names and the prior's kind, in an npz
     file, whole or not at all. A posterior that a flow has moved has no log_var; its codes are where
     the flow takes the mean.
@@ -50,7 +50,7 @@ def write_codes(snapshot: Snapshot, out: Path) -> Mapping[str, Tensor]:
             prior=np.array(kind(snapshot.prior)),
         )
 
-    write(out, content)
+    write(Path(out), content)
     say(f"{len(snapshot.z):,} codes of {snapshot.z.shape[1]} latents in {out}")
     return {}
 
