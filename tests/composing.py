@@ -7,14 +7,16 @@ from collections.abc import Callable, Hashable
 from copy import copy
 from functools import cache
 from typing import Any
+from unittest.mock import patch
 
 import omegaconf
 from hydra import compose, initialize_config_dir
 from hydra._internal import config_loader_impl as loader
-from hydra._internal.config_repository import IConfigRepository
+from hydra._internal import defaults_list
+from hydra._internal.config_repository import ConfigRepository, IConfigRepository
 from hydra._internal.defaults_list import DefaultsList, Overrides
 from hydra._internal.sources_registry import SourcesRegistry
-from hydra.core.default_element import ResultDefault
+from hydra.core.default_element import InputDefault, ResultDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -52,10 +54,14 @@ def read_once() -> None:
         source = SourcesRegistry.instance().resolve(scheme)
         source.load_config = _once(source.load_config, _of_a_file)
     loader.create_defaults_list = _choices_once(loader.create_defaults_list)
-    loader.ConfigLoaderImpl._compose_config_from_defaults_list = _once(
-        loader.ConfigLoaderImpl._compose_config_from_defaults_list, _of_a_composition
+    ours = loader.ConfigLoaderImpl
+    ours._load_single_config = _once(ours._load_single_config, _of_a_part)
+    ours._compose_config_from_defaults_list = _once(
+        _parents_last(ours._compose_config_from_defaults_list), _of_a_composition
     )
+    ConfigRepository.load_config = _once(ConfigRepository.load_config, _of_a_place)
     loader.CachingConfigRepository.__init__ = _share
+    defaults_list._create_interpolation_map = _if_read(defaults_list._create_interpolation_map)
     OverridesParser.parse_rule = _once(OverridesParser.parse_rule, lambda _, *words: words)
     for module in (omegaconf.base, omegaconf._utils):
         module.parse = cache(module.parse)  # the tree of an interpolation, which is only read
@@ -81,8 +87,13 @@ def _once(function: Callable[..., Any], key_of: Callable[..., Hashable]) -> Call
 def _ours(*sources: ConfigSource) -> Hashable:
     """The places that are searched, if no person's own is among them."""
     places = tuple((each.scheme(), each.provider, each.path) for each in sources)
-    folder = str(conf_folder())
+    folder = _folder()
     return places if all(kind != "file" or path == folder for kind, _, path in places) else None
+
+
+@cache
+def _folder() -> str:
+    return str(conf_folder())
 
 
 def _of_a_file(source: ConfigSource, config_path: str) -> Hashable:
@@ -90,11 +101,44 @@ def _of_a_file(source: ConfigSource, config_path: str) -> Hashable:
     return places and (places, config_path)
 
 
+def _of_a_place(repo: ConfigRepository, config_path: str) -> Hashable:
+    places = _ours(*repo.get_sources())
+    return places and (places, config_path)
+
+
+def _of_a_part(_: object, default: ResultDefault, repo: IConfigRepository) -> Hashable:
+    places = _ours(*repo.get_sources())
+    return places and (places, repr(default))
+
+
 def _of_a_composition(
     _: object, defaults: list[ResultDefault], repo: IConfigRepository
 ) -> Hashable:
     places = _ours(*repo.get_sources())
     return places and (places, repr(defaults))
+
+
+def _parents_last(compose: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
+    """Each file that is merged in has the whole tree looked through for parents: once is enough."""
+
+    def composed_once(*arguments: Any, **named: Any) -> DictConfig:
+        with patch.object(omegaconf.base.Box, "_re_parent", lambda _: None):
+            found = compose(*arguments, **named)
+        found._re_parent()
+        return found
+
+    return composed_once
+
+
+def _if_read(create: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
+    """The choices so far, which only an interpolation in a list of defaults reads."""
+
+    def known(overrides: Overrides, listed: list[InputDefault], self_added: bool) -> DictConfig:
+        if any(not each.is_self() and each.is_interpolation() for each in listed):
+            return create(overrides, listed, self_added)
+        return DictConfig({})
+
+    return known
 
 
 def _share(repo: loader.CachingConfigRepository, delegate: IConfigRepository) -> None:

@@ -31,6 +31,7 @@ from jensen.launch import naming, settings
 from jensen.launch.console import program
 from jensen.launch.trainer import check_end, make, validate_again
 from jensen.run import record
+from jensen.run.after import begin_after
 from jensen.run.folder import open_run, stopping
 from jensen.run.load import resume_from
 from jensen.run.summary import brief, summary
@@ -61,6 +62,7 @@ def train(cfg: DictConfig, folder: Path, model: Module | None = None) -> dict[st
             say(f"{folder} is finished: nothing to do")
             return results
         checkpoint, set_back = resume_from(folder)
+        begin_after(algorithm, cfg, begun=checkpoint is not None)
         go_after(folder)
 
         def begin() -> None:

@@ -36,6 +36,8 @@ SENTENCES = {
     "objective=decomposed objective.tc=x": "objective.tc is 'x': expected a number of at least 0",
     "objective=importance objective.samples=0": "objective.samples is 0: expected an integer of at least 1",
     "model/posterior=flow model/prior=mixture model.prior.warmup=1": "needs Gaussian marginals and model/posterior=flow gives",
+    "model/prior=diffusion model.prior.train=after": "model.prior.train is after and path is null: expected the folder of the run",
+    "model/prior=flow model.prior.path=here": "model.prior.path is 'here' and train is joint: expected train=after",
     "model/posterior=flow model/prior=vamp": "model/prior=vamp needs a diagonal Gaussian and model/posterior=flow gives",
     "model/posterior=flow objective=dip": "objective=dip needs a diagonal Gaussian and model/posterior=flow gives",
     "model.posterior=flow": "model.posterior is a group of choices: expected it with a slash; write model/posterior=flow",

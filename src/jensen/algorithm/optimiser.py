@@ -26,7 +26,8 @@ def make(optimizer: MakeOptimizer, model: nn.Module, objective: Objective) -> Op
         InputError: it takes other settings.
     """
     _ask_for_no_gpu()
-    groups: list[dict[str, Any]] = [{"params": [*model.parameters()]}]
+    trained = [each for each in model.parameters() if each.requires_grad]
+    groups: list[dict[str, Any]] = [{"params": trained}]
     if own := [*objective.parameters()]:
         groups.append({"params": own, **objective.optimizer_options})
     try:

@@ -13,6 +13,7 @@ from jensen.family.family import Posterior
 from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture
 from jensen.model.diffusion import SAMPLERS, Denoise, Diffusion, exact, levels
+from jensen.model.prior import check_trained
 
 DENOISERS = ("mlp", "mixture")
 GAMMAS = ("linear", "learned")
@@ -42,6 +43,8 @@ class DiffusionPrior(nn.Module):
         gamma_min, gamma_max: minus the log of the signal-to-noise ratio at both ends, rising.
         steps, sampler: of a draw: `ancestral` or `ddim`.
         draws: noise levels an example in evaluation.
+        train: `joint`, with the VAE, or `after` it: all else is frozen, and is that of the run in
+            the folder `path`.
     """
 
     rate_is_bound = True
@@ -61,8 +64,13 @@ class DiffusionPrior(nn.Module):
         steps: int = 100,
         sampler: str = "ddim",
         draws: int = 16,
+        train: str = "joint",
+        path: str | None = None,
     ) -> None:
         super().__init__()
+        check_trained(train, path)
+        self.trained = train
+        self.path = path
         check_count("latent_dim", latent_dim)
         check_choice("denoiser", denoiser, DENOISERS)
         check_counts("hidden", hidden)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from jensen.family.family import Posterior
 from jensen.family.flow import Flow
 from jensen.model.flows import chain
+from jensen.model.prior import check_trained
 
 
 class FlowPrior(nn.Module):
@@ -21,6 +22,8 @@ class FlowPrior(nn.Module):
     Args:
         latent_dim: D.
         kind, transforms, hidden: see `flows.chain`.
+        train: `joint`, with the VAE, or `after` it: all else is frozen, and is that of the run in
+            the folder `path`.
     """
 
     rate_is_bound = False
@@ -32,8 +35,13 @@ class FlowPrior(nn.Module):
         kind: str = "nsf",
         transforms: int = 3,
         hidden: Sequence[int] = (64, 64),
+        train: str = "joint",
+        path: str | None = None,
     ) -> None:
         super().__init__()
+        check_trained(train, path)
+        self.trained = train
+        self.path = path
         self.latent_dim = latent_dim
         self.chain = chain(kind, transforms, hidden, latent_dim)
 

@@ -5,6 +5,7 @@ give.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from operator import index
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -69,8 +70,29 @@ class VAE(nn.Module):
         self.prior = prior
         self.latent_dim = latent_dim
         self.posterior = posterior
+        if self.is_kept:
+            for part in self.kept():
+                part.requires_grad_(False).eval()
         if hasattr(prior, "bind"):
             prior.bind(self.encode)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether all but the prior stays as it is in training."""
+        return getattr(self.prior, "trained", "joint") == "after"
+
+    def kept(self) -> Iterator[nn.Module]:
+        """The parts that are not the prior."""
+        parts = (self.encoder, self.decoder, self.likelihood, self.posterior)
+        return (part for part in parts if isinstance(part, nn.Module))
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode; parts that are kept stay in evaluation mode."""
+        super().train(mode)
+        if self.is_kept:
+            for part in self.kept():
+                part.eval()
+        return self
 
     @property
     def noise_dim(self) -> int:
