@@ -44,6 +44,7 @@ def _composed(overrides: tuple[str, ...]) -> bytes:
         GlobalHydra.instance().hydra = before
 
 
+@cache
 def read_once() -> None:
     """Have Hydra read each file of `conf/`, parse each word and merge each set of choices of groups
     once in this process; what a person's own folders are part of is read anew each time.

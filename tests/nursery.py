@@ -29,6 +29,8 @@ from multiprocessing.reduction import recv_handle, send_handle
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+from composing import composed, read_once
+
 COMMANDS = tuple(f"jensen.{name}" for name in ("train", "evaluate", "encode", "report", "doctor"))
 FORKED = (*COMMANDS, "shortly")
 SERVER = get_context("forkserver")
@@ -98,8 +100,12 @@ def _start(request: Request, files: Sequence[int]) -> int:
 
 
 def _serve(line: Connection) -> NoReturn:
-    """Forks what is asked for until the one that asks is gone."""
+    """Forks what is asked for until the one that asks is gone. Commands that it forks know the
+    files of conf/ (`composing`), which reading takes longer than a short run.
+    """
     os.setpgid(0, 0)  # a Ctrl-C is not for it, nor a kill of the group
+    read_once()
+    composed()
     empty = os.open(os.devnull, os.O_RDWR)
     for file in STANDARD:
         os.dup2(empty, file)

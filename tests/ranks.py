@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from composing import composed, read_once
 from nursery import SERVER
-
-from jensen.run.conf import conf_folder
 
 
 def together(
@@ -54,10 +53,8 @@ def _live(rank: int, port: int, function: Callable[..., None], arguments: tuple[
 
 def fit(rank: int, runs: Sequence[tuple[Path, Sequence[str]]]) -> None:
     """Trains runs, a folder and its overrides each, one after the other."""
-    from hydra import compose, initialize_config_dir
-
     from jensen.train import train
 
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        for folder, overrides in runs:
-            train(compose("train", [*overrides]), folder)
+    read_once()
+    for folder, overrides in runs:
+        train(composed(*overrides), folder)
