@@ -9,8 +9,12 @@ from typing import Any
 
 import numpy as np
 import plan
+from figures import draw
+from report import document
+from report import read as read_rows
 from sessions import MARK
 
+from jensen.callbacks import durable
 from jensen.reports.read import read
 from jensen.reports.sweep import Run, numbers
 from jensen.run.record import get_json, put
@@ -73,6 +77,7 @@ def _row(run: Run, out: Path) -> Row:
         "strength": run.settings[plan.OBJECTIVES[objective].key],
         "seed": run.seed,
         "steps": run.scores["step"],
+        "latents": run.settings["latent_dim"],
         **{column: known.get(name, math.nan) for column, name in COLUMNS.items()},
         "udr": math.nan,
         "warned": len(run.ills),
@@ -136,6 +141,21 @@ def as_csv(found: Sequence[Row], mark: Mapping[str, Any]) -> str:
 
 
 def write(out: Path) -> None:
-    """`study.csv` of all that has been scored."""
+    """`study.csv` of all that has been scored, and the report that follows from it alone."""
     found = rows(out)
     put(out / "study.csv", as_csv(found, get_json(out / MARK)))
+    report(out / "study.csv", out / "report")
+
+
+def report(table: Path, folder: Path) -> None:
+    """The report of a study.csv, and its figures."""
+    head, found = read_rows(table)
+    size = plan.SIZES[head["size"]]
+    planned = len(plan.OBJECTIVES) * 5 * sum(map(len, size.rounds))
+    put(folder / "report.md", document(head, found, planned))
+    for name, figure in draw(found).items():
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="png")
+        durable.write(
+            folder / f"{name}.png", lambda file, drawn=drawn: file.write(drawn.getvalue())
+        )
