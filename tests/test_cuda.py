@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from fitting import fitted
-from hydra.utils import instantiate
 from pytorch_lightning import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import TINY
@@ -187,7 +186,7 @@ def test_a_loss_that_is_not_finite_is_found(configure, tmp_path):
 def test_a_run_on_the_gpu_is_evaluated_on_the_cpu(configure, tmp_path, overrides):
     train(configure(*RUN, *QUIET, *overrides), tmp_path)
     model = jensen.load(tmp_path).model
-    x = torch.rand(3, *instantiate(configure(*RUN).data).x_shape)
+    x = torch.rand(3, *configure(*RUN).data.x_shape)
     assert model.encode(x).mean.isfinite().all()
 
 

@@ -330,8 +330,7 @@ def test_a_model_that_leaves_is_no_part_of_the_others():
     assert_equal(rest.members, two[:2], rtol=1e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("products", [False, True])
-def test_convolutions_are_stacked_too(products):
+def test_convolutions_are_stacked_too():
     def made():
         found = []
         for at in range(2):
@@ -342,7 +341,7 @@ def test_convolutions_are_stacked_too(products):
             found.append(member(model, Beta(1.0 + at)))
         return found
 
-    stack, expected = Stack(made(), products=products), made()
+    stack, expected = Stack(made()), made()
     given = [chunk(each, at, shape=[1, 16, 16]) for at, each in enumerate(expected)]
     stack.take(given, [False, False])
     for at, each in enumerate(expected):

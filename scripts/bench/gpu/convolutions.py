@@ -9,13 +9,12 @@ import torch
 from machine import seconds
 
 MEMBERS = (5, 15)
-KINDS = ("grouped", "products", "products, TF32", "branches")
+KINDS = ("grouped", "branches")
 
 
 def main(report: Callable[..., None], device: str, tiny: bool) -> None:
     for members in MEMBERS[:1] if tiny else MEMBERS:
         for kind in KINDS:
-            torch.backends.cuda.matmul.allow_tf32 = kind.endswith("TF32")
             try:
                 each, kernels = _measure(kind, members, device, tiny)
             except Exception as error:  # the others are still of interest
@@ -35,7 +34,7 @@ def _measure(kind: str, members: int, device: str, tiny: bool) -> tuple[float, d
 
     size = 2 if tiny else 64
     made = [_member(at, device) for at in range(members)]
-    stack = Stack(made, branched=kind == "branches", products=kind.startswith("products"))
+    stack = Stack(made, branched=kind == "branches")
     x = (torch.rand(members, size, 1, 64, 64, device=device) > 0.9).float()
     noise = torch.randn(members, size, 10, device=device)
     step = torch.zeros(members, dtype=torch.long, device=device)

@@ -37,19 +37,16 @@ class Stack:
     Args:
         branched: whether each model is computed by itself, beside the others, in the place of one
             program for all.
-        products: whether convolutions are computed as matrix products (`stacked_convolutions`).
     """
 
-    def __init__(
-        self, members: Sequence["Gradient"], branched: bool = False, products: bool = False
-    ) -> None:
+    def __init__(self, members: Sequence["Gradient"], branched: bool = False) -> None:
         self.members = tuple(members)
         self.branched = branched
         self._values = StackedValues([(each.model, each.objective) for each in members])
         self.values = self._values.stacked
         first = members[0]
         owned = self._values.owned[0]
-        self._program = StackedProgram(first.model, first.objective, owned, products)
+        self._program = StackedProgram(first.model, first.objective, owned)
         self._streams = [torch.cuda.Stream() for _ in members] if self.values[0].is_cuda else []
         position = {id(own): at for at, own in enumerate(owned)}
         groups = first.trainer.optimizers[0].param_groups

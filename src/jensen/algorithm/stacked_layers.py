@@ -13,30 +13,21 @@ import torch
 from torch import Tensor, nn
 from torch._C import _functorch
 
-from jensen.algorithm import stacked_convolutions
 from jensen.model.likelihood import Bernoulli, ContinuousBernoulli, CrossEntropy
 
 CONVOLUTIONS = (nn.modules.conv._ConvNd,)
-CONVOLVED: dict[type, Callable[..., Tensor]] = {
-    nn.Conv2d: stacked_convolutions.convolved,
-    nn.ConvTranspose2d: stacked_convolutions.transposed,
-}
 _OF_ROWS = (Bernoulli, ContinuousBernoulli, CrossEntropy)
 """Likelihoods that have no numbers of their own, so rows of any model are rows."""
 
 
-def rewrite(*modules: nn.Module, products: bool = False) -> None:
+def rewrite(*modules: nn.Module) -> None:
     """Have the layers of modules, which are to be called inside `vmap` only, compute for all models
     in one call.
-
-    products: whether convolutions are to be matrix products, too.
     """
     for module in modules:
         for part in module.modules():
             if type(part) is nn.Linear:
                 part.forward = MethodType(_linear, part)  # type: ignore[method-assign]
-            elif products and type(part) in CONVOLVED and stacked_convolutions.takes(part):
-                part.forward = MethodType(_convolution, part)  # type: ignore[method-assign]
             elif type(part) in _OF_ROWS:
                 part.distortion = _by_rows(part.distortion)  # type: ignore[operator, assignment, arg-type]
 
@@ -61,18 +52,6 @@ def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
     else:
         output = torch.baddbmm(bias.unsqueeze(1), rows, weight.mT)
     return _one(output.unflatten(1, inputs.shape[1:-1]), x)
-
-
-def _convolution(layer: nn.Conv2d | nn.ConvTranspose2d, x: Tensor) -> Tensor:
-    """The convolution of `(B, C, H, W)` of each model."""
-    weight = _all(layer.weight)
-    bias = None if layer.bias is None else _all(layer.bias)
-    inputs = _all(x)
-    if weight is None or inputs is None or weight.dim() != 5 or inputs.dim() != 5:
-        return type(layer).forward(layer, x)  # type: ignore[arg-type]
-    made = CONVOLVED[type(layer)]
-    stride, padding = layer.stride[0], layer.padding[0]
-    return _one(made(inputs, weight, bias, stride, int(padding)), x)
 
 
 def _by_rows(distortion: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:

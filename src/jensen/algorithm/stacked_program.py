@@ -24,19 +24,12 @@ class StackedProgram:
 
     Args:
         tensors: those of `model` and `objective`, in the order in which the values will come.
-        products: whether convolutions are computed as matrix products (`stacked_convolutions`).
     """
 
-    def __init__(
-        self,
-        model: VAE,
-        objective: Objective,
-        tensors: Sequence[Tensor],
-        products: bool = False,
-    ) -> None:
+    def __init__(self, model: VAE, objective: Objective, tensors: Sequence[Tensor]) -> None:
         memo = {id(each): each for each in tensors}  # replaced at each call: not copied
         self._model, self._objective = deepcopy((model, objective), memo)
-        rewrite(self._model, self._objective, products=products)
+        rewrite(self._model, self._objective)
         self._places = places(tensors, self._model, self._objective)
         self._infer = vmap(self._loss)
         self._learn = vmap(self._learned)

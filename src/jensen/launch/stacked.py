@@ -14,22 +14,20 @@ from jensen.launch.sweep import Sweep
 from jensen.launch.together import Together
 from jensen.run.words import quieten, say
 
-CONVOLUTIONS = ("grouped", "products", "branches")
-
 
 def launch(
     sweep: Sweep,
     jobs: Sequence[Job],
     task: TaskFunction,
     members: str | int = "auto",
-    convolutions: str = "grouped",
+    convolutions: str = "branches",
 ) -> None:
     """Raises:
     InputError: several ranks; a job that cannot be made, before anything is trained.
     """
     if members != "auto":
         check_count("hydra.launcher.members", members)
-    check_choice("hydra.launcher.convolutions", convolutions, CONVOLUTIONS)
+    check_choice("hydra.launcher.convolutions", convolutions, ("branches", "grouped"))
     quieten()
     trainers = sequential.trainers(jobs)
     if world()[1] > 1 or any(trainer.world_size > 1 for trainer in trainers.values()):

@@ -50,7 +50,7 @@ class Together:
 
     Args:
         first: the number of the first of them in the sweep.
-        convolutions: `grouped`, `products` or `branches`.
+        convolutions: `branches`, or `grouped`.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Together:
         jobs: Sequence[Job],
         first: int,
         task: TaskFunction,
-        convolutions: str = "grouped",
+        convolutions: str = "branches",
     ) -> None:
         self.convolutions = convolutions
         self.sweep = sweep
@@ -131,9 +131,7 @@ class Together:
         self._stacks.clear()
         if len(members) == 1 or self._refused:
             return None
-        stack = Stack(
-            algorithms, self._branched(algorithms[0]), products=self.convolutions == "products"
-        )
+        stack = Stack(algorithms, self._branched(algorithms[0]))
         if why := stack.refusal(chunks):
             self._refused = True
             say(f"one after another after all, since they cannot be stacked ({why})")
