@@ -179,3 +179,10 @@ def _choices_once(create: Callable[..., DefaultsList]) -> Callable[..., Defaults
 def choices(group: str) -> list[str]:
     """The names in a group of `conf/`, such as `model/prior`."""
     return sorted(file.stem for file in (conf_folder() / group).glob("*.yaml"))
+
+
+def priors() -> list[str]:
+    """Those of `model/prior` that a plain VAE may have: not p(z | c), whose tests are
+    `test_conditions`.
+    """
+    return [name for name in choices("model/prior") if name != "conditional_normal"]

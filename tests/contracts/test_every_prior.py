@@ -1,5 +1,5 @@
-"""The contract of `model.prior.Prior`, for every choice of `conf/model/prior`: another one is
-covered by its conf file.
+"""The contract of `model.prior.Prior`, for every choice of `conf/model/prior` that a plain VAE may have:
+another one is covered by its conf file.
 """
 
 import io
@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 import torch
-from composing import choices, composed
+from composing import composed, priors
 from hydra.utils import instantiate
 from tiny import TINY
 
@@ -23,7 +23,7 @@ WITHOUT_MARGINALS = {"flow", "diffusion"}
 BELOW = {"diffusion"}
 """Of whose density an inference has a bound, on average."""
 
-every_prior = pytest.mark.parametrize("choice", choices("model/prior"))
+every_prior = pytest.mark.parametrize("choice", priors())
 
 
 def build(choice, seed=0):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from composing import choices, composed
+from composing import choices, composed, priors
 from contracts.test_every_diagnostic import ELSEWHERE, build, snapshot_for
 from hydra.utils import instantiate
 from own_families import AsNormal
@@ -205,7 +205,7 @@ def test_every_objective_takes_the_sampled_rate_or_refuses(choice):
     assert any(each.grad.any() for each in model.posterior.parameters())
 
 
-@pytest.mark.parametrize("choice", choices("model/prior"))
+@pytest.mark.parametrize("choice", priors())
 def test_every_prior_takes_the_sampled_rate_or_refuses(choice):
     extra = [] if choice == "standard_normal" else [f"model/prior={choice}"]
     torch.manual_seed(0)

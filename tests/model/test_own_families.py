@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from composing import priors
 from diagnostics.snapshots import image_snapshot, vector_snapshot, with_posterior
 from hydra.utils import instantiate
 from own_families import AsNormal, Banana, banana_rate
@@ -225,7 +226,7 @@ SAMPLED = ("flow", "diffusion")
 """Priors without a closed form: their rate is that of a draw, right on average."""
 
 
-@pytest.mark.parametrize("prior", choices("model/prior"))
+@pytest.mark.parametrize("prior", priors())
 def test_every_prior_is_right_for_a_covariance_or_refuses_it(configure, prior):
     extra = [] if prior == "standard_normal" else [f"model/prior={prior}"]
     diagonal, full = (algorithm.model for algorithm in both(configure, *extra))

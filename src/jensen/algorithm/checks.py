@@ -25,6 +25,7 @@ from jensen.bound.rate import BoundedBelow, log_density, rate
 from jensen.data.module import DataModule
 from jensen.family.family import is_standard
 from jensen.family.gaussian import Gaussian
+from jensen.model.multimodal import MultimodalVAE
 from jensen.model.scored import Scored
 from jensen.model.vae import VAE
 from jensen.objective.objective import Objective
@@ -80,6 +81,7 @@ def check_training(algorithm: "Gradient") -> None:
     data = own_data(trainer)
     dtype: Any = algorithm.dtype
     check_precision(trainer.precision)
+    check_given(model, data)
     if data is not None and not data.shuffle:
         raise InputError(
             "data.shuffle is false: expected true, since training by gradient is continued amid an"
@@ -99,6 +101,18 @@ def check_training(algorithm: "Gradient") -> None:
     # as `jensen.run.restored` gives it; parts that their owner has put in evaluation mode stay
     if not algorithm.training:
         algorithm.train()
+
+
+def check_given(model: nn.Module, data: DataModule | None) -> None:
+    """Refuse a model that would model the conditions of the data, as if they were none."""
+    asked = () if data is None else data.condition
+    given = model.modalities.given if isinstance(model, MultimodalVAE) else ()
+    if {*asked} != {*given}:
+        raise InputError(
+            f"data.condition is {[*asked]} and model is a {type(model).__name__} that is given"
+            f" {[*given]}: expected one of these; choose model=multimodal, which is a conditional"
+            " VAE where one modality is left, or leave the condition out"
+        )
 
 
 def check_em_arguments(model: object, decay: Any, tolerance: object, weights_first: object) -> None:
@@ -123,6 +137,7 @@ def check_em_training(algorithm: "EM") -> None:
     trainer = algorithm.trainer
     missing = algorithm.model.recipe.missing
     check_precision(trainer.precision)
+    check_given(algorithm.model, trainer.datamodule)
 
     def check(x: Tensor) -> None:
         check_points(x, missing)
@@ -271,11 +286,11 @@ def check_shapes(model: VAE, x: Tensor) -> None:
     for part in posterior if isinstance(posterior, Gaussian) else (posterior.mean,):
         _check_shape("model.encoder", examples, part, latents)
     z = posterior.mean
-    output = _tried("model.decoder", codes, lambda: model.decoder(z))
+    output = _tried("model.decoder", codes, lambda: model.decoded(z, x))
     event = tuple(x.shape[1:])
     expected = getattr(model.likelihood, "output_shape", lambda event: event)(event)
     _check_shape("model.decoder", codes, output, (len(x), *expected))
-    p = model.prior.distribution()
+    p = model.prior_of(x)
     bounds = {
         "model.likelihood.distortion": lambda: model.likelihood.distortion(output, x),
         "model.prior's log_prob": lambda: log_density(p, z, z),

@@ -11,12 +11,13 @@ from jensen.algorithm.stacked_layers import rewrite
 from jensen.algorithm.stacked_values import places
 from jensen.algorithm.step import learn, loss_of
 from jensen.bound.bound import Inference
+from jensen.model.conditional_normal import ConditionalNormal
 from jensen.model.prior import StandardNormal
 from jensen.model.vae import VAE
 from jensen.model.vamp import VampPrior
 from jensen.objective.objective import Objective
 
-_LEARN_NOTHING = (StandardNormal, VampPrior)
+_LEARN_NOTHING = (ConditionalNormal, StandardNormal, VampPrior)
 
 
 class StackedProgram:

@@ -99,6 +99,16 @@ def check_list(name: str, value: object) -> None:
         raise InputError(f"{name} is {value!r}: expected a list, such as {name}=[{value}]")
 
 
+def check_choices(name: str, values: Iterable[str], choices: Sequence[str]) -> None:
+    """Refuse `values` that are not a list of choices, each once."""
+    check_list(name, values)
+    found = [*values]
+    for value in found:
+        check_choice(name, value, choices)
+    if len({*found}) < len(found):
+        raise InputError(f"{name} is {found}: expected each once; remove one")
+
+
 def check_counts(name: str, values: object) -> None:
     """Refuse `values` that are not a list of integers of at least 1: the sides of a shape, the
     widths of layers.

@@ -87,8 +87,8 @@ def _of_decoder(model: VAE, data: DataModule, module: LightningModule, helps: st
     """Tell whether an observation is told no better from its own code than from another's."""
     x = data.show(_LOOKED_AT).to(module.device, cast(torch.dtype, module.dtype))
     code = model.encode(x).mean
-    own = model.likelihood.distortion(model.decoder(code), x).mean()
-    other = model.likelihood.distortion(model.decoder(code.roll(1, 0)), x).mean()
+    own = model.likelihood.distortion(model.decoded(code, x), x).mean()
+    other = model.likelihood.distortion(model.decoded(code.roll(1, 0), x), x).mean()
     more = float(other - own)
     if len(x) < 2 or not more < LEAST_RATE:
         return {}

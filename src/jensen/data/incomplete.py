@@ -24,7 +24,7 @@ def incomplete(
 ) -> Examples:
     """The examples of other data, each modality of which is missing with the chance `fraction`, the
     same ones every time: NaN, as a whole. One is always kept, any of them with the same chance
-    where all would be lost.
+    where all would be lost; and so is each condition.
 
     Args:
         of: the other data as a choice of `conf/data` has them: their `source`, their `modalities`,
@@ -45,7 +45,9 @@ def incomplete(
         )
     examples = _read(of, split)
     lost = fraction if split in within else 0.0  # all splits decode alike
-    return drop(examples, [prod(shape) for shape in shapes.values()], lost, fold(seed, split))
+    sizes = [prod(shape) for shape in shapes.values()]
+    given = [name in (of.get("condition") or ()) for name in shapes]
+    return drop(examples, sizes, lost, fold(seed, split), given)
 
 
 def described(**keys: Any) -> Mapping[str, Any]:
@@ -53,14 +55,22 @@ def described(**keys: Any) -> Mapping[str, Any]:
     return keys
 
 
-def drop(examples: Examples, sizes: Sequence[int], fraction: float, key: int) -> Examples:
+def drop(
+    examples: Examples,
+    sizes: Sequence[int],
+    fraction: float,
+    key: int,
+    given: Sequence[bool] | None = None,
+) -> Examples:
     """The examples, of which modalities of so many numbers are missing; of every example other
-    ones, by `key`.
+    ones, by `key`, but none of those that are `given`.
     """
     stored = examples.stored.flatten(1)
     index = torch.arange(len(stored))
     chance = uniform(key, index, (len(sizes),), torch.float64)
-    kept = (chance >= fraction) | (chance == chance.amax(1, keepdim=True))
+    always = torch.tensor([False] * len(sizes) if given is None else [*given])
+    most = chance.masked_fill(always, -1).amax(1, keepdim=True)
+    kept = (chance >= fraction) | (chance == most) | always
     marks = kept.to(stored)
     width = tuple(examples.stored.shape[1:])
     return replace(

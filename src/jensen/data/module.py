@@ -48,6 +48,7 @@ class DataModule(LightningDataModule):
             check them; else each batch is checked as it comes. Streams cannot be.
         modalities: names and shapes of the parts of an observation `[P]`, one flattened after
             another, which models are told; `x_shape` is their sum.
+        condition: names of modalities that models are given and do not model.
         options: every other key, passed to the source.
 
     Raises:
@@ -69,6 +70,7 @@ class DataModule(LightningDataModule):
         transform: Transform | None = None,
         survey: bool = True,
         modalities: Mapping[str, Sequence[int]] | None = None,
+        condition: Sequence[str] = (),
         **options: object,
     ) -> None:
         super().__init__()
@@ -76,8 +78,7 @@ class DataModule(LightningDataModule):
         check_count("workers", workers, least=0)
         check_seed("seed", seed)
         check_flag("shuffle", shuffle)
-        if modalities is not None:
-            check_modalities(modalities, x_shape)
+        check_modalities(modalities, x_shape, condition)
         if not isinstance(device, str | torch.device):
             raise InputError(
                 f"device is {device!r}: expected auto, cpu or a device of this machine"
@@ -87,6 +88,7 @@ class DataModule(LightningDataModule):
                 f"workers is {workers} and device is {device}: expected workers=0, or device=cpu"
             )
         self.source = Source(source, options, splits, x_shape, validation, transform, survey, _say)
+        self.condition = tuple(condition)
         self.batch_size = batch_size
         self.seed = seed
         self.shuffle = shuffle

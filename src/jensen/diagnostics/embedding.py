@@ -27,9 +27,9 @@ def embedding(snapshot: Snapshot, points: int = 2000, side: int = 32) -> Mapping
         [*map(str, factors), *(f"{number:.2f}" for number in bound)]
         for factors, bound in zip(snapshot.factors[rows].cpu().tolist(), numbers, strict=True)
     ]
-    decoded = snapshot.decode(codes)
     thumbnails = None
-    if is_image(decoded.shape[1:]):
+    if is_image(snapshot.images.shape[1:]):
+        decoded = snapshot.decode(codes)
         height, width = (min(side, size) for size in decoded.shape[2:])
         small = adaptive_avg_pool2d(decoded.detach().float(), (height, width)).clamp(0, 1)
         small = small if small.shape[1] == 3 else small.mean(1, keepdim=True).expand(-1, 3, -1, -1)

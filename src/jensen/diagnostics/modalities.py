@@ -57,7 +57,7 @@ def modalities(
             "diagnostics holds modalities and model has one alone: expected model=multimodal; leave"
             " it out"
         )
-    names = model.modalities.names
+    names = model.modalities.modelled
     classifiers = _checked(classifiers or {}, names)
     x = snapshot.images[:count]
     complete = x[~x.isnan().any(1)]
@@ -103,7 +103,7 @@ def subsets(names: tuple[str, ...]) -> list[tuple[str, ...]]:
 def without(snapshot: Snapshot, x: Tensor, gone: set[str]) -> Tensor:
     """`x` with some modalities missing."""
     parts = snapshot.senses.modalities
-    kept = torch.tensor([name not in gone for name in parts.names], device=x.device)
+    kept = torch.tensor([name not in gone for name in parts.modelled], device=x.device)
     return x.masked_fill(~parts.columns(kept.expand(len(x), -1)), torch.nan)
 
 
@@ -131,11 +131,11 @@ def coherence(
     """
     model = snapshot.senses
     parts = model.modalities
-    others = {*parts.names} - {label}
+    others = {*parts.modelled} - {label}
     made = parts.split(model.generate(without(snapshot, x, others))[0])
     if classifier is None:
         whole = parts.join(made)
-        said = _label_of(snapshot, without(snapshot, whole, {*parts.names} - {name}), label)
+        said = _label_of(snapshot, without(snapshot, whole, {*parts.modelled} - {name}), label)
     else:
         said = classifier(made[name])
     return _same(said, parts.split(x)[label].flatten(1))
@@ -182,14 +182,14 @@ def _tables(classifiers: Classifiers) -> list[tuple[str, Any]]:
 def _picture(snapshot: Snapshot, x: Tensor, name: str, columns: int) -> Tensor | None:
     """Rows: the data, and what is generated from each subset of the others; None of a vector."""
     parts = snapshot.senses.modalities
-    shape = parts.shapes[parts.names.index(name)]
+    shape = parts.shape_of[name]
     has = x[~parts.split(x)[name].flatten(1).isnan().any(1)][:columns]
     if not is_image(shape) or not len(has):
         return None
-    given = subsets(tuple(other for other in parts.names if other != name))
+    given = subsets(tuple(other for other in parts.modelled if other != name))
     rows = [parts.split(has)[name]]
     for subset in given:
-        masked = without(snapshot, has, {*parts.names} - {*subset})
+        masked = without(snapshot, has, {*parts.modelled} - {*subset})
         rows.append(parts.split(snapshot.senses.generate(masked)[0])[name])
     labels = ("data", *("given\n" + "\n".join(subset) for subset in given))
     return grid(torch.stack(rows), labels)

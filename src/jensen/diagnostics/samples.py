@@ -2,20 +2,31 @@
 
 import math
 from collections.abc import Mapping
+from functools import partial
 
+import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
 from jensen.base.errors import check_count
+from jensen.diagnostics.conditions import titles, values
 from jensen.diagnostics.picture import chart, grid, is_image
 from jensen.diagnostics.snapshot import Snapshot
+
+ACROSS = 8
+"""Draws in the row of a condition."""
 
 
 def samples(snapshot: Snapshot, count: int = 64) -> Mapping[str, Tensor]:
     """Decoded means of `count` draws z ~ p(z), the same draws every time. Of vectors, the first two
     coordinates.
+
+    Of several modalities, those that are images, each by its name; of a model with conditions a row
+    for each of their values, with the same draws in each.
     """
     check_count("count", count)
+    if snapshot.senses is not None:
+        return _of_senses(snapshot, count)
     decoded = snapshot.decode(snapshot.draw(count))
     if is_image(decoded.shape[1:]):
         across = math.isqrt(count)
@@ -28,3 +39,45 @@ def samples(snapshot: Snapshot, count: int = 64) -> Mapping[str, Tensor]:
         axes.legend()
 
     return {"points": chart(scatter, 5, 5)}
+
+
+def _of_senses(snapshot: Snapshot, count: int) -> Mapping[str, Tensor]:
+    model = snapshot.senses
+    parts = model.modalities
+    given = values(snapshot)
+    if not parts.given:
+        decoded = snapshot.decode(snapshot.draw(count)).unsqueeze(1)
+        across = math.isqrt(count)
+    else:
+        across = max(1, min(ACROSS, count // len(given)))
+        draws = torch.zeros(len(given), dtype=torch.int64, device=given.device)
+        decoded = model.generate(given, across, index=draws)  # (across, V, P)
+    titled = titles(snapshot, given)
+    pictures = {}
+    for name in parts.modelled:
+        if not is_image(parts.shape_of[name]):
+            continue
+        made = parts.split(decoded.flatten(0, 1))[name].unflatten(0, decoded.shape[:2])
+        rows = (
+            made.transpose(0, 1)
+            if parts.given
+            else made[: across * across, 0].unflatten(0, (across, across))
+        )
+        pictures[f"images_{name}"] = grid(rows, titled if parts.given else ())
+    return pictures or {"points": chart(partial(_points, snapshot, decoded, titled), 5, 5)}
+
+
+def _points(snapshot: Snapshot, decoded: Tensor, titled: list[str], axes: Axes) -> None:
+    """The first two numbers that are modelled, of the data and of draws `(S, V, P)`."""
+    parts = snapshot.senses.modalities
+    sizes = dict(zip(parts.names, parts.sizes, strict=True))
+    modelled = torch.cat(
+        [torch.full((sizes[name],), name in parts.modelled) for name in parts.names]
+    )
+    places = modelled.nonzero().flatten()[:2].tolist()
+    sets = [("data", snapshot.images)]
+    sets += [(f"samples, {title}".rstrip(", "), decoded[:, at]) for at, title in enumerate(titled)]
+    for name, points in sets:
+        x = points.cpu()
+        axes.scatter(x[:, places[0]], x[:, places[-1]], s=8, label=name)
+    axes.legend()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from jensen.base.errors import check_count, check_number
+from jensen.diagnostics import conditions
 from jensen.diagnostics.factor_map import normalised_information
 from jensen.diagnostics.picture import grid, is_image
 from jensen.diagnostics.snapshot import Snapshot, by_rate
@@ -21,21 +22,67 @@ def traversals(
     on the held-out set; the others stay at the image's code. Each row is labelled with its latent,
     that latent's mean rate and, where factors are known and it tells a twentieth of one for at
     least a twentieth of a nat, the factor it tells most of. Empty for vectors.
+
+    Of several modalities there is a grid for each that is an image, `image_<number>_<name>`; of a
+    model with conditions also `given_<name>`, the first latent's row for each of their values.
     """
     for name, count in (("latents", latents), ("columns", columns), ("images", images)):
         check_count(name, count)
     check_number("tail", tail, low=0, high=0.5)
-    if not is_image(snapshot.images.shape[1:]):
+    shown = _images(snapshot)
+    if not shown:
         return {}
     order = by_rate(snapshot)[:latents]
     values = along(snapshot, order, columns, tail)
     labels = titles(snapshot, order)
     pictures = {}
-    for number, code in enumerate(snapshot.encode(snapshot.images[:images]).mean):
+    x = snapshot.images[:images]
+    codes = snapshot.encode(x).mean
+    for number, code in enumerate(codes):
         z = moved(code, order, values)
-        decoded = snapshot.decode(z.flatten(0, 1)).unflatten(0, z.shape[:2])
-        pictures[f"image_{number}"] = grid(decoded, labels)
+        decoded = _decoded(snapshot, z, x[number : number + 1])
+        for name in shown:
+            pictures[_key(f"image_{number}", name)] = grid(_part(snapshot, decoded, name), labels)
+    if snapshot.senses is not None and snapshot.senses.modalities.given:
+        given = conditions.values(snapshot)
+        z = moved(codes[0], order[:1], values[:1]).expand(len(given), -1, -1)
+        decoded = _decoded(snapshot, z, given)
+        for name in shown:
+            rows = _part(snapshot, decoded, name)
+            pictures[_key("given", name)] = grid(rows, conditions.titles(snapshot, given))
     return pictures
+
+
+def _images(snapshot: Snapshot) -> list[str]:
+    """Names of the modalities that are images; of an image that is all of x, the empty one."""
+    if snapshot.senses is None:
+        return [""] if is_image(snapshot.images.shape[1:]) else []
+    parts = snapshot.senses.modalities
+    return [name for name in parts.modelled if is_image(parts.shape_of[name])]
+
+
+def _key(word: str, name: str) -> str:
+    return f"{word}_{name}" if name else word
+
+
+def _decoded(snapshot: Snapshot, z: Tensor, x: Tensor) -> Tensor:
+    """Codes `(R, T, D)` to `(R, T, *event)`; row r of them has what is given in row r of `x`, or in
+    its only one.
+    """
+    if snapshot.senses is None:
+        return snapshot.decode(z.flatten(0, 1)).unflatten(0, z.shape[:2])
+    x = x.expand(len(z), -1)
+    made = snapshot.senses.decode(z.transpose(0, 1).flatten(0, 1), x)
+    return made.unflatten(0, (z.shape[1], len(z))).transpose(0, 1)
+
+
+def _part(snapshot: Snapshot, decoded: Tensor, name: str) -> Tensor:
+    """One modality of `(R, T, *event)`."""
+    if not name:
+        return decoded
+    split = snapshot.senses.modalities.split(decoded.flatten(0, 1))
+    part: Tensor = split[name]
+    return part.unflatten(0, decoded.shape[:2])
 
 
 def along(snapshot: Snapshot, order: Tensor, steps: int, tail: float) -> Tensor:

@@ -42,5 +42,8 @@ def pooled(experts: Gaussian, mask: Tensor | None = None) -> Gaussian:
     log_precision = -experts.log_var.expand_as(mean)
     if mask is not None:
         log_precision = log_precision.masked_fill(~mask, -torch.inf)
-    share = log_precision.softmax(-2)
-    return Gaussian((share * mean).sum(-2), -log_precision.logsumexp(-2))
+    # softmax and logsumexp in one: of few experts most of either is the start of its kernels
+    most = log_precision.detach().amax(-2, keepdim=True)
+    relative = (log_precision - most).exp()
+    total = relative.sum(-2)
+    return Gaussian((relative * mean).sum(-2) / total, -(most.squeeze(-2) + total.log()))

@@ -8,6 +8,7 @@ PLACES = {
     "Bernoulli": "likelihood",
     "ColumnNormal": "column_normal",
     "Categorical": "symbols",
+    "ConditionalNormal": "conditional_normal",
     "ContinuousBernoulli": "likelihood",
     "ConvDecoder": "conv",
     "ConvEncoder": "conv",

@@ -2,18 +2,23 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from jensen.base.errors import InputError, check_counts, check_number
+from jensen.base.errors import InputError, check_choices, check_counts, check_number
 from jensen.base.random import fold
+from jensen.base.tree import tree_map
 from jensen.model.likelihood import Likelihood
+
+T = TypeVar("T")
 
 
 class Modalities(NamedTuple):
-    """Names and shapes of the M parts of an observation `(B, P)`.
+    """Names and shapes of the parts of an observation `(B, P)`.
+
+    given: those that are conditions, which a model is given and does not model; M are modelled.
 
     >>> two = Modalities.of({"image": [1, 2, 2], "label": [3]})
     >>> two.size, {name: list(part.shape) for name, part in two.split(torch.zeros(5, 7)).items()}
@@ -22,13 +27,15 @@ class Modalities(NamedTuple):
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
+    given: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, shapes: Mapping[str, Sequence[int]]) -> "Modalities":
-        """The modalities of `shapes` by name.
+    def of(cls, shapes: Mapping[str, Sequence[int]], condition: Sequence[str] = ()) -> "Modalities":
+        """The modalities of `shapes` by name, of which those of `condition` are given.
 
         Raises:
-            InputError: none, a name that no attribute can have, or a shape that is none.
+            InputError: none, a name that no attribute can have, or a shape that is none; conditions
+                that are no modalities, or all of them.
         """
         if not isinstance(shapes, Mapping) or not shapes:
             raise InputError(
@@ -42,7 +49,25 @@ class Modalities(NamedTuple):
                     " method of torch's ModuleDict; rename it"
                 )
             check_counts(f"modalities.{name}", shape)
-        return cls(tuple(shapes), tuple(tuple(shape) for shape in shapes.values()))
+        check_choices("condition", condition, [*shapes])
+        if len(condition) == len(shapes):
+            raise InputError(
+                f"condition is {[*condition]}, all of the modalities: expected one that is modelled"
+                " at least; remove one"
+            )
+        return cls(
+            tuple(shapes), tuple(tuple(shape) for shape in shapes.values()), tuple(condition)
+        )
+
+    @property
+    def modelled(self) -> tuple[str, ...]:
+        """Names of the M that are no conditions."""
+        return tuple(name for name in self.names if name not in self.given)
+
+    @property
+    def shape_of(self) -> dict[str, tuple[int, ...]]:
+        """Shapes by name."""
+        return dict(zip(self.names, self.shapes, strict=True))
 
     @property
     def sizes(self) -> list[int]:
@@ -64,24 +89,46 @@ class Modalities(NamedTuple):
         return torch.cat([parts[name].flatten(1) for name in self.names], 1)
 
     def present(self, x: Tensor) -> Tensor:
-        """Tell which modalities each example of `x` `(B, P)` has, `(B, M)` bool, by the first number
-        of each: one is missing as a whole (`JointLikelihood.check`).
+        """Tell which of the modelled ones each example of `x` `(B, P)` has, `(B, M)` bool, by the
+        first number of each: one is missing as a whole (`JointLikelihood.check`).
         """
-        return ~torch.stack([part[:, 0] for part in x.split(self.sizes, 1)], 1).isnan()
+        parts = zip(self.names, x.split(self.sizes, 1), strict=True)
+        firsts = [part[:, 0] for name, part in parts if name not in self.given]
+        return ~torch.stack(firsts, 1).isnan()
 
     def columns(self, chosen: Tensor) -> Tensor:
-        """A flag of each modality as one of each number, `(B, M)` to `(B, P)`."""
+        """A flag of each modelled one as one of each number, `(B, M)` to `(B, P)`; of conditions,
+        true.
+        """
+        if self.given:
+            flag = dict(zip(self.modelled, chosen.unbind(1), strict=True))
+            always = torch.ones_like(chosen[:, 0])
+            chosen = torch.stack([flag.get(name, always) for name in self.names], 1)
         sizes = torch.tensor(self.sizes, device=chosen.device)
         return chosen.repeat_interleave(sizes, 1, output_size=self.size)
 
+    def conditions(self, x: Tensor) -> Tensor | None:
+        """The conditions of `x` `(B, P)`, one after another, `(B, C)`; None where there are none."""
+        if not self.given:
+            return None
+        parts = zip(self.names, x.split(self.sizes, 1), strict=True)
+        return torch.cat([part for name, part in parts if name in self.given], 1)
+
     def check_keys(self, key: str, given: Mapping[str, object], all_of_them: bool = True) -> None:
-        """Refuse settings by modality, of the key `key`, that name others than these."""
-        unknown = [name for name in given if name not in self.names]
-        lacking = [name for name in self.names if name not in given] if all_of_them else []
+        """Refuse settings by modality, of the key `key`, that name others than those modelled."""
+        modelled = self.modelled
+        for name in given:
+            if name in self.given:
+                raise InputError(
+                    f"{key} has {name!r}, and data.condition too: expected a condition to be given"
+                    " and not modelled; leave it out of one of the two"
+                )
+        unknown = [name for name in given if name not in modelled]
+        lacking = [name for name in modelled if name not in given] if all_of_them else []
         if unknown or lacking:
             has = f"has {unknown[0]!r}" if unknown else f"lacks {lacking[0]!r}"
             raise InputError(
-                f"{key} {has} and modalities are {', '.join(self.names)}: expected the same names"
+                f"{key} {has} and modalities are {', '.join(modelled)}: expected the same names"
                 " in data, encoders, decoders and likelihoods; rename one"
             )
 
@@ -89,6 +136,14 @@ class Modalities(NamedTuple):
 def filled(x: Tensor) -> Tensor:
     """0 in the place of NaN."""
     return x.nan_to_num(0.0, torch.inf, -torch.inf)
+
+
+def repeated(tree: T, times: int) -> T:
+    """Each tensor `times` over along its first axis."""
+    if times == 1:
+        return tree
+    found: T = tree_map(lambda part: part.repeat(times, *[1] * (part.dim() - 1)), tree)
+    return found
 
 
 class JointLikelihood(nn.Module):
@@ -126,32 +181,45 @@ class JointLikelihood(nn.Module):
         """-log p(x_m | output) of each modality, `(B, P)`, `(B, P)` to `(B, M)`, nats: 0 where it
         is missing.
         """
+        return self.distortions_of(self.modalities.split(output), x)
+
+    def distortions_of(self, outputs: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """The same of outputs by name, `(S B, *shape)` each, and `x` `(B, P)`: rows i, i + B, ...
+        are of example i; to `(S B, M)`.
+        """
+        modelled = self.modalities.modelled
+        times = len(outputs[modelled[0]]) // len(x)
         present = self.modalities.present(x)
-        outputs = self.modalities.split(output)
         seen = self.modalities.split(filled(x))
         each = [
-            self.each[name].distortion(outputs[name], seen[name]) for name in self.modalities.names
+            self.each[name].distortion(outputs[name], repeated(seen[name], times))
+            for name in modelled
         ]
-        return torch.stack(each, 1).masked_fill(~present, 0.0)
+        return torch.stack(each, 1).masked_fill(~repeated(present, times), 0.0)
 
     def distortion(self, output: Tensor, x: Tensor, counted: Tensor | None = None) -> Tensor:
         """-log p(x | output), `(B, P)`, `(B, P)` to `(B,)`, nats; of the modalities that are
         `counted`, `(B, M)` bool, all by default.
         """
-        each = self.distortions(output, x)
+        return self.distortion_of(self.modalities.split(output), x, counted)
+
+    def distortion_of(
+        self, outputs: Mapping[str, Tensor], x: Tensor, counted: Tensor | None = None
+    ) -> Tensor:
+        """The same of outputs by name, as `distortions_of` takes them, to `(S B,)`."""
+        each = self.distortions_of(outputs, x)
         if counted is not None:
             each = each.masked_fill(~counted, 0.0)
         if self.training and self.weights:
-            weight = [self.weights.get(name, 1.0) for name in self.modalities.names]
+            weight = [self.weights.get(name, 1.0) for name in self.modalities.modelled]
             each = each * each.new_tensor(weight)
         return each.sum(1)
 
     def mean(self, output: Tensor) -> Tensor:
         """E[x | output], `(B, P)`."""
         outputs = self.modalities.split(output)
-        return self.modalities.join(
-            {name: self.each[name].mean(outputs[name]) for name in self.modalities.names}
-        )
+        made = {name: self.each[name].mean(outputs[name]) for name in self.modalities.modelled}
+        return self.modalities.join(outputs | made)
 
     def sample(
         self,
@@ -162,16 +230,17 @@ class JointLikelihood(nn.Module):
         top_k: int | None = None,
         top_p: float | None = None,
     ) -> Tensor:
-        """x ~ p(x | output), `(B, P)`, each modality by its own likelihood."""
+        """x ~ p(x | output), `(B, P)`, each modality by its own likelihood; conditions are as they
+        are.
+        """
         outputs = self.modalities.split(output)
-        return self.modalities.join(
-            {
-                name: self.each[name].sample(
-                    outputs[name], fold(key, name), index, temperature, top_k, top_p
-                )
-                for name in self.modalities.names
-            }
-        )
+        made = {
+            name: self.each[name].sample(
+                outputs[name], fold(key, name), index, temperature, top_k, top_p
+            )
+            for name in self.modalities.modelled
+        }
+        return self.modalities.join(outputs | made)
 
     def check(self, x: Tensor) -> None:
         """Refuse observations that it is no density of, or that lack all of x or a part of a
@@ -184,7 +253,14 @@ class JointLikelihood(nn.Module):
             )
         present = self.modalities.present(x)
         parts = self.modalities.split(x)
-        for place, (name, part) in enumerate(parts.items()):
+        for name in self.modalities.given:
+            if not bool(parts[name].isfinite().all()):
+                raise InputError(
+                    f"condition {name} of an example holds NaN or infinite numbers: expected it to"
+                    " be known of each; leave that example out, or leave it out of data.condition"
+                )
+        for place, name in enumerate(self.modalities.modelled):
+            part = parts[name]
             missing = part.isnan().flatten(1)
             if bool((missing.any(1) & ~missing.all(1)).any()):
                 raise InputError(
@@ -200,5 +276,5 @@ class JointLikelihood(nn.Module):
         if not bool(present.any(1).all()):
             raise InputError(
                 "an example has none of the modalities"
-                f" {', '.join(self.modalities.names)}: expected one at least; leave it out"
+                f" {', '.join(self.modalities.modelled)}: expected one at least; leave it out"
             )

@@ -3,10 +3,10 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from jensen.base.errors import InputError, check_choice, check_count
 from jensen.base.random import fold, normal
@@ -14,18 +14,26 @@ from jensen.base.tree import tree_map
 from jensen.bound.bound import Bound, Inference
 from jensen.bound.rate import log_density, rate
 from jensen.family.experts import pooled
-from jensen.family.gaussian import STANDARD, Gaussian, bounded
+from jensen.family.family import Family
+from jensen.family.gaussian import STANDARD, Gaussian
+from jensen.model.conditional_normal import ConditionalNormal
 from jensen.model.likelihood import Likelihood
-from jensen.model.modalities import JointLikelihood, Modalities, filled
-from jensen.model.prior import Prior
+from jensen.model.modal_parts import (
+    Latents,
+    Part,
+    Senses,
+    Tellers,
+    decoders_of,
+    encoders_of,
+    likelihoods_of,
+)
+from jensen.model.modalities import JointLikelihood, Modalities, repeated
+from jensen.model.prior import Prior, StandardNormal
 from jensen.model.vae import VAE, still
 
 FUSIONS = ("product", "mixture", "subsets")
 _DRAWS = 1 << 16
 """Rows that are decoded at a time where many are drawn."""
-
-Part = nn.Module | Callable[..., nn.Module]
-"""A module, or what makes one of `x_shape` and `latent_dim`."""
 
 _log = logging.getLogger(__name__)
 
@@ -54,14 +62,22 @@ class MultimodalVAE(VAE):
     is a multiple of their number. In evaluation it is always q of all that an example has: val/elbo
     is a bound on log p(x) whatever the fusion.
 
+    A modality may have latents of its own beside those that are shared (Palumbo et al. 2023, MMVAE+):
+    its encoder alone speaks of them, its decoder alone hears of them, and where it is not seen they
+    are of their prior N(0, I).
+
+    A condition (Sohn et al. 2015) is given and not modelled: encoders and decoders see it beside
+    what they take, it has no distortion, and all densities are given it. With one modality besides,
+    that is the conditional VAE.
+
     Args:
         modalities: names and shapes.
         encoders: by name, modules from `(B, *shape)` to a `Gaussian` `(B, D)`, or what makes them;
             under `each`, what makes those that are not named.
         decoders: the same, from `(B, D)` to `(B, *shape)`.
         likelihoods: by name, or under `each` what makes one.
-        prior: p(z).
-        latent_dim: D.
+        prior: p(z), or p(z | conditions): a `ConditionalNormal`.
+        latent_dim: latents that are shared.
         fusion: `product`, `mixture` or `subsets`.
         subsets: of the last: `all`, or lists of names; an example has those that it has all of, or
             failing these all of it.
@@ -71,9 +87,14 @@ class MultimodalVAE(VAE):
             bound.
         prior_expert: whether the prior is an expert; null: where there are two modalities or more.
             Of a prior that is no Gaussian, N(0, I) is the expert.
+        condition: names of modalities that are given. What makes an encoder gets the shape with
+            them: of an image a channel more for each of their numbers, else all in one vector; what
+            makes a decoder so many latents more.
+        latent_private: how many latents of its own a modality has, by name.
 
     Raises:
-        InputError: names that differ, subsets that are none, weights that are not above 0.
+        InputError: names that differ, subsets that are none, weights that are not above 0, a
+            condition that is modelled, private latents under another prior than N(0, I).
 
     >>> from jensen.model import MLPDecoder, MLPEncoder, Normal, StandardNormal
     >>> model = MultimodalVAE(
@@ -98,24 +119,35 @@ class MultimodalVAE(VAE):
         reconstruct: str = "all",
         weights: Mapping[str, float] | None = None,
         prior_expert: bool | None = None,
+        condition: Sequence[str] = (),
+        latent_private: Mapping[str, int] | None = None,
     ) -> None:
-        parts = Modalities.of(modalities)
-        check_count("latent_dim", latent_dim)
+        parts = Modalities.of(modalities, condition)
+        latents = Latents.of(latent_dim, latent_private, parts)
         check_choice("fusion", fusion, FUSIONS)
         check_choice("reconstruct", reconstruct, ("all", "given"))
         chosen = _subsets(parts, fusion, subsets)
+        if latents.private and not isinstance(prior, StandardNormal):
+            raise InputError(
+                f"latent_private is {latent_private} and model.prior a {type(prior).__name__}:"
+                " expected model/prior=standard_normal, of which a part is private; choose that"
+            )
+        if isinstance(prior, ConditionalNormal):
+            prior.condition_on(parts)
         super().__init__(
-            Senses(parts, _made("encoders", parts, encoders, latent_dim)),
-            Tellers(parts, _made("decoders", parts, decoders, latent_dim)),
-            JointLikelihood(parts, _likelihoods(parts, likelihoods), weights),
+            Senses(parts, latents, encoders_of(parts, latents, encoders)),
+            Tellers(parts, latents, decoders_of(parts, latents, decoders)),
+            JointLikelihood(parts, likelihoods_of(parts, likelihoods), weights),
             prior,
-            latent_dim,
+            latents.size,
         )
         self.modalities = parts
         self.fusion = fusion
         self.reconstruct_given = reconstruct == "given"
-        self.prior_expert = len(parts.names) > 1 if prior_expert is None else prior_expert
+        many = len(parts.modelled) > 1
+        self.prior_expert = many if prior_expert is None else prior_expert
         self.register_buffer("table", chosen, persistent=False)
+        self.register_buffer("told", latents.told_by(parts.modelled), persistent=False)
         if any(weight != 1 for weight in self.likelihood.weights.values()):
             _log.info(
                 "model.weights are %s: train/elbo is no bound of log p(x); val/elbo, without them,"
@@ -126,8 +158,12 @@ class MultimodalVAE(VAE):
     table: Tensor
     """`(K, M)` bool, the subsets that are gone through in training; of a product none."""
 
+    told: Tensor
+    """`(M, D)` bool, the latents of which each modality's expert speaks."""
+
     likelihood: JointLikelihood
-    encoder: "Senses"
+    encoder: Senses
+    decoder: Tellers
 
     @property
     def noise_dim(self) -> int:
@@ -136,7 +172,7 @@ class MultimodalVAE(VAE):
 
     def encode(self, x: Tensor) -> Gaussian:
         """q(z|x) of all that each example has, `(B, P)` to `(B, D)`; of nothing, the prior."""
-        return self.fused(self.encoder(x), self.modalities.present(x))
+        return self.fused(self.encoder(x), self.modalities.present(x), self.prior_of(x))
 
     def encode_each(self, x: Tensor) -> dict[str, Gaussian]:
         """q(z|x_m) of each modality alone, `(B, P)` to `(B, D)`; where that is missing, the
@@ -144,26 +180,53 @@ class MultimodalVAE(VAE):
         """
         experts = self.encoder(x)
         present = self.modalities.present(x)
+        p = self.prior_of(x)
         alone = torch.eye(present.shape[1], dtype=torch.bool, device=x.device)
         return {
-            name: self.fused(experts, present & only)
-            for name, only in zip(self.modalities.names, alone, strict=True)
+            name: self.fused(experts, present & only, p)
+            for name, only in zip(self.modalities.modelled, alone, strict=True)
         }
 
-    def fused(self, experts: Gaussian, subset: Tensor) -> Gaussian:
-        """q(z|x_S) from the experts `(B, M, D)`, for a subset of each example, `(B, M)` bool."""
-        p = self.prior.distribution()
-        own = p if isinstance(p, Gaussian) else STANDARD
+    def fused(self, experts: Gaussian, subset: Tensor, p: Family) -> Gaussian:
+        """q(z|x_S) from the experts `(B, M, D)`, for a subset of each example, `(B, M)` bool, under
+        the prior p.
+        """
         like = experts.mean
         shape = (len(like), 1, like.shape[-1])
+        own = p if isinstance(p, Gaussian) else STANDARD
         own = tree_map(lambda part: _as_expert(part.to(like), shape), own)
+        latents = self.encoder.latents
         asked = subset.unsqueeze(-1)
-        if self.prior_expert:
-            every = tree_map(lambda one, other: torch.cat([one, other], 1), experts, own)
+        if like.shape[1] == 1 and not self.prior_expert:  # as a VAE has it, bit for bit
+            return tree_map(lambda one, other: torch.where(asked, one, other)[:, 0], experts, own)
+        every = tree_map(lambda one, other: torch.cat([one, other], 1), experts, own)
+        if self.prior_expert and not latents.private:
             return pooled(every, torch.cat([asked, torch.ones_like(asked[:, :1])], 1))
-        none = ~subset.any(1, keepdim=True)
-        q = pooled(experts, asked | none.unsqueeze(-1))
-        return tree_map(lambda one, other: torch.where(none, other[:, 0], one), q, own)
+        speaks = asked & self.told
+        said = ~speaks.any(1, keepdim=True)  # of what nobody speaks the prior does
+        if self.prior_expert:
+            shared = torch.arange(latents.size, device=like.device) < latents.shared
+            said = said | shared
+        return pooled(every, torch.cat([speaks, said], 1))
+
+    def prior_of(self, x: Tensor) -> Family:
+        """p(z), or p(z | conditions) of each example of `x` `(B, P)`, a Gaussian `(B, D)`."""
+        conditions = self.modalities.conditions(x)
+        if conditions is None or not isinstance(self.prior, ConditionalNormal):
+            return self.prior.distribution()
+        return self.prior.given(conditions)
+
+    def decoded(self, z: Tensor, x: Tensor | None = None) -> Tensor:
+        return cast(Tensor, self.decoder(z, x))
+
+    def sample(self, count: int, *, key: int = 0) -> Tensor:
+        if self.modalities.given:
+            raise InputError(
+                f"sample was called and the model has the condition"
+                f" {', '.join(self.modalities.given)}: expected `generate`, of examples that have it"
+                " and NaN elsewhere; call that"
+            )
+        return super().sample(count, key=key)
 
     def forward(self, x: Tensor, noise: Tensor | None = None, *, key: int = 0) -> Inference:
         """The bound for each row of standard normal `noise`, `(B, P)` and `(S B, noise_dim)`; rows
@@ -174,23 +237,30 @@ class MultimodalVAE(VAE):
             noise = normal(key, index, (self.noise_dim,), x.dtype)
         experts = self.encoder(x)
         present = self.modalities.present(x)
+        p = self.prior_of(x)
         times = len(noise) // len(x)
         if self.training and len(self.table):
             self._check_samples(times)
             first = noise[: len(x), -1] if noise.shape[1] > self.latent_dim else None
-            posterior, seen = self._in_turn(experts, present, times, first)
+            posterior, seen = self._in_turn(experts, present, times, first, p)
         else:
-            posterior = _repeated(self.fused(experts, present), times)
-            seen = present.repeat(times, 1)
+            posterior = repeated(self.fused(experts, present, p), times)
+            seen = repeated(present, times)
         counted = seen if self.reconstruct_given else None
-        return self._bound(posterior, _repeated(x, times), noise[:, : self.latent_dim], counted)
+        return self._bound(posterior, x, p, noise[:, : self.latent_dim], counted)
 
     def _bound(
-        self, posterior: Gaussian, x: Tensor, noise: Tensor, counted: Tensor | None = None
+        self,
+        posterior: Gaussian,
+        x: Tensor,
+        p: Family,
+        noise: Tensor,
+        counted: Tensor | None = None,
     ) -> Inference:
+        """The inference of draws of the posterior `(S B, D)`, of examples `x` `(B, P)` under p."""
         z = posterior.rsample(noise)
-        distortion = self.likelihood.distortion(self.decoder(z), x, counted)
-        p = self.prior.distribution()
+        distortion = self.likelihood.distortion_of(self.decoder.outputs(z, x), x, counted)
+        p = _for_each(p, len(z) // len(x))
         log_prior = log_density(p, z, noise)
         rated = rate(posterior, p, z, log_prior, bounded=self.prior.rate_is_bound)
         return Inference(Bound(distortion, rated), posterior, z, log_prior)
@@ -211,7 +281,7 @@ class MultimodalVAE(VAE):
         return torch.where(alone, present.unsqueeze(1), ordered), count.clamp(min=1)
 
     def _in_turn(
-        self, experts: Gaussian, present: Tensor, times: int, first: Tensor | None
+        self, experts: Gaussian, present: Tensor, times: int, first: Tensor | None, p: Family
     ) -> tuple[Gaussian, Tensor]:
         """The posterior `(S B, D)` of each of `times` draws of each example, and its subset `(S B, M)`:
         they begin at the one that a normal draw `first` `(B,)` says.
@@ -224,7 +294,7 @@ class MultimodalVAE(VAE):
         place = draw % count  # (S, B)
         row = torch.arange(len(present), device=present.device).expand_as(place)
         chosen = subsets[row, place].flatten(0, 1)
-        return self.fused(_repeated(experts, times), chosen), chosen
+        return self.fused(repeated(experts, times), chosen, _for_each(p, times)), chosen
 
     def _check_samples(self, times: int) -> None:
         subsets = len(self.table)
@@ -254,22 +324,29 @@ class MultimodalVAE(VAE):
             present = self.modalities.present(x)
             subsets, count = self.strata(present)
             experts = self.encoder(x)
+            p = self.prior_of(x)
             width = subsets.shape[1]
-            each = [self.fused(experts, subsets[:, place]) for place in range(width)]
+            each = [self.fused(experts, subsets[:, place], p) for place in range(width)]
             place = torch.arange(samples, device=x.device).unsqueeze(1) % count
             drawn = torch.stack([(place == k).sum(0) for k in range(width)])
             share = (drawn.double() / samples).log()  # (K, B), -inf for those that are not its own
             block = max(1, _DRAWS // len(x))
             log_weight = torch.cat(
                 [
-                    self._log_weights(x, each, share, chosen, fold(key, "evidence", at))
+                    self._log_weights(x, p, each, share, chosen, fold(key, "evidence", at))
                     for at, chosen in enumerate(place.split(block))
                 ]
             )
             return _estimate(log_weight, place, width)
 
     def _log_weights(
-        self, x: Tensor, each: Sequence[Gaussian], share: Tensor, place: Tensor, key: int
+        self,
+        x: Tensor,
+        p: Family,
+        each: Sequence[Gaussian],
+        share: Tensor,
+        place: Tensor,
+        key: int,
     ) -> Tensor:
         """log p(x, z) - log q(z) of draws of the posteriors at `place` `(S, B)`, float64."""
         times, size = place.shape
@@ -282,15 +359,15 @@ class MultimodalVAE(VAE):
         )
         log_q = torch.stack([q.log_prob(z).double() for q in each]) + share.unsqueeze(1)
         flat = z.flatten(0, 1)
-        distortion = self.likelihood.distortion(self.decoder(flat), _repeated(x, times)).double()
-        log_p = self.prior.distribution().log_prob(flat).double() - distortion
+        distortion = self.likelihood.distortion_of(self.decoder.outputs(flat, x), x).double()
+        log_p = _for_each(p, times).log_prob(flat).double() - distortion
         return log_p.unflatten(0, (times, size)) - log_q.logsumexp(0)
 
     def generate(
         self, x: Tensor, samples: int = 1, *, key: int = 0, index: Tensor | None = None
     ) -> Tensor:
         """`x` `(B, P)` with each missing modality filled by E[x_m|z] at a draw of z given the
-        others: `(samples, B, P)`.
+        others and the conditions: `(samples, B, P)`.
 
         Args:
             index: `(B,)`, places of the examples in their data set, which the draws belong to.
@@ -301,7 +378,7 @@ class MultimodalVAE(VAE):
             noise = normal(key, index, (samples, self.latent_dim)).to(x.dtype).transpose(0, 1)
             q = self.encode(x)
             z = q.rsample(noise).flatten(0, 1)
-            made = self.decode(z).unflatten(0, (samples, len(x)))
+            made = self.decode(z, x).unflatten(0, (samples, len(x)))
             return torch.where(x.isnan(), made.to(x.dtype), x)
 
     def held_out_terms(self, x: Tensor, inference: Inference, noise: Tensor) -> dict[str, Tensor]:
@@ -313,11 +390,13 @@ class MultimodalVAE(VAE):
             inference: of all that each example has, at its first draw.
             noise: `(B, noise_dim)`, of that draw.
         """
-        names = self.modalities.names
-        each = self.likelihood.distortions(self.decoder(inference.z), x)
+        names = self.modalities.modelled
+        each = self.likelihood.distortions_of(self.decoder.outputs(inference.z, x), x)
         terms = {f"distortion_{name}": each[:, place] for place, name in enumerate(names)}
         experts = self.encoder(x)
         present = self.modalities.present(x)
+        p = self.prior_of(x)
+        own_noise = noise[:, : self.latent_dim]
         alone = torch.eye(len(names), dtype=torch.bool, device=x.device)
         subsets: dict[tuple[str, ...], Tensor]
         subsets = {(name,): only for name, only in zip(names, alone, strict=True)}
@@ -327,67 +406,18 @@ class MultimodalVAE(VAE):
             if len(subset) == len(names) > 1:
                 continue  # that is the inference
             seen = present & row
-            own = self._bound(self.fused(experts, seen), x, noise[:, : self.latent_dim], seen).bound
+            own = self._bound(self.fused(experts, seen, p), x, p, own_noise, seen).bound
             if len(subset) == 1:
                 terms[f"elbo_{subset[0]}"] = own.elbo.where(seen.any(1), 0.0)
             terms[f"rate_{'_'.join(subset)}"] = own.rate
         return terms
 
 
-class Senses(nn.Module):
-    """The experts of all modalities, `(B, P)` to `(B, M, D)`; of a missing one, whatever its encoder
-    makes of zeros.
-    """
-
-    def __init__(self, modalities: Modalities, encoders: Mapping[str, nn.Module]) -> None:
-        super().__init__()
-        self.modalities = modalities
-        self.each = nn.ModuleDict(encoders)
-
-    def forward(self, x: Tensor) -> Gaussian:
-        parts = self.modalities.split(filled(x))
-        experts = [self._expert(name, parts[name]) for name in self.modalities.names]
-        return Gaussian(
-            torch.stack([each.mean for each in experts], 1),
-            torch.stack([each.log_var for each in experts], 1),
-        )
-
-    def _expert(self, name: str, x: Tensor) -> Gaussian:
-        raw = self.each[name](x)
-        if not isinstance(raw, Gaussian):
-            raise InputError(
-                f"model.encoders.{name} gives a {type(raw).__name__}: expected a jensen.Gaussian,"
-                " since a product of experts is one in closed form; choose another encoder"
-            )
-        return bounded(raw)
-
-
-class Tellers(nn.Module):
-    """The decoders of all modalities, `(B, D)` to `(B, P)`."""
-
-    def __init__(self, modalities: Modalities, decoders: Mapping[str, nn.Module]) -> None:
-        super().__init__()
-        self.modalities = modalities
-        self.each = nn.ModuleDict(decoders)
-
-    def forward(self, z: Tensor) -> Tensor:
-        outputs = []
-        for name, shape in zip(self.modalities.names, self.modalities.shapes, strict=True):
-            output = self.each[name](z)
-            if output.shape[1:] != shape:
-                raise InputError(
-                    f"model.decoders.{name} gives shape {list(output.shape[1:])}: expected"
-                    f" {list(shape)}, that of data.modalities.{name}; change its sizes"
-                )
-            outputs.append(output.flatten(1))
-        return torch.cat(outputs, 1)
-
-
-def _repeated(tree: Any, times: int) -> Any:
-    """Each tensor `times` over along its first axis."""
-    if times == 1:
-        return tree
-    return tree_map(lambda part: part.repeat(times, *[1] * (part.dim() - 1)), tree)
+def _for_each(p: Family, times: int) -> Family:
+    """A prior of each example, `times` over; one of all as it is."""
+    if isinstance(p, Gaussian) and p.mean.dim() == 2:
+        return repeated(p, times)
+    return p
 
 
 def _as_expert(part: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -418,7 +448,7 @@ def _subsets(modalities: Modalities, fusion: str, subsets: str | Sequence[Sequen
     Raises:
         InputError: a subset that is empty, is there twice, or names what there is not.
     """
-    names = modalities.names
+    names = modalities.modelled
     if subsets == "all":
         sizes = range(1, len(names) + 1)
         every = [[*each] for size in sizes for each in combinations(names, size)]
@@ -446,50 +476,3 @@ def _subsets(modalities: Modalities, fusion: str, subsets: str | Sequence[Sequen
     if len({frozenset(subset) for subset in every}) < len(every):
         raise InputError(f"subsets is {every}: expected each subset once; remove one")
     return torch.tensor([[name in subset for name in names] for subset in every])
-
-
-def _made(
-    key: str, modalities: Modalities, parts: Mapping[str, Part], latent_dim: int
-) -> dict[str, nn.Module]:
-    """The module of each modality, as it is or made for its shape."""
-    given = _named(key, modalities, parts)
-    shapes = zip(modalities.names, modalities.shapes, strict=True)
-    return {
-        name: part
-        if isinstance(part := given[name], nn.Module)
-        else part(x_shape=shape, latent_dim=latent_dim)
-        for name, shape in shapes
-    }
-
-
-def _likelihoods(modalities: Modalities, parts: Mapping[str, Any]) -> dict[str, Likelihood]:
-    given = _named("likelihoods", modalities, parts)
-    return {
-        name: part
-        if hasattr(part := given[name], "distortion") and not isinstance(part, type)
-        else part()
-        for name in modalities.names
-    }
-
-
-def _named(key: str, modalities: Modalities, parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Parts by modality, with `each` in the place of those that are not named.
-
-    Raises:
-        InputError: names that are none of the modalities', or too few.
-    """
-    if not isinstance(parts, Mapping):
-        raise InputError(
-            f"{key} is a {type(parts).__name__}: expected one for each modality, such as {{each:"
-            " ...}"
-        )
-    own = {name: part for name, part in parts.items() if name != "each" and part is not None}
-    each = parts.get("each")
-    found = own if each is None else dict.fromkeys(modalities.names, each) | own
-    modalities.check_keys(key, found)
-    if each is not None and (isinstance(each, nn.Module) or not callable(each)):
-        raise InputError(
-            f"{key}.each is a {type(each).__name__}: expected what makes one for each modality;"
-            " set _partial_: true"
-        )
-    return found

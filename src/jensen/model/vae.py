@@ -5,7 +5,7 @@ give.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from operator import index
-from typing import Self
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from jensen.base.tree import tree_map
 from jensen.bound.bound import Bound, Inference
 from jensen.bound.rate import log_density, rate
 from jensen.family.draw import draw
-from jensen.family.family import DrawnWithDensity, Posterior
+from jensen.family.family import DrawnWithDensity, Family, Posterior
 from jensen.family.gaussian import Gaussian, bounded
 from jensen.model.likelihood import Likelihood
 from jensen.model.prior import Prior
@@ -123,9 +123,22 @@ class VAE(nn.Module):
             " tensors could be any"
         )
 
-    def decode(self, z: Tensor) -> Tensor:
-        """E[x|z], `(B, D)` to `(B, *event)`."""
-        return self.likelihood.mean(self.decoder(z))
+    def decode(self, z: Tensor, x: Tensor | None = None) -> Tensor:
+        """E[x|z], `(B, D)` to `(B, *event)`.
+
+        Args:
+            x: examples of these codes, for what a model is given beside them; rows i, i + len(x),
+                ... are of example i.
+        """
+        return self.likelihood.mean(self.decoded(z, x))
+
+    def decoded(self, z: Tensor, x: Tensor | None = None) -> Tensor:
+        """The decoder's numbers for codes of examples x, `(B, D)` to `(B, *event)`."""
+        return cast(Tensor, self.decoder(z))
+
+    def prior_of(self, x: Tensor) -> Family:
+        """The prior of the codes of examples x: p(z), whatever x is."""
+        return self.prior.distribution()
 
     def forward(self, x: Tensor, noise: Tensor | None = None, *, key: int = 0) -> Inference:
         """The bound at a sample of q(z|x) for each row of standard normal `noise`, `(B, *event)`
@@ -167,7 +180,7 @@ class VAE(nn.Module):
     def reconstruct(self, x: Tensor) -> Tensor:
         """E[x|z] at the code of each example, `q(z|x).mean`, `(B, *event)`."""
         with still(self):
-            return self.decode(self.encode(x).mean)
+            return self.decode(self.encode(x).mean, x)
 
     def sample(self, count: int, *, key: int = 0) -> Tensor:
         """E[x|z] of `count` draws z ~ p(z), `(count, *event)`.
@@ -205,7 +218,9 @@ class VAE(nn.Module):
             steps = torch.as_tensor(values).to(like)
             moved = self.encode(x).mean.unsqueeze(1).repeat(1, len(steps), 1)
             moved[..., latent] = steps
-            return self.decode(moved.flatten(0, 1)).unflatten(0, moved.shape[:2])
+            each = moved.transpose(0, 1)  # of each step all examples
+            made = self.decode(each.flatten(0, 1), x).unflatten(0, each.shape[:2])
+            return made.transpose(0, 1)
 
     def held_out_terms(self, x: Tensor, inference: Inference, noise: Tensor) -> dict[str, Tensor]:
         """More terms that are logged of held-out examples, `(B,)` each: nothing."""
