@@ -25,6 +25,7 @@ from jensen.reports.models import Strip, look, same_reason
 from jensen.reports.page import page, rendered
 from jensen.reports.pictures import draw
 from jensen.reports.read import read
+from jensen.reports.sections import Section, sections
 from jensen.reports.table import as_csv, measured
 from jensen.reports.text import one_line
 from jensen.run.words import say
@@ -44,12 +45,14 @@ def main(cfg: DictConfig) -> None:
     sweep = read(folder)
     values = measured(sweep)
     strips: dict[int, Strip] = {}
+    more: list[Section] = []
     if cfg.models:
         say(
             f"encoding the held-out set with {len(sweep.runs)} models (models=false leaves UDR and"
             " traversals out)"
         )
-        agreement, strips, failed = look(sweep, folder, cfg.trust, cfg.download)
+        agreement, strips, failed, codes = look(sweep, folder, cfg.trust, cfg.download)
+        more = sections(sweep, codes)
         values |= agreement | criteria(sweep, folder, cfg.trust, cfg.download)
         for why, names in same_reason(failed).items():
             say(one_line(f"neither UDR nor traversals of {', '.join(names)}: {why}"))
@@ -59,13 +62,13 @@ def main(cfg: DictConfig) -> None:
     drawings = {name: rendered(figure, "svg") for name, figure in pictures.items()}
     keep(
         out,
-        document(sweep, folder, values, found, lines, [*pictures]),
+        document(sweep, folder, values, found, lines, [*pictures], more),
         as_csv(sweep, values),
-        page(sweep, folder.name, EXPLAINED, CAUTION, values, found, lines, drawings, strips),
+        page(sweep, folder.name, EXPLAINED, CAUTION, values, found, lines, drawings, strips, more),
         pictures,
         drawings,
     )
-    show(sweep, values, found, lines)
+    show(sweep, values, found, lines, more)
     say(f"open {out / 'report.html'} in a browser: it holds all")
     say(
         f"{out / 'report.md'}, {out / 'report.csv'}, {len(pictures)} pictures in {out / 'report'}, each"

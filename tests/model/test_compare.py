@@ -8,6 +8,7 @@ import torch
 
 import jensen
 from jensen.base.errors import InputError
+from jensen.bound import divergence
 
 
 def two_clusters(dim, seed):
@@ -53,6 +54,29 @@ def test_icl_is_bic_and_what_overlap_costs():
     expected = gmm.bic(x) - 2 * r.amax(1).log().sum().item()
     assert gmm.icl(x) == pytest.approx(expected)
     assert gmm.icl(x) > gmm.bic(x) + 1
+
+
+def test_densities_are_compared_with_one_another():
+    """By the estimates of each pair alone; a table of columns, which is no Gaussian mixture, is not."""
+    x = two_clusters(2, seed=0)
+    models = [jensen.GMM(1).fit(x), jensen.MixtureModel(2, "normal").fit(x), jensen.GMM(2).fit(x)]
+    models.append(jensen.BayesianGMM(2, "diag").fit(x))
+    found = jensen.compare(x, models)
+    assert found.compared == (0, 2, 3)
+    for i, place in enumerate(found.compared):
+        for j, other in enumerate(found.compared):
+            pair = (models[place].mixture, models[other].mixture)
+            for which, value, error in (
+                ("kl", found.apart.kl, found.apart.kl_error),
+                ("jensen_shannon", found.apart.jensen_shannon, found.apart.jensen_shannon_error),
+            ):
+                own = divergence.estimate(*pair, which)
+                assert abs(value[i, j] - own.value) <= 4 * (error[i, j] + own.standard_error) + 1e-9
+    text = str(found)
+    assert "KL of row to column, nats" in text
+    assert "BayesianGMM diag 2  " in text
+    assert jensen.compare(x, models, samples=0).apart is None
+    assert jensen.compare(x, models[:2]).apart is None
 
 
 def test_models_of_other_points_are_refused_in_a_sentence():

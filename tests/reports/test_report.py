@@ -666,6 +666,9 @@ def test_the_command_leaves_tables_and_pictures(trained):
     rows = list(csv.reader((folder / "sweep" / "report.csv").read_text().splitlines()))
     assert rows[0] == ["beta", "quantity", "runs", "median", "quartile_1", "quartile_3"]
     assert {"elbo", "udr/spearman", "udr/lasso", "rate/active_units"} <= {row[1] for row in rows}
+    for title in ("Alignment across seeds", "Aggregate posteriors"):
+        assert f"## {title}" in text
+        assert title in done.stdout
     names = ["rate_distortion", "scores", "kl_spectrum", "choices", "traversals"]
     for name in names:
         assert f"![{name}](report/{name}.png)" in text

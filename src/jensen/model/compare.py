@@ -5,8 +5,13 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
-from jensen.base.errors import InputError
+from jensen.base.errors import InputError, check_count
+from jensen.bound.divergence import stratified
+from jensen.bound.pairs import Pairs, Source, pairs
+from jensen.family.family import are_gaussians
+from jensen.family.mixture import Mixture, log_prob
 from jensen.model.bayesian_gmm import BayesianGMM
 from jensen.model.points import Points, fingerprint
 from jensen.model.scored import Scored
@@ -33,9 +38,15 @@ class Row(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """A row for each model; `print` shows a table."""
+    """A row for each model; `print` shows a table.
+
+    apart: how far the densities of the Gaussian mixtures among them are from one another, `compared` being
+        their places; None of fewer than two.
+    """
 
     rows: tuple[Row, ...]
+    apart: Pairs | None = None
+    compared: tuple[int, ...] = ()
 
     @property
     def best(self) -> int | None:
@@ -46,18 +57,43 @@ class Comparison(NamedTuple):
     def __str__(self) -> str:
         heads = ("model", "K", "elbo", "with labels", "p(model | x)", "bic", "aic", "icl")
         lines = [heads, *(tuple(map(_shown, row)) for row in self.rows)]
-        widths = [max(len(line[place]) for line in lines) for place in range(len(heads))]
-        return "\n".join(
-            "  ".join(
-                word.rjust(width) if place else word.ljust(width)
-                for place, (word, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        )
+        text = _aligned(lines)
+        for name, value, error in self._divergences():
+            names = [f"{self.rows[at].model} {self.rows[at].components}" for at in self.compared]
+            cells = [
+                [f"{float(v):.3f} ± {float(e):.3f}" for v, e in zip(*each, strict=True)]
+                for each in zip(value, error, strict=True)
+            ]
+            head = [f"{name} of row to column, nats", *names]
+            rows = [[own, *each] for own, each in zip(names, cells, strict=True)]
+            text += "\n\n" + _aligned([head, *rows])
+        return text
+
+    def _divergences(self) -> list[tuple[str, Tensor, Tensor]]:
+        if self.apart is None:
+            return []
+        kl, kl_error, js, js_error = self.apart
+        return [("KL", kl, kl_error), ("JS", js, js_error)]
 
 
-def compare(x: Any, models: Sequence[Scored], weights: Any = None) -> Comparison:
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            word.rjust(width) if place else word.ljust(width)
+            for place, (word, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def compare(
+    x: Any, models: Sequence[Scored], weights: Any = None, samples: int = 2_000
+) -> Comparison:
     """Compare models that were fitted to the points `x` `(N, D)`, with `weights` `(N,)`.
+
+    KL and JS of each two Gaussian mixtures, at posterior means where they are Bayesian, are means over
+    `samples` draws of each; 0 leaves them out.
 
     Raises:
         InputError: a model that was fitted to other points, or to none.
@@ -87,7 +123,18 @@ def compare(x: Any, models: Sequence[Scored], weights: Any = None) -> Comparison
                 f"models[{place}] was fitted to {found} (data {getattr(model, 'data', '') or 'none'},"
                 f" x has {mine}): expected models of the same x and weights; fit it to x"
             )
-    return Comparison(_with_probabilities([_row(model, x, weights) for model in models]))
+    check_count("samples", samples, least=0)
+    rows = _with_probabilities([_row(model, x, weights) for model in models])
+    gaussian = [at for at, each in enumerate(models) if are_gaussians(each.mixture.components)]
+    if len(gaussian) < 2 or not samples:
+        return Comparison(rows)
+    sources = [_source(models[at].mixture, samples, at) for at in gaussian]
+    return Comparison(rows, pairs(sources), tuple(gaussian))
+
+
+def _source(p: Mixture, samples: int, seed: int) -> Source:
+    draws = stratified(p, samples, torch.Generator().manual_seed(seed))
+    return Source(draws, lambda x: log_prob(x, p))
 
 
 def _row(model: Scored, x: Any, weights: Any) -> Row:

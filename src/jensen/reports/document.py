@@ -16,6 +16,7 @@ from jensen.reports.choice import Choice
 from jensen.reports.comparable import apart
 from jensen.reports.criteria import verdicts
 from jensen.reports.page import KINDS, rendered
+from jensen.reports.sections import Section
 from jensen.reports.sweep import Sweep
 from jensen.reports.table import Values, aligned, markdown, tables
 from jensen.reports.text import code, one_line, plain
@@ -52,6 +53,7 @@ def document(
     found: Mapping[str, Choice],
     lines: Sequence[str],
     drawn: Sequence[str],
+    more: Sequence[Section] = (),
 ) -> str:
     """The report as Markdown; `lines` are the commands for what is missing, `drawn` the names of
     the pictures.
@@ -67,6 +69,10 @@ def document(
             "\n".join(f"- {plain(sentence)}" for sentence in verdicts(sweep, found)),
             CAUTION,
         ]
+    for section in more:
+        text += [f"## {section.title}", section.explained]
+        for label, rows in section.tables:
+            text += [plain(label), markdown(rows)]
     if different := apart(sweep):
         text += ["## Not compared", "\n".join(f"- {plain(sentence)}" for sentence in different)]
     if sweep.left_out:
@@ -116,7 +122,11 @@ def _put(content: bytes, file: Any) -> None:
 
 
 def show(
-    sweep: Sweep, values: Mapping[str, Values], found: Mapping[str, Choice], lines: Sequence[str]
+    sweep: Sweep,
+    values: Mapping[str, Values],
+    found: Mapping[str, Choice],
+    lines: Sequence[str],
+    more: Sequence[Section] = (),
 ) -> None:
     for table in tables(sweep, values):
         print(aligned(table), end="\n\n")
@@ -124,6 +134,10 @@ def show(
     if found:
         print("chosen by", *verdicts(sweep, found), sep="\n  ")
         print(CAUTION, end="\n\n")
+    for section in more:
+        print(f"{section.title}. {section.explained}", end="\n\n")
+        for label, rows in section.tables:
+            print(label, aligned(rows), sep="\n", end="\n\n")
     for sentence in apart(sweep):
         say(one_line(sentence))
     for name, why in sweep.left_out.items():

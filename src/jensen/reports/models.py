@@ -15,6 +15,7 @@ from jensen.base.random import fold, permutation
 from jensen.diagnostics.snapshot import Film, Results, Snapshot
 from jensen.diagnostics.traversal_film import traversal_film
 from jensen.diagnostics.traversals import traversals
+from jensen.reports.aggregates import Codes, codes_of
 from jensen.reports.comparable import held_out
 from jensen.reports.sweep import Group, Sweep
 from jensen.reports.table import UDR, Values
@@ -37,11 +38,23 @@ class Strip(NamedTuple):
     film: Film | None = None
 
 
+class Looked(NamedTuple):
+    """The models' word.
+
+    agreement: UDR of the runs of each group. strips: traversals of a run of each group, by its number.
+    failed: the runs that have no model, and why. codes: of the others by name, where they are Gaussian.
+    """
+
+    agreement: dict[str, Values]
+    strips: dict[int, Strip]
+    failed: dict[str, str]
+    codes: dict[str, Codes]
+
+
 def look(
     sweep: Sweep, folder: Path, trust: str | Sequence[str] = (), download: bool = False
-) -> tuple[dict[str, Values], dict[int, Strip], dict[str, str]]:
-    """UDR of the runs of each group, the traversals of each group's first run with its seed, and
-    the runs that have no model.
+) -> Looked:
+    """Ask each run's model.
 
     Each run encodes its held-out set with its last checkpoint. `udr/...` is NaN where a group has
     fewer than two runs.
@@ -49,6 +62,7 @@ def look(
     agreement: dict[str, Values] = {name: [] for name in UDR}
     strips: dict[int, Strip] = {}
     failed: dict[str, str] = {}
+    kept: dict[str, Codes] = {}
     for number, group in enumerate(sweep.groups):
         codes = {}
         rates = {}
@@ -72,6 +86,8 @@ def look(
             ).all():  # UDR weighs latents by their rates, which not every prior knows
                 codes[place] = seen.codes
                 rates[place] = seen.rates
+            if seen.own is not None:
+                kept[run.name] = seen.own
             if seen.strip is not None:
                 strips[number] = Strip(run.seed, seen.strip, seen.film)
         for similarity, values in agreement.items():
@@ -81,7 +97,7 @@ def look(
         for name, values in agreement.items()
         if np.isfinite(np.concatenate(values)).any()
     }
-    return known, strips, failed
+    return Looked(known, strips, failed, kept)
 
 
 def _agreement(
@@ -123,6 +139,7 @@ class Look:
         self.pictures = pictures
         self.strip: Tensor | None = None
         self.film: Film | None = None
+        self.own: Codes | None = None
 
     def __call__(self, snapshot: Snapshot) -> Results:
         if not snapshot.posterior.mean.isfinite().all():
@@ -132,6 +149,7 @@ class Look:
             )
         rows = permutation(fold(0, "report"), len(snapshot.z))[:POINTS]
         self.codes = snapshot.posterior.mean.cpu()[rows].double().numpy()
+        self.own = codes_of(snapshot)
         self.rates = snapshot.latent_rate.mean(0).cpu().double().numpy()
         if self.pictures:
             self.strip = traversals(snapshot, columns=5, images=1).get("image_0")

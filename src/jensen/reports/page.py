@@ -22,6 +22,7 @@ from jensen.reports.choice import Choice
 from jensen.reports.comparable import apart
 from jensen.reports.criteria import verdicts
 from jensen.reports.models import Strip
+from jensen.reports.sections import Section
 from jensen.reports.sweep import Sweep, numbers, shown
 from jensen.reports.table import Values, columns, tables, title
 from jensen.reports.text import one_line
@@ -57,6 +58,7 @@ def page(
     missing: Sequence[str],
     drawings: Mapping[str, bytes],
     strips: Mapping[int, Strip],
+    more: Sequence[Section] = (),
 ) -> str:
     """The page. `missing` are commands, `drawings` the figures as SVG, `strips` the traversals of
     groups by their number.
@@ -80,6 +82,7 @@ def page(
         verdicts=[one_line(sentence) for sentence in verdicts(sweep, found)],
         apart=[one_line(sentence) for sentence in apart(sweep)],
         left_out=[(one_line(run), one_line(why)) for run, why in sweep.left_out.items()],
+        sections=more,
         missing=[one_line(line) for line in missing],
         kinds=KINDS,
         figures=[
