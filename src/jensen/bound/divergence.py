@@ -361,7 +361,21 @@ def _matched(log_p: Tensor, log_q: Tensor, divergences: Tensor) -> Tensor:
         psi = log_q + phi - phi.logsumexp(0)
         phi = log_p[:, None] + (psi - divergences).log_softmax(1)
     psi = log_q + phi - phi.logsumexp(0)
-    return (phi.exp() * (phi - psi + divergences)).nan_to_num(0.0).sum()
+    spread = (phi.exp() * (phi - psi + divergences)).nan_to_num(0.0).sum()
+    return torch.minimum(spread, _paired(log_p, log_q, divergences))
+
+
+def _paired(log_p: Tensor, log_q: Tensor, divergences: Tensor) -> Tensor:
+    """The same where each component has one partner, the nearest: 0 of equal mixtures, which the
+    rounds above only approach. inf where a component of q has none.
+    """
+    nearest = divergences.argmin(1)
+    mine = log_p.exp().new_zeros(len(log_q)).index_add(0, nearest, log_p.exp())
+    shares = log_p + log_q[nearest] - mine.log()[nearest]  # of q's component, split among its own
+    value = (
+        log_p.exp() * (log_p - shares + divergences.gather(1, nearest[:, None]).squeeze(1))
+    ).sum()
+    return torch.where((mine > 0).all(), value, math.inf)
 
 
 def _mixture(p: object) -> Mixture:
