@@ -83,6 +83,14 @@ CASES = {
     "plain": (),
     "mixture prior": MIXTURE,
     "vamp prior": ("model/prior=vamp", "model.prior.pseudo_inputs=5"),
+    "flows": (
+        *("model/prior=flow", "model/posterior=flow", "diagnostics=[samples,codes]"),
+        *("data=chain", "model/likelihood=made", "model.likelihood.hidden=[8]"),
+    ),
+    "diffusion": (
+        *("model/prior=diffusion", "model.prior.steps=5", "diagnostics=[samples,codes]"),
+        *("model/likelihood=pixelcnn", "model.likelihood.channels=4", "model.likelihood.layers=1"),
+    ),
     "control": ("objective=control", "objective.target=5", "model/likelihood=optimal_normal"),
     "factor": ("objective=factor", "objective.hidden=[8]"),
     "accumulation": ("trainer.accumulate_grad_batches=3", *MIXTURE),

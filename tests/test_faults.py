@@ -14,6 +14,13 @@ def test_killed_runs_end_as_if_nobody_had_killed_them():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("case", ["flows", "diffusion"])
+def test_killed_runs_of_learned_parts_end_as_if_nobody_had_killed_them(case):
+    said = faults("6", "0", case)
+    assert ", 0 not" in said
+
+
+@pytest.mark.slow
 def test_many_kills_of_every_kind_of_run():
     assert ", 0 not" in faults("60", "1")
 

@@ -22,6 +22,9 @@ from jensen.train import train
 BOUND = {"32-true": 1e-6, "64-true": 1e-10}
 """The largest relative difference, by precision."""
 
+ROOM = {" flows": 5}
+"""Times that, of weights that begin at 0: Adam makes much of little there."""
+
 # Terms that compare the examples of a minibatch across ranks, and diagnostics of each kind.
 RUN = (
     *TINY, "data.validation=61", "trainer.accelerator=cpu", "trainer.log_every_n_steps=2", "trainer.max_steps=8",
@@ -36,7 +39,21 @@ SENSES = (
     "+objective.samples=3", "trainer.accelerator=cpu", "trainer.log_every_n_steps=2", "trainer.max_steps=8",
     "trainer.val_check_interval=4", "diagnostics=[rate,decomposition,modalities]", "diagnostics.modalities.samples=4",
 )  # fmt: skip
-RUNS = {"": RUN, " senses": SENSES}
+# What is learned of flows, diffusions and decoders that hear what they have said.
+LEARNED = (
+    *TINY, "data.validation=61", "trainer.accelerator=cpu", "trainer.log_every_n_steps=2",
+    "trainer.max_steps=8", "trainer.val_check_interval=4", "diagnostics=[rate]",
+)  # fmt: skip
+FLOWS = (
+    *LEARNED, "data=chain", "model/posterior=flow", "model.posterior.hidden=[16]", "model/prior=flow", "model.prior.hidden=[16]",
+    "model/likelihood=made", "model.likelihood.hidden=[16]", "objective=importance",
+    "objective.samples=2",
+)  # fmt: skip
+DIFFUSION = (
+    *LEARNED, "objective.beta=1", "model/prior=diffusion", "model.prior.hidden=[16]", "model/likelihood=pixelcnn",
+    "model.likelihood.channels=4", "model.likelihood.layers=2",
+)  # fmt: skip
+RUNS = {"": RUN, " senses": SENSES, " flows": FLOWS, " diffusion": DIFFUSION}
 
 
 # Another minibatch, with scores of all kinds, and objectives whose terms compare examples or divide
@@ -73,6 +90,15 @@ HOLDS = {
 """What holds on several ranks: the largest difference in float32 and in float64, by words in a
 tag.
 """
+
+
+OWN = {
+    "": ("sap_r2/sap_r2 8", "decomposition/total_correlation 8"),
+    " senses": ("val/rate_see 8", "modalities/cross_hear 8", "decomposition/total_correlation 8"),
+    " flows": ("train/effective_samples 6", "val/rate 8"),
+    " diffusion": ("train/rate_monte_carlo 6", "val/rate 8"),
+}
+"""Tags that such a run has among others."""
 
 
 def process(rank, world, folder, runs):
@@ -124,14 +150,7 @@ def test_more_ranks_change_no_number(folder, world, precision, name):
     alone, shared = (folder(1, world) / f"{count} {precision}{name}" for count in (1, world))
     one, other = (json.loads((run / "logged.json").read_text()) for run in (alone, shared))
     assert one.keys() == other.keys()
-    own = ("val/rate_see 8", "modalities/cross_hear 8") if name else ("sap_r2/sap_r2 8",)
-    assert {
-        "train/loss 0",
-        "train/elbo 6",
-        "val/loss 8",
-        "decomposition/total_correlation 8",
-        *own,
-    } <= one.keys()
+    assert {"train/loss 0", "train/elbo 6", "val/loss 8", *OWN[name]} <= one.keys()
     # beta_effective is a quotient of small differences of large numbers, which are compared
     # themselves.
     worst = {
@@ -142,7 +161,10 @@ def test_more_ranks_change_no_number(folder, world, precision, name):
     before = weights(alone)
     after = weights(shared)
     worst |= {
-        f"weights {key}": ((before[key] - after[key]).abs().max() / before[key].abs().max()).item()
+        f"weights {key}": (
+            (before[key].double() - after[key].double()).abs().max()
+            / before[key].double().abs().max().clamp(min=1e-30)
+        ).item()
         for key in before
     }
     largest = max(worst, key=worst.get)
@@ -150,7 +172,7 @@ def test_more_ranks_change_no_number(folder, world, precision, name):
         f"{world} ranks, {precision}: {len(worst)} numbers, the largest difference"
         f" {worst[largest]:.1e} in {largest}"
     )
-    assert worst[largest] < BOUND[precision]
+    assert worst[largest] < BOUND[precision] * ROOM.get(name, 1)
 
 
 @pytest.mark.slow

@@ -71,6 +71,7 @@ CHECKS: tuple[Callable[[], Iterator[Check]], ...] = (
     training,
     known.two_points,
     known.linear_gaussian,
+    known.bent,
     known.extremes,
 )
 

@@ -1,9 +1,11 @@
 """The flow prior against a banana whose entropy is known, quadrature and autograd."""
 
+import math
 import sys
 
 import pytest
 import torch
+from numpy.polynomial.hermite_e import hermegauss
 from priors import draws_of, latent_rate_of, log_prob_of, rate_of
 from scipy import stats
 
@@ -37,6 +39,40 @@ def taught(kind="maf", steps=60, dim=2, seed=0, lr=1e-2):
         optimiser.step()
         falling.step()
     return prior
+
+
+class Bend(torch.distributions.Transform):
+    """Takes the banana to N(0, I)."""
+
+    def __call__(self, z):
+        return torch.stack([z[:, 0], 2 * (z[:, 1] - z[:, 0].square())], 1)
+
+    def log_abs_det_jacobian(self, z, u):
+        return torch.full_like(z[:, 0], math.log(2))
+
+
+def test_the_banana_as_a_flow_has_the_references_digits():
+    p = Flow(Bend(), 2)
+    at_one = p.log_prob(torch.ones(1, 2, dtype=torch.float64)).item()
+    assert at_one == pytest.approx(-1.644729886, abs=1e-9)
+    node, weight = (torch.from_numpy(part) for part in hermegauss(40))
+    weight = weight / weight.sum()
+    first, second = torch.meshgrid(node, node, indexing="ij")
+    z = torch.stack([first, first.square() + 0.5 * second], -1).flatten(0, 1)
+    share = (weight[:, None] * weight).flatten()
+    entropy = -(share * p.log_prob(z)).sum().item()
+    assert entropy == pytest.approx(ENTROPY, abs=1e-8)
+    standard = -(share * STANDARD.log_prob(z)).sum().item()
+    assert standard == pytest.approx(3.962877066, abs=1e-8)
+    mean = (share[:, None] * z).sum(0)
+    covariance = (share[:, None, None] * (z - mean)[:, :, None] * (z - mean)[:, None]).sum(0)
+    assert covariance[0, 1].item() == pytest.approx(0, abs=1e-10)
+    best = torch.distributions.MultivariateNormal(mean, covariance)
+    gaussian = -(share * best.log_prob(z)).sum().item()
+    assert gaussian == pytest.approx(BEST_GAUSSIAN, abs=1e-8)
+    # What a prior can gain on such latents, over N(0, I) and over the best Gaussian.
+    assert standard - entropy == pytest.approx(1.818147180, abs=1e-8)
+    assert gaussian - entropy == pytest.approx(1.098612289, abs=1e-8)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -64,6 +64,17 @@ SENSES = (
 )
 
 
+CHAIN = (
+    "data=chain",
+    *("model/prior=flow", "model.prior.hidden=[8]", "model/posterior=flow"),
+    *("model/likelihood=made", "model.likelihood.hidden=[8]"),
+)
+DIFFUSION = (
+    *("data=squares", "model/prior=diffusion", "model.prior.hidden=[8]", "model.prior.steps=5"),
+    *("model/likelihood=pixelcnn", "model.likelihood.channels=4", "model.likelihood.layers=1"),
+)
+
+
 class StoppedError(Exception):
     pass
 
@@ -185,6 +196,20 @@ def test_a_run_on_several_senses_goes_on_as_if_nobody_had_stopped_it(configure, 
     with pytest.raises(StoppedError):
         train(configure(*SENSES), tmp_path / "parts")
     train(configure(*SENSES), tmp_path / "parts")
+    assert differences(tmp_path / "whole", tmp_path / "parts") == []
+
+
+@pytest.mark.parametrize("overrides", [CHAIN, DIFFUSION])
+def test_flows_diffusions_and_autoregressive_decoders_go_on_as_if_nobody_had_stopped_them(
+    configure, tmp_path, stop, overrides
+):
+    short = ("trainer.max_steps=14", "trainer.val_check_interval=6", "algorithm.lr_scale.steps=12")
+    words = (*PLAIN, "diagnostics=[]", *short, *overrides)
+    train(configure(*words), tmp_path / "whole")
+    stop("on_train_batch_end", 9)  # amid an epoch, and after a validation
+    with pytest.raises(StoppedError):
+        train(configure(*words), tmp_path / "parts")
+    train(configure(*words), tmp_path / "parts")
     assert differences(tmp_path / "whole", tmp_path / "parts") == []
 
 

@@ -106,6 +106,23 @@ def linear_gaussian() -> Iterator[Check]:
     yield Check("the parts add up to the rate", parts["rate"], total, 1e-9)
 
 
+def bent() -> Iterator[Check]:
+    """Latents z1 ~ N(0, 1), z2 = z1^2 + N(0, 1/4): they depend on each other, and no covariance says
+    so (reference value by quadrature). The posteriors are a thin slice of z1 each.
+    """
+    size = 6000
+    width = 0.01
+    chance = (torch.arange(size, dtype=torch.float64) + 0.5) / size
+    first = math.sqrt(1 - width**2) * torch.special.ndtri(chance)
+    mean = torch.stack([first, first.square()], 1)
+    variance = torch.tensor([width**2, 0.25], dtype=torch.float64)
+    q = Gaussian(mean, variance.log().expand(size, 2))
+    covariance = (first * (first.square() - first.square().mean())).mean().item()
+    yield Check("covariance of two bent latents", 0.0, covariance, 1e-9)
+    total = _parts(q, 6000)["total_correlation"]
+    yield Check("TC of two bent latents", 0.8027025593, total, 0.03)
+
+
 def extremes() -> Iterator[Check]:
     """Posteriors that do not overlap, and posteriors that are the prior."""
     apart = Gaussian(100.0 * torch.arange(100)[:, None], torch.zeros(100, 1))
