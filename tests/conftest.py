@@ -16,9 +16,11 @@ from omegaconf import DictConfig
 
 from jensen.data import sprites
 from jensen.diagnostics import picture
+from jensen.launch import processes
 from jensen.run.conf import conf_folder
 
 read_once()
+processes.can_fork = lambda: False  # type: ignore[assignment]  # but in launch/test_server.py
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as behind nohup: some tests interrupt
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -31,6 +31,8 @@ from typing import Any, NamedTuple, NoReturn
 
 from composing import composed, read_once
 
+from jensen.launch import processes
+
 COMMANDS = tuple(f"jensen.{name}" for name in ("train", "evaluate", "encode", "report", "doctor"))
 FORKED = (*COMMANDS, "shortly")
 SERVER = get_context("forkserver")
@@ -162,6 +164,7 @@ def _live(request: Request, files: Sequence[int], tell: int) -> NoReturn:
         warnings.filterwarnings("error", category=ResourceWarning)
     _read_the_rank()
     subprocess.Popen = Popen  # type: ignore[misc]
+    processes.can_fork = lambda: False  # the jobs of a sweep are of this nursery, too
     sys.modules.pop(request.module, None)  # imported as __main__ alone, as it would be
     status = 0
     try:

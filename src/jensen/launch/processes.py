@@ -20,6 +20,7 @@ from jensen.callbacks.durable import within
 from jensen.launch.console import quoted
 from jensen.launch.job import Job
 from jensen.launch.parent import ENDS_WITH_PARENT
+from jensen.launch.server import MODULE, Forked, can_fork
 from jensen.launch.sweep import Sweep
 from jensen.launch.threads import cores
 from jensen.run.words import say
@@ -29,6 +30,7 @@ GRACE = 60.0
 _LOOK = 0.1
 Slot = tuple[str, ...] | None
 """GPUs of one job; None sets none."""
+Process = subprocess.Popen[bytes] | Forked
 
 
 def launch(
@@ -136,7 +138,7 @@ def run(jobs: Sequence[Job], slots: Sequence[Slot], arguments: Sequence[str]) ->
     """
     waiting = deque(jobs)
     free = deque(slots)
-    running: dict[int, tuple[Job, Slot, subprocess.Popen[bytes]]] = {}
+    running: dict[int, tuple[Job, Slot, Process]] = {}
     try:
         with interruptible():
             while waiting or running:
@@ -166,30 +168,23 @@ def log(job: Job) -> Path:
     return job.folder / "train.log"
 
 
-def start(
-    job: Job, slot: Slot, arguments: Sequence[str], at_once: int
-) -> "subprocess.Popen[bytes]":
+def start(job: Job, slot: Slot, arguments: Sequence[str], at_once: int) -> Process:
     """`python -m jensen.train`, without -m of its own, as the leader of a group that ranks it
-    starts belong to.
+    starts belong to; forked where that can be.
     """
     environment = os.environ | {ENDS_WITH_PARENT: "1", "PYTHONUNBUFFERED": "1"}
     if slot is not None:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(slot)
     if at_once > 1:  # or each would take all cores
         environment.setdefault("OMP_NUM_THREADS", str(max(1, cores() // at_once)))
-    line = [
-        sys.executable,
-        "-m",
-        "jensen.train",
-        *arguments,
-        *job.overrides,
-        f"hydra.run.dir={quoted(job.folder)}",
-    ]
+    words = [*arguments, *job.overrides, f"hydra.run.dir={quoted(job.folder)}"]
     job.folder.mkdir(parents=True, exist_ok=True)
     within(job.folder, log(job))
+    if can_fork():
+        return Forked(words, environment, log(job))
     with log(job).open("ab") as output:
         return subprocess.Popen(
-            line,
+            [sys.executable, "-m", MODULE, *words],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -198,7 +193,7 @@ def start(
         )
 
 
-def stop(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
+def stop(processes: Sequence[Process]) -> None:
     """Asks all groups to stop, and after a while does not ask."""
     for process in processes:
         _signal(process, signal.SIGTERM)
@@ -212,7 +207,7 @@ def stop(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
         end(process)
 
 
-def end(process: "subprocess.Popen[bytes]") -> None:
+def end(process: Process) -> None:
     """Leave none of the ranks whose leader is gone."""
     _signal(process, signal.SIGKILL)
     process.wait()
@@ -220,9 +215,15 @@ def end(process: "subprocess.Popen[bytes]") -> None:
     process.stdin.close()
 
 
-def _signal(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+def _signal(process: Process, number: signal.Signals) -> None:
+    """Signal the group, or the process if it has just been forked and leads none yet."""
+    alive = process.poll() is None
     with suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            if alive:
+                os.kill(process.pid, number)
 
 
 @contextmanager
