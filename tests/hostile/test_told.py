@@ -137,6 +137,19 @@ def test_a_run_says_what_is_trained_and_how_good_it_is(configure, tmp_path, caps
     assert not (tmp_path / "run" / "hparams.yaml").exists()
 
 
+def test_the_first_line_names_an_objective_of_one_s_own(tmp_path, capsys, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "from jensen.objective import Beta\n\nclass Own(Beta):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    words = (*QUICK, "diagnostics=[]", "trainer.max_steps=2", "trainer.val_check_interval=2")
+    place = f"hydra.run.dir={tmp_path / 'run'}"
+    ended = run_here(capsys, main, *words, "objective._target_=mine.Own", place)
+    assert ended.status == 0, ended.err
+    (line,) = (line for line in ended.out.splitlines() if "parameters" in line)
+    assert "(data=sprites model=mlp objective=mine.Own) on 240 examples" in line
+
+
 def test_a_run_of_a_sweep_is_brief(capsys):
     Tell(brief=True).line("once")
     Tell().line("twice")

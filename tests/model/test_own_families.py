@@ -2,6 +2,7 @@
 right, or refuses.
 """
 
+from copy import deepcopy
 from functools import partial
 
 import pytest
@@ -17,6 +18,7 @@ from torch import distributions
 import jensen
 from jensen.base.errors import InputError
 from jensen.base.tree import tree_map
+from jensen.bound.bound import Bound, Inference
 from jensen.bound.decomposition import decompose
 from jensen.diagnostics.decomposition import decomposition
 from jensen.diagnostics.estimator_audit import estimator_audit
@@ -27,6 +29,7 @@ from jensen.family import gaussian
 from jensen.family.full import FullGaussian
 from jensen.family.gaussian import Gaussian
 from jensen.model.mlp import MLPEncoder
+from jensen.model.vae import VAE
 from jensen.run.conf import conf_folder
 from jensen.train import train
 
@@ -207,6 +210,52 @@ def test_every_objective_is_the_same_for_a_diagonal_covariance_matrix_or_refuses
             return
         losses.append(loss_of(algorithm))
     torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-5)
+
+
+def by_torch(model, x, noise):
+    """The inference of a posterior with a covariance, as torch's own distributions have it."""
+    posterior = model.encode(x)
+    times = len(noise) // len(x)
+    posterior, x = tree_map(
+        lambda part: part.repeat(times, *[1] * (part.dim() - 1)), (posterior, x)
+    )
+    q = distributions.MultivariateNormal(posterior.mean, scale_tril=posterior.scale_tril)
+    p = distributions.MultivariateNormal(torch.zeros(3), torch.eye(3))
+    z = posterior.mean + (posterior.scale_tril @ noise.unsqueeze(-1)).squeeze(-1)
+    log_p = distributions.Bernoulli(logits=model.decoder(z)).log_prob(x).flatten(1).sum(1)
+    bound = Bound(-log_p, distributions.kl_divergence(q, p))
+    return Inference(bound, posterior, z, p.log_prob(z), q.log_prob(z))
+
+
+PERMITTED = sorted(set(choices("objective")) - DIAGONAL_ALONE)
+
+
+@pytest.mark.parametrize("objective", PERMITTED)
+def test_steps_of_posteriors_with_a_covariance_are_those_by_torch_s_distributions(
+    configure, objective
+):
+    ours = both(configure, f"objective={objective}", *needed(objective))[1].requires_grad_(True)
+    ours.model.encoder.tilt = 0.5
+    ours.objective.dataset_size = 300
+    theirs = deepcopy(ours)
+    started = deepcopy(ours.model.state_dict())
+    losses = []
+    for algorithm, infer in ((ours, VAE.forward), (theirs, by_torch)):
+        optimiser = torch.optim.SGD(algorithm.parameters(), lr=1e-4)
+        draw = generator(4)
+        for step in range(3):
+            noise = torch.randn(8 * algorithm.objective.samples, 3, generator=draw)
+            inference = infer(algorithm.model, images(), noise)
+            loss = algorithm.objective(inference, torch.tensor(step))
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.detach())
+    torch.testing.assert_close(losses[:3], losses[3:], rtol=1e-5, atol=1e-5)
+    for name, value in theirs.model.state_dict().items():
+        found = ours.model.state_dict()[name]
+        torch.testing.assert_close(found, value, rtol=1e-4, atol=1e-6, msg=name)
+        assert name.startswith("prior.") or not found.equal(started[name]), name
 
 
 def loss_of(algorithm):
