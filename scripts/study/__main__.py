@@ -16,19 +16,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
 import plan
 import sessions
-from scoring import end_with_parent, is_scored, score
+from scoring import begin, grow, is_grown, is_scored, score
 
 from jensen.base.errors import InputError
 from jensen.launch.parent import ENDS_WITH_PARENT
 
 ROOT = Path(__file__).resolve().parents[2]
+BEGAN = time.monotonic()
 
 
 @dataclass
@@ -38,6 +39,10 @@ class Part:
     name: str
     seeds: tuple[int, ...]
     process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def folder(self) -> str:
+        return plan.folder(self.name, self.seeds)
 
     def __str__(self) -> str:
         return f"{self.name}, seeds {', '.join(map(str, self.seeds))}"
@@ -56,14 +61,17 @@ class Study:
     train_until: float
     until: float
     stopped: int = 0
+    waiting: list[Part] = field(default_factory=list)
+    running: list[Part] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
-    scoring: dict[Path, Future[str]] = field(default_factory=dict)
+    scoring: dict[str, Future[str]] = field(default_factory=dict)
+    growing: dict[str, Future[str]] = field(default_factory=dict)
 
     def runs(self) -> Iterator[tuple[str, Path]]:
         """The name of each run, and its folder."""
         for part in self.parts:
             for each in plan.runs(part.name, part.seeds):
-                yield f"{part.name}/{each}", self.out / "runs" / part.name / each
+                yield f"{part.folder}/{each}", self.out / "runs" / part.folder / each
 
     def codes(self, name: str) -> Path:
         return self.out / "codes" / f"{name}.npz"
@@ -72,33 +80,50 @@ class Study:
         """Train and score, until all is done or it is to stop."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop)
-        waiting = [part for part in self.parts if not self._is_trained(part)]
-        running: list[Part] = []
+        self.waiting = [part for part in self.parts if not self._is_trained(part)]
+        try:
+            while not self._work() and not self._over():
+                self.cores = max(1, self.cores // 2)
+                say(f"a process that scores was killed: going on with {self.cores}")
+                for futures in (self.scoring, self.growing):
+                    for name in [name for name, each in futures.items() if broken(each)]:
+                        del futures[name]
+        finally:
+            self._end()
+            self._collect()
+
+    def _over(self) -> bool:
+        return bool(self.stopped) or time.monotonic() > self.until
+
+    def _work(self) -> bool:
+        """Go on with what there is; whether that came to an end, which it does not where a process
+        that scores was killed, as a system without memory does.
+        """
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["scoring"])
-        with ProcessPoolExecutor(self.cores, context, end_with_parent) as pool:
+        with ProcessPoolExecutor(self.cores, context, begin) as pool:
             try:
-                while not self.stopped and time.monotonic() < self.until:
+                while not self._over():
                     if time.monotonic() > self.train_until:
-                        self._end(running)
-                        waiting = []
-                    while waiting and len(running) < self.at_once:
-                        running.append(self._begin(waiting.pop(0)))
-                    running = [part for part in running if not self._ended(part)]
+                        self._end()
+                    while self.waiting and len(self.running) < self.at_once:
+                        self.running.append(self._begin(self.waiting.pop(0)))
+                    self.running = [part for part in self.running if not self._ended(part)]
                     self._score(pool)
-                    if not waiting and not running and all(map(Future.done, self._futures())):
-                        break
+                    if not self.waiting and not self.running and not self._pending():
+                        return True
                     time.sleep(0.5)
+            except BrokenExecutor:
+                return False
             finally:
-                self._end(running)
-                if not all(map(Future.done, self._futures())):
-                    for process in list(pool._processes.values()):
-                        process.kill()  # Lightning takes SIGTERM for its own
+                if self._pending():
+                    for process in list((pool._processes or {}).values()):
+                        process.kill()
                 pool.shutdown(wait=True, cancel_futures=True)
-        self._collect()
+        return True
 
     def _is_trained(self, part: Part) -> bool:
-        folder = self.out / "runs" / part.name
+        folder = self.out / "runs" / part.folder
         names = plan.runs(part.name, part.seeds)
         return all((folder / name / "finished.json").is_file() for name in names)
 
@@ -106,8 +131,8 @@ class Study:
         self.stopped = number
 
     def _begin(self, part: Part) -> Part:
-        folder = self.out / "runs" / part.name
-        log = self.out / "logs" / f"{part.name}.log"
+        folder = self.out / "runs" / part.folder
+        log = self.out / "logs" / f"{part.folder}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         words = plan.sweep(part.name, self.size, part.seeds, str(folder))
         own = os.environ | {
@@ -117,7 +142,6 @@ class Study:
             "OMP_NUM_THREADS": str(self.size.threads),
             "PYTHONUNBUFFERED": "1",
             ENDS_WITH_PARENT: "1",
-            **self.size.environment,
         }
         command = [sys.executable, "-m", "jensen.train", "-m", *words, *self.words]
         with log.open("ab") as output:
@@ -139,38 +163,82 @@ class Study:
         say(f"trained {part}" if not status else f"{part}: ended with status {status}, see logs/")
         return True
 
-    def _end(self, running: list[Part]) -> None:
-        """Have every run that is being trained save itself."""
-        for part in running:
+    def _end(self) -> None:
+        """Have every run that is being trained save itself, and begin no other."""
+        self.waiting = []
+        for part in self.running:
             assert part.process is not None
             if part.process.poll() is None:
                 part.process.send_signal(signal.SIGTERM)
-        for part in running:
+        for part in self.running:
             assert part.process is not None
             part.process.wait()
 
     def _score(self, pool: ProcessPoolExecutor) -> None:
-        """Ask for the scores of the runs that have been trained."""
+        """Ask for the scores of the runs that have been trained, and when all have those, for what
+        trees are grown for.
+        """
         for name, run in self.runs():
-            if run in self.scoring or not (run / "finished.json").is_file():
-                continue
-            if not is_scored(run, self.codes(name)):
-                self.scoring[run] = pool.submit(score, run, self.codes(name), list(plan.SCORES))
+            if name not in self.scoring and (run / "finished.json").is_file():
+                codes = self.codes(name)
+                self.scoring[name] = (
+                    done("") if is_scored(run, codes) else pool.submit(score, run, codes)
+                )
+        if any(map(broken, [*self.scoring.values(), *self.growing.values()])):
+            raise BrokenExecutor
+        if not all(map(Future.done, self.scoring.values())):
+            return
+        for name, run in self.runs():
+            busy = sum(not future.done() for future in self.growing.values())
+            if busy >= self.cores:  # what is trained meanwhile waits for no more than one
+                return
+            if (
+                name in self.scoring
+                and name not in self.growing
+                and not self.scoring[name].result()
+            ):
+                grown = is_grown(run)
+                self.growing[name] = done("") if grown else pool.submit(grow, run, self.codes(name))
 
-    def _futures(self) -> list[Future[str]]:
-        return list(self.scoring.values())
+    def _pending(self) -> bool:
+        """Tell whether a run that is trained has something left to be computed."""
+        if not all(map(Future.done, [*self.scoring.values(), *self.growing.values()])):
+            return True
+        scored = {name for name, future in self.scoring.items() if well(future)}
+        return bool(scored - {*self.growing})
 
     def _collect(self) -> None:
-        for run, found in self.scoring.items():
-            if found.cancelled() or not found.done():
-                continue
-            error = found.exception()
-            if why := found.result() if error is None else f"{type(error).__name__}: {error}":
-                self.failed[str(run.relative_to(self.out / "runs"))] = why
+        """Note which runs something went wrong with; of those that were cut off, nothing did."""
+        for found in (self.scoring, self.growing):
+            for name, future in found.items():
+                if not future.done() or future.cancelled() or broken(future):
+                    continue
+                error = future.exception()
+                why = future.result() if error is None else f"{type(error).__name__}: {error}"
+                if why:
+                    self.failed[name] = why
+
+
+def broken(future: Future[str]) -> bool:
+    """Tell whether the process was killed that this was computed by."""
+    return (
+        future.done() and not future.cancelled() and isinstance(future.exception(), BrokenExecutor)
+    )
+
+
+def well(future: Future[str]) -> bool:
+    """Tell whether what has ended ended well."""
+    return future.exception() is None and not future.result()
+
+
+def done(value: str) -> Future[str]:
+    future: Future[str] = Future()
+    future.set_result(value)
+    return future
 
 
 def say(line: str) -> None:
-    print(f"study: {line}", flush=True)
+    print(f"study: {time.monotonic() - BEGAN:5.0f} s: {line}", flush=True)
 
 
 def options() -> tuple[argparse.Namespace, list[str]]:
@@ -194,7 +262,6 @@ def options() -> tuple[argparse.Namespace, list[str]]:
 
 
 def main() -> int:
-    began = time.monotonic()
     given, words = options()
     if odd := [word for word in words if word.startswith("-") or "=" not in word]:
         raise InputError(f"{odd[0]} is no option of scripts/study and no override: see --help")
@@ -206,6 +273,12 @@ def main() -> int:
     rounds = size.rounds
     if given.rounds:
         rounds = tuple(tuple(map(int, each.split(","))) for each in given.rounds.split("/"))
+    asked = {
+        "size": given.size,
+        "version": plan.VERSION,
+        "words": words,
+        "rounds": [list(seeds) for seeds in rounds],
+    }
     parts = [Part(name, seeds) for seeds in rounds for name in names]
     spare = given.minutes / 4 if given.scoring_minutes is None else given.scoring_minutes
     study = Study(
@@ -215,22 +288,28 @@ def main() -> int:
         words,
         given.cores or len(os.sched_getaffinity(0)),
         given.at_once or size.at_once,
-        train_until=began + 60 * (given.minutes - spare if given.minutes < 1e9 else given.minutes),
-        until=began + 60 * given.minutes,
+        train_until=BEGAN + 60 * (given.minutes - spare if given.minutes < 1e9 else given.minutes),
+        until=BEGAN + 60 * given.minutes,
     )
-    with sessions.session(out, given.size, words, sys.argv[1:]) as record:
+    with sessions.session(out, asked, sys.argv[1:]) as record:
         if not given.table:
             study.run()
         names_of = dict(study.runs())
         trained = [run for run in names_of.values() if (run / "finished.json").is_file()]
         scored = [name for name, run in names_of.items() if is_scored(run, study.codes(name))]
+        grown = [name for name in scored if is_grown(names_of[name])]
         record |= {"trained": len(trained), "scored": len(scored), "of": len(names_of)}
         record["stopped"] = signal.Signals(study.stopped).name if study.stopped else ""
-        say(f"{len(trained)} of {len(names_of)} runs are trained, {len(scored)} are scored")
+        say(
+            f"{len(trained)} of {len(names_of)} runs are trained, {len(scored)} are scored,"
+            f" {len(grown)} by dci_boost20 too"
+        )
         for name, why in study.failed.items():
             say(f"{name} has no scores: {why}")
-        if len(scored) < len(names_of):
-            say("the same command again does the rest")
+        if len(grown) < len(names_of) and not given.table:
+            late = time.monotonic() > study.train_until
+            why = record["stopped"] or ("out of time" if late else "not all of it could be done")
+            say(f"{why}: the same command again does the rest")
     if scored:
         import table
 

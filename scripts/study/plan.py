@@ -1,7 +1,5 @@
 """The runs of the study, as overrides of `jensen.train` and `jensen.evaluate`."""
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import NamedTuple
 
 VERSION = 1
@@ -34,14 +32,13 @@ OBJECTIVES = {
 
 class Size(NamedTuple):
     """words: the overrides of all its runs. rounds: seeds that are trained together, in order.
-    at_once: sweeps side by side. threads: of each. environment: of those that train.
+    at_once: sweeps side by side. threads: of each.
     """
 
     words: tuple[str, ...]
     rounds: tuple[tuple[int, ...], ...]
     at_once: int
     threads: int
-    environment: Mapping[str, str] = MappingProxyType({})
 
 
 _LEAN = (
@@ -78,13 +75,10 @@ SIZES = {
             "trainer.max_steps=10000",
             "trainer.val_check_interval=10000",
             "trainer.log_every_n_steps=250",
-            "hydra.launcher.convolutions=products",
         ),
-        ((0,), (1, 2)),
-        at_once=6,
+        ((0, 1), (2,)),
+        at_once=7,
         threads=2,
-        # TF32 in products, which cuDNN takes for convolutions anyway
-        environment=MappingProxyType({"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"}),
     ),
     "full": Size(
         (*_LEAN, "experiment=locatello2019", "trainer.val_check_interval=300000"),
@@ -95,14 +89,21 @@ SIZES = {
 }
 
 SCORES = (
-    "diagnostics=[rate,decomposition,estimator_audit,mig_exact,mig_hist20,mig_sup,infomec,"
-    "dci_boost20,factor_vae,sap_r2,modularity]",
+    "diagnostics=[rate,decomposition,estimator_audit,mig_exact,mig_hist20,mig_sup,infomec,factor_vae,"
+    "sap_r2,modularity]",
     "diagnostics.estimator_audit.sizes=[64]",
     "diagnostics.estimator_audit.batches=100",
     "+diagnostics.mig_exact.samples=2500",
-    "+diagnostics.dci_boost20.jobs=1",
 )
-"""What is computed of the held-out set of each run."""
+"""What is computed first of the held-out set of each run."""
+
+TREES = (
+    "diagnostics=[dci_boost20]",
+    "+diagnostics.dci_boost20.jobs=1",
+    "+diagnostics.dci_boost20.train=2500",
+    "+diagnostics.dci_boost20.test=2500",
+)
+"""What takes longer than all of these, and comes last."""
 
 
 def sweep(name: str, size: Size, seeds: tuple[int, ...], folder: str) -> list[str]:
@@ -120,8 +121,13 @@ def sweep(name: str, size: Size, seeds: tuple[int, ...], folder: str) -> list[st
     ]
 
 
+def folder(name: str, seeds: tuple[int, ...]) -> str:
+    """The folder of that sweep, below that of all."""
+    return f"{name}/seeds_{'_'.join(map(str, seeds))}"
+
+
 def runs(name: str, seeds: tuple[int, ...]) -> list[str]:
-    """The folders of that sweep's runs."""
+    """The folders of its runs, in that."""
     swept = OBJECTIVES[name]
     last = swept.key.rpartition(".")[2]
     return [f"{last}_{each}_seed_{seed}" for each in swept.strengths for seed in seeds]

@@ -3,6 +3,7 @@
 import csv
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -237,8 +238,13 @@ def agreement(rows: Sequence[Row]) -> tuple[list[str], Ranks]:
     """Names of scores and other quantities, and their rank correlations."""
     wanted = [*SCORES, "udr", "elbo", "-tc", "mi", "active_units"]
     names = [name for name in wanted if np.isfinite(column(rows, name)).any()]
-    values = np.stack([column(rows, name) for name in names], 1)
-    return names, rank_correlations(values, settings(rows))
+    table = tuple(tuple(column(rows, name).tolist()) for name in names)
+    return names, _ranks(table, tuple(settings(rows)))
+
+
+@cache
+def _ranks(columns: tuple[tuple[float, ...], ...], groups: tuple[tuple[str, float], ...]) -> Ranks:
+    return rank_correlations(np.stack([*map(np.array, columns)], 1), groups)
 
 
 def on_agreement(rows: Sequence[Row]) -> list[str]:

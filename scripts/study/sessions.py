@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from plan import VERSION
 
 import jensen
 from jensen.base.errors import InputError
@@ -23,14 +22,18 @@ MARK = "study.json"
 
 
 @contextmanager
-def session(out: Path, size: str, words: list[str], given: list[str]) -> Iterator[dict[str, Any]]:
+def session(out: Path, asked: dict[str, Any], given: list[str]) -> Iterator[dict[str, Any]]:
     """A session in a folder, written down at its start and its end; what is put into the record is
     too.
+
+    Args:
+        asked: what all sessions in one folder have in common.
+        given: the words of the command.
 
     Raises:
         InputError: the folder is of another study, or another session works in it.
     """
-    check(out, size, words)
+    check(out, asked)
     out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out / ".lock")
     try:
@@ -41,7 +44,7 @@ def session(out: Path, size: str, words: list[str], given: list[str]) -> Iterato
             " own, or to wait for that one's end"
         ) from error
     with lock:
-        mark = get_json(out / MARK) or {"size": size, "version": VERSION, "words": words}
+        mark = get_json(out / MARK) or dict(asked)
         record: dict[str, Any] = {
             "began": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
             "command": shlex.join(["python", "scripts/study", *given]),
@@ -57,7 +60,7 @@ def session(out: Path, size: str, words: list[str], given: list[str]) -> Iterato
             put_json(out / MARK, mark)
 
 
-def check(out: Path, size: str, words: list[str]) -> None:
+def check(out: Path, asked: dict[str, Any]) -> None:
     """Refuse a folder of another size, version or other overrides, and one that holds something
     else.
     """
@@ -69,10 +72,9 @@ def check(out: Path, size: str, words: list[str]) -> None:
                 " new one"
             )
         return
-    asked = {"size": size, "version": VERSION, "words": words}
     for key, value in asked.items():
         if mark.get(key) != value:
-            name = "overrides" if key == "words" else key
+            name = {"words": "overrides", "rounds": "seeds"}.get(key, key)
             found = shown(mark.get(key))
             raise InputError(
                 f"--out {out} is of {name} {found}, and this is {name} {shown(value)}: expected the"
@@ -81,7 +83,9 @@ def check(out: Path, size: str, words: list[str]) -> None:
 
 
 def shown(value: object) -> str:
-    return (" ".join(value) or "none") if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return " ".join(map(str, value)) or "none"
+    return str(value)
 
 
 def machine() -> dict[str, Any]:
@@ -109,9 +113,11 @@ def processor() -> str:
 
 
 def commit() -> str:
-    """The commit of this checkout, with a + where files differ from it; as $JENSEN_COMMIT says
-    where there is none.
+    """The commit that $JENSEN_COMMIT names, else that of this checkout, with a + where files differ
+    from it.
     """
+    if named := os.environ.get("JENSEN_COMMIT"):
+        return named
 
     def git(*words: str) -> str:
         done = subprocess.run(
@@ -124,4 +130,4 @@ def commit() -> str:
         changed = git("status", "--porcelain", "--untracked-files=no")
     except OSError:
         found = changed = ""
-    return found + ("+" if changed else "") or os.environ.get("JENSEN_COMMIT", "unknown")
+    return found + ("+" if changed else "") or "unknown"

@@ -30,6 +30,7 @@ def test_a_run_that_lacks_a_quantity_is_left_out_of_its_correlations_alone():
     assert found.value[0, 1] == pytest.approx(expected)
     expected = stats.spearmanr(values[5:, 0], values[5:, 2]).statistic
     assert found.value[0, 2] == found.value[2, 0] == pytest.approx(expected)
+    np.testing.assert_allclose(found.value.diagonal(), 1)
 
 
 def test_intervals_of_runs_by_themselves_are_scipys_bootstrap():

@@ -78,16 +78,18 @@ def correlations(table: Floats) -> Floats:
     """Spearman's `(Q, Q)` of the columns of `(N, Q)`, each two over the rows that have both."""
     from scipy.stats import rankdata
 
-    if np.isfinite(table).all():
-        return _pearson(rankdata(table, axis=0))
-    size = table.shape[1]
-    found = np.full((size, size), np.nan)
-    for one in range(size):
-        for other in range(one + 1):
-            pair = table[:, [one, other]]
-            kept = pair[np.isfinite(pair).all(1)]
-            if len(kept) > 1:
-                found[one, other] = found[other, one] = _pearson(rankdata(kept, axis=0))[0, 1]
+    kept, kind = np.unique(np.isfinite(table), axis=1, return_inverse=True)
+    columns = [np.flatnonzero(kind.ravel() == each) for each in range(kept.shape[1])]
+    found = np.full((table.shape[1], table.shape[1]), np.nan)
+    for one, ours in enumerate(columns):  # those that lack the same rows, all at once
+        for other, theirs in enumerate(columns[: one + 1]):
+            rows = kept[:, one] & kept[:, other]
+            if rows.sum() < 2:
+                continue
+            both = np.concatenate([ours, theirs])
+            whole = _pearson(rankdata(table[np.ix_(rows, both)], axis=0))
+            found[np.ix_(ours, theirs)] = whole[: len(ours), len(ours) :]
+            found[np.ix_(theirs, ours)] = found[np.ix_(ours, theirs)].T
     return found
 
 

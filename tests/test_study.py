@@ -1,0 +1,228 @@
+"""scripts/study: what it composes, refuses and says."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from composing import composed
+
+from jensen.base.errors import InputError
+from jensen.run.compose import compose
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "scripts" / "study"
+
+
+@pytest.fixture(scope="module")
+def study():
+    """The modules of the script, by name."""
+    names = ("figures", "plan", "report", "sessions", "table")
+    sys.path.insert(0, str(SCRIPT))
+    try:
+        found = {name: __import__(name) for name in names}
+    finally:
+        sys.path.remove(str(SCRIPT))
+    yield SimpleNamespace(**found)
+    for name in names:
+        sys.modules.pop(name)
+
+
+def test_the_study_is_of_90_runs_each_in_a_folder_of_its_own(study):
+    for size in ("cpu", "gpu"):
+        rounds = study.plan.SIZES[size].rounds
+        places = [
+            (study.plan.folder(name, seeds), run)
+            for name in study.plan.OBJECTIVES
+            for seeds in rounds
+            for run in study.plan.runs(name, seeds)
+        ]
+        assert len(places) == len(set(places)) == 90
+        assert sorted(sum(rounds, ())) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("size", ["cpu", "gpu", "full"])
+@pytest.mark.parametrize(
+    "name", ["beta", "beta_tcvae", "factor", "dip_ii", "capacity", "beta_factorised"]
+)
+def test_each_sweep_composes_the_objective_at_its_strength(study, size, name):
+    swept = study.plan.OBJECTIVES[name]
+    words = [
+        word
+        for word in study.plan.sweep(name, study.plan.SIZES[size], (0, 1), "out")
+        if not word.startswith(("hydra.", "seed=", "hydra/", f"{swept.key}="))
+    ]
+    cfg = composed(*words, f"{swept.key}=7")
+    assert (
+        cfg.objective._target_
+        == {
+            "beta": "jensen.objective.Beta",
+            "beta_tcvae": "jensen.objective.Decomposed",
+            "factor": "jensen.objective.Factor",
+            "dip_ii": "jensen.objective.DIP",
+            "capacity": "jensen.objective.Capacity",
+            "beta_factorised": "jensen.objective.Beta",
+        }[name]
+    )
+    held = cfg
+    for key in swept.key.split("."):
+        held = held[key]
+    assert held == 7
+    if name == "dip_ii":
+        assert cfg.objective.diagonal == 7
+    prior = "FactorisedMixturePrior" if name == "beta_factorised" else "StandardNormal"
+    assert cfg.model.prior._target_ == f"jensen.model.{prior}"
+    assert cfg.trainer.max_steps == {"cpu": 2000, "gpu": 10_000, "full": 300_000}[size]
+    assert cfg.trainer.val_check_interval == cfg.trainer.max_steps
+    assert not cfg.diagnostics
+
+
+def test_what_is_computed_of_each_run_composes(study):
+    cfg = compose("evaluate", ["run=somewhere", *study.plan.SCORES])
+    assert {*cfg.diagnostics} | {"dci_boost20"} >= {
+        name.partition("/")[0] for name in study.table.COLUMNS.values() if "/" in name
+    }
+    trees = compose("evaluate", ["run=somewhere", *study.plan.TREES])
+    assert [*trees.diagnostics] == ["dci_boost20"]
+
+
+ASKED = {"size": "cpu", "version": 1, "words": [], "rounds": [[0], [1]]}
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"size": "gpu"}, r"is of size cpu, and this is size gpu: expected the same in one folder"),
+        ({"version": 2}, "is of version 1, and this is version 2"),
+        ({"words": ["trainer.max_steps=3"]}, "is of overrides none, and this is overrides trainer"),
+        ({"rounds": [[0, 1]]}, r"is of seeds \[0\] \[1\], and this is seeds \[0, 1\]"),
+    ],
+)
+def test_a_folder_of_another_study_is_refused_in_one_sentence(study, tmp_path, asked, sentence):
+    with study.sessions.session(tmp_path, ASKED, []):
+        pass
+    study.sessions.check(tmp_path, ASKED)
+    with pytest.raises(InputError, match=sentence) as refused:
+        study.sessions.check(tmp_path, ASKED | asked)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_folder_of_something_else_is_refused(study, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match=r"holds files and no study\.json"):
+        study.sessions.check(tmp_path, ASKED)
+
+
+def test_two_studies_do_not_work_in_one_folder(study, tmp_path):
+    with (
+        study.sessions.session(tmp_path, ASKED, []),
+        pytest.raises(InputError, match="is being worked in"),
+        study.sessions.session(tmp_path, ASKED, []),
+    ):
+        pass
+
+
+def test_each_session_is_written_down_with_its_commit_device_and_command(
+    study, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("JENSEN_COMMIT", "abc1234")
+    for given in (["--size", "cpu"], ["--minutes", "3"]):
+        with study.sessions.session(tmp_path, ASKED, given) as record:
+            record["scored"] = 5
+    first, second = json.loads((tmp_path / "study.json").read_text())["sessions"]
+    assert second["command"] == "python scripts/study --minutes 3"
+    assert first["commit"] == "abc1234"
+    assert first["cores"] == len(os.sched_getaffinity(0))
+    assert {"torch", "numpy", "jensen"} <= {*first["versions"]}
+    assert second["scored"] == 5
+    assert second["seconds"] >= 0
+
+
+def made(study, tmp_path, seeds=3):
+    """A study.csv of runs whose truth is known: TC falls with the distortion and is one nat lower by
+    the second objective, whatever its strength; a score is minus TC, another one is noise.
+    """
+    generator = np.random.default_rng(0)
+    rows = []
+    for shift, objective in enumerate(("beta", "beta_tcvae")):
+        for strength in (1, 2, 4, 8, 16):
+            for seed in range(seeds):
+                distortion = 50.0 + 3 * strength + generator.normal() * 0.1
+                tc = 10 - 0.1 * (distortion - 50) - shift + 0.01 * generator.normal()
+                row = {"objective": objective, "strength": strength, "seed": seed, "steps": 10}
+                row |= {"latents": 10, "udr": generator.normal(), "warned": 0, "seconds": 1.0}
+                row |= {column: generator.normal() for column in study.table.COLUMNS}
+                row |= {"distortion": distortion, "tc": tc, "log_n": 9.0, "mig_exact": -tc}
+                row |= {"tc_stratified": tc + 2, "tc_mws": tc + 81 + 3, "tc_se": 0.01}
+                row |= {"dci_boost20": float("nan"), "run": f"{objective}/{strength}_{seed}"}
+                rows.append(row)
+    session = {
+        "command": "c",
+        "commit": "abc",
+        "device": "d",
+        "cores": 2,
+        "versions": {"torch": "2"},
+    }
+    mark = {"size": "cpu", "version": 1, "sessions": [session | {"began": "now", "seconds": 3}]}
+    path = tmp_path / "study.csv"
+    path.write_text(study.table.as_csv(rows, mark))
+    return path, rows
+
+
+def test_the_table_holds_every_number_exactly_and_where_it_comes_from(study, tmp_path):
+    path, rows = made(study, tmp_path)
+    head, found = study.report.read(path)
+    assert head["commit"] == "abc"
+    assert head["device"] == "d, 2 cores"
+    for row, again in zip(rows, found, strict=True):
+        for key, value in row.items():
+            assert again[key] == value or (np.isnan(value) and np.isnan(again[key]))
+
+
+def test_the_report_says_what_the_rows_were_made_of(study, tmp_path):
+    _, rows = made(study, tmp_path)
+    said = "\n".join(study.report.at_equal_distortion(rows))
+    assert said.count("beta_tcvae has the least TC. Others less beta_tcvae: beta +1.0") == 3
+    assert "All of these differences have an interval without 0" in said
+    places, read_off = study.report.equal_distortion(rows)
+    for place in places:
+        expected = 10 - 0.1 * (place - 50)
+        np.testing.assert_allclose(read_off["tc"][place]["beta"], expected, atol=0.05)
+    said = "\n".join(study.report.on_estimates(rows))
+    assert "stratified: off by +2.00 to +2.00 nats" in said
+    assert "(D - 1) log N = 81.00 nats" in said
+    assert "the rest is +3.00 to +3.00" in said
+    names, ranks = study.report.agreement(rows)
+    assert "dci_boost20" not in names  # no run has it
+    pair = ranks.of(names.index("mig_exact"), names.index("-tc"))
+    assert pair == pytest.approx((1, 1, 1))
+    said = "\n".join(study.report.on_effects(rows))
+    more, _, _ = said.partition("\n")
+    assert "tc" in more
+    assert "distortion" in more
+
+
+def test_one_seed_gives_a_report_without_intervals(study, tmp_path):
+    path, _ = made(study, tmp_path, seeds=1)
+    head, rows = study.report.read(path)
+    text = study.report.document(head, rows, 90)
+    assert "10 of 90 runs" in text
+    assert "no interval" in text
+    assert "One seed a setting" in text
+
+
+def test_a_report_and_its_figures_follow_from_the_table_alone(study, tmp_path):
+    path, _ = made(study, tmp_path)
+    study.table.report(path, tmp_path / "report")
+    found = {each.name for each in (tmp_path / "report").iterdir()}
+    assert found == {"report.md", "rate_distortion.png", "tc_distortion.png", "scores.png"}
+
+
+def test_a_table_without_runs_is_refused(study, tmp_path):
+    path = tmp_path / "study.csv"
+    path.write_text("# size: cpu\nobjective,strength\n")
+    with pytest.raises(InputError, match="holds no runs"):
+        study.report.read(path)
