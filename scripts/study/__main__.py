@@ -134,7 +134,7 @@ class Study:
         folder = self.out / "runs" / part.folder
         log = self.out / "logs" / f"{part.folder}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        words = plan.sweep(part.name, self.size, part.seeds, str(folder))
+        words = plan.sweep(part.name, self.size, part.seeds, str(folder), self.words)
         own = os.environ | {
             "PYTHONPATH": os.pathsep.join(
                 filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
@@ -143,7 +143,7 @@ class Study:
             "PYTHONUNBUFFERED": "1",
             ENDS_WITH_PARENT: "1",
         }
-        command = [sys.executable, "-m", "jensen.train", "-m", *words, *self.words]
+        command = [sys.executable, "-m", "jensen.train", "-m", *words]
         with log.open("ab") as output:
             part.process = subprocess.Popen(
                 command,

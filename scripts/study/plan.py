@@ -1,5 +1,6 @@
 """The runs of the study, as overrides of `jensen.train` and `jensen.evaluate`."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 VERSION = 1
@@ -76,7 +77,7 @@ SIZES = {
             "trainer.val_check_interval=10000",
             "trainer.log_every_n_steps=250",
         ),
-        ((0, 1), (2,)),
+        ((0,), (1,), (2,)),
         at_once=7,
         threads=2,
     ),
@@ -106,14 +107,20 @@ TREES = (
 """What takes longer than all of these, and comes last."""
 
 
-def sweep(name: str, size: Size, seeds: tuple[int, ...], folder: str) -> list[str]:
-    """The overrides of one objective's sweep over its strengths and some seeds."""
+def sweep(
+    name: str, size: Size, seeds: tuple[int, ...], folder: str, given: Sequence[str] = ()
+) -> list[str]:
+    """The overrides of one objective's sweep over its strengths and some seeds; those that are given
+    stand in the place of the plan's.
+    """
     swept = OBJECTIVES[name]
     last = swept.key.rpartition(".")[2]
     place = f"{last}_${{{swept.key}}}_seed_${{seed}}"
+    own = {word.partition("=")[0] for word in given}
+    kept = [word for word in (*size.words, *swept.words) if word.partition("=")[0] not in own]
     return [
-        *size.words,
-        *swept.words,
+        *kept,
+        *given,
         f"{swept.key}={','.join(map(str, swept.strengths))}",
         f"seed={','.join(map(str, seeds))}",
         f"hydra.sweep.dir={folder}",
