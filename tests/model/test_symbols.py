@@ -4,14 +4,26 @@ import math
 
 import pytest
 import torch
+from composing import choices
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from scipy import stats
 
+import jensen
 from jensen.algorithm.logs import derived
 from jensen.base.errors import InputError
 from jensen.model.choice import choose, sharpened
 from jensen.model.counts import NegativeBinomial, NormalMixture, Poisson
-from jensen.model.likelihood import Bernoulli, ContinuousBernoulli, Normal
+from jensen.model.likelihood import (
+    Bernoulli,
+    ContinuousBernoulli,
+    LearnedNormal,
+    Normal,
+    OptimalNormal,
+)
+from jensen.model.mlp import MLPDecoder, MLPEncoder
 from jensen.model.symbols import Categorical, DiscretisedLogistic
+from jensen.run.conf import conf_folder
 
 P = torch.tensor([0.5, 0.25, 0.15, 0.1], dtype=torch.float64)
 
@@ -117,9 +129,21 @@ def test_counts_sum_to_one_and_draws_follow_them(likelihood):
     assert stats.chisquare(count, 4000 * expected / expected.sum()).pvalue > 1e-3
 
 
+def of_a_step(likelihood):
+    """After a step of training: until then an optimal variance is that of whatever is asked."""
+    likelihood.train().distortion(torch.zeros(50, 1), torch.linspace(-2, 2, 50)[:, None])
+    return likelihood.eval()
+
+
 @pytest.mark.parametrize(
     "likelihood",
-    [NormalMixture(3, 2.0), Normal(0.5), ContinuousBernoulli()],
+    [
+        NormalMixture(3, 2.0),
+        Normal(0.5),
+        LearnedNormal(0.7),
+        of_a_step(OptimalNormal()),
+        ContinuousBernoulli(),
+    ],
     ids=lambda each: type(each).__name__,
 )
 def test_densities_integrate_to_one_and_draws_follow_them(likelihood):
@@ -162,3 +186,82 @@ def test_data_that_it_is_no_density_of_are_refused(make, x, sentence):
 def test_counts_have_no_temperature(likelihood):
     with pytest.raises(InputError, match=r"temperature is 0\.5: expected 1 of counts"):
         likelihood.sample(torch.zeros(2, 3), 0, torch.arange(2), temperature=0.5)
+
+
+SUMS = {
+    "bernoulli": torch.arange(2.0),
+    "discretised_logistic": torch.arange(256.0) / 255,
+    "poisson": torch.arange(300.0),
+    "negative_binomial": torch.arange(3000.0),
+}
+INTEGRALS = {
+    "continuous_bernoulli": (0.0, 1.0),
+    **dict.fromkeys(
+        ("normal", "learned_normal", "optimal_normal", "normal_mixture"), (-20.0, 20.0)
+    ),
+}
+WHOLE = {"made", "pixelcnn"}
+"""Of all places at once: `test_autoregressive.py` sums over all observations."""
+NONE = {"cross_entropy"}
+"""No density of grey levels: the Bernoulli's expected over what is drawn of them."""
+
+
+@pytest.mark.parametrize("choice", choices("model/likelihood"))
+def test_every_likelihood_is_a_density(choice):
+    if choice in WHOLE | NONE:
+        return
+    own = OmegaConf.load(conf_folder() / "model" / "likelihood" / f"{choice}.yaml")
+    made = instantiate(OmegaConf.create({"data": {"x_shape": [1]}, "own": own}).own).eval()
+    if choice == "optimal_normal":
+        of_a_step(made)
+    if choice == "categorical":
+        output = torch.tensor([[[0.3], [-1.2]]]).expand(2, 2, 1)
+        p = (-made.distortion(output, torch.tensor([[0.0], [1.0]]))).exp()
+        assert p.sum().item() == pytest.approx(1, abs=1e-6)
+        return
+    if choice in SUMS:
+        x = SUMS[choice][:, None]
+        whole = (-made.distortion(torch.full_like(x, 0.4), x)).double().exp().sum()
+    else:
+        x = torch.linspace(*INTEGRALS[choice], 20_001)[:, None]
+        density = (-made.distortion(torch.full_like(x, 0.4), x)).double().exp()
+        whole = torch.trapezoid(density, x[:, 0].double())
+    assert whole.item() == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("given", ["numbered", "one-hot"])
+def test_categories_are_learned_through_a_run(given, tmp_path):
+    """Three symbols in four places, one of them a copy of another: a rate can pay, and does not
+    have to for the bound to come below three independent symbols.
+    """
+    number = torch.randint(3, (400, 4), generator=torch.Generator().manual_seed(0))
+    number[:, 2:] = 0
+    x = number.float()
+    if given == "one-hot":
+        x = torch.nn.functional.one_hot(number, 3).movedim(-1, 1).float()
+    torch.manual_seed(0)
+    model = jensen.VAE(
+        MLPEncoder(x.shape[1:], 2, [8]),
+        MLPDecoder((3, 4), 2, [8]),
+        likelihood=Categorical(3),
+        latent_dim=2,
+    )
+    words = [
+        "callbacks=[checkpoint]",
+        "diagnostics=[]",
+        "trainer.accelerator=cpu",
+        "objective.beta=1",
+    ]
+    words += ["optimizer.lr=2e-2", "+trainer.enable_progress_bar=false", "logger=csv"]
+    folder = tmp_path / "run"
+    run = jensen.fit(
+        model, x, max_steps=150, batch_size=40, validation=100, folder=folder, overrides=words
+    )
+    # Two places at random and two that never change.
+    assert 1.8 * math.log(3) < -run.results["val/elbo"] < 2.4 * math.log(3)
+    logged = (folder / "metrics.csv").read_text().splitlines()
+    told = [line.split(",") for line in logged[1:]]
+    found = [float(value) for _, tag, value in told if tag == "val/perplexity"]
+    assert found[-1] == pytest.approx(math.exp(run.results["val/distortion"] / 4), rel=1e-4)
+    drawn = model.likelihood.sample(model.decoder(torch.zeros(50, 2)), 1, torch.arange(50))
+    assert (drawn[..., 2:] == 0).float().mean() > 0.9
