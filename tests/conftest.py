@@ -1,37 +1,47 @@
 """What several tests share."""
 
+import gc
 import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from composing import composed, read_once
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
 
-from jensen.data import sprites
-from jensen.diagnostics import picture
-from jensen.launch import processes
-from jensen.run.conf import conf_folder
-
-read_once()
-processes.can_fork = lambda: False  # type: ignore[assignment]  # but in launch/test_server.py
-
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as behind nohup: some tests interrupt
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-# Which of all sprites a small set has is asked by each run of a test.
-sprites.permutation = lru_cache(maxsize=4)(sprites.permutation)  # type: ignore[assignment]
-
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 CHARTS = ("tests/diagnostics", "tests/reports", "tests/test_readme", "tests/test_tour")
 """Where charts are looked at."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Prepare a process that runs tests, which one that shares them out between workers is not."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        return
+    from composing import read_once
+
+    from jensen.data import sprites
+    from jensen.diagnostics import picture
+    from jensen.launch import processes
+
+    read_once()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as behind nohup: some tests interrupt
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Which of all sprites a small set has is asked by each run of a test.
+    sprites.permutation = lru_cache(maxsize=4)(sprites.permutation)  # type: ignore[assignment]
+    picture.pixels = _drawn(picture.pixels)
+    processes.can_fork = lambda: False  # but in launch/test_server.py
+
+
+def pytest_collection_finish() -> None:
+    """Whatever is there now stays: who looks for what can be freed need not look through it."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 def _drawn(draw: Callable[..., Any]) -> Callable[..., Any]:
@@ -43,9 +53,6 @@ def _drawn(draw: Callable[..., Any]) -> Callable[..., Any]:
         return draw(figure)
 
     return pixels
-
-
-picture.pixels = _drawn(picture.pixels)
 
 
 @pytest.fixture(scope="session")
@@ -76,8 +83,14 @@ def _loggers_speak() -> None:
 
 
 @pytest.fixture
-def configure() -> Iterator[Callable[..., DictConfig]]:
+def configure() -> "Iterator[Callable[..., DictConfig]]":
     """`configure("data=sprites", ...)` composes `conf/train.yaml` with overrides."""
+    from composing import composed
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    from jensen.run.conf import conf_folder
+
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         yield composed

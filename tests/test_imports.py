@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,7 @@ MATHEMATICS = {"base", "family", "bound", "em"}
 MATHEMATICS_MAY_IMPORT = {"torch", "jensen"}
 
 
+@cache
 def imported(file: Path) -> set[str]:
     tree = ast.parse(file.read_text())
     plain = {
