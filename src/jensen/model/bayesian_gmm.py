@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from jensen.base.errors import InputError, check_choice, check_count, check_number, check_seed
-from jensen.em.fit import Step
 from jensen.em.missing import patterns
 from jensen.em.variational import Belief, Shares, Sticks, expected
 from jensen.family import cholesky
@@ -197,12 +196,7 @@ class BayesianGMM(Believing):
         for name in (*self._names, *self._prior_names):
             self.register_buffer(name, None)
         self.register_buffer("elbo", torch.tensor(math.nan, dtype=torch.float64))
-        self.history: list[Step] = []
-        self.columns: tuple[str, ...] | None = None
-        self.converged = False
-        self.iterations = 0
-        self.data = ""
-        self.failure: str | None = None
+        self._unfitted()
 
     def fit(self, x: Any, weights: Any = None) -> Self:
         """Fit to points `(N, D)`, of which each counts `weights` `(N,)` times; as of a `GMM`."""

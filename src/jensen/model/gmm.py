@@ -107,15 +107,10 @@ class GMM(Informed, Described):
         recipe.check()
         super().__init__(components, covariance, recipe.structure)
         self.recipe = recipe
-        self.history: list[Step] = []
+        self._unfitted()
         self.reseeded: list[Reseed] = []
         self.collapsed: list[int] = []
-        self.columns: tuple[str, ...] | None = None
-        self.converged = False
-        self.iterations = 0
         self.log_likelihood = math.nan
-        self.failure: str | None = None
-        self.data = ""
         self.noisy = False
 
     @classmethod

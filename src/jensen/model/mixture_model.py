@@ -9,7 +9,6 @@ from torch import Tensor
 
 from jensen.base import random
 from jensen.base.errors import InputError, check_count, check_seed
-from jensen.em.fit import Step
 from jensen.family.bernoulli import Bernoulli
 from jensen.family.categorical import Categorical
 from jensen.family.columns import Columns
@@ -117,13 +116,8 @@ class MixtureModel(Scored):
         for name in _PARAMETERS:
             self.register_buffer(name, None)
         self.register_buffer("_place", torch.empty(0), persistent=False)
-        self.history: list[Step] = []
-        self.columns: tuple[str, ...] | None = None
-        self.converged = False
-        self.iterations = 0
+        self._unfitted()
         self.log_likelihood = math.nan
-        self.failure: str | None = None
-        self.data = ""
 
     def fit(self, x: Any, weights: Any = None) -> Self:
         """Fit to points `(N, D)`, of which each counts `weights` `(N,)` times; as of a `GMM`.

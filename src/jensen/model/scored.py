@@ -93,7 +93,28 @@ class Climbed(nn.Module, ABC):
 
 
 class Scored(Climbed):
-    """A mixture's word on points."""
+    """A mixture's word on points, and how its last fit went.
+
+    history: a `Step` for each iteration. columns: the names of the columns of the frame it was fitted to,
+        or None. converged, iterations. failure: why the fit could not proceed, or None. data: which
+        points they were, "" of none.
+    """
+
+    history: Any
+    columns: tuple[str, ...] | None
+    converged: Any
+    iterations: Any
+    failure: Any
+    data: str
+
+    def _unfitted(self) -> None:
+        """Say that there was no fit yet."""
+        self.history = []
+        self.columns = None
+        self.converged = False
+        self.iterations = 0
+        self.failure = None
+        self.data = ""
 
     @property
     @abstractmethod
