@@ -198,6 +198,26 @@ def test_it_finds_the_number_of_clusters(count, dim, seed):
     )
 
 
+@pytest.mark.parametrize(
+    ("dim", "seed"), [(10, 0), *(slow(dim, seed) for dim in (2, 10) for seed in (1, 2))]
+)
+def test_it_finds_six_clusters_on_a_line(dim, seed):
+    """Five deviations apart: what the whole is wide along the line says nothing of the other
+    dimensions.
+    """
+    draw = generator(seed)
+    place = torch.zeros(6, dim, dtype=torch.float64)
+    place[:, 0] = 5.0 * torch.arange(6) - 12.5
+    label = torch.randint(6, (6400,), generator=draw)
+    mean = place[label] + 0.8 * torch.randn(6400, dim, generator=draw, dtype=torch.float64)
+    q = Gaussian(mean, torch.full_like(mean, 2 * math.log(0.6)))
+    prior = learn(BayesianMixturePrior(20, dim, warmup=5), q, 700 if dim == 10 else 1400)
+    assert used(prior) == 6
+    heavy = prior.distribution().log_weight.exp() > 1e-3
+    found = prior.distribution().components.mean[heavy]
+    torch.testing.assert_close(found[found[:, 0].argsort()], place, rtol=0, atol=0.3)
+
+
 def test_up_to_the_warm_up_it_is_the_standard_normal():
     prior = BayesianMixturePrior(4, DIM, warmup=3)
     q = clusters(3, 64)[0]

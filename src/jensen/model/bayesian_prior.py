@@ -25,11 +25,6 @@ from jensen.model.online_mixture import OnlineMixture, average, gathered, mean_m
 _LEAST = 1e-12
 """The least variance at the start; afterwards the prior holds variances up."""
 
-_FILLED = 2
-"""Dimensions that the components fill at the start. Wider ones, that lie across one another in many
-dimensions, starve one another before they have found their clusters.
-"""
-
 
 class BelievedMixture(OnlineMixture):
     """A belief of a mixture of K diagonal Gaussians, and how minibatches of posteriors `(B, D)`
@@ -161,12 +156,29 @@ class BelievedMixture(OnlineMixture):
         seen = average(moments_of(self.belief, prior, now.origin), now, self._size(step))
         join = step >= self.first_merge
         seen = merged(seen, r, prior, step % self.shape[0], join)
-        start = self._start(
-            posterior, self._rows(posterior, step), step, min(self.shape[1], _FILLED)
-        )
+        start = self._start(posterior, self._rows(posterior, step), step, self.shape[1])
+        start = as_wide_as_apart(start, posterior)
         begun = moments_of_start(start, self.worth)
         fresh, moved = (self.belief.maximise(each, prior) for each in (begun, seen))
         self._take(self.belief, fresh, moved, step)
+
+
+def as_wide_as_apart(start: Mixture, posterior: Gaussian) -> Mixture:
+    """The start with components of one width in all dimensions: half of what, in the median, lies
+    between one and the next, which of two points of a cluster is its own variance.
+
+    Widths in proportion to the whole's would be wrong where clusters lie along one direction: too wide
+    there to tell them apart, and too narrow elsewhere. Those that lie across one another in many
+    dimensions starve one another before they have found their clusters.
+    """
+    mean, _ = diagonal_components(start)
+    square = (mean.unsqueeze(1) - mean).square().sum(-1)
+    itself = torch.eye(len(mean), dtype=torch.bool, device=mean.device)
+    near = square.masked_fill(itself, torch.inf).amin(1).median() / (2 * mean.shape[1])
+    noise = posterior.log_var.exp().mean(0)
+    whole = posterior.mean.var(0, correction=0) + noise
+    variance = torch.minimum(torch.maximum(near.to(noise), noise), whole).clamp(min=_LEAST)
+    return start._replace(components=Gaussian(mean, variance.log().expand(mean.shape)))
 
 
 def moments_of(q: DiagonalBelief, prior: Belief, origin: Tensor) -> Moments:
