@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pytest
 from composing import composed
 
 from jensen.base.errors import InputError
+from jensen.evaluate import evaluate
 from jensen.run.compose import compose
 
 ROOT = Path(__file__).parents[1]
@@ -226,3 +228,45 @@ def test_a_table_without_runs_is_refused(study, tmp_path):
     path.write_text("# size: cpu\nobjective,strength\n")
     with pytest.raises(InputError, match="holds no runs"):
         study.report.read(path)
+
+
+TABLES = sorted(SCRIPT.glob("study_*.csv"))
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
+def test_the_report_that_is_shown_is_of_the_table_that_is_shown(study, path):
+    head, rows = study.report.read(path)
+    shown = path.with_name(f"{path.stem.replace('study', 'report')}.md").read_text()
+    assert study.report.document(head, rows, planned=90) == shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "beta/seeds_0/beta_4_seed_0",
+        "beta_tcvae/seeds_0/tc_6_seed_0",
+        "beta_factorised/seeds_0/beta_4_seed_0",
+    ],
+)
+def test_a_row_of_the_table_is_what_its_run_is_evaluated_to(study, name, tmp_path):
+    """Where the run is at hand: checkpoints are in no commit."""
+    run = ROOT / "runs" / "study_gpu" / "runs" / name
+    if not (run / "checkpoints" / "last.ckpt").is_file():
+        pytest.skip(f"{run} has no checkpoint: scripts/study --size gpu --rounds 0/1/2 leaves one")
+    _, rows = study.report.read(SCRIPT / "study_gpu.csv")
+    (row,) = (row for row in rows if row["run"] == name)
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "scores.json").unlink()
+    asked = "diagnostics=[rate,decomposition,mig_exact,mig_hist20,sap_r2]"
+    evaluate(compose("evaluate", [f"run={tmp_path / 'run'}", asked]))
+    (again,) = study.table.read(tmp_path).runs
+    found = study.table.numbers(again.scores)
+    exact = ("distortion", "rate", "active_units", "mig_hist20", "sap_r2")
+    sampled = {"mi": "mi_se", "tc": "tc_se", "dwkl": "dwkl_se", "mig_exact": "mig_exact_se"}
+    for column in exact:  # a GPU's sums against a CPU's
+        value = found[study.table.COLUMNS[column]]
+        assert value == pytest.approx(row[column], rel=2e-3, abs=2e-3), column
+    for column, error in sampled.items():
+        value = found[study.table.COLUMNS[column]]
+        assert abs(value - row[column]) < 5 * row[error] + 2e-3, column

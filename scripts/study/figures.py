@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from report import SCORES, agreement, column, objectives
+from report import SCORES, agreement, alive, column, objectives
 
 from jensen.reports.figures import COLOURS, MARKS, bare, blank, fit
 
@@ -83,7 +83,10 @@ def matrix(rows: Sequence[Row]) -> Figure:
 
 
 def draw(rows: Sequence[Row]) -> dict[str, Figure]:
-    """All figures, by name."""
+    """All figures, by name, of the runs that have not collapsed."""
+    rows = alive(rows)
+    if not rows:
+        return {}
     return {
         "rate_distortion": against(
             rows, "rate", "distortion", ("rate, nats per example", "distortion, nats per example")

@@ -76,6 +76,11 @@ def grouped(rows: Iterable[Row]) -> dict[tuple[str, float], list[Row]]:
     return found
 
 
+def alive(rows: Iterable[Row]) -> list[Row]:
+    """The runs that have not collapsed: a latent is active."""
+    return [row for row in rows if row["active_units"] > 0]
+
+
 def by_setting(rows: Sequence[Row]) -> list[list[str]]:
     """Heads, and the median of each setting over its seeds, with the least and the largest."""
     names = [name for name in SETTINGS if np.isfinite(column(rows, name)).any()]
@@ -377,7 +382,8 @@ def document(head: Mapping[str, str], rows: Sequence[Row], planned: int) -> str:
     """The report in Markdown."""
     seeds = sorted({int(row["seed"]) for row in rows})
     steps = sorted({int(row["steps"]) for row in rows})
-    warned = [row["run"] for row in rows if row["warned"]]
+    living = alive(rows)
+    collapsed = grouped(row for row in rows if not row["active_units"] > 0)
     lines = [
         "# The study",
         "",
@@ -392,12 +398,20 @@ def document(head: Mapping[str, str], rows: Sequence[Row], planned: int) -> str:
         " both have; those of rank correlations and choices are bootstraps of whole settings.",
         "",
     ]
-    if warned:
-        lines += [f"{len(warned)} ended with a warning, and are counted: {', '.join(warned)}.", ""]
-    for question, say, table in QUESTIONS:
-        lines += [f"## {question}", "", *say(rows), ""]
+    if collapsed:
+        words = ", ".join(
+            f"{objective} {strength:g} ({len(same)} of {len(grouped(rows)[objective, strength])})"
+            for (objective, strength), same in collapsed.items()
+        )
+        lines += [
+            f"{len(rows) - len(living)} runs have collapsed, without an active latent: {words}. They"
+            " stand in the last table and are left out of all else.",
+            "",
+        ]
+    for question, say, table in QUESTIONS if living else ():
+        lines += [f"## {question}", "", *say(living), ""]
         if table is not None:
-            lines += [markdown(table(rows)), ""]
+            lines += [markdown(table(living)), ""]
     lines += [
         "## Settings",
         "",
