@@ -325,16 +325,45 @@ class Observer(nn.Module):
         return torch.cat([x[:, :2], self.answer(x[:, :2])], 1).expand(samples, *x.shape)
 
 
+FLASHES = CountCues.of(0.5, [0.8, 0.3], 5)
+
+
 def test_a_model_that_answers_exactly_has_the_reports_of_the_ideal_observer():
-    exactly = CountCues.of(0.5, [0.8, 0.3], 5)
     names = ("flash", "beep", "flashes", "beeps")
-    model = Observer(names, lambda x: exactly.infer(x.double()).source.flatten(1).float())
+    model = Observer(names, lambda x: FLASHES.infer(x.double()).source.flatten(1).float())
     found = double_flash(shown(model, torch.zeros(4, 12)))
     assert found["error"] < 1e-6
     assert found["fission"].item() == pytest.approx(found["fission_ideal"].item(), abs=1e-5)
     assert found["fission_ideal"] > 1.3  # 1.08 beside one beep
     assert found["fusion_ideal"].item() == pytest.approx(1.7178, abs=0.1)  # of 200 trials
     assert found["picture"].shape == (3, 800, 900)
+
+
+def test_where_the_sound_is_quiet_the_flash_changes_the_beeps():
+    quiet = CountCues.of(0.5, [0.3, 0.8], 5)
+    names = ("flash", "beep", "flashes", "beeps")
+    model = Observer(names, lambda x: quiet.infer(x.double()).source.flatten(1).float())
+    found = double_flash(shown(model, torch.zeros(4, 12)), flash_sd=0.3, beep_sd=0.8)
+    # as reports of flashes beside a loud sound, over the noise: 401 x 401 cells of it
+    step = torch.linspace(-6, 6, 401, dtype=torch.float64)
+    weight = (-0.5 * step.square()).softmax(0)
+    for name, shows in (("fission", (1, 2)), ("fusion", (2, 1))):
+        flash, beep = (
+            shows[place] + sd * part
+            for place, (sd, part) in enumerate(
+                zip((0.8, 0.3), torch.meshgrid(step, step, indexing="ij"), strict=True)
+            )
+        )
+        x = torch.stack([flash, beep], -1).flatten(0, 1)
+        report = FLASHES.infer(x).mean()[:, 0].reshape(401, 401)
+        expected = (weight @ report @ weight).item()
+        assert found[f"{name}_beeps_ideal"].item() == pytest.approx(expected, abs=0.1)
+        assert found[f"{name}_beeps"].item() == pytest.approx(
+            found[f"{name}_beeps_ideal"].item(), abs=1e-5
+        )
+    # one beep becomes more beside two flashes, while sight hears nothing of two beeps
+    assert found["fission_beeps"] > 1.3
+    assert found["fission"] < 1.1
 
 
 def test_who_sees_ga_and_hears_ba_perceives_da():

@@ -25,6 +25,7 @@ from jensen.reports import figures
 from jensen.reports.choice import choose
 from jensen.reports.comparable import apart
 from jensen.reports.criteria import chosen, verdicts
+from jensen.reports.cue_weights import cue_weights
 from jensen.reports.document import document, missing
 from jensen.reports.evidence import evidence
 from jensen.reports.page import page, rendered
@@ -754,3 +755,60 @@ def test_bad_input_ends_the_command_with_a_sentence(tmp_path):
     assert done.returncode == 1
     assert "sweep=nowhere is no folder: expected the folder of a sweep" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# ---- what a model trusts
+
+
+def watched(see, seed):
+    """A run of experiment=ventriloquism whose weights are the theory's."""
+    noise = {"see": see, "hear": (2.0, 0.25)}
+    precision = np.array([*noise.values()], float) ** -2
+    total = precision.sum(0) + 1
+    told = {
+        f"weight_{name}_{at}": precision[sense, at] / total[at]
+        for sense, name in enumerate(noise)
+        for at in range(2)
+    } | {f"variance_{at}": 1 / total[at] for at in range(2)}
+    settings = flat(
+        {
+            "data": {"noise": noise, "prior_sd": 1.0},
+            "diagnostics": {"ventriloquism": {"sources": ("place", "time")}},
+        }
+    )
+    return Run(f"see={see}_seed={seed}", seed, settings, scores(-4.0, ventriloquism=told))
+
+
+def swept(*runs):
+    return Sweep({}, [Group({}, [run]) for run in runs], {})
+
+
+def test_weights_over_the_noise_of_a_sense_are_drawn_beside_the_ideal_observers():
+    runs = [watched((see, 2.0), seed) for seed in range(3) for see in (0.25, 1.0, 4.0)]
+    figure = cue_weights(swept(*runs))
+    left, right = figure.axes
+    assert left.get_xlabel() == "noise of see in place (deviation)"
+    lines = {line.get_label(): line for line in left.get_lines()}
+    assert {"see, place", "hear, place", "see, time", "hear, time"} <= {*lines}
+    solid = [line for line in left.get_lines() if len(line.get_xdata()) == 200]
+    dots = [line for line in left.get_lines() if len(line.get_xdata()) == 9]
+    assert len(solid) == len(dots) == 4
+    for line, points in zip(solid, dots, strict=True):
+        on_line = np.interp(points.get_xdata(), line.get_xdata(), line.get_ydata())
+        np.testing.assert_allclose(points.get_ydata(), on_line, atol=1e-3)
+    # of place sight is the better one until it is blurred; of time hearing stays it
+    assert solid[0].get_ydata()[0] > 0.9 > 0.1 > solid[0].get_ydata()[-1]
+    assert np.ptp(solid[3].get_ydata()) < 1e-12
+    assert solid[3].get_ydata()[0] == pytest.approx(0.9275362319)
+    variances = [line for line in right.get_lines() if len(line.get_xdata()) == 9]
+    assert variances[1].get_ydata()[0] == pytest.approx(0.05797101449)
+
+
+def test_weights_are_not_drawn_where_it_is_not_one_noise_that_was_swept():
+    first = watched((0.25, 2.0), 0)
+    assert cue_weights(swept(first, watched((1.0, 1.0), 0))) is None
+    assert cue_weights(swept(first, watched((0.25, 2.0), 1))) is None
+
+
+def test_weights_are_not_drawn_of_runs_that_nobody_looked_at(sweep):
+    assert cue_weights(read(sweep)) is None

@@ -32,8 +32,9 @@ def double_flash(
     beside flashes.
 
     A report is the posterior mean of p(flashes | flash, beep). `fission`: the mean report of one
-    flash with two beeps; `fusion`: of two flashes with one beep; each with that of the ideal
-    observer, `_ideal`. `error`: the root mean square difference of p(flashes | flash, beep) over
+    flash with two beeps; `fusion`: of two flashes with one beep. `fission_beeps`, `fusion_beeps`:
+    of one beep with two flashes, and of two beeps with one flash, which a quiet sound changes. Each
+    with that of the ideal observer, `_ideal`. `error`: the root mean square difference of p(flashes | flash, beep) over
     trials.
 
     Args:
@@ -63,6 +64,8 @@ def double_flash(
     for suffix, each in zip(("", "_ideal"), maps, strict=True):
         results[f"fission{suffix}"] = each[1, 2, 0]
         results[f"fusion{suffix}"] = each[2, 1, 0]
+        results[f"fission_beeps{suffix}"] = each[2, 1, 1]
+        results[f"fusion_beeps{suffix}"] = each[1, 2, 1]
     return results
 
 

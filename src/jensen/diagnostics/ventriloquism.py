@@ -6,7 +6,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from jensen.base.errors import InputError
+from jensen.base.errors import InputError, check_list
 from jensen.base.random import fold, normal
 from jensen.diagnostics.picture import chart
 from jensen.diagnostics.snapshot import Snapshot
@@ -25,7 +25,10 @@ def ideal(noise: Tensor, prior_sd: float) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def ventriloquism(
-    snapshot: Snapshot, noise: Mapping[str, float | Sequence[float]], prior_sd: float = 1.0
+    snapshot: Snapshot,
+    noise: Mapping[str, float | Sequence[float]],
+    prior_sd: float = 1.0,
+    sources: Sequence[str] = (),
 ) -> Mapping[str, Tensor]:
     """`weight_<sense>_<source>`: what a step of one sense moves the model's estimate of a source by,
     the slope of the decoded code on the observations; `variance_<source>`, of the decoded draws of
@@ -37,13 +40,15 @@ def ventriloquism(
 
     Args:
         noise: standard deviations of `data=cues`.
+        sources: what to call the sources in pictures.
     """
     model = snapshot.senses
     names = [*noise]
     rows = [[*each] if isinstance(each, Sequence) else [each] for each in noise.values()]
     deviations = torch.tensor(rows, dtype=torch.float64)
-    senses, sources = deviations.shape
-    if model is None or model.modalities.sizes != [sources] * senses:
+    senses, count = deviations.shape
+    words = called(sources, count)
+    if model is None or model.modalities.sizes != [count] * senses:
         raise InputError(
             "diagnostics holds ventriloquism and the data are no cues of these senses: expected"
             " data=cues model=multimodal; leave it out"
@@ -53,11 +58,11 @@ def ventriloquism(
     q = model.encode(complete)
 
     def estimate(z: Tensor) -> Tensor:
-        return model.decode(z).double().unflatten(-1, (senses, sources)).mean(-2)
+        return model.decode(z).double().unflatten(-1, (senses, count)).mean(-2)
 
     design = torch.cat([complete.double(), torch.ones_like(complete[:, :1]).double()], 1)
     slope = torch.linalg.lstsq(design, estimate(q.mean)).solution[:-1]
-    slope = slope.unflatten(0, (senses, sources)).cpu()
+    slope = slope.unflatten(0, (senses, count)).cpu()
     weights = slope.diagonal(dim1=1, dim2=2)  # (M, D)
     index = torch.arange(len(complete), device=x.device)
     draw = normal(fold(0, "ventriloquism"), index, (DRAWS, model.latent_dim)).to(q.mean)
@@ -67,16 +72,25 @@ def ventriloquism(
     found = {
         f"weight_{name}_{source}": weights[sense, source]
         for sense, name in enumerate(names)
-        for source in range(sources)
+        for source in range(count)
     }
-    found |= {f"variance_{source}": variance[source] for source in range(sources)}
+    found |= {f"variance_{source}": variance[source] for source in range(count)}
     found["weight_error"] = (weights - best).abs().max()
     found["variance_error"] = (variance / best_variance - 1).abs().max()
-    found["weights"] = _picture(names, deviations, weights, prior_sd)
+    found["weights"] = _picture(names, words, deviations, weights, prior_sd)
     return found
 
 
-def _picture(names: Sequence[str], noise: Tensor, weights: Tensor, prior_sd: float) -> Tensor:
+def called(sources: Sequence[str], count: int) -> list[str]:
+    """Names of so many sources; numbers for those that have none."""
+    check_list("sources", sources)
+    names = [*map(str, sources), *(f"source {place}" for place in range(len(sources), count))]
+    return names[:count]
+
+
+def _picture(
+    names: Sequence[str], words: Sequence[str], noise: Tensor, weights: Tensor, prior_sd: float
+) -> Tensor:
     """Each sense's weight against the noise of the first, theory as lines and the model's as
     points, one colour for each source.
     """
@@ -88,7 +102,7 @@ def _picture(names: Sequence[str], noise: Tensor, weights: Tensor, prior_sd: flo
             each[:, 0] = sweep
             lines, _ = ideal(each.mT, prior_sd)
             for sense, (name, style) in enumerate(zip(names, ("-", "--", ":", "-."), strict=False)):
-                label = f"{name}, source {source}"
+                label = f"{name}, {words[source]}"
                 axes.plot(sweep, lines[sense], style, color=f"C{source}", label=label)
                 place = float(noise[0, source])
                 axes.plot(place, float(weights[sense, source]), "o", color=f"C{source}")

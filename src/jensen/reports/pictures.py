@@ -12,6 +12,7 @@ from jensen.diagnostics.water_filling import optimum
 from jensen.family.gaussian import LOG_2PI
 from jensen.reports import figures
 from jensen.reports.choice import Choice
+from jensen.reports.cue_weights import cue_weights
 from jensen.reports.evidence import evidence
 from jensen.reports.models import Strip
 from jensen.reports.sweep import Sweep
@@ -56,6 +57,7 @@ def draw(
         ),
         "scores": figures.scores(sweep, values, measures),
         "evidence": evidence(sweep, values),
+        "cue_weights": cue_weights(sweep),
         "kl_spectrum": figures.kl_spectrum(sweep),
         "choices": figures.choices(sweep, found),
         "traversals": figures.traversals(sweep, strips),
