@@ -770,12 +770,8 @@ def watched(see, seed):
         for sense, name in enumerate(noise)
         for at in range(2)
     } | {f"variance_{at}": 1 / total[at] for at in range(2)}
-    settings = flat(
-        {
-            "data": {"noise": noise, "prior_sd": 1.0},
-            "diagnostics": {"ventriloquism": {"sources": ("place", "time")}},
-        }
-    )
+    told["settings"] = {"sources": ["place", "time"]}
+    settings = flat({"data": {"noise": noise, "prior_sd": 1.0}})
     return Run(f"see={see}_seed={seed}", seed, settings, scores(-4.0, ventriloquism=told))
 
 

@@ -8,13 +8,13 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
 
 from jensen.diagnostics.ventriloquism import called, ideal
 from jensen.reports.figures import COLOURS, MARKS, bare, blank
 from jensen.reports.sweep import Run, Sweep, numbers
 
 NOISE = "data.noise."
-SOURCES = "diagnostics.ventriloquism.sources"
 STYLES = ("-", "--", ":", "-.")
 _MARGIN = 1.5
 """Times beyond the outermost runs that the lines go."""
@@ -45,8 +45,8 @@ def cue_weights(sweep: Sweep) -> Figure | None:
     if differs.sum() != 1:
         return None
     sense, source = (int(at[0]) for at in np.nonzero(differs))
-    said = runs[0].settings.get(SOURCES)
-    names = called(said if isinstance(said, tuple) else (), watched[0].noise.shape[1])
+    said = runs[0].scores["diagnostics"]["ventriloquism"].get("settings", {}).get("sources")
+    names = called(said if isinstance(said, list) else (), watched[0].noise.shape[1])
     places = [float(each.noise[sense, source]) for each in watched]
     along = np.geomspace(min(places) / _MARGIN, max(places) * _MARGIN, 200)
     noise = np.repeat(watched[0].noise[None], len(along), 0)
@@ -71,6 +71,8 @@ def cue_weights(sweep: Sweep) -> Figure | None:
     left.legend(frameon=False, fontsize=8)
     for axes in (left, right):
         axes.set(xscale="log", xlabel=f"noise of {senses[sense]} in {names[source]} (deviation)")
+        axes.set_xticks(sorted(set(places)), [f"{place:g}" for place in sorted(set(places))])
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.set_title("lines: the ideal observer; points: each run", fontsize=9, color="0.3")
         bare(axes)
     return figure
