@@ -1,13 +1,20 @@
 """Which keys make another run, and when data are other data."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
+from composing import composed
 from tiny import TINY
 
 from jensen.data.examples import Examples, pixels
 from jensen.data.module import DataModule
 from jensen.run.fingerprint import fingerprint
 from jensen.run.identity import difference, identity
+
+MADE = json.loads(Path(__file__).with_name("identities.json").read_text())
+"""Identities of runs by the words of their commands, as they were at the end of November 2026."""
 
 SAME = (
     "diagnostics=[rate,mig_exact]",
@@ -104,3 +111,11 @@ def test_every_bit_of_the_data_counts():
         data(images, factors, ("b",)),
     ):
         assert fingerprint(changed) not in known
+
+
+@pytest.mark.parametrize("words", MADE, ids=lambda words: words or "the default")
+def test_runs_that_were_made_before_are_continued(words):
+    """A key that is new makes every run before it another one, which nobody is told: give it a value
+    in `NEUTRAL`. Where numbers are to change, write the new identity into the file.
+    """
+    assert identity(composed(*words.split())) == MADE[words]

@@ -54,7 +54,15 @@ CHANGING = "jensen.callbacks.Average"
 AVERAGES = ("ema", "swa")
 """The choices of conf/callbacks that have it."""
 
-NEUTRAL = {"algorithm.encoder_steps": 1}
+NEUTRAL = {
+    "algorithm.encoder_steps": 1,
+    "data.condition": [],
+    "data.of.condition": [],
+    "model.condition": [],
+    "model.latent_private": None,
+    "model.prior.train": "joint",
+    "model.prior.path": None,
+}
 """Keys that came after runs were made, with the value that changes nothing; a run at that value is the
 one that did not know the key.
 """
@@ -88,13 +96,18 @@ def affecting(cfg: DictConfig) -> dict[str, Any]:
         key: value
         for key, value in _flat(tree)
         if has_effect(key) and not key.startswith("callbacks.")
-        if key not in NEUTRAL or value != NEUTRAL[key]
+        if not _changes_nothing(key, value)
     }
     callbacks = tree.get("callbacks")
     for name, part in callbacks.items() if isinstance(callbacks, dict) else ():
         if isinstance(part, dict) and _changes(part):
             found |= dict(_flat({f"callbacks.{name}": part}))
     return found
+
+
+def _changes_nothing(key: str, value: Any) -> bool:
+    name = key.removeprefix("algorithm.") if key.startswith("algorithm.model.") else key
+    return name in NEUTRAL and value == NEUTRAL[name]
 
 
 def _changes(callback: dict[str, Any]) -> bool:
