@@ -240,6 +240,20 @@ def test_the_report_that_is_shown_is_of_the_table_that_is_shown(study, path):
     assert study.report.document(head, rows, planned=90) == shown
 
 
+@pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
+def test_the_rows_of_the_table_obey_what_holds_for_every_run(study, path):
+    head, rows = study.report.read(path)
+    assert {"size", "command", "commit", "device", "versions"} <= {*head}
+    kept = {(row["objective"], row["strength"], row["seed"]) for row in rows}
+    assert len(kept) == len(rows)
+    assert {row["objective"] for row in rows} == {*study.plan.OBJECTIVES}
+    for row in rows:
+        assert row["elbo"] == pytest.approx(-row["distortion"] - row["rate"], abs=1e-3)
+        assert row["mi"] <= row["log_n"] + 4 * row["mi_se"]
+        assert row["tc"] >= -4 * row["tc_se"] - 1e-6
+        assert row["marginal_kl"] == pytest.approx(row["rate"] - row["mi"], abs=0.1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
