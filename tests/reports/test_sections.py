@@ -50,6 +50,20 @@ def test_latents_are_named_in_each_run_and_what_they_share():
     assert int(rows[4][1].rstrip("%")) > 60
 
 
+def test_latents_that_share_nothing_are_no_pair():
+    """One run tells the first of two bits and the other the second: the matching has a pair, whose
+    information is 0.
+    """
+    codes = {}
+    for name, bit in (("a", 1), ("b", 2)):
+        told = 2.0 * (torch.arange(200) // bit % 2).double().unsqueeze(1) - 1
+        codes[name] = run(0, known=False)._replace(
+            posterior=Gaussian(told, torch.full_like(told, -2.0))
+        )
+    ((_, rows),) = sections(sweep(codes), codes)[0].tables
+    assert rows == [["seed 0", "seed 1"], ["z0", "none"], ["mean share", "0%"]]
+
+
 def test_distances_are_those_of_estimates_and_quadrature_free():
     """KL and JS of q(z), and its prior, beside `divergence.estimate` of the same mixtures."""
     codes = [run(0), run(1, 0.5)]

@@ -296,9 +296,11 @@ class Graphed:
         assert self._programs is not None
         one, logged, rest = self._programs
         following = self.algorithm.calls.steps - 1
-        why = self._compared(chunk, state, 1, lambda: self._step(logged=True), logged)
-        if why or not following:
-            return why
+        for replay in (logged, one):
+            if why := self._compared(chunk, state, 1, lambda: self._step(logged=True), replay):
+                return why
+        if not following:
+            return ""
 
         def each() -> None:
             for _ in range(following):

@@ -1,4 +1,4 @@
-"""How far each of several distributions is from each other, from draws of each and densities of all."""
+"""Divergences of several distributions from each other, from draws of each and densities of all."""
 
 import math
 from collections.abc import Callable, Sequence

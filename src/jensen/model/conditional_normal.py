@@ -89,7 +89,7 @@ class ConditionalNormal(nn.Module):
         pass
 
     def distribution(self) -> Dependent:
-        """What is known of z without a condition: no density.
+        """A stand-in for p(z), whose density is not known without a condition.
 
         Raises:
             InputError: the model has no conditions.

@@ -50,7 +50,7 @@ def is_many(x: Any) -> bool:
 
 
 class Asked(NamedTuple):
-    """Of the points of each set: which are there `(M, N)`, how often each counts `(M, N)`, and the
+    """More about the points of each set: which are there `(M, N)`, how often each counts `(M, N)`, and the
     errors of their own `(M, N, D)` or `(M, N, D, D)`; None is all, once, and none.
     """
 

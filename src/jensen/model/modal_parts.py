@@ -77,7 +77,7 @@ class Latents(NamedTuple):
         return table
 
     def spread(self, name: str, part: Tensor) -> Tensor:
-        """What a modality's expert says, `(B, count)`, among zeros, `(B, D)`."""
+        """The word of a modality's expert, `(B, count)`, among zeros, `(B, D)`."""
         if not self.private:
             return part
         first, after = self.span(name)

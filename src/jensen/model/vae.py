@@ -78,7 +78,7 @@ class VAE(nn.Module):
 
     @property
     def is_kept(self) -> bool:
-        """Whether all but the prior stays as it is in training."""
+        """Tell whether all but the prior stays as it is in training."""
         return getattr(self.prior, "trained", "joint") == "after"
 
     def kept(self) -> Iterator[nn.Module]:

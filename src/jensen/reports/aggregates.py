@@ -1,4 +1,4 @@
-"""How far the runs' aggregate posteriors are from their priors and from one another, as a table."""
+"""Distances of the runs' aggregate posteriors from their priors and from one another, as a table."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple

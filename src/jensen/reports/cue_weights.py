@@ -1,4 +1,4 @@
-"""How much a model trusts each sense as one of them gets worse: runs of experiment=ventriloquism."""
+"""A model's trust in each sense as one of them gets worse: runs of experiment=ventriloquism."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

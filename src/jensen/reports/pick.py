@@ -1,4 +1,4 @@
-"""Whether the run that a criterion chooses is good by another."""
+"""The standing, by one criterion, of the run that another chooses."""
 
 from collections.abc import Hashable, Sequence
 

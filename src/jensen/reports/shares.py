@@ -1,4 +1,4 @@
-"""How much of a quantity's variance is of the objective, of its strength, and of the seed."""
+"""Shares of a quantity's variance: of the objective, of its strength, and of the seed."""
 
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Which latent of one model is which of another, by the information that they share."""
+"""A matching of the latents of one model with those of another, by the information that they share."""
 
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ _ROWS = 1 << 22
 
 
 class Shared(NamedTuple):
-    """What latents of two models tell of one another.
+    """Information that latents of two models have of one another.
 
     information: `(D, E)`, I(z_d; z'_e) in nats, and its standard error.
     own, others: `(D,)` and `(E,)`, I(x; z_d) and I(x; z'_e), the most that they could share.
@@ -93,7 +93,7 @@ def shared_information(one: Gaussian, other: Gaussian, seed: int = 0) -> Shared:
 
 
 def _densities(q: Gaussian, z: Tensor) -> Tensor:
-    """Of draws `(S, D)` under each of N posteriors, `(D, S, N)`."""
+    """The densities of draws `(S, D)` under each of N posteriors, `(D, S, N)`."""
     mean, log_var = q.mean.T.unsqueeze(1), q.log_var.T.unsqueeze(1)
     square = (z.T.unsqueeze(2) - mean).square_().mul_((-log_var).exp())
     return square.add_(log_var + LOG_2PI).mul_(-0.5).exp_()
