@@ -63,7 +63,18 @@ def test_the_reference_s_rate_of_em_on_the_population():
 def test_em_s_measured_rate_is_the_information_missing(covariance):
     x = GMM.of(mixed(STRUCTURES[covariance], k=2, d=2)).sample(1500)
     gmm = GMM(2, covariance, tolerance=1e-12, restarts=3).fit(x)
-    assert gmm.em_rate(x) == pytest.approx(gmm.information_missing(x), rel=0.02)
+    found = gmm.convergence(x)
+    assert found.information_missing == gmm.information_missing(x)
+    assert found.steps == gmm.em_rate(x) == pytest.approx(found.information_missing, rel=0.02)
+    assert found.gains == pytest.approx(found.information_missing**2, rel=0.02)
+    steps, gains = str(found).splitlines()
+    assert f"{found.information_missing:.4f} by information missing" in steps
+    assert f"{found.gains:.4f} measured" in gains
+
+
+def test_a_single_component_has_nothing_to_miss():
+    x = normal(50, 2)
+    assert GMM(1).fit(x).convergence(x) == pytest.approx((0, 0, 0), abs=1e-9)
 
 
 def test_the_gains_of_a_plain_fit_fall_by_the_square_of_it():

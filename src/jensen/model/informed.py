@@ -8,7 +8,7 @@ from torch import Tensor
 from jensen.base.errors import InputError, check_choice
 from jensen.em import information
 from jensen.em.collapse import on_floor
-from jensen.em.information import KINDS, Plain
+from jensen.em.information import KINDS, Convergence, Plain
 from jensen.family.moments import FLAT
 from jensen.model.parameters import Parameters
 from jensen.model.points import Points
@@ -90,6 +90,21 @@ class Informed(Parameters):
         points, counts = self._points(x, weights)
         self._check_inside(float(counts.sum()))
         return information.measured_rate(points, self.mixture, counts, self.recipe.seed)
+
+    def convergence(self, x: Any, weights: Any = None) -> Convergence:
+        """The information missing beside the measured ratios of successive steps and gains of plain
+        EM; printed, a line of each.
+
+        >>> from jensen.model.gmm import GMM
+        >>> x = torch.randn(400, 1, generator=torch.Generator().manual_seed(0))
+        >>> x[:200] += 3
+        >>> print(GMM(2, "tied", tolerance=1e-9).fit(x).convergence(x))
+        each of EM's steps, of the last: 0.6446 by information missing, 0.6446 measured
+        each of EM's gains, of the last: 0.4155 by information missing, 0.4155 measured
+        """
+        points, counts = self._points(x, weights)
+        self._check_inside(float(counts.sum()))
+        return information.convergence(points, self.mixture, counts, self.recipe.seed)
 
     def _total(self, x: Any) -> tuple[float, int]:
         if self.noisy:
