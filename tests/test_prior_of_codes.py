@@ -19,10 +19,11 @@ from jensen.diagnostics.factor_map import dead_latents
 from jensen.diagnostics.from_codes import read_codes
 from jensen.diagnostics.rate import rate
 from jensen.diagnostics.score import score
-from jensen.diagnostics.snapshot import Snapshot, Unknown
+from jensen.diagnostics.snapshot import Snapshot
 from jensen.encode import write_codes
 from jensen.family.gaussian import STANDARD, Gaussian, kl
 from jensen.family.mixture import Mixture
+from jensen.family.unknown import Unknown
 
 MEAN = torch.tensor([[4.0, -1.0], [5.0, 0.5], [6.5, 2.0]])
 LOG_VAR = torch.tensor([[-1.0, -0.5]]).expand(3, -1)

@@ -27,7 +27,8 @@ from jensen.base.errors import InputError, check_path
 from jensen.callbacks.diagnose import write
 from jensen.callbacks.durable import target
 from jensen.diagnostics.from_codes import read_codes
-from jensen.diagnostics.snapshot import Diagnostic, Results, Snapshot, Unknown
+from jensen.diagnostics.snapshot import Diagnostic, Results, Snapshot
+from jensen.family.unknown import Unknown
 from jensen.launch.console import program
 from jensen.run.diagnose import on_run
 from jensen.run.record import numbers, put_scores

@@ -1,10 +1,8 @@
 """Models that are trained as one program are trained as each of them alone."""
 
-from contextlib import nullcontext
-from types import SimpleNamespace
-
 import pytest
 import torch
+from standing_in import standing_in
 
 from jensen.algorithm.alike import structure
 from jensen.algorithm.chunk import Chunk
@@ -94,37 +92,12 @@ CASES = [
 ADAM = tuple({"lr": 1e-2, "fused": True} for _ in range(MEMBERS))
 
 
-class Forgiving:
-    def terms(self):
-        return {}
-
-    def remember_in(self, place):
-        self.place = place
-
-
 def member(model, objective, lr=1e-2, make=torch.optim.Adam, clip=None, by=None, **options):
-    """What a `Stack` asks of an algorithm and its trainer."""
     objective.dataset_size = 50
     groups = [{"params": [*model.parameters()]}]
     if own := [*objective.parameters()]:
         groups.append({"params": own, **objective.optimizer_options})
-    trainer = SimpleNamespace(
-        optimizers=[make(groups, lr=lr, **options)],
-        gradient_clip_val=clip,
-        gradient_clip_algorithm=by,
-        lr_scheduler_configs=[],
-        precision="32-true",
-        precision_plugin=SimpleNamespace(forward_context=nullcontext),
-    )
-    return SimpleNamespace(
-        model=model,
-        objective=objective,
-        trainer=trainer,
-        finite=Forgiving(),
-        device=torch.device("cpu"),
-        calls=SimpleNamespace(steps=STEPS),
-        encoder_steps=1,
-    )
+    return standing_in(model, objective, make(groups, lr=lr, **options), clip, by, STEPS)
 
 
 def members(case=CASES[0], numbers=ADAM, **settings):

@@ -9,12 +9,12 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 from torch.distributions.transforms import AffineTransform
 
 from jensen.diagnostics.aggregate_posterior import aggregate_posterior, density, prior_density
-from jensen.diagnostics.snapshot import Unknown
 from jensen.family.family import Product
 from jensen.family.flow import Flow
 from jensen.family.full import FullGaussian
 from jensen.family.gaussian import STANDARD, Gaussian
 from jensen.family.mixture import Mixture
+from jensen.family.unknown import Unknown
 
 PAIR = [2, 0]
 X = torch.linspace(-3, 2, 5, dtype=torch.float64)

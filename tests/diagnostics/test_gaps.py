@@ -20,9 +20,9 @@ from jensen.diagnostics.goodness_of_fit import goodness_of_fit
 from jensen.diagnostics.inference_gap import inference_gap
 from jensen.diagnostics.interpolation import interpolation, slerp
 from jensen.diagnostics.shell import shell
-from jensen.diagnostics.snapshot import Unknown
 from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture
+from jensen.family.unknown import Unknown
 
 W = torch.tensor([[2.0, 1], [0, 1], [1, -1]])
 X = torch.tensor([[1.0, 2, 3]])

@@ -1,8 +1,8 @@
 """A step of a stack of convolutional models as one CUDA graph, by what becomes of its convolutions."""
 
+import sys
 from collections.abc import Callable
-from contextlib import nullcontext
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -76,7 +76,9 @@ def _measure(kind: str, members: int, device: str, tiny: bool) -> tuple[float, d
 
 
 def _member(at: int, device: str) -> Any:
-    """What a `Stack` asks of an algorithm and its trainer."""
+    sys.path.append(str(Path(__file__).parents[3] / "tests"))
+    from standing_in import standing_in
+
     from jensen.model import VAE, Bernoulli, ConvDecoder, ConvEncoder, StandardNormal
     from jensen.objective import Beta
 
@@ -85,17 +87,4 @@ def _member(at: int, device: str) -> Any:
     networks = ConvEncoder(*sizes), ConvDecoder(*sizes)
     model = VAE(*networks, Bernoulli(), StandardNormal(), 10).to(device)
     adam = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True, capturable=device != "cpu")
-    trainer = SimpleNamespace(
-        optimizers=[adam],
-        gradient_clip_val=None,
-        gradient_clip_algorithm=None,
-        lr_scheduler_configs=[],
-        precision="32-true",
-        precision_plugin=SimpleNamespace(forward_context=nullcontext),
-    )
-    return SimpleNamespace(
-        model=model,
-        objective=Beta(1.0 + at).to(device),
-        trainer=trainer,
-        finite=SimpleNamespace(terms=dict, remember_in=lambda place: None),
-    )
+    return standing_in(model, Beta(1.0 + at).to(device), adam)

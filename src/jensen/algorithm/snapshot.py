@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from jensen.base.random import fold
 from jensen.bound.bound import Inference
 from jensen.bound.rate import latent_rates
-from jensen.diagnostics.snapshot import Snapshot, Unknown
+from jensen.diagnostics.snapshot import Snapshot
 from jensen.family.draw import draw as draws_of
-from jensen.family.family import Family
 from jensen.family.gaussian import Gaussian
+from jensen.family.unknown import Unknown
 from jensen.model.bayesian_gmm import BayesianGMM
-from jensen.model.conditional_normal import Dependent
 from jensen.model.multimodal import MultimodalVAE
 from jensen.model.scored import Scored
 from jensen.model.vae import VAE
@@ -46,14 +45,9 @@ def known_of_vae(model: VAE, images: Tensor) -> dict[str, Any]:
         "encode": model.encode,
         "decode": model.decode,
         "infer": model,
-        "prior": _prior_of(model),
+        "prior": model.prior.distribution(),
         "senses": model if isinstance(model, MultimodalVAE) else None,
     }
-
-
-def _prior_of(model: VAE) -> Family:
-    p = model.prior.distribution()
-    return Unknown(p.sentence) if isinstance(p, Dependent) else p
 
 
 @snapshot.register
@@ -62,8 +56,8 @@ def snapshot_of_vae(
 ) -> Snapshot:
     like = inference.z
     p = model.prior.distribution()
-    dependent = isinstance(p, Dependent)
-    latent_rate = None if dependent else latent_rates(inference.posterior, p)
+    unknown = isinstance(p, Unknown)
+    latent_rate = None if unknown else latent_rates(inference.posterior, p)
 
     def draw(count: int) -> Tensor:
         index = torch.arange(count, device=like.device)

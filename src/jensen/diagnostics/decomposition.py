@@ -8,9 +8,10 @@ from torch import Tensor
 from jensen.base.errors import check_count, check_seed
 from jensen.base.ranks import gather_rows, world
 from jensen.bound.decomposition import Draws, aggregate_log_density, decompose
-from jensen.diagnostics.snapshot import Snapshot, Unknown, takes
+from jensen.diagnostics.snapshot import Snapshot, takes
 from jensen.family.family import diagonal
 from jensen.family.gaussian import STANDARD, Gaussian
+from jensen.family.unknown import Unknown
 
 PRIOR_FREE = ("mutual_information", "total_correlation", "log_n")
 """The parts that are of q alone."""

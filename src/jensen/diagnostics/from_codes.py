@@ -13,8 +13,9 @@ from jensen.bound.bound import Bound
 from jensen.data.arrays import arrays as inside
 from jensen.data.arrays import in_words
 from jensen.data.codes import read
-from jensen.diagnostics.snapshot import STANDARD_NORMAL, Snapshot, Unknown
+from jensen.diagnostics.snapshot import STANDARD_NORMAL, Snapshot
 from jensen.family.gaussian import STANDARD, Gaussian, kl, sample
+from jensen.family.unknown import Unknown
 
 
 def read_codes(path: Path) -> Snapshot:

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from jensen.base.errors import check_count
 from jensen.diagnostics.picture import chart
-from jensen.diagnostics.snapshot import Snapshot, Unknown
+from jensen.diagnostics.snapshot import Snapshot
 from jensen.family.family import is_standard
+from jensen.family.unknown import Unknown
 
 _DRAWS = 10_000
 """Draws of a prior whose norms have no known law."""

@@ -55,20 +55,6 @@ STANDARD_NORMAL = "standard_normal"
 """The kind of the prior N(0, I)."""
 
 
-class Unknown(NamedTuple):
-    """The prior of codes that do not say theirs; `sentence` tells so whoever asks for its
-    density.
-    """
-
-    sentence: str
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        raise InputError(self.sentence)
-
-    def marginal(self, latent: int) -> None:
-        return None
-
-
 def kind(prior: Family) -> str:
     """The word for a prior that a file of codes holds: "standard_normal" for N(0, I) alone."""
     return STANDARD_NORMAL if is_standard(prior) else type(prior).__name__.lower()

@@ -3,32 +3,14 @@
 from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
-from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from jensen.base.errors import InputError, check_count, check_counts
 from jensen.family.family import Posterior
 from jensen.family.gaussian import Gaussian, bounded
+from jensen.family.unknown import Unknown
 from jensen.model.modalities import Modalities
-
-
-class Dependent(NamedTuple):
-    """A distribution that is known given a condition alone; `sentence` tells so whoever asks for its
-    density.
-    """
-
-    sentence: str
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        raise InputError(self.sentence)
-
-    def rsample(self, noise: Tensor) -> Tensor:
-        raise InputError(self.sentence)
-
-    def marginals(self) -> None:
-        return None
-
 
 SENTENCE = (
     "model.prior is conditional_normal, and its density of a code alone was asked for: expected the"
@@ -88,7 +70,7 @@ class ConditionalNormal(nn.Module):
     def update(self, posterior: Posterior, step: Tensor) -> None:
         pass
 
-    def distribution(self) -> Dependent:
+    def distribution(self) -> Unknown:
         """A stand-in for p(z), whose density is not known without a condition.
 
         Raises:
@@ -99,4 +81,4 @@ class ConditionalNormal(nn.Module):
                 "model.prior is conditional_normal and the model is given nothing: expected"
                 " model=multimodal, with data.condition; choose these, or model/prior=standard_normal"
             )
-        return Dependent(SENTENCE)
+        return Unknown(SENTENCE)

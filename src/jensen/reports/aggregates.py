@@ -10,9 +10,10 @@ from jensen.base.random import fold, normal, permutation
 from jensen.base.tree import tree_map
 from jensen.bound.pairs import Pairs, Source, pairs
 from jensen.bound.rate import BoundedBelow
-from jensen.diagnostics.snapshot import Snapshot, Unknown
+from jensen.diagnostics.snapshot import Snapshot
 from jensen.family import mixture
 from jensen.family.gaussian import Gaussian
+from jensen.family.unknown import Unknown
 
 MOST = 2_000
 """Examples whose posteriors make an aggregate, and draws of each."""
