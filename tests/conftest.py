@@ -18,8 +18,15 @@ CHARTS = ("tests/diagnostics", "tests/reports", "tests/test_readme", "tests/test
 """Where charts are looked at."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--costs", metavar="FILE", help="write the CPU seconds of each test as JSON")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Prepare a process that runs tests, which one that shares them out between workers is not."""
+    from costs import Costs
+
+    config.pluginmanager.register(Costs())
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
         return
     from composing import read_once
