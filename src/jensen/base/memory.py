@@ -3,6 +3,8 @@
 import ctypes
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,10 @@ _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_b
 _MMAP_THRESHOLD = -3  # numbers of malloc.h
 _TRIM_THRESHOLD = -1
 _KEPT = 1 << 30
+_MOST_BY_ITSELF = 1 << 25
+"""The highest that glibc raises its threshold by itself, of mallopt(3); it trims at twice that."""
+
+_state = {"kept": False}
 _MADE_BY_SIZE = (
     "empty",
     "zeros",
@@ -46,10 +52,31 @@ def keep_freed() -> None:
     every page of the next one is a fault: 26,000 in a step of the default convolutions on 64
     images of 64 x 64, a third of its time. Without glibc nothing is done.
     """
+    _tune(_KEPT // 8, _KEPT)
+    _state["kept"] = True
+
+
+@contextmanager
+def freed_kept() -> Iterator[None]:
+    """The same for as long as it is entered. After it glibc is as its own rule makes it in a process
+    that has freed much.
+    """
+    before = _state["kept"]
+    keep_freed()
+    try:
+        yield
+    finally:
+        if not before:
+            _tune(_MOST_BY_ITSELF, 2 * _MOST_BY_ITSELF)
+            _state["kept"] = False
+
+
+def _tune(apart: int, trimmed: int) -> None:
+    """Set from what size on glibc maps memory by itself, and how much at the end it keeps."""
     tune = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if tune is not None:
-        tune(_MMAP_THRESHOLD, _KEPT // 8)
-        tune(_TRIM_THRESHOLD, _KEPT)
+        tune(_MMAP_THRESHOLD, apart)
+        tune(_TRIM_THRESHOLD, trimmed)
 
 
 def check_fits(name: str, size: int) -> None:

@@ -2,9 +2,12 @@
 another or lie in a plane; or the twin of another.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
+from jensen.family.cholesky import log_det
 from jensen.family.family import are_gaussians, gaussians
 from jensen.family.floor import Rounding
 from jensen.family.full import FullGaussian, full
@@ -31,6 +34,11 @@ def on_floor(p: Mixture, floor: Tensor | float | Rounding) -> Tensor:
         return (components.marginals().log_var.exp() <= 2 * least).any(-1)
     # In units of the floor, so that columns of unlike size do not hide one another.
     factor = components.cholesky() / least.sqrt().unsqueeze(-1).clamp(min=1e-300)
+    # The determinant is at most the narrowest times the others, each at most the whole's norm: where
+    # that leaves more than the floor, which is nearly always, no singular values are needed.
+    others = (factor.shape[-1] - 1) * factor.square().sum((-2, -1)).log()
+    if bool((log_det(factor) - others > math.log(2)).all()):
+        return torch.zeros_like(p.log_weight, dtype=torch.bool)
     narrowest: Tensor = torch.linalg.svdvals(factor.nan_to_num())[..., -1]
     return narrowest.square() <= 2
 

@@ -34,8 +34,11 @@ from jensen.family.tied import TiedGaussian
 _LOOK = 8
 """Iterations between two looks for components that are lost, as in `em.fit`."""
 
-_WORKING_SET = 1 << 18
-"""Distances of points from centres that are held at a time, 2 MB: what a core's own cache has."""
+_WORKING_SET = 1 << 19
+"""Distances of points from possible centres that are held at a time, 4 MB."""
+
+_SAME = 1e-12
+"""Deviations between two centres that are rounding."""
 
 _KEYS = 1 << 20
 """Bytes of a chunk of the survey of one set: its draws come chunk by chunk."""
@@ -115,59 +118,42 @@ def start(structure: Structure, sets: Sets, count: int) -> tuple[Mixture, Tensor
     """The likeliest mixture of k-means cells of each set, `(M, K)`, and whether it has too few
     different points, `(M,)`.
     """
-    size = max(1, _WORKING_SET // (CANDIDATES * count * sets.x.shape[1]))
-    blocks = zip(*(torch.split(part, size) for part in sets), strict=True)
-    parts = [_start(structure, Sets(*block), count) for block in blocks]
-    found = tree_map(lambda *each: torch.cat(each), *(p for p, _ in parts))
-    return found, torch.cat([few for _, few in parts])
-
-
-def _start(structure: Structure, sets: Sets, count: int) -> tuple[Mixture, Tensor]:
     mean = sets.mean.unsqueeze(-2)
     deviation = sets.var.sqrt().unsqueeze(-2)
-    standard = torch.where(sets.weight.unsqueeze(-1) > 0, (sets.x - mean) / deviation, 0.0)
-    at = sets.order.unsqueeze(-1)
-    centre, few = _seeds(
-        standard.gather(1, at.expand(-1, -1, standard.shape[-1])),
-        sets.weight.gather(1, sets.order),
-        sets.uniform,
-    )
-    centre = _rounds(standard, sets.weight, centre)
+    standard = (sets.x - mean) / deviation
+    whole = sets.whole
+    if not whole:
+        standard = torch.where(sets.weight.unsqueeze(-1) > 0, standard, 0.0)
+    size = max(1, _WORKING_SET // (CANDIDATES * sets.uniform.shape[-1] * standard.shape[1]))
+    blocks = zip(*(torch.split(part, size) for part in (standard, *sets)), strict=True)
+    parts = []
+    for x, *block in blocks:
+        own = Sets(*block)
+        centre, few = _seeds(x, own, whole)
+        parts.append((_rounds(x, own.weight, centre), few))
+    centre, few = (torch.cat(each) for each in zip(*parts, strict=True))
     place = mean.unsqueeze(1) + centre * deviation.unsqueeze(1)  # (M, C, K, D)
-    r = _cells(standard, centre)
-    one = _agree(r, sets.weight)
+    one = (_alike(centre) == 0).all(1)  # then any candidate is the likeliest
     rows = [each.nonzero().squeeze(1) for each in (one, ~one)]
-    parts = [
-        _likeliest(
-            structure, Sets(*(part[at] for part in sets)), place[at][:, :most], r[at][:, :most]
-        )
-        for at, most in zip(rows, (1, CANDIDATES), strict=True)
-        if len(at)
-    ]
+    chosen = []
+    for at, most in zip(rows, (1, CANDIDATES), strict=True):
+        if len(at):
+            own = Sets(*(part[at] for part in sets))
+            r = _cells(standard[at], centre[at][:, :most])
+            chosen.append(_likeliest(structure, own, place[at][:, :most], r, whole))
     back = torch.cat(rows).argsort()
-    return tree_map(lambda *each: torch.cat(each)[back], *parts), few
+    return tree_map(lambda *each: torch.cat(each)[back], *chosen), few
 
 
-def _agree(r: Tensor, weight: Tensor) -> Tensor:
-    """Tell of which sets all candidates have the first's cells, in whatever order, and no cell is
-    empty, `(M,)`: then any of them is the likeliest.
-    """
-    ours, theirs = r.flatten(1, 2), r[:, 0]
-    shared = (ours @ theirs.mT).square().flatten(1).view(*r.shape[:2], -1).sum(-1)
-    sizes = r.sum(-1).square().sum(-1)
-    alike = (shared == sizes) & (shared == sizes[:, :1])
-    return alike.all(1) & (theirs @ weight.unsqueeze(-1) > 0).flatten(1).all(1)
-
-
-def _likeliest(structure: Structure, sets: Sets, place: Tensor, r: Tensor) -> Mixture:
+def _likeliest(structure: Structure, sets: Sets, place: Tensor, r: Tensor, whole: bool) -> Mixture:
     """The likeliest mixture of cells `(M, C, K, N)` about `place` `(M, C, K, D)`, `(M, K)`."""
-    r = r if sets.whole else r * sets.weight[:, None, None]
+    r = r if whole else r * sets.weight[:, None, None]
     m = _moments(sets, place, r, structure)
-    variance = _variance_of_cells(sets, place, r)
+    variance = _variance_of_cells(sets, m, r, structure)
     beside = variance if structure is TiedGaussian else variance.unsqueeze(-2)
     prior = PSEUDO_COUNTS._replace(variance=beside.unsqueeze(1))
-    whole = Mixture(place[..., 0], _at(structure, place, sets.var))
-    p = m_step(whole, m, prior)
+    about = Mixture(place[..., 0], _at(structure, place, sets.var))
+    p = m_step(about, m, prior)
     if place.shape[1] == 1:
         return tree_map(lambda part: part[:, 0], p)
     best = likeliest(_log_likelihood(sets, p))
@@ -175,29 +161,37 @@ def _likeliest(structure: Structure, sets: Sets, place: Tensor, r: Tensor) -> Mi
     return tree_map(lambda part: part[rows, best], p)
 
 
-def _seeds(x: Tensor, weight: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+def _seeds(standard: Tensor, sets: Sets, whole: bool) -> tuple[Tensor, Tensor]:
     """Centres of greedy k-means++, `(M, C, K, D)`, as `em.start.kmeans_plus_plus` draws them."""
-    sets, count, several, number = uniform.shape
-    row = torch.arange(sets, device=x.device)
+    size, count, several, number = sets.uniform.shape
+    dim = standard.shape[-1]
+    x = standard.gather(1, sets.order.unsqueeze(-1).expand(-1, -1, dim))
+    weight = sets.weight if whole else sets.weight.gather(1, sets.order)
     last = (weight.sum(-1).long() - 1)[:, None, None]
-    nearest = weight.new_ones(sets, several, x.shape[1])
-    few = torch.zeros(sets, dtype=torch.bool, device=x.device)
-    columns = x.unbind(-1)
+    columns = tuple(x.mT.contiguous().unbind(1))
+    points = x.flatten(0, 1)
+    first = (x.shape[1] * torch.arange(size, device=x.device))[:, None, None]
+    few = torch.zeros(size, dtype=torch.bool, device=x.device)
+    nearest: Tensor | None = None
     centres: list[Tensor] = []
     for place in range(count):
-        odds = (nearest * weight.unsqueeze(1)).cumsum(-1)
-        few |= (odds[..., -1] <= 0).any(-1)
-        draw = uniform[:, place, :, : number if place else 1] * odds[..., -1:]
-        index = torch.searchsorted(odds, draw, right=True).minimum(last)
-        candidate = x[row[:, None, None], index]  # (M, C, T, D)
+        if nearest is None:
+            odds = weight.cumsum(-1).unsqueeze(1).expand(-1, several, -1).contiguous()
+        else:
+            odds = (nearest if whole else nearest * weight.unsqueeze(1)).cumsum(-1)
+            few |= (odds[..., -1] <= 0).any(-1)
+        draw = sets.uniform[:, place, :, : number if place else 1] * odds[..., -1:]
+        index = torch.searchsorted(odds, draw, right=True).minimum(last) + first
+        candidate = points.index_select(0, index.flatten()).view(*index.shape, dim)  # (M, C, T, D)
+        if count == 1:
+            return candidate, few
         left = _square(candidate, columns)
-        if place:
-            left = torch.minimum(left, nearest.unsqueeze(2))
-        best = (left.flatten(1, 2) @ weight.unsqueeze(-1)).view(candidate.shape[:-1])
-        best = best.argmin(-1, keepdim=True)
-        chosen = (row[:, None, None], torch.arange(several, device=x.device)[None, :, None], best)
-        nearest = left[chosen].squeeze(2)
-        centres.append(candidate[chosen].squeeze(2))
+        if nearest is not None:
+            left = torch.minimum(left, nearest.unsqueeze(2), out=left)
+        best = (left.flatten(1, 2) @ weight.unsqueeze(-1)).view(-1, index.shape[-1]).argmin(-1)
+        best += index.shape[-1] * torch.arange(len(best), device=best.device)
+        nearest = left.flatten(0, 2).index_select(0, best).view(size, several, -1)
+        centres.append(candidate.flatten(0, 2).index_select(0, best).view(size, several, dim))
     return torch.stack(centres, 2), few
 
 
@@ -205,76 +199,111 @@ def _square(candidate: Tensor, columns: tuple[Tensor, ...]) -> Tensor:
     """Squared distances of `(M, C, T, D)` from points, D columns `(M, N)`, `(M, C, T, N)`."""
     total: Tensor | None = None
     for place, column in zip(candidate.unbind(-1), columns, strict=True):
-        gap = (place.unsqueeze(-1) - column[:, None, None]).square_()
-        total = gap if total is None else total.add_(gap)
+        gap = place.unsqueeze(-1) - column[:, None, None]
+        total = gap.square_() if total is None else total.addcmul_(gap, gap)
     assert total is not None
     return total
 
 
 def _rounds(x: Tensor, weight: Tensor, centre: Tensor) -> Tensor:
-    """Those of k-means from there."""
-    found = centre.clone()
-    rows = torch.arange(len(x), device=x.device)
-    whole = bool((weight == 1).all())
+    """Those of k-means from the centres `(M, C, K, D)`. A candidate that comes to where another of
+    its set is goes no further, and ends where that does.
+    """
+    size, several, count, dim = centre.shape
+    counted = torch.cat([torch.ones_like(x[..., :1]), x], -1) * weight.unsqueeze(-1)
+    whole = counted.sum(1)
+    live = every = torch.arange(size * several, device=x.device)
+    first = several * torch.arange(size, device=x.device).unsqueeze(1)
+    found = centre.flatten(0, 1)
+    leader = live  # where each goes, which may be where another does
+    group = several
     for _ in range(ROUNDS):
-        r = _cells(x, centre)
-        r = r if whole else r.mul_(weight[:, None, None])
-        total = r.sum(-1, keepdim=True)
-        moved = (r.flatten(1, 2) @ x).view(centre.shape) / total.clamp(min=1e-300)
-        following = torch.where(total > 0, moved, centre)
-        found[rows] = following
-        still = (following != centre).flatten(1).any(1)
-        if not bool(still.any()):
+        at = live // several if group == 1 else slice(None)
+        now = found[live]
+        inside = _nearer(x[at], now.view(-1, group, count, dim)).flatten(1, 2)
+        sums = (inside @ counted[at]).view(len(live), count - 1, dim + 1)
+        rest = whole[live // several].unsqueeze(1) - sums.sum(1, keepdim=True)
+        sums = torch.cat([rest, sums], 1)
+        total = sums[..., :1]
+        following = torch.where(total > 0, sums[..., 1:] / total.clamp(min=1e-300), now)
+        moves = ((following - now).abs() > _SAME).flatten(1).any(1)
+        found = found.index_copy(0, live, following)[leader]
+        leader = (_alike(found.view(centre.shape)) + first).flatten()
+        live = live[moves & (leader[live] == live)]
+        if not len(live):
             break
-        if not bool(still.all()):
-            rows, x, weight, following = (each[still] for each in (rows, x, weight, following))
-        centre = following
-    return found
+        group = 1
+        if 2 * len(live) > len(found):  # fewer of them take longer than all side by side
+            live, group = every, several
+    return found.view(centre.shape)
+
+
+def _alike(centre: Tensor) -> Tensor:
+    """The first candidate of each set with the same centres `(M, C, K, D)` in whatever order,
+    `(M, C)`.
+    """
+    order = centre[..., :1].argsort(2).expand_as(centre)
+    key = centre.gather(2, order).flatten(2)
+    apart = (key.unsqueeze(1) - key.unsqueeze(2)).abs().amax(-1)
+    return (apart <= _SAME).byte().argmax(-1)
+
+
+def _nearer(x: Tensor, centre: Tensor) -> Tensor:
+    """1 where one of the centres `(M, C, K, D)` but the first is a point's nearest, else 0,
+    `(M, C, K - 1, N)`; of equally near ones the first is.
+    """
+    # squared distances less that of the first centre, and by 2
+    half = 0.5 * centre.square().sum(-1, keepdim=True)
+    beyond = (half[:, :, 1:] - half[:, :, :1]).flatten(1, 2)
+    ahead = (centre[:, :, 1:] - centre[:, :, :1]).flatten(1, 2)
+    distance = torch.baddbmm(beyond, ahead, x.mT, alpha=-1)
+    distance = distance.view(*centre.shape[:2], centre.shape[2] - 1, x.shape[1])
+    r = torch.empty_like(distance)  # in doubles, since bools take longer
+    least: Tensor | None = None
+    for place, each in enumerate(distance.unbind(2)):  # nearer than all before it
+        if least is None:
+            torch.lt(each, 0.0, out=r[:, :, place])
+            least = each.clamp(max=0.0) if distance.shape[2] > 1 else each
+        else:
+            torch.lt(each, least, out=r[:, :, place])
+            least = torch.minimum(least, each)
+    for place in range(r.shape[2] - 2, -1, -1):
+        r[:, :, place].mul_(1.0 - r[:, :, place + 1 :].sum(2))
+    return r
 
 
 def _cells(x: Tensor, centre: Tensor) -> Tensor:
-    """1 where a centre `(M, C, K, D)` is a point's nearest, else 0, `(M, C, K, N)`; of equally near ones
-    the first is.
-    """
-    # less |x|^2, which is the same for all centres, and by 2
-    half = 0.5 * centre.square().sum(-1, keepdim=True)
-    distance = torch.baddbmm(half.flatten(1, 2), centre.flatten(1, 2), x.mT, alpha=-1)
-    distance = distance.view(*centre.shape[:-1], -1)
-    count = centre.shape[2]
-    r = torch.empty_like(distance)
-    r[:, :, 0] = 1.0
-    least = distance[:, :, 0]
-    for place in range(1, count):  # nearer than all before it; in doubles, since bools take longer
-        torch.lt(distance[:, :, place], least, out=r[:, :, place])
-        least = torch.minimum(least, distance[:, :, place])
-    rest = r[:, :, 0]
-    for place in range(count - 1, 0, -1):
-        rest.sub_(r[:, :, place].mul_(rest))
-    return r
+    """1 where a centre `(M, C, K, D)` is a point's nearest, else 0, `(M, C, K, N)`."""
+    r = _nearer(x, centre)
+    return torch.cat([1.0 - r.sum(2, keepdim=True), r], 2)
 
 
 def _moments(sets: Sets, place: Tensor, r: Tensor, structure: Structure) -> Moments:
     """The moments about `place` `(M, C, K, D)` under `r` `(M, C, K, N)`."""
-    total = r.sum(-1)
-    flat = r.flatten(1, 2)
-    sums = (flat @ sets.x).view(place.shape)
-    first = sums - total.unsqueeze(-1) * place
-    if structure in (Gaussian, SphericalGaussian):
-        second = (flat @ sets.x.square()).view(place.shape) - place * (sums + first)
+    dim = place.shape[-1]
+    matrix = structure in (FullGaussian, TiedGaussian)
+    features = _features(sets, FullGaussian if matrix else Gaussian)
+    found = (r.flatten(1, 2) @ features.mT).view(*place.shape[:-1], -1)
+    total, sums, squares = found.split([1, dim, found.shape[-1] - 1 - dim], -1)  # type: ignore[no-untyped-call]
+    first = sums - total * place
+    if not matrix:
+        second = squares - place * (sums + first)
         second = second.sum(-1) if structure is SphericalGaussian else second
-    else:
-        dim = place.shape[-1]
-        products = (sets.x.unsqueeze(-1) * sets.x.unsqueeze(-2)).flatten(-2)
-        second = (flat @ products).view(*place.shape, dim)
-        across = sums.unsqueeze(-1) * place.unsqueeze(-2)
-        second = second - across - place.unsqueeze(-1) * first.unsqueeze(-2)
-        second = second.sum(-3) if structure is TiedGaussian else second
-    return Moments(place, total, first, second)
+        return Moments(place, total.squeeze(-1), first, second)
+    row, column = torch.triu_indices(dim, dim, device=place.device)
+    second = squares.new_empty(*squares.shape[:-1], dim, dim)
+    second[..., row, column] = second[..., column, row] = squares
+    second -= sums.unsqueeze(-1) * place.unsqueeze(-2) + place.unsqueeze(-1) * first.unsqueeze(-2)
+    second = second.sum(-3) if structure is TiedGaussian else second
+    return Moments(place, total.squeeze(-1), first, second)
 
 
-def _variance_of_cells(sets: Sets, place: Tensor, r: Tensor) -> Tensor:
-    """`em.start.variance_of_cells` of each set, `(M, D)`."""
-    m = _moments(sets, place, r, Gaussian)
+def _variance_of_cells(sets: Sets, m: Moments, r: Tensor, structure: Structure) -> Tensor:
+    """`em.start.variance_of_cells` of each set, `(M, D)`, of the moments of its cells."""
+    if structure is FullGaussian:
+        m = m._replace(second=m.second.diagonal(dim1=-2, dim2=-1))
+    elif structure is not Gaussian:
+        m = _moments(sets, m.origin, r, Gaussian)
     count = m.total.unsqueeze(-1)
     squares = (m.second - m.first.square() / count.clamp(min=1e-300)).sum(-2)
     within = (squares / count.sum(-2)).amin(1)
@@ -302,7 +331,8 @@ def _log_likelihood(sets: Sets, p: Mixture) -> Tensor:
     top = joint.amax(2, keepdim=True)
     value = joint.sub_(top).clamp_(min=-650.0).exp_().sum(2).log_().add_(top.squeeze(2))
     total = (value @ sets.weight.unsqueeze(-1)).squeeze(-1)
-    common = p.components.common(_shared(sets).unsqueeze(1))
+    shared = _shared(sets, type(p.components))
+    common = p.components.common(shared.unsqueeze(1))
     return total if common is None else total + common
 
 
@@ -323,8 +353,10 @@ def _features(sets: Sets, structure: type) -> Tensor:
     return torch.cat([ones, x, x[:, row] * x[:, column]], 1)
 
 
-def _shared(sets: Sets) -> Tensor:
-    """sum x x', `(M, D, D)`."""
+def _shared(sets: Sets, structure: type) -> Tensor:
+    """sum x x', `(M, D, D)`, of which tied covariances alone are made."""
+    if structure is not TiedGaussian:
+        return sets.x.new_zeros(len(sets.x), *2 * sets.x.shape[-1:])
     return (sets.x * sets.weight.unsqueeze(-1)).mT @ sets.x
 
 
@@ -351,7 +383,7 @@ class _Fits:
         self.features = _features(sets, self.structure)
         self.weight = sets.weight
         self.whole = sets.whole
-        self.shared = _shared(sets)
+        self.shared = _shared(sets, self.structure)
         self.floor = sets.floor()
         self.alive = torch.arange(len(sets.x), device=sets.x.device)
         self.p = self.best = p

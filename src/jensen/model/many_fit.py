@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from jensen.base.errors import InputError
+from jensen.base.memory import freed_kept
 from jensen.base.tree import tree_map
 from jensen.em import many
 from jensen.em.fit import Step
@@ -59,6 +60,7 @@ class Asked(NamedTuple):
     noise: Any = None
 
 
+@freed_kept()
 def fit_many(recipe: Recipe, x: Any, asked: Asked, device: torch.device) -> FittedMany:
     """Fit to each of the sets `x` `(M, N, D)`.
 
@@ -74,7 +76,8 @@ def fit_many(recipe: Recipe, x: Any, asked: Asked, device: torch.device) -> Fitt
     _check(recipe, points, there)
     more = [_each(name, getattr(asked, name), points) for name in ("weights", "noise")]
     plain = more == [None, None] and recipe.restarts == 1
-    alone = _odd(recipe, points, there) if plain else torch.ones_like(there[:, 0])
+    summary = _moments(points, there)
+    alone = _odd(recipe, points, summary) if plain else torch.ones_like(there[:, 0])
     found: list[Fitted | None] = [None] * len(points)
     for row in alone.nonzero().flatten().tolist():
         own = [None if each is None else each[row][there[row]] for each in more]
@@ -82,7 +85,7 @@ def fit_many(recipe: Recipe, x: Any, asked: Asked, device: torch.device) -> Fitt
     parts = []
     rows = (~alone).nonzero().flatten()
     for part in torch.split(rows, _at_a_time(recipe, points)) if len(rows) else ():
-        ends = _batch(recipe, points[part], there[part])
+        ends = _batch(recipe, points[part], there[part], summary.of(part))
         for row in part[ends.alone].tolist():
             found[row] = _one(recipe, points[row], there[row], row)
         parts.append((part, ends))
@@ -139,7 +142,18 @@ def _each(name: str, given: Any, points: Tensor) -> Tensor | None:
     return found
 
 
-def _odd(recipe: Recipe, points: Tensor, there: Tensor) -> Tensor:
+class _Summary(NamedTuple):
+    """Mean, variance and reach of each column of each set, `(M, D)` float64."""
+
+    mean: Tensor
+    var: Tensor
+    reach: Tensor
+
+    def of(self, rows: Tensor) -> "_Summary":
+        return _Summary(*(each[rows] for each in self))
+
+
+def _odd(recipe: Recipe, points: Tensor, summary: _Summary) -> Tensor:
     """The sets that are fitted alone, `(M,)`: those of which anything is out of the ordinary, of
     which a single fit knows more.
     """
@@ -151,21 +165,24 @@ def _odd(recipe: Recipe, points: Tensor, there: Tensor) -> Tensor:
     )
     if not plain:
         return torch.ones(len(points), dtype=torch.bool, device=points.device)
-    mean, var, reach = _moments(points, there)
+    mean, var, reach = summary
     constant = (var <= (1e-12 * mean).square()).any(1)
     extreme = (reach < max(NARROWEST, 1e-12)).any(1) | (reach > min(WIDEST, 1e12)).any(1)
     return constant | extreme | ~var.isfinite().all(1)
 
 
-def _moments(points: Tensor, there: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, variance and reach of each column of each set, `(M, D)` float64."""
-    weight = there.double().unsqueeze(-1)
+def _moments(points: Tensor, there: Tensor) -> _Summary:
     first = points.take_along_dim(there.byte().argmax(1)[:, None, None], 1).double()
-    about = torch.where(there.unsqueeze(-1), points.double() - first, 0.0)
-    count = weight.sum(1)
-    move = about.sum(1) / count
-    centred = torch.where(there.unsqueeze(-1), about - move.unsqueeze(1), 0.0)
-    return first.squeeze(1) + move, centred.square().sum(1) / count, about.abs().amax(1)
+    about = points.mT.double() - first.mT  # points last: sums over them are a fifth of the time
+    count = there.double().sum(1, keepdim=True)
+    whole = bool(there.all())
+    about = about if whole else torch.where(there.unsqueeze(1), about, 0.0)
+    about = about.contiguous()
+    move = about.sum(-1) / count
+    reach = about.abs().amax(-1)
+    centred = about.sub_(move.unsqueeze(-1))
+    centred = centred if whole else torch.where(there.unsqueeze(1), centred, 0.0)
+    return _Summary(first.squeeze(1) + move, centred.square_().sum(-1) / count, reach)
 
 
 def _at_a_time(recipe: Recipe, points: Tensor) -> int:
@@ -174,17 +191,18 @@ def _at_a_time(recipe: Recipe, points: Tensor) -> int:
     return max(1, _WORKING_SET // each)
 
 
-def _batch(recipe: Recipe, points: Tensor, there: Tensor) -> Ends:
+def _batch(recipe: Recipe, points: Tensor, there: Tensor, summary: _Summary) -> Ends:
     """The fits to sets without anything out of the ordinary, about zero."""
-    mean, var, _ = _moments(points, there)
+    mean, var, _ = summary
     origin = mean.to(points.dtype)
     sizes = there.sum(1).tolist()
     known = {
         size: many.draws(size, points.shape[2], recipe.components, recipe.seed) for size in {*sizes}
     }
-    x = torch.where(there.unsqueeze(-1), points.double() - origin.double().unsqueeze(1), 0.0)
+    x = points.double() - origin.double().unsqueeze(1)
     weight = there.double()
     if not bool(there.all()):  # points that are there first, in their order
+        x = torch.where(there.unsqueeze(-1), x, 0.0)
         first = (~there).long().argsort(dim=1, stable=True)
         x, weight = x.take_along_dim(first.unsqueeze(-1), 1), weight.take_along_dim(first, 1)
     sets = Sets(
