@@ -51,14 +51,17 @@ def images(kind: Kind, found: Any, device: str) -> Tensor:
 
 
 def networks(kind: Kind) -> tuple[nn.Module, nn.Module]:
-    """The layers of jensen's own networks: `(B, *event)` to `(B, 2 D)`, and `(B, D)` back."""
+    """The layers of jensen's own networks: `(B, *event)` to `(B, 2 D)`, and `(B, D)` back; kernels lie
+    in memory as torch lays them.
+    """
     from hydra.utils import instantiate
 
     from jensen.run.compose import compose
 
     torch.manual_seed(0)
     model = instantiate(compose("train", kind.overrides).model)
-    return model.encoder.body, model.decoder
+    order = torch.contiguous_format
+    return model.encoder.body.to(memory_format=order), model.decoder.to(memory_format=order)
 
 
 def loss(encoder: nn.Module, decoder: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,7 +1,10 @@
-"""The optimiser asks for no GPU at every step, where there is none."""
+"""The optimiser: no question to a GPU that is absent; its state in the order of its parameters."""
+
+from copy import deepcopy
 
 import pytest
 import torch
+from torch import nn
 
 from jensen.algorithm import optimiser
 from jensen.objective.beta import Beta
@@ -22,3 +25,43 @@ def test_a_step_does_not_ask_nvml_where_there_is_no_gpu(monkeypatch):
 
     assert step(torch.optim.Adam(model.parameters(), fused=True)) >= 1
     assert step(optimiser.make(torch.optim.Adam, model, Beta())) == 0
+
+
+def convolved(order):
+    torch.manual_seed(0)
+    return nn.Conv2d(3, 8, 4).to(memory_format=order)
+
+
+@pytest.mark.parametrize("saved", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.SGD])
+def test_a_checkpoint_in_another_order_in_memory_is_gone_on_with_exactly(saved, kind):
+    """Fused optimisers pair elements by their place in memory, without a word."""
+    settings = {"lr": 0.1, "fused": True} | ({"momentum": 0.9} if kind is torch.optim.SGD else {})
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+
+    def step(model, made):
+        made.zero_grad()
+        model(x).square().mean().backward()
+        made.step()
+
+    first = convolved(saved).double()
+    made = optimiser.make(lambda groups: kind(groups, **settings), first, Beta())
+    step(first, made)
+    then = convolved(torch.channels_last).double()
+    again = optimiser.make(lambda groups: kind(groups, **settings), then, Beta())
+    then.load_state_dict(first.state_dict())
+    again.load_state_dict(deepcopy(made.state_dict()))
+    for _ in range(2):
+        step(first, made)
+        step(then, again)
+    torch.testing.assert_close(then.weight, first.weight, rtol=1e-9, atol=1e-12)
+
+
+def test_what_is_laid_as_its_parameter_is_itself_where_it_is_already():
+    parameter = torch.zeros(8, 1, 4, 4).to(memory_format=torch.channels_last)
+    value = torch.randn(8, 1, 4, 4)
+    assert optimiser.laid_as(value, parameter) is value  # strides of a side of 1 say nothing
+    other = torch.zeros(8, 3, 4, 4).to(memory_format=torch.channels_last)
+    found = optimiser.laid_as(torch.arange(384.0).view(8, 3, 4, 4), other)
+    assert found.stride() == other.stride()
+    assert found.flatten().tolist() == [*range(384)]

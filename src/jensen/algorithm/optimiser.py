@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -31,11 +31,36 @@ def make(optimizer: MakeOptimizer, model: nn.Module, objective: Objective) -> Op
     if own := [*objective.parameters()]:
         groups.append({"params": own, **objective.optimizer_options})
     try:
-        return optimizer(groups)
+        made = optimizer(groups)
     except (TypeError, ValueError) as error:
         raise InputError(
             f"optimizer cannot be made ({error}): expected settings that it takes; change that one"
         ) from error
+    made.register_load_state_dict_post_hook(lay_state)
+    return made
+
+
+def lay_state(optimizer: Optimizer) -> None:
+    """Lay what an optimiser keeps of each parameter as that is laid in memory.
+
+    A checkpoint may hold it in another order (of a run whose convolutions had torch's own), and
+    torch's fused optimisers pair elements by their place in memory, whatever the strides are.
+    """
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[key] = laid_as(value, parameter)
+
+
+def laid_as(value: Tensor, parameter: Tensor) -> Tensor:
+    """The same values in the parameter's order in memory: itself, if it is in that."""
+    apart = any(
+        size > 1 and mine != its
+        for size, mine, its in zip(parameter.shape, value.stride(), parameter.stride(), strict=True)
+    )
+    if not apart:
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
 
 
 def _ask_for_no_gpu() -> None:

@@ -19,6 +19,8 @@ from torch.optim import (
     RMSprop,
 )
 
+from jensen.algorithm.optimiser import laid_as
+
 _ELEMENTWISE = (SGD, Adagrad, Adam, Adamax, AdamW, NAdam, RAdam, RMSprop)
 """Optimisers that treat each element of a parameter by itself, so that of a stack as well."""
 
@@ -73,7 +75,7 @@ class StackedOptimiser:
             if place in left_out:
                 continue
             for part, gradient in zip(self._parts[place], each, strict=True):
-                part.grad = gradient[place]
+                part.grad = _laid(gradient[place], part)
             optimiser.step()
             for part in self._parts[place]:
                 part.grad = None
@@ -83,7 +85,7 @@ class StackedOptimiser:
             if not isinstance(group["lr"], Tensor):  # which a graph reads
                 group["lr"] = own["lr"]
         for tensor, gradient in zip(self.stacked, gradients, strict=True):
-            tensor.grad = gradient
+            tensor.grad = _laid(gradient, tensor)
         whole.step()
         for tensor in self.stacked:
             tensor.grad = None
@@ -162,8 +164,12 @@ def _join(key: str, states: Sequence[State], tensor: Tensor) -> Any:
     if not isinstance(value, Tensor):
         return value
     if value.shape == tensor.shape[1:] and value.dtype == tensor.dtype and key != "step":
-        return torch.stack([state[key] for state in states])
+        return laid_as(torch.stack([state[key] for state in states]), tensor)
     return value.clone()
+
+
+def _laid(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
+    return None if gradient is None else laid_as(gradient, parameter)
 
 
 def _is_stacked(value: Any, tensor: Tensor) -> bool:
