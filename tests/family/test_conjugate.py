@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
+from jensen.base.errors import InputError
 from jensen.family import conjugate
 from jensen.family.beta import Beta
 from jensen.family.dirichlet import Dirichlet
@@ -110,3 +111,30 @@ def test_a_spherical_gaussian_is_a_product_where_the_precision_is_shared():
     close(found, conjugate.evidence(prior, sums, one(1.0)))
     shape = np.eye(2) * 0.8 * (1 + 1 / 1.5) / 2
     close(found, stats.multivariate_t.logpdf(x.numpy(), [0.2, -0.1], shape, 4))
+
+
+@pytest.mark.parametrize(
+    ("belief", "said"),
+    [
+        (Beta(one(1.0), one(-1.0)), "b of a Beta holds -1: expected numbers above 0"),
+        (Gamma(one(0.0), one(1.0)), "shape of a Gamma holds 0"),
+        (Gamma(one(1.0), one(math.nan)), "rate of a Gamma holds nan"),
+        (Dirichlet(real(1.0, 0.0)), "concentration of a Dirichlet holds 0"),
+        (
+            NormalWishart(real(0.0, 0.0), one(1.0), one(1.0), torch.eye(2).double()),
+            "df of a NormalWishart holds 1: expected numbers above 1",
+        ),
+        (
+            NormalWishart(real(0.0, 0.0), one(1.0), one(2.0), -torch.eye(2).double()),
+            "scatter_tril of a NormalWishart holds -1: expected a diagonal of numbers above 0",
+        ),
+    ],
+)
+def test_a_belief_that_is_no_distribution_is_refused_in_a_sentence(belief, said):
+    for ask in (
+        lambda: conjugate.posterior(belief, real(1.0), one(2.0)),
+        lambda: conjugate.evidence(belief, real(1.0), one(2.0)),
+        lambda: conjugate.predictive(belief, real(1.0)),
+    ):
+        with pytest.raises(InputError, match=said):
+            ask()

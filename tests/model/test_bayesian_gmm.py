@@ -286,6 +286,11 @@ def test_what_is_believed_can_be_drawn_pruned_and_saved():
         (lambda x: jensen.BayesianGMM(2, "diag", df=0.0).fit(x), "more than 0 degrees"),
         (lambda x: jensen.BayesianGMM(2, scale=[[1.0, 2.0], [2.0, 1.0]]).fit(x), "eigenvalue -1"),
         (lambda x: jensen.BayesianGMM(2, scale=[[1.0, 2.0], [0.0, 1.0]]).fit(x), "not symmetric"),
+        (
+            lambda x: jensen.BayesianGMM(2, "diag", scale=[[1.0, 2.0], [2.0, 1.0]]).fit(x),
+            "eigenvalue -1: expected a positive definite matrix; give a covariance",
+        ),
+        (lambda x: jensen.BayesianGMM(2, "spherical", scale=[1.0, 0.0]).fit(x), "eigenvalue 0"),
         (lambda x: jensen.BayesianGMM(2, scale=[1.0]).fit(x), r"scale has the shape \(1,\)"),
         (lambda x: jensen.BayesianGMM(2, mean=[1.0]).fit(x), r"mean has the shape \(1,\)"),
         (lambda x: jensen.BayesianGMM(2, concentration=0.0), "concentration is 0.0"),

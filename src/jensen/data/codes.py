@@ -63,8 +63,8 @@ def codes(path: str) -> Examples:
     ):
         what = in_words(arrays(Path(path).expanduser()))
         raise InputError(
-            f"data.path={path} holds {what}: expected floating-point codes (N, D); write it with"
-            " jensen.encode"
+            f"data.path={path} holds {what}: expected floating-point codes (N, D) under the name codes;"
+            " write it with jensen.encode, or numpy.savez(path, codes=x)"
         )
     if not found["codes"].size or not np.isfinite(found["codes"]).all():
         raise InputError(

@@ -2,11 +2,12 @@
 Gaussian and normal-gamma, a Gaussian and normal-Wishart. All in nats, with any leading axes.
 """
 
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 
+from jensen.base.errors import InputError
 from jensen.family.gaussian import LOG_2PI
 from jensen.family.normal_gamma import NormalGamma
 from jensen.family.normal_wishart import NormalWishart
@@ -35,11 +36,15 @@ def posterior(prior: Belief, statistics: Tensor, count: Tensor) -> Belief:
     """The belief after points: `count` `(...)` of them, whose statistics add up to `statistics`
     `(..., P)`.
 
+    Raises:
+        InputError: a belief with parameters outside of their domain.
+
     >>> from jensen.family.beta import Beta
     >>> one = torch.tensor(1.0)
     >>> posterior(Beta(one, one), torch.tensor([14.0]), torch.tensor(20.0))
     Beta(a=tensor(15.), b=tensor(7.))
     """
+    _check(prior)
     return prior.updated(statistics, count)
 
 
@@ -50,6 +55,7 @@ def evidence(
 
     log_base: the points' sum of it, such as -sum log x! of counts; a Gaussian has none.
     """
+    _check(prior)
     grown = prior.updated(statistics, count).log_normaliser() - prior.log_normaliser() + log_base
     if isinstance(prior, NormalGamma | NormalWishart):
         return grown - 0.5 * LOG_2PI * prior.mean.shape[-1] * count
@@ -58,4 +64,21 @@ def evidence(
 
 def predictive(belief: Conjugate, x: Tensor) -> Tensor:
     """log p of a further point `x` given all that the belief has seen, `(...)`."""
+    _check(belief)
     return belief.predictive(x)
+
+
+def _check(belief: Any) -> None:
+    """Refuse parameters of which there is no distribution: NaN would come of them in silence."""
+    for name, value in zip(belief._fields, belief, strict=True):
+        matrix = name.endswith("_tril")
+        if name == "mean":
+            continue
+        dim = belief[-1].shape[-1] if name == "df" else 1
+        own = value.diagonal(dim1=-2, dim2=-1) if matrix else value
+        if not bool((own > dim - 1).all()):
+            least = float(own.detach().min())
+            raise InputError(
+                f"{name} of a {type(belief).__name__} holds {least:g}: expected"
+                f" {'a diagonal of ' if matrix else ''}numbers above {dim - 1}; see its docstring"
+            )

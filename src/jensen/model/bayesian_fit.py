@@ -227,16 +227,16 @@ def prior_of(recipe: Recipe, asked: PriorAsked, survey: Survey, points: Points) 
     counts = mean.new_full((count,), float(asked.mean_count))
     components: Any
     if matrix:
-        factor = _factor(scale)
+        factor = _factor(scale, asked)
         if recipe.covariance == "full":
             own = factor.expand(count, dim, dim)
             components = FullBelief(each, counts, mean.new_full((count,), df), own)
         else:
             components = TiedBelief(each, counts, mean.new_tensor(df), factor)
     else:
-        variance = scale.diagonal() if scale.dim() == 2 else scale
-        if not bool((variance > 0).all()):
-            raise InputError("scale has a variance of 0 or less: expected numbers above 0")
+        whole = scale if scale.dim() == 2 else scale.diag()
+        _factor(whole, asked)  # of which the diagonal alone is used
+        variance = whole.diagonal()
         shape = mean.new_full((count,), 0.5 * df)
         if recipe.covariance == "diag":
             components = DiagonalBelief(each, counts, shape, 0.5 * variance.expand(count, dim))
@@ -276,14 +276,22 @@ def _scale(recipe: Recipe, asked: PriorAsked, survey: Survey, points: Points) ->
     return unbiased * found * ratio * ratio.unsqueeze(1)
 
 
-def _factor(scale: Tensor) -> Tensor:
+def _factor(scale: Tensor, asked: PriorAsked) -> Tensor:
     if bool((scale - scale.mT).abs().max() > 1e-9 * scale.abs().max()):
-        raise InputError("scale is not symmetric: expected a covariance matrix")
+        raise InputError(
+            "scale is not symmetric: expected a covariance matrix; give (scale + scale.mT) / 2"
+        )
     try:
         return cholesky.factor(scale)
     except torch.linalg.LinAlgError:
         least = float(torch.linalg.eigvalsh(scale)[0])
-        raise InputError(
-            f"scale has the eigenvalue {least:.3g}: expected a positive definite matrix; remove"
-            " columns that others determine, or give a scale"
-        ) from None
+        found = f"scale has the eigenvalue {least:.3g}: expected a positive definite matrix"
+        if asked.scale is None:
+            found = (
+                f"the covariance of x has the eigenvalue {least:.3g}, and it is the scale where none"
+                " is given: expected a positive definite matrix; remove columns that others"
+                " determine, or give a scale"
+            )
+        else:
+            found += "; give a covariance, such as that of x"
+        raise InputError(found) from None

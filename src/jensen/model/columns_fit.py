@@ -213,7 +213,7 @@ def _check(recipe: Recipe, survey: Survey, schema: Schema, names: tuple[str, ...
     if survey.size < recipe.components:
         raise InputError(
             f"x has {survey.size} points: expected at least {recipe.components}, one for each"
-            " component"
+            " component; fit fewer components"
         )
     if unseen := survey.unseen.nonzero().flatten().tolist():
         raise InputError(

@@ -235,7 +235,7 @@ def _check(recipe: Recipe, survey: Survey, names: tuple[str, ...] | None) -> Non
     if survey.size < recipe.components or (size < recipe.components and size < survey.size):
         raise InputError(
             f"x has {min(survey.size, size)} points: expected at least {recipe.components}, one"
-            " for each component"
+            " for each component; fit fewer, or jensen.BayesianGMM, which may have more"
         )
     check_columns(survey, names)
 
