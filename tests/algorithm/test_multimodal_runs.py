@@ -2,6 +2,8 @@
 whoever drives the steps.
 """
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from fitting import ONE, fitted
@@ -9,6 +11,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from jensen.base.errors import InputError
 from jensen.data.examples import Examples, identity
+from jensen.diagnostics.ventriloquism import ventriloquism
 from jensen.model.likelihood import Normal
 from jensen.model.mlp import MLPDecoder, MLPEncoder
 from jensen.model.multimodal import MultimodalVAE
@@ -221,3 +224,38 @@ def test_a_trained_bound_nears_the_evidence_also_where_half_of_the_senses_were_m
         )
         print(data, seed, shortfalls[-1])
     assert -0.02 < sum(shortfalls) / 3 < most
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("noise", "see", "hear", "variance"),
+    [
+        ((0.25, 1.0), 0.888888889, 0.055555556, 0.055555556),
+        ((0.5, 1.0), 0.666666667, 0.166666667, 0.166666667),
+        ((1.0, 1.0), 1 / 3, 1 / 3, 1 / 3),
+        ((2.0, 1.0), 1 / 9, 4 / 9, 0.444444444),
+        ((4.0, 1.0), 0.030303030, 0.484848485, 0.484848485),
+        ((4.0, 2.0), 1 / 21, 4 / 21, 16 / 21),  # as the experiment has it: the least told
+    ],
+)
+def test_trained_senses_are_weighed_as_the_theory_says(noise, see, hear, variance):
+    """The table of theory_reference 3 in place; in time hearing is the better sense."""
+    found = []
+    for seed in range(3):
+        sight, hearing = noise
+        words = (f"data.noise.see=[{sight},2.0]", f"data.noise.hear=[{hearing},0.25]")
+        algorithm, trainer, _ = fitted(*words, f"seed={seed}", base=("experiment=ventriloquism",))
+        x = trainer.datamodule.source.at("test", torch.arange(5000))
+        shown = SimpleNamespace(senses=algorithm.model.eval(), images=x)
+        deviations = {"see": [sight, 2.0], "hear": [hearing, 0.25]}
+        told = ventriloquism(shown, deviations)
+        names = [
+            f"{part}_{at}" for at in range(2) for part in ("weight_see", "weight_hear", "variance")
+        ]
+        found.append([told[name].item() for name in names])
+        print(noise, seed, found[-1])
+    mean = torch.tensor(found).mean(0).tolist()
+    assert mean[:2] == pytest.approx([see, hear], abs=0.02)
+    assert mean[2] == pytest.approx(variance, rel=0.03)
+    assert mean[3:5] == pytest.approx([0.0144927536, 0.9275362319], abs=0.02)
+    assert mean[5] == pytest.approx(0.05797101449, rel=0.03)

@@ -1,5 +1,7 @@
 """Models that are trained as one program are trained as each of them alone."""
 
+from functools import partial
+
 import pytest
 import torch
 from standing_in import standing_in
@@ -12,6 +14,7 @@ from jensen.algorithm.stacked_graph import StackedGraph
 from jensen.algorithm.step import learn, loss_of
 from jensen.base.schedule import Linear
 from jensen.model.bayesian_prior import BayesianMixturePrior
+from jensen.model.conditional_normal import ConditionalNormal
 from jensen.model.conv import ConvDecoder, ConvEncoder
 from jensen.model.factorised_prior import FactorisedMixturePrior
 from jensen.model.likelihood import (
@@ -25,6 +28,7 @@ from jensen.model.likelihood import (
 from jensen.model.linear import LinearDecoder, LinearEncoder
 from jensen.model.mixture_prior import MixturePrior
 from jensen.model.mlp import MLPDecoder, MLPEncoder
+from jensen.model.multimodal import MultimodalVAE
 from jensen.model.prior import StandardNormal
 from jensen.model.vae import VAE
 from jensen.model.vamp import VampPrior
@@ -180,6 +184,57 @@ def test_a_stack_is_each_of_its_models_trained_alone(case):
     torch.testing.assert_close(losses, trained_alone(expected), rtol=1e-5, atol=1e-5)
     assert_equal(stack.members, expected, rtol=1e-4, atol=2e-5)
     assert stack.holds()
+
+
+SENSES = {
+    "subsets": {"fusion": "subsets"},
+    "condition": {"condition": ["hear"]},
+    "a prior of conditions": {"condition": ["hear"], "prior": lambda: ConditionalNormal(LATENTS)},
+    "private latents": {"latent_private": {"see": 1}, "fusion": "mixture"},
+}
+
+
+def senses(prior=StandardNormal, **more):
+    """Models of two modalities; of the first two examples of each chunk one of them is missing."""
+    found = []
+    for at, own in enumerate(ADAM):
+        torch.manual_seed(at)
+        model = MultimodalVAE(
+            {"see": [3], "hear": [2]},
+            {"each": partial(MLPEncoder, hidden=[4], activation="tanh")},
+            {"each": partial(MLPDecoder, hidden=[4], activation="tanh")},
+            {"each": Normal},
+            prior(),
+            LATENTS,
+            **more,
+        )
+        found.append(member(model, Beta(1.0 + at), **own))
+    return found
+
+
+def sensed(algorithm, at, first):
+    draw = torch.Generator().manual_seed(100 * at + first)
+    x = torch.randn(STEPS, BATCH, 5, generator=draw)
+    x[:, :2, :3] = torch.nan if not algorithm.model.modalities.given else 0.0
+    return Chunk(
+        x,
+        torch.arange(STEPS * BATCH).reshape(STEPS, BATCH),
+        torch.randn(STEPS, BATCH, algorithm.model.noise_dim, generator=draw),
+        torch.arange(first, first + STEPS),
+        first,
+    )
+
+
+@pytest.mark.parametrize("kind", SENSES)
+def test_a_stack_of_models_of_several_senses_is_each_of_them_trained_alone(kind):
+    stack, expected = Stack(senses(**SENSES[kind])), senses(**SENSES[kind])
+    losses, right = [], []
+    for first in (0, STEPS):
+        given = [sensed(each, at, first) for at, each in enumerate(stack.members)]
+        losses.append([word.taken.loss.item() for word in stack.take(given, [True] * MEMBERS)])
+        right.append([alone(*both)[0].item() for both in zip(expected, given, strict=True)])
+    torch.testing.assert_close(losses, right, rtol=1e-5, atol=1e-5)
+    assert_equal(stack.members, expected, rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize("case", [CASES[0], CASES[3], CASES[-1]], ids="-".join)

@@ -178,3 +178,49 @@ def test_bad_cues_are_refused_in_one_sentence(call, words):
     with pytest.raises(InputError, match=words) as raised:
         call()
     assert "\n" not in str(raised.value)
+
+
+def test_one_gaussian_has_the_moments_of_sources_and_cues():
+    """Drawn, a million times; and given the cues by a regression on them."""
+    draw = torch.Generator().manual_seed(0)
+    count = 1_000_000
+    one = torch.rand(count, 1, generator=draw).double() < 0.28
+    own = 12.3 * torch.randn(count, 2, generator=draw).double()
+    sources = torch.where(one, own[:, :1], own)
+    noise = torch.tensor([2.14, 9.2]).double() * torch.randn(count, 2, generator=draw).double()
+    x = sources + noise
+    slope = torch.linalg.lstsq(x, sources).solution
+    rest = (sources - x @ slope).square().mean(0)
+    cues = Cues.of(0.28, [2.14**2, 9.2**2], 0.0, 12.3**2)
+    found = cues.one_gaussian(torch.eye(2).double())
+    torch.testing.assert_close(found.mean, slope, rtol=0, atol=3e-3)
+    torch.testing.assert_close(found.log_var[0].exp(), rest, rtol=5e-3, atol=0)
+    alone = cues.one_gaussian(torch.tensor([[10.0, NAN]]).double())
+    by_hand = 12.3**2 / (12.3**2 + 2.14**2)
+    assert alone.mean[0].tolist() == pytest.approx([10 * by_hand, 2.8 * by_hand])
+    assert alone.log_var[0, 1].exp().item() == pytest.approx(12.3**2 * (1 - 0.28**2 * by_hand))
+
+
+def test_one_gaussian_cannot_doubt_a_common_cause():
+    """Exact inference lets go of what is seen where it is too far off; a Gaussian pulls ever more."""
+    cues = Cues.of(0.28, [2.14**2, 9.2**2], 0.0, 12.3**2)
+    seen = torch.tensor([5.0, 10.0, 20.0, 40.0, 80.0]).double()
+    x = torch.stack([seen, torch.zeros(5).double()], 1)
+    exact = cues.infer(x).averaged.mean[:, 1]
+    assert exact[:2].tolist() == pytest.approx([1.644760027, 2.505147224], abs=1e-8)
+    assert exact[4] < 0.01 < exact[2] < exact[1]
+    pull = cues.one_gaussian(x).mean[:, 1] / seen
+    torch.testing.assert_close(pull, pull[:1].expand(5))
+    assert pull[0] > 0.05
+
+    beside = torch.tensor([[1.0, beeps] for beeps in range(1, 5)]).double()
+    reports = FLASHES.infer(beside).mean()[:, 0]
+    assert reports.argmax() == 1  # two beeps make most of one flash, three and four less
+    lines = FLASHES.one_gaussian(beside).mean[:, 0]
+    torch.testing.assert_close(lines.diff(), lines.diff()[:1].expand(3))
+    # by hand: variance of the counts 2, covariance 1, cues of variance 2.64 and 2.09
+    assert lines.tolist() == pytest.approx(
+        [2 - (2 * 2.09 - 1) / 4.5176 + 0.64 / 4.5176 * each for each in (-1, 0, 1, 2)]
+    )
+    certain = CountCues.of(1.0, [0.8, 0.3], 5).one_gaussian(beside)
+    assert certain.mean[:, 0].tolist() == pytest.approx(certain.mean[:, 1].tolist())

@@ -39,7 +39,7 @@ def expected_bound(model, x, subsets):
 def test_the_bound_of_each_fusion_is_that_of_the_theory(fusion):
     model = exact(fusion)
     x, weight = population()
-    subsets = max(1, len(model.table))
+    subsets = max(1, len(model.fuse.table))
     distortion, rate = expected_bound(model, x, subsets) @ weight
     torch.testing.assert_close(
         -(distortion + rate).mean(),
@@ -211,7 +211,7 @@ def test_a_model_of_one_modality_is_a_vae_bit_for_bit(fusion):
 @pytest.mark.parametrize("fusion", ["mixture", "subsets"])
 def test_draws_go_through_the_subsets_of_what_an_example_has(fusion):
     model = exact(fusion)
-    subsets = len(model.table)
+    subsets = len(model.fuse.table)
     x = torch.tensor([[2.0, -1.0], [2.0, NAN], [NAN, -1.0]]).double()
     noise = torch.randn(6 * 3, 2, generator=torch.Generator().manual_seed(0)).double()
     mean = model(x, noise).posterior.mean[:, 0].unflatten(0, (6, 3))

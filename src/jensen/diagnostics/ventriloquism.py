@@ -35,8 +35,9 @@ def ventriloquism(
     q(z|x); and by how much they are off the ideal observer's: `weight_error`, the largest
     difference, and `variance_error`, the largest relative one.
 
-    A source is estimated by the mean over the senses of what is decoded. So it does not matter how
-    the latents are turned or scaled.
+    A source is estimated by the mean over the senses of what is decoded, each counted by its
+    precision, since a blurred sense tells a decoder little. So it does not matter how the latents
+    are turned or scaled.
 
     Args:
         noise: standard deviations of `data=cues`.
@@ -57,8 +58,11 @@ def ventriloquism(
     complete = x[~x.isnan().any(1)]
     q = model.encode(complete)
 
+    precision = deviations.square().reciprocal()
+    share = (precision / precision.sum(0)).to(x.device)
+
     def estimate(z: Tensor) -> Tensor:
-        return model.decode(z).double().unflatten(-1, (senses, count)).mean(-2)
+        return (share * model.decode(z).double().unflatten(-1, (senses, count))).sum(-2)
 
     design = torch.cat([complete.double(), torch.ones_like(complete[:, :1]).double()], 1)
     slope = torch.linalg.lstsq(design, estimate(q.mean)).solution[:-1]

@@ -122,6 +122,17 @@ class Cues(NamedTuple):
         weight = torch.stack([self.common, 1 - self.common])
         return Mixture(weight.log(), FullGaussian(mean, factor))
 
+    def one_gaussian(self, x: Tensor) -> Gaussian:
+        """The sources of `x` `(N, M)` by the single Gaussian that is nearest to the joint of sources
+        and cues: mean and variance `(N, M)`.
+
+        Its mean is linear in x, so that a sound is drawn to what is seen in proportion to how far
+        off that is, however far: one Gaussian cannot doubt that they have one cause, as `infer` does.
+        """
+        return linear(
+            self._checked(x), self.common, self.prior_mean, self.prior_var, self.noise_var
+        )
+
     def infer(self, x: Tensor) -> Inferred:
         """The posterior of cause and sources, from `x` `(N, M)` with NaN for absent cues.
 
@@ -283,19 +294,23 @@ class CountCues(NamedTuple):
         one = torch.tensor(common, dtype=torch.float64)
         return cls(one, torch.tensor([*noise_sd], dtype=torch.float64), prior)
 
+    def one_gaussian(self, x: Tensor) -> Gaussian:
+        """The counts by the single Gaussian that is nearest to the joint of counts and cues, `(N, M)`
+        (`Cues.one_gaussian`).
+        """
+        grid = torch.arange(len(self.log_prior)).to(self.noise_sd)
+        weight = self.log_prior.softmax(0)
+        mean = weight @ grid
+        variance = weight @ (grid - mean).square()
+        return linear(self._checked(x), self.common, mean, variance, self.noise_sd.square())
+
     def infer(self, x: Tensor) -> Counted:
         """The posterior of cause and counts, from `x` `(N, M)` with NaN for absent cues.
 
         Raises:
             InputError: observations of another number of cues, or infinite ones.
         """
-        count = len(self.noise_sd)
-        if x.dim() != 2 or x.shape[1] != count or bool(x.isinf().any()):
-            raise InputError(
-                f"x has the shape {list(x.shape)}: expected (N, {count}) of finite numbers, and NaN"
-                " for absent cues"
-            )
-        x = x.to(self.noise_sd).unsqueeze(-1)
+        x = self._checked(x).unsqueeze(-1)
         grid = torch.arange(len(self.log_prior)).to(self.noise_sd)
         deviation = self.noise_sd.unsqueeze(-1)
         each = -0.5 * (((x - grid) / deviation).square() + LOG_2PI) - deviation.log()
@@ -328,3 +343,34 @@ class CountCues(NamedTuple):
             report = self.infer(row + scatter).likeliest()[:, 0]
             found.append(torch.zeros(counts).to(mass).index_add(0, report, mass))
         return torch.stack(found)
+
+    def _checked(self, x: Tensor) -> Tensor:
+        """`x` in the precision of the cues."""
+        count = len(self.noise_sd)
+        if x.dim() != 2 or x.shape[1] != count or bool(x.isinf().any()):
+            raise InputError(
+                f"x has the shape {list(x.shape)}: expected (N, {count}) of finite numbers, and NaN"
+                " for absent cues"
+            )
+        return x.to(self.noise_sd)
+
+
+def linear(
+    x: Tensor, common: Tensor, prior_mean: Tensor, prior_var: Tensor, noise_var: Tensor
+) -> Gaussian:
+    """Sources given cues `x` `(N, M)`, NaN where absent, of the Gaussian with the mean and the
+    covariance of both: the one with the least KL divergence from their joint.
+
+    Two sources have the covariance common prior_var, since with that chance they are one.
+    """
+    present = (~x.isnan()).to(x)
+    off = (x - prior_mean).nan_to_num(0.0)
+    eye = torch.eye(len(noise_var)).to(x)
+    sources = prior_var * (common + (1 - common) * eye)
+    seen = present.unsqueeze(2) * present.unsqueeze(1)
+    cues = seen * (sources + noise_var.diag()) + (1 - present).unsqueeze(1) * eye
+    reach = sources * present.unsqueeze(1)  # (N, M, M), of sources and present cues
+    gain = torch.linalg.solve(cues, reach, left=False)
+    mean = prior_mean + (gain @ off.unsqueeze(2)).squeeze(2)
+    variance = (sources - gain @ reach.mT).diagonal(dim1=1, dim2=2)
+    return Gaussian(mean, variance.log())

@@ -113,12 +113,17 @@ class Senses(nn.Module):
             self._expert(name, _beside(parts[name], conditions))
             for name in self.modalities.modelled
         ]
-        return Gaussian(
-            torch.stack([each.mean for each in experts], 1),
-            torch.stack([each.log_var for each in experts], 1),
+        return bounded(
+            Gaussian(
+                torch.stack([each.mean for each in experts], 1),
+                torch.stack([each.log_var for each in experts], 1),
+            )
         )
 
     def _expert(self, name: str, x: Tensor) -> Gaussian:
+        """What an encoder says, among zeros for latents that it does not speak of: not yet
+        `bounded`.
+        """
         raw = self.each[name](x)
         if not isinstance(raw, Gaussian):
             raise InputError(
@@ -130,8 +135,7 @@ class Senses(nn.Module):
                 f"model.encoders.{name} gives shape {list(raw.mean.shape[1:])}: expected [{count}],"
                 " the latents that are shared and its private ones; change its latent_dim"
             )
-        own = bounded(raw)
-        return Gaussian(*(self.latents.spread(name, part) for part in own))
+        return Gaussian(*(self.latents.spread(name, part) for part in raw))
 
 
 class Tellers(nn.Module):

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations
 from typing import NamedTuple, cast
 
 import torch
@@ -13,10 +12,10 @@ from jensen.base.random import fold, normal
 from jensen.base.tree import tree_map
 from jensen.bound.bound import Bound, Inference
 from jensen.bound.rate import log_density, rate
-from jensen.family.experts import pooled
 from jensen.family.family import Family
-from jensen.family.gaussian import STANDARD, Gaussian
+from jensen.family.gaussian import Gaussian
 from jensen.model.conditional_normal import ConditionalNormal
+from jensen.model.fusion import Fusion, for_each
 from jensen.model.likelihood import Likelihood
 from jensen.model.modal_parts import (
     Latents,
@@ -31,7 +30,6 @@ from jensen.model.modalities import JointLikelihood, Modalities, repeated
 from jensen.model.prior import Prior, StandardNormal
 from jensen.model.vae import VAE, still
 
-FUSIONS = ("product", "mixture", "subsets")
 _DRAWS = 1 << 16
 """Rows that are decoded at a time where many are drawn."""
 
@@ -124,9 +122,11 @@ class MultimodalVAE(VAE):
     ) -> None:
         parts = Modalities.of(modalities, condition)
         latents = Latents.of(latent_dim, latent_private, parts)
-        check_choice("fusion", fusion, FUSIONS)
         check_choice("reconstruct", reconstruct, ("all", "given"))
-        chosen = _subsets(parts, fusion, subsets)
+        many = len(parts.modelled) > 1
+        fuse = Fusion(
+            parts, latents, fusion, subsets, many if prior_expert is None else prior_expert
+        )
         if latents.private and not isinstance(prior, StandardNormal):
             raise InputError(
                 f"latent_private is {latent_private} and model.prior a {type(prior).__name__}:"
@@ -144,22 +144,13 @@ class MultimodalVAE(VAE):
         self.modalities = parts
         self.fusion = fusion
         self.reconstruct_given = reconstruct == "given"
-        many = len(parts.modelled) > 1
-        self.prior_expert = many if prior_expert is None else prior_expert
-        self.register_buffer("table", chosen, persistent=False)
-        self.register_buffer("told", latents.told_by(parts.modelled), persistent=False)
+        self.fuse = fuse
         if any(weight != 1 for weight in self.likelihood.weights.values()):
             _log.info(
                 "model.weights are %s: train/elbo is no bound of log p(x); val/elbo, without them,"
                 " is",
                 self.likelihood.weights,
             )
-
-    table: Tensor
-    """`(K, M)` bool, the subsets that are gone through in training; of a product none."""
-
-    told: Tensor
-    """`(M, D)` bool, the latents of which each modality's expert speaks."""
 
     likelihood: JointLikelihood
     encoder: Senses
@@ -172,7 +163,7 @@ class MultimodalVAE(VAE):
 
     def encode(self, x: Tensor) -> Gaussian:
         """q(z|x) of all that each example has, `(B, P)` to `(B, D)`; of nothing, the prior."""
-        return self.fused(self.encoder(x), self.modalities.present(x), self.prior_of(x))
+        return self.fuse(self.encoder(x), self.modalities.present(x), self.prior_of(x))
 
     def encode_each(self, x: Tensor) -> dict[str, Gaussian]:
         """q(z|x_m) of each modality alone, `(B, P)` to `(B, D)`; where that is missing, the
@@ -183,31 +174,9 @@ class MultimodalVAE(VAE):
         p = self.prior_of(x)
         alone = torch.eye(present.shape[1], dtype=torch.bool, device=x.device)
         return {
-            name: self.fused(experts, present & only, p)
+            name: self.fuse(experts, present & only, p)
             for name, only in zip(self.modalities.modelled, alone, strict=True)
         }
-
-    def fused(self, experts: Gaussian, subset: Tensor, p: Family) -> Gaussian:
-        """q(z|x_S) from the experts `(B, M, D)`, for a subset of each example, `(B, M)` bool, under
-        the prior p.
-        """
-        like = experts.mean
-        shape = (len(like), 1, like.shape[-1])
-        own = p if isinstance(p, Gaussian) else STANDARD
-        own = tree_map(lambda part: _as_expert(part.to(like), shape), own)
-        latents = self.encoder.latents
-        asked = subset.unsqueeze(-1)
-        if like.shape[1] == 1 and not self.prior_expert:  # as a VAE has it, bit for bit
-            return tree_map(lambda one, other: torch.where(asked, one, other)[:, 0], experts, own)
-        every = tree_map(lambda one, other: torch.cat([one, other], 1), experts, own)
-        if self.prior_expert and not latents.private:
-            return pooled(every, torch.cat([asked, torch.ones_like(asked[:, :1])], 1))
-        speaks = asked & self.told
-        said = ~speaks.any(1, keepdim=True)  # of what nobody speaks the prior does
-        if self.prior_expert:
-            shared = torch.arange(latents.size, device=like.device) < latents.shared
-            said = said | shared
-        return pooled(every, torch.cat([speaks, said], 1))
 
     def prior_of(self, x: Tensor) -> Family:
         """p(z), or p(z | conditions) of each example of `x` `(B, P)`, a Gaussian `(B, D)`."""
@@ -239,12 +208,12 @@ class MultimodalVAE(VAE):
         present = self.modalities.present(x)
         p = self.prior_of(x)
         times = len(noise) // len(x)
-        if self.training and len(self.table):
-            self._check_samples(times)
+        if self.training and len(self.fuse.table):
+            self.fuse.check_samples(times)
             first = noise[: len(x), -1] if noise.shape[1] > self.latent_dim else None
-            posterior, seen = self._in_turn(experts, present, times, first, p)
+            posterior, seen = self.fuse.in_turn(experts, present, times, first, p)
         else:
-            posterior = repeated(self.fused(experts, present, p), times)
+            posterior = repeated(self.fuse(experts, present, p), times)
             seen = repeated(present, times)
         counted = seen if self.reconstruct_given else None
         return self._bound(posterior, x, p, noise[:, : self.latent_dim], counted)
@@ -260,50 +229,10 @@ class MultimodalVAE(VAE):
         """The inference of draws of the posterior `(S B, D)`, of examples `x` `(B, P)` under p."""
         z = posterior.rsample(noise)
         distortion = self.likelihood.distortion_of(self.decoder.outputs(z, x), x, counted)
-        p = _for_each(p, len(z) // len(x))
+        p = for_each(p, len(z) // len(x))
         log_prior = log_density(p, z, noise)
         rated = rate(posterior, p, z, log_prior, bounded=self.prior.rate_is_bound)
         return Inference(Bound(distortion, rated), posterior, z, log_prior)
-
-    # ---- subsets --------------------------------------------------------------------------------
-
-    def strata(self, present: Tensor) -> tuple[Tensor, Tensor]:
-        """The subsets of each example, its own ones first: `(B, K, M)` bool, and how many are its
-        own, `(B,)`, at least 1.
-        """
-        if not len(self.table):
-            return present.unsqueeze(1), torch.ones_like(present[:, 0], dtype=torch.int64)
-        has = (present.unsqueeze(1) | ~self.table).all(-1)
-        order = (~has).to(torch.int8).argsort(dim=1, stable=True)
-        ordered = self.table[order]
-        count = has.sum(1)
-        alone = (count == 0).reshape(-1, 1, 1)
-        return torch.where(alone, present.unsqueeze(1), ordered), count.clamp(min=1)
-
-    def _in_turn(
-        self, experts: Gaussian, present: Tensor, times: int, first: Tensor | None, p: Family
-    ) -> tuple[Gaussian, Tensor]:
-        """The posterior `(S B, D)` of each of `times` draws of each example, and its subset `(S B, M)`:
-        they begin at the one that a normal draw `first` `(B,)` says.
-        """
-        subsets, count = self.strata(present)
-        draw = torch.arange(times, device=present.device).unsqueeze(1)
-        if first is not None:
-            chance = 0.5 * (1 + torch.erf(first / 2**0.5))
-            draw = draw + (chance * count).long()
-        place = draw % count  # (S, B)
-        row = torch.arange(len(present), device=present.device).expand_as(place)
-        chosen = subsets[row, place].flatten(0, 1)
-        return self.fused(repeated(experts, times), chosen, _for_each(p, times)), chosen
-
-    def _check_samples(self, times: int) -> None:
-        subsets = len(self.table)
-        if times > subsets and times % subsets:
-            raise InputError(
-                f"objective.samples is {times} and model has {subsets} subsets: expected a multiple"
-                " of them, or fewer samples than subsets, which are drawn then; set"
-                f" objective.samples={subsets}"
-            )
 
     # ---- for looking at a model -----------------------------------------------------------------
 
@@ -322,11 +251,11 @@ class MultimodalVAE(VAE):
         check_count("samples", samples, least=2)
         with still(self):
             present = self.modalities.present(x)
-            subsets, count = self.strata(present)
+            subsets, count = self.fuse.strata(present)
             experts = self.encoder(x)
             p = self.prior_of(x)
             width = subsets.shape[1]
-            each = [self.fused(experts, subsets[:, place], p) for place in range(width)]
+            each = [self.fuse(experts, subsets[:, place], p) for place in range(width)]
             place = torch.arange(samples, device=x.device).unsqueeze(1) % count
             drawn = torch.stack([(place == k).sum(0) for k in range(width)])
             share = (drawn.double() / samples).log()  # (K, B), -inf for those that are not its own
@@ -360,7 +289,7 @@ class MultimodalVAE(VAE):
         log_q = torch.stack([q.log_prob(z).double() for q in each]) + share.unsqueeze(1)
         flat = z.flatten(0, 1)
         distortion = self.likelihood.distortion_of(self.decoder.outputs(flat, x), x).double()
-        log_p = _for_each(p, times).log_prob(flat).double() - distortion
+        log_p = for_each(p, times).log_prob(flat).double() - distortion
         return log_p.unflatten(0, (times, size)) - log_q.logsumexp(0)
 
     def generate(
@@ -400,29 +329,17 @@ class MultimodalVAE(VAE):
         alone = torch.eye(len(names), dtype=torch.bool, device=x.device)
         subsets: dict[tuple[str, ...], Tensor]
         subsets = {(name,): only for name, only in zip(names, alone, strict=True)}
-        for row in self.table:
+        for row in self.fuse.table:
             subsets[tuple(name for name, has in zip(names, row.tolist(), strict=True) if has)] = row
         for subset, row in subsets.items():
             if len(subset) == len(names) > 1:
                 continue  # that is the inference
             seen = present & row
-            own = self._bound(self.fused(experts, seen, p), x, p, own_noise, seen).bound
+            own = self._bound(self.fuse(experts, seen, p), x, p, own_noise, seen).bound
             if len(subset) == 1:
                 terms[f"elbo_{subset[0]}"] = own.elbo.where(seen.any(1), 0.0)
             terms[f"rate_{'_'.join(subset)}"] = own.rate
         return terms
-
-
-def _for_each(p: Family, times: int) -> Family:
-    """A prior of each example, `times` over; one of all as it is."""
-    if isinstance(p, Gaussian) and p.mean.dim() == 2:
-        return repeated(p, times)
-    return p
-
-
-def _as_expert(part: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A parameter of the prior, `()`, `(D,)` or `(B, D)`, as one of experts, `(B, 1, D)`."""
-    return (part.unsqueeze(1) if part.dim() == 2 else part).expand(shape)
 
 
 def _estimate(log_weight: Tensor, place: Tensor, strata: int) -> Evidence:
@@ -440,39 +357,3 @@ def _estimate(log_weight: Tensor, place: Tensor, strata: int) -> Evidence:
         squares = (own * (weight - centre).square()).sum(0)
         variance = variance + squares * count / (count - 1).clamp(min=1)
     return Evidence(most + mean.log(), variance.sqrt() / (len(weight) * mean))
-
-
-def _subsets(modalities: Modalities, fusion: str, subsets: str | Sequence[Sequence[str]]) -> Tensor:
-    """`(K, M)` bool; of a product none.
-
-    Raises:
-        InputError: a subset that is empty, is there twice, or names what there is not.
-    """
-    names = modalities.modelled
-    if subsets == "all":
-        sizes = range(1, len(names) + 1)
-        every = [[*each] for size in sizes for each in combinations(names, size)]
-    elif fusion != "subsets":
-        raise InputError(
-            f"subsets is {subsets!r} and fusion is {fusion}: expected all, or fusion=subsets"
-        )
-    elif isinstance(subsets, str) or not isinstance(subsets, Sequence) or not subsets:
-        raise InputError(
-            f"subsets is {subsets!r}: expected all, or lists of modalities, such as [[{names[0]}]]"
-        )
-    else:
-        every = [[*each] if not isinstance(each, str) else [each] for each in subsets]
-    for subset in every:
-        if not subset:
-            raise InputError(
-                "subsets holds an empty one: expected a modality at least in each; remove it"
-            )
-        for name in subset:
-            check_choice("subsets", name, names)
-    if fusion == "product":
-        return torch.zeros(0, len(names), dtype=torch.bool)
-    if fusion == "mixture":
-        return torch.eye(len(names), dtype=torch.bool)
-    if len({frozenset(subset) for subset in every}) < len(every):
-        raise InputError(f"subsets is {every}: expected each subset once; remove one")
-    return torch.tensor([[name in subset for name in names] for subset in every])
