@@ -13,8 +13,9 @@ from jensen.family.gaussian import LOG_VAR_BOUND
 from jensen.family.mixture import Mixture, responsibilities
 from jensen.model.likelihood import LearnedNormal, OptimalNormal
 from jensen.model.vae import VAE
+from jensen.objective.capacity import Capacity
 from jensen.objective.control import Control
-from jensen.objective.decomposed import Decomposed
+from jensen.objective.free_bits import FreeBits
 
 LEAST_RATE = 0.1
 """Nats per example below which a model is taken to have collapsed; also what a decoder must gain
@@ -25,6 +26,8 @@ DEAD = 0.05
 _EACH = 20
 """Codes a component, from which on it can be seen that it has none."""
 _LOOKED_AT = 64
+_STRENGTHS = ("tc", "beta", "gamma", "off_diagonal")
+"""Numbers of objectives that press the rate down, or a part of it."""
 
 Ills = dict[str, str]
 """Sentences by a short name."""
@@ -68,7 +71,18 @@ def _of_rate(trainer: Trainer, objective: object) -> Iterator[tuple[str, str]]:
 
 
 def _remedies(objective: object) -> str:
-    key = "objective.tc" if isinstance(objective, Decomposed) else "objective.beta"
+    if isinstance(objective, Capacity):
+        return "a lower objective.gamma, or a capacity that rises over more steps,"
+    if isinstance(objective, Control):
+        return "a higher objective.target, or a lower objective.beta_max,"
+    if isinstance(objective, FreeBits):
+        return "a higher objective.free_nats, or a lower optimizer.lr,"
+    strengths = (
+        name for name in _STRENGTHS if isinstance(getattr(objective, name, None), Schedule)
+    )
+    if (name := next(strengths, None)) is None:
+        return "a lower optimizer.lr, or objective=free_bits,"
+    key = f"objective.{name}"
     return f"a warm-up by +schedule@{key}=linear, a lower {key}, or objective=free_bits"
 
 
