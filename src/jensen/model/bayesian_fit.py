@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from jensen.base.errors import InputError, check_number
+from jensen.base.memory import freed_kept
 from jensen.base.tree import tree_map
 from jensen.em.fit import Fit, Options, Step, fit_em
 from jensen.em.local import Local, moments
@@ -64,6 +65,7 @@ class FittedBelief(NamedTuple):
     failure: str | None
 
 
+@freed_kept()
 def fit_belief(
     recipe: Recipe,
     asked: PriorAsked,

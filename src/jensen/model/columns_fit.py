@@ -12,6 +12,7 @@ from torch.nn.functional import one_hot
 from torch.utils._pytree import tree_leaves
 
 from jensen.base.errors import InputError
+from jensen.base.memory import freed_kept
 from jensen.base.tree import tree_map
 from jensen.em.fit import Options, fit_em
 from jensen.em.precision import exact_products
@@ -50,6 +51,7 @@ class Asked(NamedTuple):
     sizes: Any
 
 
+@freed_kept()
 def fit_columns(
     asked: Asked, points: Points, before: Mixture | None = None
 ) -> tuple[Fitted, Schema]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from jensen.base.errors import InputError
+from jensen.base.memory import freed_kept
 from jensen.base.tree import tree_map
 from jensen.em import local, missing, noise
 from jensen.em.collapse import on_floor
@@ -48,6 +49,7 @@ class Fitted(NamedTuple):
     data: str
 
 
+@freed_kept()
 def fit_mixture(
     recipe: Recipe, points: Points, before: Mixture | None = None, known: Tensor | None = None
 ) -> Fitted:
