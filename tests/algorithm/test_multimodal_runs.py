@@ -9,13 +9,18 @@ import torch
 from fitting import ONE, fitted
 from torch.func import functional_call, stack_module_state, vmap
 
+from jensen.algorithm.checks import note_weight
 from jensen.base.errors import InputError
+from jensen.base.schedule import Linear
 from jensen.data.examples import Examples, identity
 from jensen.diagnostics.ventriloquism import ventriloquism
 from jensen.model.likelihood import Normal
 from jensen.model.mlp import MLPDecoder, MLPEncoder
 from jensen.model.multimodal import MultimodalVAE
 from jensen.model.prior import StandardNormal
+from jensen.model.vae import VAE
+from jensen.objective.beta import Beta
+from jensen.objective.free_bits import FreeBits
 from jensen.run.words import explain
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's
@@ -106,6 +111,28 @@ def test_an_example_that_is_none_is_named_before_training(monkeypatch, row, word
         trained("data=cues", "data.size=60", senses=[each for each in SENSES if "data" not in each])
 
 
+@pytest.mark.parametrize(
+    ("beta", "said"),
+    [(4.0, "is 4,"), (1.0, None), (Linear(0.0, 1.0, 10), "is 0,"), (Linear(1.0, 3.0, 10), "is 3,")],
+)
+def test_a_loss_that_is_no_bound_is_said_of_several_senses_alone(beta, said, caplog):
+    two = MultimodalVAE(
+        {"see": [1], "hear": [1]},
+        {"each": MLPEncoder},
+        {"each": MLPDecoder},
+        {"each": Normal},
+        StandardNormal(),
+        1,
+    )
+    one = VAE(MLPEncoder([1], 1), MLPDecoder([1], 1), Normal(), StandardNormal(), 1)
+    with caplog.at_level("INFO", "jensen"):
+        note_weight(one, Beta(beta))
+        note_weight(two, FreeBits(0.1))
+        assert not caplog.text
+        note_weight(two, Beta(beta))
+    assert (said in caplog.text) if said else not caplog.text
+
+
 GIVEN = ("data=cues", "data.size=300", "data.batch_size=20", "data.condition=[hear]", *SENSES[3:])
 
 
@@ -142,11 +169,18 @@ def test_latents_of_ones_own_are_trained_on_what_may_be_missing():
     assert [terms for _, terms in logged] == [terms for _, terms in log]
 
 
+BERNOULLI = "+model.likelihoods.see={_target_: jensen.model.Bernoulli, _partial_: true}"
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
         (("data=cues", "data.condition=[hear]", "model=mlp"), r"data\.condition is \['hear'\] and model is a VAE"),
         (("data=cues", "data.condition=[touch]"), "condition is 'touch'"),
+        (("data=cues", "model.modalities={sea: [1], hear: [1]}"), r"sea \[1\], hear \[1\] and data\.modalities see \[1\]"),
+        (("data=cues", "+data.noise.touch=2.0"), r"data\.x_shape is \[2\]"),
+        (("data=cues", "model.fusion=subsets", "+objective.samples=4"), "objective.samples is 4 and model has 3 subsets"),
+        (("data=cues", BERNOULLI), "modality see.*example 0 of the train split"),
         (("data=cues", "data.condition=[see,hear]"), "one that is modelled"),
         (("data=cues", "model/prior=conditional_normal"), r"data\.condition is \[\]"),
         (("data=cues", "data.condition=[hear]", "+model.encoders.hear=null", "+model.weights.hear=2"), "weights has 'hear'"),
@@ -154,7 +188,7 @@ def test_latents_of_ones_own_are_trained_on_what_may_be_missing():
         (("data=blobs", "model=mlp", "+data.condition=[x]"), "there are no modalities"),
     ],
 )  # fmt: skip
-def test_conditions_that_cannot_be_are_refused_before_training(overrides, words):
+def test_senses_that_cannot_be_are_refused_before_training(overrides, words):
     senses = ("model=multimodal", "model.encoders.each.hidden=[8]", "latent_dim=1")
     senses = ("latent_dim=1",) if "model=mlp" in overrides else senses
     with pytest.raises(Exception, match=words) as raised:

@@ -40,6 +40,7 @@ TYPOS = {  # the beginning of the sentence, and its end
     "train ~callbacks.progres": ("callbacks.progres is no key", "; did you mean callbacks.progress?"),
     "train experiment=squares objective.beta=3": ("objective.beta is no key", "; objective=beta has it"),
     "train ~objective=dip": ("~objective=dip leaves out a choice that is not made: ", "expected ~objective, or ~objective=beta"),
+    "train data=cues data.noise={see:1,touch:2}": ("data.noise has no touch: expected one of see, hear", "for what is to go"),
     "evaluate rn=x": ("rn is no key of the configuration: expected one of ", "; did you mean run?"),
     "evaluate diagnostics=[rat]": ("diagnostics is rat: ", "; did you mean rate?"),
     "encode ot=x": ("ot is no key of the configuration: expected one of run, split, ", "; did you mean out?"),

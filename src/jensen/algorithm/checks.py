@@ -5,6 +5,7 @@ Sizes that differ need not fail. A single latent beside two would be broadcast: 
 twice, trains without a word.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Real
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from pytorch_lightning import Trainer
+from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor, nn
 
 from jensen.algorithm.batches import own_data
@@ -28,6 +30,7 @@ from jensen.family.gaussian import Gaussian
 from jensen.model.multimodal import MultimodalVAE
 from jensen.model.scored import Scored
 from jensen.model.vae import VAE
+from jensen.objective.beta import Beta
 from jensen.objective.objective import Objective
 
 if TYPE_CHECKING:
@@ -82,6 +85,7 @@ def check_training(algorithm: "Gradient") -> None:
     dtype: Any = algorithm.dtype
     check_precision(trainer.precision)
     check_given(model, data)
+    note_weight(model, algorithm.objective)
     if data is not None and not data.shuffle:
         raise InputError(
             "data.shuffle is false: expected true, since training by gradient is continued amid an"
@@ -104,8 +108,15 @@ def check_training(algorithm: "Gradient") -> None:
 
 
 def check_given(model: nn.Module, data: DataModule | None) -> None:
-    """Refuse a model that would model the conditions of the data, as if they were none."""
+    """Refuse a model of other modalities than the data's, or that would model their conditions."""
     asked = () if data is None else data.condition
+    named = {} if data is None else data.modalities
+    if named and isinstance(model, MultimodalVAE) and named != model.modalities.shape_of:
+        raise InputError(
+            f"model.modalities are {_shapes(model.modalities.shape_of)} and data.modalities"
+            f" {_shapes(named)}: expected the same names and shapes in the same order; leave"
+            " model.modalities out"
+        )
     given = model.modalities.given if isinstance(model, MultimodalVAE) else ()
     if {*asked} != {*given}:
         raise InputError(
@@ -113,6 +124,28 @@ def check_given(model: nn.Module, data: DataModule | None) -> None:
             f" {[*given]}: expected one of these; choose model=multimodal, which is a conditional"
             " VAE where one modality is left, or leave the condition out"
         )
+
+
+def note_weight(model: nn.Module, objective: Objective) -> None:
+    """Say that the loss is no bound, of several modalities: it is what they are compared by."""
+    if not isinstance(model, MultimodalVAE) or not isinstance(objective, Beta):
+        return
+    beta = max(objective.beta.bounds, key=lambda bound: abs(bound - 1))
+    if beta != 1:
+        _say(
+            f"objective.beta is {beta:g}, for images of many pixels: of several modalities the loss"
+            " bounds log p(x) at 1, and above that latents of few numbers collapse; val/elbo is a"
+            " bound at any; set objective.beta=1"
+        )
+
+
+@rank_zero_only
+def _say(note: str) -> None:
+    logging.getLogger(__name__).info(note)
+
+
+def _shapes(shape_of: Mapping[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{name} {[*shape]}" for name, shape in shape_of.items())
 
 
 def check_em_arguments(model: object, decay: Any, tolerance: object, weights_first: object) -> None:

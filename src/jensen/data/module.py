@@ -88,6 +88,7 @@ class DataModule(LightningDataModule):
                 f"workers is {workers} and device is {device}: expected workers=0, or device=cpu"
             )
         self.source = Source(source, options, splits, x_shape, validation, transform, survey, _say)
+        self.modalities = {name: tuple(shape) for name, shape in (modalities or {}).items()}
         self.condition = tuple(condition)
         self.batch_size = batch_size
         self.seed = seed

@@ -1,7 +1,7 @@
 """Overrides that Hydra refuses, as one sentence that says what was meant."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from inspect import signature
 from typing import Any, cast
@@ -163,6 +163,8 @@ def _key_faults(one: Override, whole: DictConfig, groups: Sequence[str]) -> Iter
         return
     value = one.value()
     known = _known(whole, key)
+    if isinstance(value, dict) and known and isinstance(known[0], DictConfig):
+        yield from _new_names(key, value, known[0])
     if one.is_force_add() or (one.is_add() and (known is None or isinstance(value, dict | list))):
         return
     if known is None:
@@ -174,6 +176,17 @@ def _key_faults(one: Override, whole: DictConfig, groups: Sequence[str]) -> Iter
         )
     elif one.is_delete() and value is not None and value != known[0]:
         yield f"{word} leaves out a value that is not there, {key} is {known[0]}: expected ~{key}"
+
+
+def _new_names(key: str, value: Mapping[Any, Any], known: DictConfig) -> Iterator[str]:
+    """Names of a mapping that replaces one without them: Hydra merges the two."""
+    for name in value:
+        if str(name) not in known:
+            yield (
+                f"{key} has no {name}: expected one of {', '.join(map(str, known))}, since what is"
+                f" given is merged into them; write +{key}.{name}=..., and ~{key}.OTHER for what is"
+                " to go"
+            )
 
 
 def _unknown(key: str, word: str, whole: DictConfig, groups: Sequence[str]) -> str:
