@@ -55,7 +55,7 @@ _STEADY = 1e-7
 
 
 class Convergence(NamedTuple):
-    """How fast plain EM comes to its end: what theory says, beside what it does there.
+    """The speed at which plain EM comes to its end: what theory says, beside what it does there.
 
     information_missing: the largest eigenvalue of 1 - complete^-1 observed. steps, gains: the
     measured ratios of successive steps, and of successive gains of the log-likelihood, which is the

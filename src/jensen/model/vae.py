@@ -5,7 +5,7 @@ give.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from operator import index
-from typing import Self, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +18,12 @@ from jensen.bound.rate import log_density, rate
 from jensen.family.draw import draw
 from jensen.family.family import DrawnWithDensity, Family, Posterior
 from jensen.family.gaussian import Gaussian, bounded
+from jensen.model.kept import Kept
 from jensen.model.likelihood import Likelihood
 from jensen.model.prior import Prior
 
 
-class VAE(nn.Module):
+class VAE(Kept):
     """Kingma & Welling 2014 (arXiv 1312.6114).
 
     `elbo`, `reconstruct`, `sample` and `traverse` are for looking at a model: they compute without
@@ -70,29 +71,9 @@ class VAE(nn.Module):
         self.prior = prior
         self.latent_dim = latent_dim
         self.posterior = posterior
-        if self.is_kept:
-            for part in self.kept():
-                part.requires_grad_(False).eval()
+        self.keep()
         if hasattr(prior, "bind"):
             prior.bind(self.encode)
-
-    @property
-    def is_kept(self) -> bool:
-        """Tell whether all but the prior stays as it is in training."""
-        return getattr(self.prior, "trained", "joint") == "after"
-
-    def kept(self) -> Iterator[nn.Module]:
-        """The parts that are not the prior."""
-        parts = (self.encoder, self.decoder, self.likelihood, self.posterior)
-        return (part for part in parts if isinstance(part, nn.Module))
-
-    def train(self, mode: bool = True) -> Self:
-        """Set training mode; parts that are kept stay in evaluation mode."""
-        super().train(mode)
-        if self.is_kept:
-            for part in self.kept():
-                part.eval()
-        return self
 
     @property
     def noise_dim(self) -> int:
@@ -190,7 +171,7 @@ class VAE(nn.Module):
         """
         check_count("count", count)
         with still(self) as like:
-            return self.decode(self._draw(count, key, like))
+            return self.decode(_draws(self, count, key, like))
 
     def traverse(
         self, x: Tensor, latent: int, values: Sequence[float] | Tensor | None = None
@@ -210,7 +191,7 @@ class VAE(nn.Module):
         check_choice("latent", latent, range(self.latent_dim))
         with still(self) as like:
             if values is None:
-                low, high = self._draw(10_000, 0, like)[:, latent].quantile(
+                low, high = _draws(self, 10_000, 0, like)[:, latent].quantile(
                     like.new_tensor([0.01, 0.99])
                 )
                 values = low + (high - low) * torch.linspace(0, 1, 11).to(like)
@@ -226,12 +207,12 @@ class VAE(nn.Module):
         """More terms that are logged of held-out examples, `(B,)` each: nothing."""
         return {}
 
-    def _draw(self, count: int, key: int, like: Tensor) -> Tensor:
-        """Draws of the prior, `(count, D)`, of the dtype and device of `like`."""
-        index = torch.arange(count, device=like.device)
-        return draw(self.prior.distribution(), fold(key, "samples"), index, self.latent_dim).to(
-            like
-        )
+
+def _draws(model: VAE, count: int, key: int, like: Tensor) -> Tensor:
+    """Draws of the prior, `(count, D)`, of the dtype and device of `like`."""
+    index = torch.arange(count, device=like.device)
+    p = model.prior.distribution()
+    return draw(p, fold(key, "samples"), index, model.latent_dim).to(like)
 
 
 @contextmanager

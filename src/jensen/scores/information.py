@@ -133,7 +133,7 @@ def neighbour_informations(codes: Floats, factors: Labels, neighbours: int) -> F
 
 
 def _neighbour_information(z: Floats, labels: Labels, neighbours: int) -> float:
-    """That of one latent `(N,)` and labels `(N,)`, each of which at least two points have."""
+    """The information of one latent `(N,)` on labels `(N,)`, each of which at least two points have."""
     from scipy.special import digamma
 
     order = np.argsort(z, kind="stable")
