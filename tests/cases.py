@@ -8,12 +8,14 @@ import pytest
 _slow = pytest.mark.slow
 
 
-def slow(*values: Any) -> Any:
+def slow(*values: Any, **more: Any) -> Any:
     """A case of `pytest.mark.parametrize` that is tried by `scripts/test --slow`."""
-    return pytest.param(*values, marks=_slow)
+    return pytest.param(*values, marks=_slow, **more)
 
 
-def some(count: int, names: str, cases: Iterable[Any], **more: Any) -> pytest.MarkDecorator:
+def some(
+    count: int, names: str | Sequence[str], cases: Iterable[Any], **more: Any
+) -> pytest.MarkDecorator:
     """`pytest.mark.parametrize` with `count` of the cases, spread evenly over them, and the others
     for the slow run.
 
@@ -21,9 +23,12 @@ def some(count: int, names: str, cases: Iterable[Any], **more: Any) -> pytest.Ma
     """
     listed: Sequence[Any] = [*cases]
     quick = {round(place * (len(listed) - 1) / max(count - 1, 1)) for place in range(count)}
-    alone = "," not in names
-    rest = [
-        case if place in quick else slow(case) if alone else slow(*case)
-        for place, case in enumerate(listed)
-    ]
+    alone = isinstance(names, str) and "," not in names
+    rest = [case if place in quick else _later(case, alone) for place, case in enumerate(listed)]
     return pytest.mark.parametrize(names, rest, **more)
+
+
+def _later(case: Any, alone: bool) -> Any:
+    if hasattr(case, "marks"):  # a pytest.param
+        return pytest.param(*case.values, id=case.id, marks=(*case.marks, _slow))
+    return slow(case) if alone else slow(*case)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from cases import slow
 from tiny import TINY
 
 import jensen
@@ -56,7 +57,7 @@ def test_it_is_evaluated_and_loaded_as_it_was_trained(configure, tmp_path, check
 @pytest.mark.parametrize("precision", ["16-true", "bf16-true"])
 @pytest.mark.parametrize(
     "overrides",
-    [RUN, ("algorithm=em", "data=blobs", "data.validation=60", "trainer.accelerator=cpu")],
+    [RUN, slow(("algorithm=em", "data=blobs", "data.validation=60", "trainer.accelerator=cpu"))],
 )
 def test_half_precision_of_parameters_is_refused(configure, tmp_path, overrides, precision):
     with pytest.raises(

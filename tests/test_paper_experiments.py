@@ -7,6 +7,7 @@ import shlex
 
 import pytest
 import torch
+from cases import some
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from tiny import TINY
@@ -169,7 +170,7 @@ def test_fast_is_the_same_objective_and_model_on_less(configure, name):
             assert fast.objective[key] == value
 
 
-@pytest.mark.parametrize("name", FULL)
+@some(2, "name", FULL)
 def test_fast_trains(configure, tmp_path, name):
     small = [word for word in TINY if word.startswith("data.")]
     quick = (

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import pytest
 import shell
+from cases import some
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from jensen.launch.console import readable
@@ -126,9 +127,7 @@ def test_a_command_is_taken(line):
             assert (ROOT / "conf" / group / f"{choice}.yaml").exists(), word
 
 
-@pytest.mark.parametrize(
-    "file", [file for file in FILES if blocks(file, "run on a run")], ids=named
-)
+@some(1, "file", [file for file in FILES if blocks(file, "run on a run")], ids=named)
 def test_the_commands_for_a_finished_run(file, tmp_path):
     size = "data.size=400 data.validation=100 model=mlp 'diagnostics=[rate]'"
     typed(f"python -m jensen.train {size} hydra.run.dir=RUN", tmp_path, shorter=True)
@@ -141,7 +140,7 @@ def test_the_commands_for_a_finished_run(file, tmp_path):
 WITH_FILES = [file for file in FILES if blocks(file, "run with the files above")]
 
 
-@pytest.mark.parametrize("file", WITH_FILES, ids=named)
+@some(1, "file", WITH_FILES, ids=named)
 def test_extensions_work_as_written(file, tmp_path):
     files = re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", file.read_text(), re.DOTALL)
     assert files
@@ -171,6 +170,7 @@ def test_python_runs(block, tmp_path, monkeypatch):
     exec(block, {})
 
 
+@pytest.mark.slow
 def test_scripts_train_runs_in_an_environment_that_is_set_up(tmp_path):
     if not (Path(sys.prefix) / ".jensen-setup").exists():
         pytest.skip(

@@ -207,6 +207,7 @@ def test_the_report_says_what_the_rows_were_made_of(study, tmp_path):
     assert "distortion" in more
 
 
+@pytest.mark.slow
 def test_one_seed_gives_a_report_without_intervals(study, tmp_path):
     path, _ = made(study, tmp_path, seeds=1)
     head, rows = study.report.read(path)
@@ -233,6 +234,7 @@ def test_a_table_without_runs_is_refused(study, tmp_path):
 TABLES = sorted(SCRIPT.glob("study_*.csv"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
 def test_the_report_that_is_shown_is_of_the_table_that_is_shown(study, path):
     head, rows = study.report.read(path)

@@ -7,6 +7,7 @@ that repeated one to fill up would show.
 """
 
 import json
+from itertools import product
 
 import pytest
 from cases import slow
@@ -104,7 +105,7 @@ OWN = {
 """Tags that such a run has among others."""
 
 
-def process(rank, world, folder, runs):
+def process(rank, world, folder, runs, precisions=tuple(BOUND)):
     """One rank's runs, and what they logged."""
     logged = {}
     # In event files they would be float32.
@@ -113,7 +114,7 @@ def process(rank, world, folder, runs):
     )
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         for name, overrides in runs.items():
-            for precision in BOUND:
+            for precision in precisions:
                 ranks = (
                     "trainer=ddp",
                     f"trainer.devices={world}",
@@ -129,14 +130,14 @@ def process(rank, world, folder, runs):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """`folder(world)` holds the runs on one process and on `world`, in `<world> <precision>`."""
+    """`folder(name, precision, world)` is that of the run on so many processes, made once."""
     folder = tmp_path_factory.mktemp("worlds")
 
-    def holding(*worlds):
-        for world in worlds:
-            if not (folder / f"{world} 64-true").exists():
-                together(world, process, world, folder, RUNS)
-        return folder
+    def holding(name, precision, world):
+        made = folder / f"{world} {precision}{name}"
+        if not made.exists():
+            together(world, process, world, folder, {name: RUNS[name]}, (precision,))
+        return made
 
     return holding
 
@@ -146,11 +147,16 @@ def difference(one, other):
     return abs(one - other) / max(1.0, abs(one), abs(other))
 
 
-@pytest.mark.parametrize("precision", BOUND)
+QUICK = [("", "32-true"), ("", "64-true"), (" senses", "64-true")]
+
+
 @pytest.mark.parametrize("world", [2, slow(4)])
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [case if case in QUICK else slow(*case) for case in product(RUNS, BOUND)],
+)
 def test_more_ranks_change_no_number(folder, world, precision, name):
-    alone, shared = (folder(1, world) / f"{count} {precision}{name}" for count in (1, world))
+    alone, shared = (folder(name, precision, count) for count in (1, world))
     one, other = (json.loads((run / "logged.json").read_text()) for run in (alone, shared))
     assert one.keys() == other.keys()
     assert {"train/loss 0", "train/elbo 6", "val/loss 8", *OWN[name]} <= one.keys()

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from cases import some
 from composing import composed
 from fitting import BASE, ONE, fitted
 from hydra.utils import instantiate
@@ -44,7 +45,7 @@ def progress(checkpoint):
     return loop, optimiser["step"]
 
 
-@pytest.mark.parametrize("case", CASES)
+@some(3, "case", CASES)
 def test_a_run_in_chunks_is_the_run_without(case, tmp_path):
     """Parameters, optimiser, what was logged and what Lightning counts; eagerly, and as a graph."""
     overrides = CASES[case]

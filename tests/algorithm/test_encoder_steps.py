@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from cases import some
 from composing import composed
 from fitting import ONE, fitted
 from hydra.errors import InstantiationException
@@ -80,7 +81,7 @@ def test_the_steps_are_those_of_a_loop_by_hand():
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("also", [(), ("trainer.gradient_clip_val=0.1",), PRIOR])
+@some(1, "also", [(), ("trainer.gradient_clip_val=0.1",), PRIOR])
 def test_chunks_and_a_run_that_was_stopped_end_alike_bit_for_bit(also, tmp_path):
     _, trainer, logged = fitted(*THREE, *also, ONE)
     trainer.save_checkpoint(tmp_path / "alone.ckpt")

@@ -4,6 +4,7 @@ and eager steps, with the reason, where there can be none. `tests/test_cuda.py` 
 
 import pytest
 import torch
+from cases import some
 from fitting import fitted
 from resume import equal
 
@@ -65,7 +66,8 @@ def failing_once():
     return capture
 
 
-@pytest.mark.parametrize(
+@some(
+    3,
     ("overrides", "capture", "why"),
     [
         (

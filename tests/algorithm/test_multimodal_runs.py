@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from cases import some
 from fitting import ONE, fitted
 from torch.func import functional_call, stack_module_state, vmap
 
@@ -44,7 +45,7 @@ def weights(algorithm):
     return torch.cat([part.detach().flatten() for part in algorithm.model.parameters()])
 
 
-@pytest.mark.parametrize("fusion", ["product", "subsets"])
+@some(1, "fusion", ["product", "subsets"])
 def test_steps_in_chunks_are_those_one_at_a_time_bit_for_bit(fusion):
     words = (f"model.fusion={fusion}", "+objective.samples=3" if fusion == "subsets" else "seed=0")
     algorithm, trainer, logged = trained(*words)
@@ -136,7 +137,7 @@ def test_a_loss_that_is_no_bound_is_said_of_several_senses_alone(beta, said, cap
 GIVEN = ("data=cues", "data.size=300", "data.batch_size=20", "data.condition=[hear]", *SENSES[3:])
 
 
-@pytest.mark.parametrize("prior", ["standard_normal", "conditional_normal"])
+@some(1, "prior", ["standard_normal", "conditional_normal"])
 def test_what_is_given_is_not_modelled_and_may_say_what_z_is_like(prior):
     words = (f"model/prior={prior}",)
     algorithm, trainer, logged = trained(*words, senses=GIVEN)

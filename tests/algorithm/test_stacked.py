@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from cases import some
 from standing_in import standing_in
 
 from jensen.algorithm.alike import structure
@@ -175,7 +176,7 @@ def trained_alone(algorithms, rounds=3):
     ]
 
 
-@pytest.mark.parametrize("case", CASES, ids="-".join)
+@some(8, "case", CASES, ids="-".join)
 def test_a_stack_is_each_of_its_models_trained_alone(case):
     stack = Stack(members(case))
     expected = members(case)

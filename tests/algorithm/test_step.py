@@ -102,7 +102,7 @@ CASES = [(name, "standard") for name in OBJECTIVES] + [
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's, of its own tracing
-@some(5, "objective, prior", CASES)
+@some(2, "objective, prior", CASES)
 def test_a_step_traced_at_step_0_is_right_later(objective, prior):
     step, state = step_of(*parts(objective, prior))
     with torch.no_grad():
@@ -117,7 +117,7 @@ def test_a_step_traced_at_step_0_is_right_later(objective, prior):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("objective", "prior"), CASES)
+@some(4, ("objective", "prior"), CASES)
 def test_a_step_copies_nothing_from_the_host(objective, prior):
     """Such a copy, of `torch.tensor(2.0)` say, waits for the device, and no CUDA graph holds it."""
     step, state = step_of(*parts(objective, prior))

@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 import torch
+from cases import some
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -139,7 +140,7 @@ def layouts(draw, key):
         )
 
 
-@pytest.mark.parametrize("key", KEYS)
+@some(1, "key", KEYS)
 def test_uniforms_are_uniform(key):
     for name, draws in layouts(uniform, key):
         count = len(draws)
@@ -151,7 +152,7 @@ def test_uniforms_are_uniform(key):
         assert stats.kstest(values.numpy(), "uniform").pvalue > 1e-3, name
 
 
-@pytest.mark.parametrize("key", KEYS)
+@some(1, "key", KEYS)
 def test_normals_are_standard_normal(key):
     for name, draws in layouts(normal, key):
         count = len(draws)

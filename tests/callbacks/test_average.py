@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from cases import some
 from hydra.utils import instantiate
 from pytorch_lightning import Callback
 from resume import differences, equal
@@ -113,7 +114,7 @@ class Dies(Callback):
             raise RuntimeError("killed")
 
 
-@pytest.mark.parametrize("which", [EMA, SWA], ids=["ema", "swa"])
+@some(1, "which", [EMA, SWA], ids=["ema", "swa"])
 def test_a_run_that_is_killed_ends_with_the_same_mean(configure, tmp_path, which):
     train(configure(*RUN, *which), tmp_path / "whole")
     dies = configure(*RUN, *which, "+callbacks.dies._target_=test_average.Dies")

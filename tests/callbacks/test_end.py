@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from cases import some
+from cases import slow, some
 from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import Timer
 from resume import TRAINED, equal, records
@@ -42,6 +42,8 @@ MIXTURE = (
     *(
         "algorithm=em",
         "data=blobs",
+        "data.size=1300",
+        "data.validation=100",
         "model.components=3",
         "diagnostics=[]",
         "callbacks=[checkpoint]",
@@ -95,7 +97,7 @@ STOPPED_EARLY = "EarlyStopping: Monitored metric val/elbo did not improve in the
 
 
 @some(
-    9,
+    5,
     "overrides, step, why",
     [
         (("+trainer.limit_val_batches=0",), 14, STEPPED),
@@ -172,7 +174,7 @@ def test_a_run_that_was_killed_after_it_had_stopped_early_does_not_go_on(
         (RUN, 7, 8),
         (RUN, 9, 10),
         ((*RUN, "trainer.accumulate_grad_batches=3"), 3, 4),
-        (
+        slow(
             (
                 *MIXTURE,
                 "trainer.max_steps=9",

@@ -199,6 +199,15 @@ def loads_torch(process):
     return "numpy" in Path(f"/proc/{process}/maps").read_text()
 
 
+def test_a_signal_before_the_training_ends_it_at_its_first_step(configure, tmp_path):
+    signals.listen()
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(Stopped, match="143"):
+        train(configure(*QUICK), tmp_path)
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+@pytest.mark.slow
 def test_a_signal_before_the_first_step_is_not_lost(tmp_path):
     """Sent while the imports are under way: the note is taken in the first line."""
     line = [sys.executable, "-m", "jensen.train", *QUICK, "hydra.run.dir=here"]

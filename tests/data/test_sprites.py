@@ -260,6 +260,7 @@ def test_a_part_of_the_grid_leaves_the_other_factors_at_zero(factors, count):
     assert np.array_equal(table, sorted(table.tolist()))
 
 
+@pytest.mark.slow
 def test_the_whole_set_has_its_known_totals(whole):
     white = np.bitwise_count(whole.view(np.uint64)).sum(1, dtype=np.int64)
     assert white.sum() == 128_328_864
@@ -271,12 +272,14 @@ def test_the_whole_set_has_its_known_totals(whole):
     )
 
 
+@pytest.mark.slow
 def test_the_whole_set_has_as_many_different_images_as_known(whole):
     by_turn = whole.reshape(3, 6, 40, 32, 32, 512)
     assert np.array_equal(by_turn[:, :, 0], by_turn[:, :, 39])
     assert len({hash(row.tobytes()) for row in whole}) == 715_706
 
 
+@pytest.mark.slow
 def test_rows_of_the_whole_set_are_renders_of_their_latents(whole):
     rows = np.random.default_rng(0).integers(0, len(whole), 64)
     assert np.array_equal(

@@ -15,6 +15,7 @@ from jensen.run.load import load
 from jensen.train import train
 
 
+@pytest.mark.slow
 def test_the_run_finds_the_maximum_that_a_general_optimiser_finds(configure, tmp_path):
     results = train(
         configure(

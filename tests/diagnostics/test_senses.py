@@ -339,6 +339,7 @@ def test_a_model_that_answers_exactly_has_the_reports_of_the_ideal_observer():
     assert found["picture"].shape == (3, 800, 900)
 
 
+@pytest.mark.slow
 def test_where_the_sound_is_quiet_the_flash_changes_the_beeps():
     quiet = CountCues.of(0.5, [0.3, 0.8], 5)
     names = ("flash", "beep", "flashes", "beeps")

@@ -28,6 +28,7 @@ def trained(configure, folder, *overrides):
     ), found
 
 
+@pytest.mark.slow
 def test_a_thousand_steps_reach_the_optimum(configure, tmp_path):
     small = (
         "data.size=1000",

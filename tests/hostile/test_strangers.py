@@ -66,9 +66,14 @@ def test_the_payload_works(mark):
 
 
 def changed(run, key, value):
+    change(run, {key: value})
+
+
+def change(run, values):
     cfg = OmegaConf.load(run / ".hydra" / "config.yaml")
     OmegaConf.set_struct(cfg, False)
-    OmegaConf.update(cfg, key, value, force_add=True, merge=False)
+    for key, value in values.items():
+        OmegaConf.update(cfg, key, value, force_add=True, merge=False)
     OmegaConf.save(cfg, run / ".hydra" / "config.yaml")
 
 
@@ -588,11 +593,10 @@ def test_a_log_that_is_a_link_is_not_followed(tmp_path):
 
 @some(1, "main", [evaluate.main, encode.main, report.main])
 def test_interpolations_that_double_end_in_one_sentence(capsys, run, tmp_path, main):
-    changed(run, "algorithm.k0", "x" * 100)
+    doubled = {"algorithm.k0": "x" * 100}
     for place in range(1, 60):
-        changed(
-            run, f"algorithm.k{place}", f"${{algorithm.k{place - 1}}}${{algorithm.k{place - 1}}}"
-        )
+        doubled[f"algorithm.k{place}"] = f"${{algorithm.k{place - 1}}}" * 2
+    change(run, doubled)
     words = [f"sweep={run.parent}"] if main is report.main else [f"run={run}"]
     ended = run_here(
         capsys, main, *words, *([f"out={tmp_path / 'x.npz'}"] if main is encode.main else [])

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from cases import some
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobStatus
@@ -338,8 +339,8 @@ def swept(sweep, places, key, names, *more, params=False, **options):
     return made, made.plan(batch)
 
 
-@pytest.mark.parametrize(
-    ("key", "more"), [*((key, ()) for key in LOCATION), ("data.path", ("hydra.sweep.subdir=x",))]
+@some(
+    1, ("key", "more"), [*((key, ()) for key in LOCATION), ("data.path", ("hydra.sweep.subdir=x",))]
 )
 def test_each_place_of_data_is_a_run_and_the_same_sweep_finds_it(sweep, places, key, more):
     """Also with the points in another order, fewer or more of them."""
@@ -407,7 +408,8 @@ def test_the_same_data_in_two_places_under_one_name_are_one_run(sweep, places):
     assert len(made.to_do(planned)) == 1
 
 
-@pytest.mark.parametrize(
+@some(
+    2,
     ("key", "values"),
     [
         ("data.device", "cpu,auto"),

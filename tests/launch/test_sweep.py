@@ -136,6 +136,7 @@ def test_ctrl_c_leaves_a_sweep_that_continues(tmp_path):
         assert not list(file.parents[1].glob("f*ed.json"))
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_sweep_in_turn_with_its_summary(tmp_path):
     endless = ("trainer.max_steps=1000000", "objective.beta=1,2", "diagnostics=[]")
     with shell.start(
@@ -158,6 +159,7 @@ def test_ctrl_c_ends_a_sweep_in_turn_with_its_summary(tmp_path):
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_optuna_maximises_and_goes_on(tmp_path):
     pytest.importorskip(
         "hydra_plugins.hydra_optuna_sweeper", reason="the extra jensen[optuna] is not installed"
@@ -194,6 +196,7 @@ def test_what_cannot_work_is_said_before_any_run(tmp_path, overrides, sentence):
     assert not list(tmp_path.rglob("train.log"))
 
 
+@pytest.mark.slow
 def test_a_disk_without_room_ends_in_a_sentence_and_keeps_what_is_there(tmp_path):
     pipe = subprocess.PIPE
     with shell.start(

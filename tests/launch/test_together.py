@@ -145,6 +145,7 @@ def handlers():
         signal.signal(number, handler)
 
 
+@pytest.mark.slow
 def test_a_signal_saves_all_jobs_and_the_same_sweep_goes_on_also_from_other_steps(
     both, monkeypatch, tmp_path, handlers
 ):

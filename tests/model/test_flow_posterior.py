@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from cases import some
 from composing import choices, composed, priors
 from contracts.test_every_diagnostic import ELSEWHERE, build, snapshot_for
 from hydra.utils import instantiate
@@ -84,7 +85,7 @@ def test_the_density_of_a_draw_is_that_of_a_change_of_variables(kind):
         torch.testing.assert_close(log_q[row], expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@some(1, "kind", KINDS)
 def test_its_density_integrates_to_one_and_draws_follow_it(kind):
     q = bent(kind, scale=SCALES[kind])(Gaussian(torch.zeros(1, 2), torch.zeros(1, 2)))
     side = torch.linspace(-9, 9, 400, dtype=torch.float64)
@@ -139,6 +140,7 @@ def banana_model(flow):
     return model
 
 
+@pytest.mark.slow
 def test_a_flow_closes_the_gap_that_a_gaussian_leaves_and_its_evidence_is_exact():
     side = torch.linspace(-6, 6, 1201, dtype=torch.float64)
     z = torch.cartesian_prod(side, side)
@@ -178,7 +180,7 @@ REFUSED = {
 NEEDED = {"capacity": ["objective.capacity=1"], "control": ["objective.target=1"]}
 
 
-@pytest.mark.parametrize("choice", choices("objective"))
+@some(5, "choice", choices("objective"))
 def test_every_objective_takes_the_sampled_rate_or_refuses(choice):
     cfg = composed(*TINY, FLOW, f"objective={choice}", *NEEDED.get(choice, []))
     torch.manual_seed(0)
@@ -253,9 +255,7 @@ def moved(snapshot):
     )
 
 
-@pytest.mark.parametrize(
-    "choice", [each for each in choices("diagnostics") if each not in ELSEWHERE]
-)
+@some(8, "choice", [each for each in choices("diagnostics") if each not in ELSEWHERE])
 def test_every_diagnostic_shows_what_it_would_of_the_codes_or_is_refused(choice):
     diagnostic = build(choice)
     if choice in REFUSED["diagnostics"]:

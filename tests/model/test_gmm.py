@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from cases import slow
+from cases import slow, some
 from scipy import stats
 from sklearn.datasets import make_blobs
 from sklearn.mixture import GaussianMixture
@@ -177,7 +177,7 @@ def test_float32_is_float64_far_from_zero_and_far_apart(covariance, far):
     close(covariances(single), covariances(whole), 1e-2)
 
 
-@every_covariance
+@some(2, "covariance", COVARIANCES)
 def test_a_loader_an_array_a_map_and_a_tensor_are_fitted_alike(covariance, tmp_path):
     x = blobs(700)
     file = np.memmap(tmp_path / "x", np.float64, "w+", shape=x.shape)
@@ -230,6 +230,7 @@ def test_one_start_is_at_the_best_optimum_as_often_as_scikit_learns():
     assert sum(each > best for each in theirs) < 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, slow(1), slow(2)])
 def test_ten_restarts_find_the_same_optimum_whatever_the_seed(seed):
     """Where fifty k-means++ starts end at -5.4755 with some seeds."""
@@ -240,8 +241,10 @@ def test_ten_restarts_find_the_same_optimum_whatever_the_seed(seed):
     assert found >= peer.score(x)
 
 
-@pytest.mark.parametrize(
-    ("covariance", "seed"), [("full", 3), ("tied", 18), ("diag", 3), ("diag", 7), ("spherical", 11)]
+@some(
+    2,
+    ("covariance", "seed"),
+    [("full", 3), ("tied", 18), ("diag", 3), ("diag", 7), ("spherical", 11)],
 )
 def test_acceleration_stays_in_the_basin_of_plain_em(covariance, seed):
     """Where SQUAREM without a limit to its steps ends lower, by up to .015 nats, or (tied) .065

@@ -7,7 +7,7 @@ import logging
 import numpy as np
 import pytest
 import torch
-from cases import slow
+from cases import some
 from scipy import special, stats
 from sklearn.mixture import GaussianMixture
 from torch.utils.data import DataLoader, TensorDataset
@@ -20,9 +20,6 @@ from jensen.model.gmm import GMM
 
 COVARIANCES = ["full", "tied", "diag", "spherical"]
 every_covariance = pytest.mark.parametrize("covariance", COVARIANCES)
-two_covariances = pytest.mark.parametrize(
-    "covariance", [name if name in ("full", "spherical") else slow(name) for name in COVARIANCES]
-)
 NOISE = np.random.default_rng(0).normal(size=(800, 2))
 LABEL = np.arange(800) % 2
 
@@ -131,7 +128,7 @@ def test_one_outlier_gets_its_own_component_and_is_named(covariance, dtype, capl
         np.testing.assert_allclose(found, expected, atol=2e-2)
 
 
-@two_covariances
+@some(1, "covariance", ["full", "spherical"])
 def test_starts_beside_an_outlier_are_not_all_twins(covariance):
     """Components as wide as the data with the outlier would be the same over both clusters, and
     stay so.
@@ -221,7 +218,7 @@ def test_points_in_a_plane_are_named():
     assert GMM(2, "tied", init=x[:2]).fit(x).collapsed == [0, 1]
 
 
-@pytest.mark.parametrize("covariance", ["full", "diag", "spherical"])
+@some(1, "covariance", ["full", "diag", "spherical"])
 def test_restarts_beside_an_outlier_converge(covariance):
     """Many starts have met there, and rounding of a component on the floor is no reason to keep one
     that went no further.
@@ -241,7 +238,7 @@ def test_restarts_beside_an_outlier_converge(covariance):
 
 
 @pytest.mark.parametrize("restarts", [1, 4])
-@pytest.mark.parametrize("covariance", ["full", "diag", "spherical"])
+@some(1, "covariance", ["full", "diag", "spherical"])
 def test_what_became_of_components_is_said_once_of_the_fit_that_is_kept(
     covariance, restarts, caplog
 ):

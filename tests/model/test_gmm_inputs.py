@@ -5,6 +5,7 @@ sentence.
 import datetime
 import decimal
 import fractions
+import re
 
 import numpy as np
 import pytest
@@ -281,25 +282,33 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("entry", ENTRIES)
-@pytest.mark.parametrize("kind", BAD)
-def test_what_is_no_real_number_is_refused_everywhere(entry, kind):
-    bad, message = BAD[kind]
-    if kind == "text among objects" and entry in ("weights", "values"):
-        bad = bad[:, ::-1]
-    with pytest.raises(InputError, match=message) as caught:
+def refused(entry, bad):
+    """What it says."""
+    try:
         ENTRIES[entry](bad)
-    assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 250
+    except InputError as error:
+        return str(error)
+    pytest.fail(f"{entry} takes it")
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_what_is_no_real_number_is_refused_everywhere(kind):
+    for entry in ENTRIES:
+        bad, message = BAD[kind]
+        if kind == "text among objects" and entry in ("weights", "values"):
+            bad = bad[:, ::-1]
+        said = refused(entry, bad)
+        assert re.search(message, said), entry
+        assert "\n" not in said
+        assert len(said) < 250
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
-@pytest.mark.parametrize("entry", list(ENTRIES))
-def test_what_is_not_finite_is_refused_everywhere(entry, value):
+def test_what_is_not_finite_is_refused_everywhere(value):
     bad = X.copy()
     bad[0, 0] = value
-    with pytest.raises(InputError, match=r"finite|numbers of at least 0"):
-        ENTRIES[entry](bad)
+    for entry in ENTRIES:
+        assert re.search(r"finite|numbers of at least 0", refused(entry, bad)), entry
 
 
 @pytest.mark.parametrize(

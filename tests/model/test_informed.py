@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from cases import some
 from mixtures import mixed, normal
 from scipy import integrate, stats
 
@@ -59,7 +60,7 @@ def test_the_reference_s_rate_of_em_on_the_population():
     assert slow.information_missing(x, weights) > 0.9
 
 
-@every_covariance
+@some(2, "covariance", STRUCTURES)
 def test_em_s_measured_rate_is_the_information_missing(covariance):
     x = GMM.of(mixed(STRUCTURES[covariance], k=2, d=2)).sample(1500)
     gmm = GMM(2, covariance, tolerance=1e-12, restarts=3).fit(x)
@@ -99,7 +100,7 @@ def test_plain_parameters_are_named_counted_and_come_back(covariance):
     assert plain.mixture(moved).components.mean[1, 0] == p.components.mean[1, 0] + 1
 
 
-@every_covariance
+@some(2, "covariance", STRUCTURES)
 def test_the_three_informations_agree_on_many_points_of_the_mixture_itself(covariance):
     """Within six standard errors of the points', as 30 parts of them show these, and of the draws that
     the expected one is a mean of.

@@ -98,6 +98,7 @@ def test_annealing_pseudo_counts_and_warm_starts_work():
     assert model.log_likelihood + 300 * model.history[-1].log_prior > before - 1e-3
 
 
+@pytest.mark.slow
 def test_one_component_of_mnist_has_the_digits_of_the_reference(shared_data):
     file = shared_data / "train10k-images-idx3-ubyte.gz"
     pixels = np.frombuffer(gzip.decompress(file.read_bytes()), np.uint8, offset=16)

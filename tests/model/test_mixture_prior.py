@@ -508,7 +508,7 @@ def weights(folder):
 
 
 @pytest.mark.parametrize(
-    "prior", [slow("em"), "both", "factorised", slow("bayesian"), slow("vamp")]
+    "prior", [slow("em"), slow("both"), "factorised", slow("bayesian"), slow("vamp")]
 )
 def test_a_continued_run_equals_an_uninterrupted_one(configure, tmp_path, prior):
     overrides = (*RUN, *PRIORS[prior], "diagnostics=[rate,decomposition,mixture]")

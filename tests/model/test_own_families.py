@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 import torch
+from cases import some
 from composing import priors
 from diagnostics.snapshots import image_snapshot, vector_snapshot, with_posterior
 from hydra.utils import instantiate
@@ -154,7 +155,7 @@ def test_a_run_with_a_prior_of_ones_own_reports_its_rate(configure, tmp_path):
     assert "rate/active_units" in found
 
 
-@pytest.mark.parametrize("objective", choices("objective"))
+@some(3, "objective", choices("objective"))
 def test_every_objective_takes_a_prior_of_ones_own_or_refuses_it(configure, tmp_path, objective):
     cfg = configure(*QUICK, *BANANA, f"objective={objective}", "diagnostics=[]", *needed(objective))
     if objective in ("free_bits", "mmd", "wae"):
@@ -193,7 +194,7 @@ def both(configure, *overrides):
 DIAGONAL_ALONE = {"beta_tcvae", "beta_tcvae_12", "decomposed", "dip", "dip_ii"}
 
 
-@pytest.mark.parametrize("objective", choices("objective"))
+@some(3, "objective", choices("objective"))
 def test_every_objective_is_the_same_for_a_diagonal_covariance_matrix_or_refuses_it(
     configure, objective
 ):
@@ -230,7 +231,7 @@ def by_torch(model, x, noise):
 PERMITTED = sorted(set(choices("objective")) - DIAGONAL_ALONE)
 
 
-@pytest.mark.parametrize("objective", PERMITTED)
+@some(4, "objective", PERMITTED)
 def test_steps_of_posteriors_with_a_covariance_are_those_by_torch_s_distributions(
     configure, objective
 ):
@@ -275,7 +276,7 @@ SAMPLED = ("flow", "diffusion")
 """Priors without a closed form: their rate is that of a draw, right on average."""
 
 
-@pytest.mark.parametrize("prior", priors())
+@some(4, "prior", priors())
 def test_every_prior_is_right_for_a_covariance_or_refuses_it(configure, prior):
     extra = [] if prior == "standard_normal" else [f"model/prior={prior}"]
     diagonal, full = (algorithm.model for algorithm in both(configure, *extra))

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from cases import some
 from scipy import stats
 
 from jensen.base.errors import InputError
@@ -69,7 +70,7 @@ def test_several_kernels_are_averaged():
     )
 
 
-@pytest.mark.parametrize("bandwidth", [0.5, 1.0])
+@some(1, "bandwidth", [0.5, 1.0])
 def test_it_is_zero_on_average_for_the_prior_itself(bandwidth):
     values = np.array([mmd(draws(16, 4, seed), bandwidth) for seed in range(1000)])
     error = values.std() / math.sqrt(len(values))

@@ -36,13 +36,13 @@ def test_a_run_that_lacks_a_quantity_is_left_out_of_its_correlations_alone():
 def test_intervals_of_runs_by_themselves_are_scipys_bootstrap():
     x = drawn(60)
     y = x + drawn(60, seed=1)
-    found = rank_correlations(np.stack([x, y], 1), range(60), resamples=2000).of(0, 1)
+    found = rank_correlations(np.stack([x, y], 1), range(60), resamples=500).of(0, 1)
     expected = stats.bootstrap(
         (x, y),
         lambda a, b: stats.spearmanr(a, b).statistic,
         paired=True,
         vectorized=False,
-        n_resamples=2000,
+        n_resamples=500,
         method="percentile",
         rng=np.random.default_rng(3),
     ).confidence_interval
@@ -53,9 +53,9 @@ def test_intervals_of_runs_by_themselves_are_scipys_bootstrap():
 def test_seeds_of_one_setting_are_no_independent_witnesses():
     settings = drawn(10, 2)
     thrice = np.repeat(settings, 3, axis=0)
-    whole = rank_correlations(thrice, np.repeat(np.arange(10), 3)).of(0, 1)
-    apart = rank_correlations(thrice, range(30)).of(0, 1)
-    once = rank_correlations(settings, range(10)).of(0, 1)
+    whole = rank_correlations(thrice, np.repeat(np.arange(10), 3), resamples=400).of(0, 1)
+    apart = rank_correlations(thrice, range(30), resamples=400).of(0, 1)
+    once = rank_correlations(settings, range(10), resamples=400).of(0, 1)
     assert (whole.low, whole.high) == pytest.approx((once.low, once.high))
     assert apart.high - apart.low < 0.8 * (whole.high - whole.low)
 

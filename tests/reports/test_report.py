@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import shell
 import torch
+from cases import some
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import TINY
@@ -337,7 +338,7 @@ def test_a_run_without_an_experiment_is_said_to_have_none(sweep):
         read(sweep)
 
 
-@pytest.mark.parametrize("label", ["x" * 160, "costs $1, and no formula: $\\frac$"])
+@some(1, "label", ["x" * 160, "costs $1, and no formula: $\\frac$"])
 def test_figures_have_room_for_any_label_and_warn_of_nothing(label, recwarn):
     runs = [
         run(seed, **{"model.kind": f"{label}{number}", "objective.beta": 1 + number})
@@ -735,6 +736,7 @@ def test_the_udr_of_a_group_is_that_of_its_codes(trained, tmp_path):
     assert float(found["median"]) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_model_whose_codes_are_not_finite_is_left_out_with_the_reason(trained, tmp_path):
     one_setting = shutil.ignore_patterns("*beta=1*", "report*")
     folder = Path(shutil.copytree(trained[0] / "sweep", tmp_path / "sweep", ignore=one_setting))

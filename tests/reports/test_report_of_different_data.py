@@ -215,6 +215,7 @@ def test_runs_agree_only_with_those_that_encoded_the_same_examples():
     assert held_out(runs[0]) == held_out(runs[1]) != held_out(runs[2])
 
 
+@pytest.mark.slow
 def test_the_report_says_in_one_sentence_what_it_does_not_compare(capsys, tmp_path):
     for number, data in enumerate(SWEPT["root"]):
         for beta in (1, 4):

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 import torch
-from cases import slow
+from cases import slow, some
 from omegaconf import OmegaConf
 from pytorch_lightning import Callback
 from resume import differences, equal, records
@@ -65,7 +65,7 @@ SENSES = (
 
 
 CHAIN = (
-    "data=chain",
+    *("data=chain", "data.workers=2"),
     *("model/prior=flow", "model.prior.hidden=[8]", "model/posterior=flow"),
     *("model/likelihood=made", "model.likelihood.hidden=[8]"),
 )
@@ -149,8 +149,8 @@ def whole(configure, wholes):
         slow(("data.workers=2",), "on_train_batch_end", 13),
         slow(ACCUMULATED, "on_train_batch_end", 6),
         slow(DROPOUT, "on_train_batch_end", 9),
-        ((*FACTOR, "data.workers=2"), "on_train_batch_end", 13),
-        ((*CONTROL, *DROPOUT), "on_train_batch_end", 9),
+        slow((*FACTOR, "data.workers=2"), "on_train_batch_end", 13),
+        slow((*CONTROL, *DROPOUT), "on_train_batch_end", 9),
     ],
 )
 def test_a_run_that_was_stopped_equals_one_that_was_not(
@@ -174,7 +174,7 @@ def test_a_run_that_was_stopped_equals_one_that_was_not(
                 "on_validation_start": (12,),
             },
         ),
-        (ACCUMULATED, {"on_train_batch_end": (6, 25), "on_validation_end": (24,)}),
+        slow(ACCUMULATED, {"on_train_batch_end": (6, 25), "on_validation_end": (24,)}),
     ],
 )
 def test_a_run_that_was_stopped_anywhere_equals_one_that_was_not(
@@ -190,6 +190,7 @@ def test_a_run_that_was_stopped_anywhere_equals_one_that_was_not(
     assert differences(whole(overrides), tmp_path / "parts") == []
 
 
+@pytest.mark.slow
 def test_a_run_on_several_senses_goes_on_as_if_nobody_had_stopped_it(configure, tmp_path, stop):
     train(configure(*SENSES), tmp_path / "whole")
     stop("on_train_batch_end", 13)  # amid an epoch, and after a validation
@@ -199,7 +200,7 @@ def test_a_run_on_several_senses_goes_on_as_if_nobody_had_stopped_it(configure, 
     assert differences(tmp_path / "whole", tmp_path / "parts") == []
 
 
-@pytest.mark.parametrize("overrides", [CHAIN, DIFFUSION])
+@some(1, "overrides", [CHAIN, DIFFUSION])
 def test_flows_diffusions_and_autoregressive_decoders_go_on_as_if_nobody_had_stopped_them(
     configure, tmp_path, stop, overrides
 ):
@@ -265,7 +266,7 @@ BY_EPOCHS = (
             ),
             (3, 11, 14),
         ),
-        (BY_EPOCHS, (5, 13, 17)),  # 4 steps an epoch: after the end of one, each
+        slow(BY_EPOCHS, (5, 13, 17)),  # 4 steps an epoch: after the end of one, each
         slow(
             (
                 *BY_EPOCHS,
@@ -275,7 +276,7 @@ BY_EPOCHS = (
             ),
             (5, 9, 13),
         ),
-        ((*RUN, "trainer.precision=64-true", *MIXTURE), (7, 21, 26)),
+        slow((*RUN, "trainer.precision=64-true", *MIXTURE), (7, 21, 26)),
     ],
 )
 def test_a_run_that_was_stopped_again_and_again_equals_one_that_was_not(

@@ -177,6 +177,7 @@ def test_the_standard_error_of_mig_exact_is_the_spread_over_seeds():
     assert runs[0]["samples"] == 400
 
 
+@pytest.mark.slow
 def test_mig_exact_never_holds_samples_by_points_by_latents():
     points = 20_000
     code = (
@@ -246,6 +247,7 @@ def test_dci_is_scikit_learn_and_two_entropies():
     assert found["importances"].sum(0) == pytest.approx([1, 1, 1])
 
 
+@pytest.mark.slow
 def test_dci_is_the_same_in_any_number_of_processes():
     alone, together = (
         scores.dci_boost20(CODES, FACTORS, train=300, test=100, jobs=jobs) for jobs in (1, 2)
@@ -254,6 +256,7 @@ def test_dci_is_the_same_in_any_number_of_processes():
         assert np.asarray(alone[key]).tobytes() == np.asarray(together[key]).tobytes(), key
 
 
+@pytest.mark.slow
 def test_dci_by_a_fifth_of_the_trees_agrees():
     slow, fast = (
         score(CODES, FACTORS, train=400, test=200) for score in (scores.dci, scores.dci_boost20)
