@@ -29,6 +29,9 @@ BEFORE = {number: signal.getsignal(number) for number in signals.ASKING}
 
 @pytest.fixture
 def _forgotten():
+    """The handlers are those of before, whatever a command that ran in this process has left."""
+    for number, handler in BEFORE.items():
+        signal.signal(number, handler)
     yield
     signals.forget()
 
