@@ -336,7 +336,8 @@ def test_a_model_that_answers_exactly_has_the_reports_of_the_ideal_observer():
     assert found["fission"].item() == pytest.approx(found["fission_ideal"].item(), abs=1e-5)
     assert found["fission_ideal"] > 1.3  # 1.08 beside one beep
     assert found["fusion_ideal"].item() == pytest.approx(1.7178, abs=0.1)  # of 200 trials
-    assert found["picture"].shape == (3, 800, 900)
+    assert found["fission_gaussian"].item() == pytest.approx(1.2960864, abs=0.1)  # over the noise
+    assert found["picture"].shape == (3, 800, 1300)
 
 
 @pytest.mark.slow

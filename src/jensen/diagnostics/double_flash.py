@@ -28,14 +28,14 @@ def double_flash(
     common: float = 0.5,
 ) -> Mapping[str, Tensor]:
     """The mean report of 0..C - 1 flashes beside 0..C - 1 beeps, as heat maps of the model and of
-    exact inference (`family.cues.CountCues`), in the same trials of the same noise; and of beeps
-    beside flashes.
+    exact inference (`family.cues.CountCues`) and the best single Gaussian, which cannot doubt that
+    there is one cause, in the same trials of the same noise; and of beeps beside flashes.
 
     A report is the posterior mean of p(flashes | flash, beep). `fission`: the mean report of one
     flash with two beeps; `fusion`: of two flashes with one beep. `fission_beeps`, `fusion_beeps`:
     of one beep with two flashes, and of two beeps with one flash, which a quiet sound changes. Each
-    with that of the ideal observer, `_ideal`. `error`: the root mean square difference of p(flashes | flash, beep) over
-    trials.
+    with that of the ideal observer, `_ideal`, and of that Gaussian, `_gaussian`. `error`: the root
+    mean square difference of p(flashes | flash, beep) over trials.
 
     Args:
         counts, flash_sd, beep_sd, common: of `data=flashes`.
@@ -54,14 +54,13 @@ def double_flash(
     exact = observer.infer(measured).source  # (N, 2, C)
     found = reported(snapshot, measured, counts)
     grid = torch.arange(counts, dtype=torch.float64)
-    maps = [
-        (source @ grid).unflatten(0, (counts, counts, TRIALS)).mean(2) for source in (found, exact)
-    ]
+    reports = (found @ grid, exact @ grid, observer.one_gaussian(measured).mean)
+    maps = [each.unflatten(0, (counts, counts, TRIALS)).mean(2) for each in reports]
     results = {
         "error": (found - exact).square().mean().sqrt(),
         "picture": _picture(maps),
     }
-    for suffix, each in zip(("", "_ideal"), maps, strict=True):
+    for suffix, each in zip(("", "_ideal", "_gaussian"), maps, strict=True):
         results[f"fission{suffix}"] = each[1, 2, 0]
         results[f"fusion{suffix}"] = each[2, 1, 0]
         results[f"fission_beeps{suffix}"] = each[2, 1, 1]
@@ -82,10 +81,11 @@ def reported(snapshot: Snapshot, measured: Tensor, counts: int) -> Tensor:
 
 
 def _picture(maps: list[Tensor]) -> Tensor:
-    figure = Figure(figsize=(9, 8), dpi=100, layout="constrained")
-    axes = figure.subplots(2, 2)
+    figure = Figure(figsize=(13, 8), dpi=100, layout="constrained")
+    axes = figure.subplots(2, 3)
     words = (("flashes", "beeps"), ("beeps", "flashes"))
-    for column, (each, who) in enumerate(zip(maps, ("the model", "ideal observer"), strict=True)):
+    observers = ("the model", "ideal observer", "best single Gaussian")
+    for column, (each, who) in enumerate(zip(maps, observers, strict=True)):
         for row, (what, other) in enumerate(words):
             table = each[..., row].numpy()
             table = table if row == 0 else table.T
