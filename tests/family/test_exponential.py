@@ -13,7 +13,10 @@ from jensen.family.bernoulli import Bernoulli
 from jensen.family.beta import Beta
 from jensen.family.categorical import Categorical
 from jensen.family.dirichlet import Dirichlet
+from jensen.family.full import FullGaussian
 from jensen.family.gamma import Gamma
+from jensen.family.gaussian import Gaussian
+from jensen.family.multivariate import Normal
 from jensen.family.normal_gamma import NormalGamma
 from jensen.family.normal_wishart import NormalWishart
 from jensen.family.poisson import Poisson
@@ -36,6 +39,11 @@ PAIRS = {
     "bernoulli": (Bernoulli(one(0.3).logit()), Bernoulli(one(0.6).logit())),
     "categorical": (Categorical(real(0.2, 0.3, 0.5).log()), Categorical(real(1, 1, 1))),
     "poisson": (Poisson(one(3.0).log()), Poisson(one(5.0).log())),
+    "normal": (Normal(real(1), factor([2.0])), Normal(real(0), factor([1.0]))),
+    "two normals": (
+        Normal(real(1, -2), factor([2.0, 0.8], [0.8, 1.0])),
+        Normal(real(0, 0), factor([1.0, 0.0], [0.0, 1.0])),
+    ),
     "gamma": (Gamma(one(2.5), one(1.5)), Gamma(one(4.0), one(1.0))),
     "beta": (Beta(one(2.0), one(5.0)), Beta(one(1.0), one(1.0))),
     "dirichlet": (Dirichlet(real(1, 2, 3)), Dirichlet(real(1, 1, 1))),
@@ -58,6 +66,8 @@ DIGITS = {  # entropy and KL to the second of the pair
     "bernoulli": (0.610864302055, 0.183786897387),
     "categorical": (1.02965301406, 0.0689592746035),
     "poisson": (1.93147019815, 0.467523128702),
+    "normal": (1.76551212348, 0.65342640972),
+    "two normals": (2.99161941628, 2.84625765013),
     "gamma": (1.3244828014, 1.24086873689),
     "beta": (-0.484530714995, 0.484530714995),
     "dirichlet": (-1.24434456222, 0.551197381662),
@@ -68,6 +78,8 @@ IN_TORCH = {
     "bernoulli": lambda p: other.Bernoulli(logits=p.logit),
     "categorical": lambda p: other.Categorical(logits=p.logit),
     "poisson": lambda p: other.Poisson(p.log_rate.exp()),
+    "normal": lambda p: other.MultivariateNormal(p.mean, scale_tril=p.scale_tril),
+    "two normals": lambda p: other.MultivariateNormal(p.mean, scale_tril=p.scale_tril),
     "gamma": lambda p: other.Gamma(*p),
     "beta": lambda p: other.Beta(*p),
     "dirichlet": lambda p: other.Dirichlet(*p),
@@ -101,6 +113,13 @@ def test_expected_statistics_have_the_digits_of_the_reference():
     close(PAIRS["dirichlet"][0].mean_parameters(), logs)
     close(PAIRS["wishart"][0].mean_parameters()[0], one(0.546122480491))
     close(exponential.fisher(PAIRS["bernoulli"][0]), real(0.21).reshape(1, 1))
+    normal, two = PAIRS["normal"], PAIRS["two normals"]
+    close(normal[0].natural(), real(0.5, -0.25))
+    close(exponential.fisher(normal[0]), torch.stack([real(2, 4), real(4, 16)]))
+    close(normal[0].log_normaliser(), one(1.51551212348), 6e-12)
+    close(two[0].log_normaliser(), one(6.47691353393), 6e-12)
+    close(exponential.kl(*reversed(normal)), one(0.34657359028), 6e-12)
+    close(exponential.kl(*reversed(two)), one(4.74197764399), 6e-12)
     expected = torch.stack([real(0.490357756100, 2 / 3), real(2 / 3, 10 / 9)])
     close(exponential.fisher(PAIRS["gamma"][0]), expected, 2e-10)  # torch's trigamma
 
@@ -243,3 +262,38 @@ def test_triangles_are_inner_products():
     close((wishart.packed_inner(a) * wishart.packed(b)).sum(), (a @ b).trace())
     close(wishart.unpacked(wishart.packed(a), 2), a)
     close(wishart.unpacked_inner(wishart.packed_inner(a), 2), a)
+
+
+POINTS = torch.randn(30, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+COMPONENTS = {  # of a mixture, K of them, beside the family of one, and points
+    "full": (
+        FullGaussian(POINTS[:3], torch.eye(2).double().expand(3, 2, 2)),
+        lambda c: Normal(*c),
+        POINTS,
+        POINTS,
+    ),
+    "diag": (
+        Gaussian(POINTS[:3], torch.zeros(3, 2).double()),
+        lambda c: Normal(c.mean.unsqueeze(-1), (0.5 * c.log_var).exp()[..., None, None]),
+        POINTS,
+        POINTS.unsqueeze(-1),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_a_natural_gradient_step_of_length_one_on_the_expected_log_joint_is_the_m_step(name):
+    """Hoffman et al. 2013: of Q / N_k, in natural parameters. Discrete components: test_columns."""
+    components, of, points, each = COMPONENTS[name]
+    r = torch.rand(30, 3, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    old, new = of(components), of(components.maximise(components.moments(points, r)))
+    share = r / r.sum(0)
+    eta = old.natural().clone().requires_grad_()
+    family = Normal.of_natural(eta)
+    rows = each.unsqueeze(1)  # (N, 1, ...) points of (K, ...) components
+    q = (share.view(30, 3, *[1] * (eta.dim() - 2)) * exponential.log_density(rows, family)).sum()
+    (slope,) = torch.autograd.grad(q, eta)
+    # a step in mean parameters, whose gradient is the natural one
+    close(old.mean_parameters() + slope, new.mean_parameters(), 1e-12)
+    direction = exponential.natural_gradient(old, slope)
+    close((exponential.fisher(old) @ direction.unsqueeze(-1)).squeeze(-1), slope, 1e-11)
