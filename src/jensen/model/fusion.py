@@ -1,4 +1,4 @@
-"""What is known of z from some of the modalities: the product of their experts, and which are taken."""
+"""The posterior of z given some of the modalities: the product of their experts, and which are taken."""
 
 from collections.abc import Sequence
 from itertools import combinations

@@ -121,7 +121,7 @@ class Senses(nn.Module):
         )
 
     def _expert(self, name: str, x: Tensor) -> Gaussian:
-        """What an encoder says, among zeros for latents that it does not speak of: not yet
+        """The word of an encoder, among zeros for latents that it does not speak of: not yet
         `bounded`.
         """
         raw = self.each[name](x)
