@@ -223,7 +223,7 @@ def test_a_rate_that_nothing_would_ask_is_refused():
     with pytest.raises(InputError, match=r"model\.prior is a Mine with a rate of its own, which"):
         VAE(nn.Identity(), nn.Identity(), None, prior, 2)
     named = type("Named", (StandardNormal,), {"rate": 0.1})()  # a number is no protocol
-    VAE(nn.Identity(), nn.Identity(), None, named, 2)
+    VAE(nn.Identity(), nn.Identity(), Normal(), named, 2)
 
 
 @pytest.fixture
@@ -322,3 +322,14 @@ def test_bad_input_of_a_look_is_one_sentence(looked_at):
     }.items():
         with pytest.raises(InputError, match=sentence):
             call()
+
+
+@pytest.mark.parametrize("part", ["distortion", "mean", "sample", "check"])
+def test_a_likelihood_without_a_part_that_is_asked_of_it_is_refused(part):
+    parts = {"distortion", "mean", "sample", "check"} - {part}
+    mine = type("Mine", (nn.Module,), {name: lambda self: None for name in parts})()
+    with pytest.raises(
+        InputError, match=f"model.likelihood is a Mine without {part}, which a VAE"
+    ) as caught:
+        VAE(nn.Linear(4, 4), nn.Linear(2, 4), mine, StandardNormal(), 2)
+    assert "\n" not in str(caught.value)

@@ -50,7 +50,8 @@ class VAE(Kept):
             Gaussian.
 
     Raises:
-        InputError: a prior without a part of the protocol `model.prior.Prior`.
+        InputError: a prior or likelihood without a part of its protocol, `model.prior.Prior` or
+            `model.likelihood.Likelihood`.
     """
 
     def __init__(
@@ -65,6 +66,9 @@ class VAE(Kept):
         super().__init__()
         check_count("latent_dim", latent_dim)
         _check_prior(prior)
+        _check_parts(
+            "likelihood", likelihood, ("distortion", "mean", "sample", "check"), "Likelihood"
+        )
         self.encoder = encoder
         self.decoder = decoder
         self.likelihood = likelihood
@@ -228,15 +232,18 @@ def still(model: nn.Module) -> Iterator[Tensor]:
             part.training = mode
 
 
-def _check_prior(prior: object) -> None:
-    """Refuse a prior that the bound, or its learning, would ask for something it has not."""
-    parts = ("distribution", "update", "rate_is_bound", "warmup")
-    missing = [name for name in parts if not hasattr(prior, name)]
+def _check_parts(place: str, part: object, names: Sequence[str], protocol: str) -> None:
+    missing = [name for name in names if not hasattr(part, name)]
     if missing:
         raise InputError(
-            f"model.prior is a {type(prior).__name__} without {', '.join(missing)}, which a VAE asks"
-            " of it: expected the parts of jensen.model.prior.Prior; add them"
+            f"model.{place} is a {type(part).__name__} without {', '.join(missing)}, which a VAE"
+            f" asks of it: expected the parts of jensen.model.{place}.{protocol}; add them"
         )
+
+
+def _check_prior(prior: object) -> None:
+    """Refuse a prior that the bound, or its learning, would ask for something it has not."""
+    _check_parts("prior", prior, ("distribution", "update", "rate_is_bound", "warmup"), "Prior")
     if callable(getattr(prior, "rate", None)):
         raise InputError(
             f"model.prior is a {type(prior).__name__} with a rate of its own, which nothing asks:"
