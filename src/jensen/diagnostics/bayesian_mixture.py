@@ -44,6 +44,7 @@ def bayesian_mixture(snapshot: Snapshot, level: float = 0.9) -> Mapping[str, Ten
     def bars(axes: Axes) -> None:
         reach = torch.stack([shown - intervals[:, 0], intervals[:, 1] - shown]).clamp(min=0)
         axes.bar(np.arange(len(shown)), shown.numpy(), yerr=reach.numpy(), capsize=3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set(
             xlabel="component, by weight",
             ylabel=f"weight, and {level:.0%} of the belief",
@@ -60,14 +61,21 @@ def bayesian_mixture(snapshot: Snapshot, level: float = 0.9) -> Mapping[str, Ten
     }
 
 
+def _span(points: Tensor, p: Any, column: int) -> Tensor:
+    """Places that hold the points `(N,)` and three deviations of each component that is used."""
+    parts = full(p.components)
+    some = p.log_weight.exp() * 100 > 1
+    mean = parts.mean[some, column].to(points)
+    reach = 3 * parts.scale_tril[some, column].norm(dim=-1).to(points)
+    ends = torch.cat([points, mean - reach, mean + reach])
+    return torch.linspace(float(ends.min()), float(ends.max()), _GRID).to(points)
+
+
 def _predictive(snapshot: Snapshot, model: Any) -> Tensor:
     """The predictive density over a grid, other columns at their means; of one column as a curve."""
     points = snapshot.z.double()
     columns = by_rate(snapshot)[:2].tolist()
-    spans = [
-        torch.linspace(float(points[:, each].min()), float(points[:, each].max()), _GRID).to(points)
-        for each in columns
-    ]
+    spans = [_span(points[:, each], model.mixture, each) for each in columns]
     places = torch.meshgrid(*spans, indexing="ij")
     grid = points.mean(0).expand(places[0].numel(), -1).clone()
     for column, place in zip(columns, places, strict=True):

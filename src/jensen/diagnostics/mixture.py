@@ -72,6 +72,7 @@ def components(snapshot: Snapshot, rows: int = 10, columns: int = 8) -> Mapping[
 
     def bars(axes: Axes) -> None:
         axes.bar(np.arange(len(weight)), weight[order].cpu().numpy(), label="weight")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.step(
             np.arange(len(weight)),
             r.mean(0)[order].cpu().numpy(),

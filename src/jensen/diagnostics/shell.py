@@ -59,7 +59,8 @@ def shell(snapshot: Snapshot, bins: int = 60) -> Mapping[str, Tensor]:
                 color="C1",
                 label="prior",
             )
-        axes.set(xlabel="norm of z", title="the shell that codes lie in", xlim=(0, top))
+        axes.set(xlabel="norm of z", ylabel="density", xlim=(0, top))
+        axes.set_title("the shell that codes lie in")
         axes.legend()
 
     found = {"norm": norm.mean(), "prior": norm.new_tensor(mean), "distance": distance}
