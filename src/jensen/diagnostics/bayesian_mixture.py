@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from jensen.base.errors import InputError, check_number
@@ -44,7 +45,7 @@ def bayesian_mixture(snapshot: Snapshot, level: float = 0.9) -> Mapping[str, Ten
     def bars(axes: Axes) -> None:
         reach = torch.stack([shown - intervals[:, 0], intervals[:, 1] - shown]).clamp(min=0)
         axes.bar(np.arange(len(shown)), shown.numpy(), yerr=reach.numpy(), capsize=3)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(
             xlabel="component, by weight",
             ylabel=f"weight, and {level:.0%} of the belief",

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.patches import Ellipse
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from jensen.base.errors import InputError, check_count
@@ -72,7 +73,7 @@ def components(snapshot: Snapshot, rows: int = 10, columns: int = 8) -> Mapping[
 
     def bars(axes: Axes) -> None:
         axes.bar(np.arange(len(weight)), weight[order].cpu().numpy(), label="weight")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.step(
             np.arange(len(weight)),
             r.mean(0)[order].cpu().numpy(),
