@@ -4,7 +4,7 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,27 @@ def pytest_configure(config: pytest.Config) -> None:
     sprites.permutation = lru_cache(maxsize=4)(sprites.permutation)  # type: ignore[assignment]
     picture.pixels = _drawn(picture.pixels)
     processes.can_fork = lambda: False  # but in launch/test_server.py
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
+    """Skip what needs zuko where it is not installed."""
+    from jensen.base.errors import InputError
+
+    try:
+        return (yield)
+    except InputError as error:
+        if "flows need zuko" in str(error) and not _has_zuko():
+            pytest.skip("zuko is not installed: pip install 'jensen[flows]'")
+        raise
+
+
+def _has_zuko() -> bool:
+    try:
+        import zuko  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def pytest_collection_finish() -> None:

@@ -16,6 +16,7 @@ from jensen.family.gaussian import STANDARD, Gaussian
 from jensen.family.mixture import Mixture
 from jensen.model.diffusion import SAMPLERS, Diffusion, exact, key_of, levels
 from jensen.model.diffusion_prior import DiffusionPrior
+from jensen.model.schedules import linear, logistic
 
 
 def real(values):
@@ -27,6 +28,7 @@ TRUTH = Mixture(
 )
 ENTROPY = 1.636902879
 FISHER = 1.88963906
+SCHEDULES = {"linear": linear, "logistic": logistic}
 TOLERANCE = {"rel": 0, "abs": 2e-8}
 
 
@@ -166,7 +168,8 @@ def test_the_bound_is_the_entropy_and_what_its_ends_cost(ends, total):
         assert diffusing == pytest.approx(5.217952465, abs=2e-6)
         assert last.item() == pytest.approx(5.5e-5, abs=1e-8)
     z = points(6000)
-    for settings in ({}, {"start": real(0.4)}):
+    own = (*({"schedule": each} for each in SCHEDULES.values()), {"start": real(0.4)})
+    for settings in own:
         found = -diffusion(-ends, ends, **settings).log_bound(z, noise(len(z)))
         error = found.std() / len(z) ** 0.5
         assert abs(found.mean() - total) < 4 * error
@@ -205,6 +208,20 @@ def test_the_bound_of_a_point_is_the_same_alone_and_among_others():
     whole = diffusion().log_bound(z, noise(5))
     torch.testing.assert_close(diffusion().log_bound(z[2:3], noise(5)[2:3]), whole[2:3])
     assert not torch.equal(diffusion().log_bound(z, noise(5, seed=8)), whole)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("ends", [(-10.0, 10.0), (-30.0, 30.0), (-3.0, 1.0)])
+def test_a_schedule_rises_from_end_to_end_at_its_slope(name, ends):
+    low, high = real(ends)
+    t = torch.linspace(0, 1, 41, dtype=torch.float64).requires_grad_()
+    gamma, slope = SCHEDULES[name](t, low, high)
+    torch.testing.assert_close(gamma[[0, -1]], real(ends), atol=1e-6, rtol=0)
+    (expected,) = torch.autograd.grad(gamma.sum(), t)
+    torch.testing.assert_close(slope, expected, rtol=1e-8, atol=1e-8)
+    assert slope.min() > 0
+    short = SCHEDULES[name](t.detach().float(), *torch.tensor(ends))[0]
+    torch.testing.assert_close(short.double(), gamma.detach(), rtol=1e-4, atol=1e-4)
 
 
 # ---- density and draws --------------------------------------------------------------------------
@@ -268,9 +285,11 @@ def bound_of(prior, count=4000):
         return -prior.distribution().log_bound(z, eps).mean().item()
 
 
-def test_it_starts_as_the_standard_normal():
-    p = DiffusionPrior(3).eval().distribution()
+@pytest.mark.parametrize("denoiser", ["residual", "mlp"])
+def test_it_starts_as_the_standard_normal(denoiser):
+    p = DiffusionPrior(3, denoiser).eval().distribution()
     z = torch.randn(6, 3)
+    torch.testing.assert_close(p.log_bound(z, z), STANDARD.log_prob(z), atol=1e-3, rtol=0)
     torch.testing.assert_close(p.log_prob(z), STANDARD.log_prob(z), atol=1e-3, rtol=0)
     torch.testing.assert_close(p.rsample(z), z, atol=1e-2, rtol=0.03)
 
@@ -281,8 +300,14 @@ def test_something_is_learned_in_two_seconds():
     assert bound_of(taught(150)) < start - 0.1
 
 
+def test_the_flow_of_a_network_is_a_density_whatever_it_has_learned():
+    side = torch.linspace(-7, 7, 281)[:, None]
+    p = taught(40).distribution()
+    assert p.log_prob(side).exp().sum().item() * 0.05 == pytest.approx(1, abs=1e-3)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("denoiser", ["mlp", "mixture"])
+@pytest.mark.parametrize("denoiser", ["residual", "mlp", "mixture"])
 def test_a_mixture_is_learned_to_its_entropy(denoiser):
     found = [
         bound_of(taught(2500, seed, denoiser=denoiser, components=4), 40_000) for seed in range(3)
@@ -302,6 +327,7 @@ def test_ends_that_are_learned_have_gradients_and_stay_in_order():
     ("settings", "sentence"),
     [
         ({"gamma_min": 1.0, "gamma_max": 1.0}, "gamma_max is 1: expected more than gamma_min"),
+        ({"hidden": []}, r"hidden is \[\] and denoiser is residual: expected a width"),
         ({"denoiser": "unet"}, "denoiser is 'unet': expected"),
         ({"sampler": "euler"}, "sampler is 'euler': expected"),
         ({"steps": 0}, "steps is 0: expected"),

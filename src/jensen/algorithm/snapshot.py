@@ -41,9 +41,15 @@ def snapshot(
 
 @known.register
 def known_of_vae(model: VAE, images: Tensor) -> dict[str, Any]:
+    def observe(z: Tensor, temperature: float, top_k: int | None, top_p: float | None) -> Tensor:
+        index = torch.arange(len(z), device=z.device)
+        key = fold(0, "observations")
+        return model.likelihood.sample(model.decoded(z), key, index, temperature, top_k, top_p)
+
     return {
         "encode": model.encode,
         "decode": model.decode,
+        "observe": observe,
         "infer": model,
         "prior": model.prior.distribution(),
         "senses": model if isinstance(model, MultimodalVAE) else None,

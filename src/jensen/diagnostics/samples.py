@@ -1,14 +1,14 @@
 """Observations that the model makes of draws from its prior."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from jensen.base.errors import check_count
+from jensen.base.errors import InputError, check_count
 from jensen.diagnostics.conditions import titles, values
 from jensen.diagnostics.picture import chart, grid, is_image
 from jensen.diagnostics.snapshot import Snapshot
@@ -17,17 +17,29 @@ ACROSS = 8
 """Draws in the row of a condition."""
 
 
-def samples(snapshot: Snapshot, count: int = 64) -> Mapping[str, Tensor]:
+def samples(
+    snapshot: Snapshot,
+    count: int = 64,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> Mapping[str, Tensor]:
     """Decoded means of `count` draws z ~ p(z), the same draws every time. Of vectors, the first two
     coordinates.
+
+    With a temperature, top_k or top_p (`model.choice.sharpened`), observations drawn from p(x|z),
+    and so of the likelihood's own numbers.
 
     Of several modalities, those that are images, each by its name; of a model with conditions a row
     for each of their values, with the same draws in each.
     """
     check_count("count", count)
+    decode = snapshot.decode
+    if not (temperature is None and top_k is None and top_p is None):
+        decode = _drawn(snapshot, 1.0 if temperature is None else temperature, top_k, top_p)
     if snapshot.senses is not None:
         return _of_senses(snapshot, count)
-    decoded = snapshot.decode(snapshot.draw(count))
+    decoded = decode(snapshot.draw(count))
     if is_image(decoded.shape[1:]):
         across = math.isqrt(count)
         return {"images": grid(decoded[: across * across].unflatten(0, (across, across)))}
@@ -39,6 +51,21 @@ def samples(snapshot: Snapshot, count: int = 64) -> Mapping[str, Tensor]:
         axes.legend()
 
     return {"points": chart(scatter, 5, 5)}
+
+
+def _drawn(
+    snapshot: Snapshot, temperature: float, top_k: int | None, top_p: float | None
+) -> Callable[[Tensor], Tensor]:
+    """Codes to observations drawn so; what the likelihood cannot draw by is refused at once."""
+    observe = snapshot.observe
+    if snapshot.senses is not None or observe is None:
+        raise InputError(
+            "diagnostics.samples has a temperature, top_k or top_p: expected a VAE of one sense,"
+            " whose likelihood draws by them; leave them out"
+        )
+    none = snapshot.encode(snapshot.images[:1]).mean[:0]
+    observe(none, temperature, top_k, top_p)
+    return lambda z: observe(z, temperature, top_k, top_p)
 
 
 def _of_senses(snapshot: Snapshot, count: int) -> Mapping[str, Tensor]:

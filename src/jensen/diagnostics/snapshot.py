@@ -32,6 +32,8 @@ class Snapshot(NamedTuple):
     prior: p(z), always a distribution: N(0, I) only where it is that, `Unknown` where nobody says.
     beliefs: the model, where that keeps beliefs of its parameters: a `jensen.BayesianGMM`.
     senses: the model, where that takes several modalities: a `jensen.model.MultimodalVAE`.
+    observe: `(B, D)`, a temperature, a top_k and a top_p to observations drawn given each code;
+        None where nothing draws them.
     """
 
     bound: Bound
@@ -49,6 +51,7 @@ class Snapshot(NamedTuple):
     prior: Family
     beliefs: Any = None
     senses: Any = None
+    observe: Callable[[Tensor, float, int | None, float | None], Tensor] | None = None
 
 
 STANDARD_NORMAL = "standard_normal"

@@ -14,7 +14,7 @@ from torch.nn.functional import linear, softplus
 
 from jensen.base.errors import InputError, check_count, check_counts
 from jensen.base.random import uniform
-from jensen.model.choice import check_choosing, sharpened
+from jensen.model.choice import chance_of_one, check_choosing
 
 
 class MADE(nn.Module):
@@ -103,12 +103,7 @@ class MADE(nn.Module):
         x = torch.zeros_like(output.flatten(1))
         for place in range(self.size):
             logit = self.logits(output, x)[:, place]
-            if top_k is not None or top_p is not None:
-                pair = torch.stack([torch.zeros_like(logit), logit], -1)
-                two = sharpened(pair, temperature, top_k, top_p)
-                p = two[:, 1].exp()
-            else:
-                p = (logit / temperature).sigmoid()
+            p = chance_of_one(logit, temperature, top_k, top_p)
             x[:, place] = (chance[:, place] < p).to(x)
         return x.view_as(output)
 

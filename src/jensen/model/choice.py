@@ -8,16 +8,22 @@ from jensen.base.random import uniform
 
 
 def check_choosing(
-    temperature: float, top_k: int | None, top_p: float | None, symbols: int
+    temperature: float, top_k: int | None, top_p: float | None, symbols: int | None
 ) -> None:
-    """Refuse what no distribution over so many symbols can be sharpened by."""
+    """Refuse what no distribution over so many symbols, or over what is none, can be sharpened by."""
     check_number("temperature", temperature)
     if not temperature > 0:
         raise InputError(
             f"temperature is {temperature:g}: expected more than 0; top_k=1 always takes the"
             " likeliest"
         )
-    if top_k is not None:
+    for name, value in (("top_k", top_k), ("top_p", top_p)):
+        if value is not None and symbols is None:
+            raise InputError(
+                f"{name} is {value}: expected none, since this likelihood is over numbers, not"
+                " symbols; leave it out, or set a temperature"
+            )
+    if top_k is not None and symbols is not None:
         check_count("top_k", top_k)
         if top_k > symbols:
             raise InputError(
@@ -59,6 +65,21 @@ def sharpened(
         left_out |= before >= top_p
     falling = falling.masked_fill(left_out, -torch.inf)
     return torch.empty_like(logits).scatter(-1, order, falling).log_softmax(-1)
+
+
+def chance_of_one(
+    logit: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
+) -> Tensor:
+    """p(1), of the shape of the logits, of zeros and ones that are chosen so.
+
+    >>> chance_of_one(torch.tensor([-1.0, 1.0]), top_k=1)
+    tensor([0., 1.])
+    """
+    check_choosing(temperature, top_k, top_p, 2)
+    if top_k is None and top_p is None:
+        return (logit / temperature).sigmoid()
+    pair = torch.stack([torch.zeros_like(logit), logit], -1)
+    return sharpened(pair, temperature, top_k, top_p)[..., 1].exp()
 
 
 def choose(log_p: Tensor, key: int, index: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ class ColumnNormal(nn.Module):
         top_p: float | None = None,
     ) -> Tensor:
         """Draws `(B, *event)`; the temperature multiplies variances."""
-        check_choosing(temperature, top_k, top_p, 1)
+        check_choosing(temperature, top_k, top_p, None)
         noise = normal(key, index, (output[0].numel(),)).to(output)
         spread = (0.5 * self.log_var).exp().to(output) * temperature**0.5
         return output + (spread * noise).view_as(output)

@@ -52,7 +52,7 @@ class _Counts(nn.Module):
 
 def _check_plain(temperature: float, top_k: int | None, top_p: float | None) -> None:
     """Refuse a temperature of counts, which would be drawn as ever."""
-    check_choosing(temperature, top_k, top_p, 1)
+    check_choosing(temperature, top_k, top_p, None)
     if temperature != 1:
         raise InputError(
             f"temperature is {temperature:g}: expected 1 of counts, which have none; leave it out"
@@ -160,7 +160,7 @@ class NormalMixture(nn.Module):
         top_p: float | None = None,
     ) -> Tensor:
         """Draws `(B, *event)`; the temperature multiplies variances."""
-        check_choosing(temperature, top_k, top_p, 1)
+        check_choosing(temperature, top_k, top_p, None)
         event = tuple(output.shape[1:])
         weight = self.log_weight.log_softmax(0).expand(*output.shape, len(self.offset))
         which = choose(weight, fold(key, "component"), index)

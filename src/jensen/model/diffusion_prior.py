@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import silu
 
 from jensen.base.errors import InputError, check_choice, check_count, check_counts, check_number
 from jensen.base.random import fold, uniform
@@ -14,15 +15,18 @@ from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture
 from jensen.model.diffusion import SAMPLERS, Denoise, Diffusion, exact, levels
 from jensen.model.prior import check_trained
+from jensen.model.schedules import Schedule, linear, logistic
 
-DENOISERS = ("mlp", "mixture")
-GAMMAS = ("linear", "learned")
+DENOISERS = ("residual", "mlp", "mixture")
+GAMMAS = ("logistic", "linear", "learned")
 _WAVES = 6
+_TOLD = 64
+"""Numbers that a noise level becomes."""
 
 
 class DiffusionPrior(nn.Module):
     """A variational diffusion on z, continuous in time (Kingma et al. 2021, arXiv 2107.00630; on
-    latents Vahdat et al. 2021, arXiv 2106.05931). With `denoiser=mlp` it is N(0, I) until it has
+    latents Vahdat et al. 2021, arXiv 2106.05931). With a network it is N(0, I) until it has
     learned: the guess of the noise is sigma z, which is right for N(0, I), and a network that is 0
     (Vahdat et al. 2021, eq. 9).
 
@@ -34,12 +38,14 @@ class DiffusionPrior(nn.Module):
 
     Args:
         latent_dim: D.
-        denoiser: `mlp`, or `mixture`, the exact denoiser of a mixture of `components` diagonal
-            Gaussians, whose parameters are learned: what EM would find.
+        denoiser: `residual`, a network whose layers the noise level scales and moves; `mlp`, one
+            that is told the noise level as it is told z; or `mixture`, the exact denoiser of a
+            mixture of `components` diagonal Gaussians, whose parameters are learned: what EM would
+            find.
         hidden: widths of the network.
         components: of the mixture.
-        gamma: `linear` in time between gamma_min and gamma_max, or `learned`: the two ends are, on
-            which alone the bound depends.
+        gamma: between gamma_min and gamma_max `logistic` or `linear` in time (`schedules`), or
+            `learned`: logistic, and the two ends are, on which alone the bound depends.
         gamma_min, gamma_max: minus the log of the signal-to-noise ratio at both ends, rising.
         steps, sampler: of a draw: `ancestral` or `ddim`.
         draws: noise levels an example in evaluation.
@@ -55,10 +61,10 @@ class DiffusionPrior(nn.Module):
     def __init__(
         self,
         latent_dim: int,
-        denoiser: str = "mlp",
+        denoiser: str = "residual",
         hidden: Sequence[int] = (128, 128),
         components: int = 10,
-        gamma: str = "linear",
+        gamma: str = "logistic",
         gamma_min: float = -10.0,
         gamma_max: float = 10.0,
         steps: int = 100,
@@ -90,12 +96,14 @@ class DiffusionPrior(nn.Module):
         self.steps = steps
         self.sampler = sampler
         self.draws = draws
-        self.denoiser: nn.Module = (
-            Network(latent_dim, hidden)
-            if denoiser == "mlp"
-            else LearnedComponents(components, latent_dim)
-        )
+        self.denoiser: nn.Module
+        if denoiser == "mixture":
+            self.denoiser = LearnedComponents(components, latent_dim)
+        else:
+            network = Residual if denoiser == "residual" else Network
+            self.denoiser = network(latent_dim, hidden)
         ends = torch.tensor([gamma_min, math.log(gamma_max - gamma_min)])
+        self.schedule: Schedule = linear if gamma == "linear" else logistic
         if gamma == "learned":
             self.ends = nn.Parameter(ends)
         else:
@@ -123,6 +131,7 @@ class DiffusionPrior(nn.Module):
             sampler=self.sampler,
             draws=self.draws,
             start=start,
+            schedule=self.schedule,
         )
 
     def _denoise(self) -> Denoise:
@@ -156,6 +165,49 @@ class Network(nn.Module):
         seen = torch.cat([z, at.sin(), at.cos()], -1)
         guess: Tensor = self.body(seen)
         return sigma[:, None] * z + guess
+
+
+class Residual(nn.Module):
+    """The guess of the noise, sigma z + alpha sigma f(z, gamma), for an f that begins at 0. What is
+    guessed beside sigma z vanishes with the noise, and with the signal, as that does which is
+    right, -sigma (score + z).
+
+    Each layer of f is scaled and moved by numbers of gamma (Perez et al. 2018, arXiv 1709.07871),
+    and added to what it was told where the widths are the same.
+    """
+
+    waves: Tensor
+
+    def __init__(self, latent_dim: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        if not hidden:
+            raise InputError(
+                "hidden is [] and denoiser is residual: expected a width or more; set hidden=[128,128]"
+                " or denoiser=mlp"
+            )
+        widths = [hidden[0], *hidden]
+        self.told = nn.Sequential(nn.Linear(2 * _WAVES, _TOLD), nn.SiLU())
+        self.begin = nn.Linear(latent_dim, widths[0])
+        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(widths))
+        self.turns = nn.ModuleList(nn.Linear(_TOLD, 2 * width) for width in widths)
+        self.end = nn.Linear(widths[-1], latent_dim)
+        nn.init.zeros_(self.end.weight)
+        nn.init.zeros_(self.end.bias)
+        self.register_buffer("waves", 0.1 * 1.7 ** torch.arange(_WAVES), persistent=False)
+
+    def forward(self, z: Tensor, gamma: Tensor) -> Tensor:
+        """`(N, D)`, `(N,)` to `(N, D)`."""
+        alpha, sigma = levels(gamma)
+        at = gamma[:, None] * self.waves
+        told = self.told(torch.cat([at.sin(), at.cos()], -1))
+        *turns, last = (turn(told).chunk(2, -1) for turn in self.turns)
+        h = self.begin(z)
+        for layer, (scale, move) in zip(self.layers, turns, strict=True):
+            found = layer(silu(h + scale * h + move))
+            h = found + h if found.shape == h.shape else found
+        scale, move = last
+        guess: Tensor = self.end(silu(h + scale * h + move))
+        return sigma[:, None] * (z + 2 * alpha[:, None] * guess)
 
 
 class LearnedComponents(nn.Module):

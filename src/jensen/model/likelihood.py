@@ -14,7 +14,7 @@ from jensen.base.errors import InputError, check_number
 from jensen.base.random import normal, uniform
 from jensen.family.gaussian import LOG_2PI, LOG_VAR_BOUND
 from jensen.model.bernoulli import bernoulli_distortion
-from jensen.model.choice import check_choosing
+from jensen.model.choice import chance_of_one, check_choosing
 
 
 class Likelihood(Protocol):
@@ -43,7 +43,7 @@ class Likelihood(Protocol):
         `(B,)` (`base.random`).
 
         temperature: above 0; below 1 draws are likelier than the model's own. top_k, top_p: of
-        symbols, see `choice.sharpened`; another likelihood takes no notice.
+        symbols, see `choice.sharpened`; another likelihood refuses them.
         """
         ...
 
@@ -104,7 +104,7 @@ class Bernoulli(nn.Module):
         top_p: float | None = None,
     ) -> Tensor:
         """Zeros and ones, `(B, *event)`."""
-        return _bits(output, key, index, temperature)
+        return _bits(output, key, index, temperature, top_k, top_p)
 
     def check(self, x: Tensor) -> None:
         check_finite(x)
@@ -141,7 +141,7 @@ class CrossEntropy(nn.Module):
         top_p: float | None = None,
     ) -> Tensor:
         """Zeros and ones, `(B, *event)`, the pixels that the formula is of."""
-        return _bits(output, key, index, temperature)
+        return _bits(output, key, index, temperature, top_k, top_p)
 
     def check(self, x: Tensor) -> None:
         _check_unit_interval("cross_entropy", x)
@@ -179,7 +179,8 @@ class ContinuousBernoulli(nn.Module):
         top_p: float | None = None,
     ) -> Tensor:
         """Grey levels, `(B, *event)`, by the inverse of log(1 + u (e^l - 1)) / l for logit l."""
-        logit = _tempered(output, temperature).double()
+        check_choosing(temperature, top_k, top_p, None)
+        logit = (_wide(output) / temperature).double()
         u = uniform(key, index, tuple(output.shape[1:]), torch.float64)
         size = logit.abs().clamp(min=1e-4, max=700)
         # of |l|, from the side where exp(-|l|) is small; 1 - x has the logit -l
@@ -209,7 +210,7 @@ class _AboutOutput(nn.Module):
         top_p: float | None = None,
     ) -> Tensor:
         """The output and noise of the likelihood's variance, times the temperature."""
-        check_choosing(temperature, top_k, top_p, 1)
+        check_choosing(temperature, top_k, top_p, None)
         log_var = self.log_scale() + math.log(temperature)
         noise = normal(key, index, tuple(output.shape[1:])).to(output)
         return output + (0.5 * log_var).exp().to(output) * noise
@@ -305,15 +306,22 @@ class OptimalNormal(_AboutOutput):
         return error
 
 
-def _bits(output: Tensor, key: int, index: Tensor, temperature: float) -> Tensor:
+def _bits(
+    output: Tensor,
+    key: int,
+    index: Tensor,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+) -> Tensor:
     """Zeros and ones of logits, `(B, *event)`."""
-    logit = _tempered(output, temperature)
-    return (uniform(key, index, tuple(output.shape[1:])).to(logit) < logit.sigmoid()).to(logit)
+    logit = _wide(output)
+    p = chance_of_one(logit, temperature, top_k, top_p)
+    return (uniform(key, index, tuple(output.shape[1:])).to(p) < p).to(p)
 
 
-def _tempered(logit: Tensor, temperature: float) -> Tensor:
-    check_choosing(temperature, None, None, 2)
-    return logit.to(torch.promote_types(logit.dtype, torch.float32)) / temperature
+def _wide(logit: Tensor) -> Tensor:
+    return logit.to(torch.promote_types(logit.dtype, torch.float32))
 
 
 def check_finite(x: Tensor) -> None:
