@@ -217,6 +217,7 @@ def test_one_seed_gives_a_report_without_intervals(study, tmp_path):
     assert "One seed a setting" in text
 
 
+@pytest.mark.slow
 def test_a_report_and_its_figures_follow_from_the_table_alone(study, tmp_path):
     path, _ = made(study, tmp_path)
     study.table.report(path, tmp_path / "report")

@@ -242,6 +242,7 @@ def test_the_standard_error_holds_where_hardly_any_draw_overlaps(dim, reach, sam
         assert (error.abs() <= 2 * claimed).double().mean() >= 0.9
 
 
+@pytest.mark.slow
 def test_the_standard_error_of_a_marginal_that_is_taken_at_the_draws_holds_as_well():
     """Posteriors on a line, 7 deviations apart, so many that a grid would be too long: H(z) is that
     of one, and log N, less what two neighbours share."""

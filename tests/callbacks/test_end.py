@@ -403,7 +403,7 @@ def test_a_finished_run_goes_on_after_a_refusal_as_if_there_had_been_none(
     "run, ended",
     [
         (RUN, STEPPED),
-        ((*RUN, halt("on_train_batch_end", 7)), AT_WILL),
+        slow((*RUN, halt("on_train_batch_end", 7)), AT_WILL),
         ((*RUN, *EPOCHS, *BY_EPOCHS), "trainer.max_epochs"),
         ((*MIXTURE, "trainer.max_steps=4", "algorithm.tolerance=0"), STEPPED),
     ],

@@ -38,6 +38,7 @@ class Dies(Callback):
             raise RuntimeError("killed")
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_has_the_table_of_one_that_is_not(configure, tmp_path):
     train(configure(*RUN), tmp_path / "whole")
     dies = configure(*RUN, "+callbacks.dies._target_=test_table.Dies")

@@ -73,6 +73,7 @@ def test_only_the_first_examples_are_used():
 
 
 @some(1, "make", [loose, lambda: random_matrices(DIM, LATENTS)], ids=["loose", "random"])
+@pytest.mark.slow
 def test_it_is_below_log_p_in_expectation_and_nearer_with_more_draws(make):
     matrices = make()
     x = randn(40, DIM)

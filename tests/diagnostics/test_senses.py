@@ -328,6 +328,7 @@ class Observer(nn.Module):
 FLASHES = CountCues.of(0.5, [0.8, 0.3], 5)
 
 
+@pytest.mark.slow
 def test_a_model_that_answers_exactly_has_the_reports_of_the_ideal_observer():
     names = ("flash", "beep", "flashes", "beeps")
     model = Observer(names, lambda x: FLASHES.infer(x.double()).source.flatten(1).float())

@@ -592,6 +592,7 @@ def test_a_log_that_is_a_link_is_not_followed(tmp_path):
 
 
 @some(1, "main", [evaluate.main, encode.main, report.main])
+@pytest.mark.slow
 def test_interpolations_that_double_end_in_one_sentence(capsys, run, tmp_path, main):
     doubled = {"algorithm.k0": "x" * 100}
     for place in range(1, 60):

@@ -201,6 +201,7 @@ def test_it_finds_the_number_of_clusters(count, dim, seed):
 @pytest.mark.parametrize(
     ("dim", "seed"), [(10, 0), *(slow(dim, seed) for dim in (2, 10) for seed in (1, 2))]
 )
+@pytest.mark.slow
 def test_it_finds_six_clusters_on_a_line(dim, seed):
     """Five deviations apart: what the whole is wide along the line says nothing of the other
     dimensions.

@@ -324,6 +324,7 @@ def test_implicit_gradients_are_those_of_em_run_to_convergence(case, prior, prod
 
 
 @pytest.mark.parametrize("case", ["separated full", "moderate diag"])
+@pytest.mark.slow
 def test_one_step_gradients_are_good_only_where_components_are_separated(case):
     error = errors(case, ["one_step"], FLAT)["one_step"]
     assert error < 0.05 if case.startswith("separated") else error > 0.2

@@ -209,6 +209,7 @@ def test_weights_count_copies(covariance):
     assert part.converged
 
 
+@pytest.mark.slow
 def test_restarts_are_fitted_at_once_and_the_best_is_kept():
     x = blobs(400, 2, 6, apart=3.0)
     one, many = (GMM(6, "diag", restarts=restarts, init="random").fit(x) for restarts in (1, 12))

@@ -101,6 +101,7 @@ def test_plain_parameters_are_named_counted_and_come_back(covariance):
 
 
 @some(2, "covariance", STRUCTURES)
+@pytest.mark.slow
 def test_the_three_informations_agree_on_many_points_of_the_mixture_itself(covariance):
     """Within six standard errors of the points', as 30 parts of them show these, and of the draws that
     the expected one is a mean of.

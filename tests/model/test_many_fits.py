@@ -84,6 +84,7 @@ def test_sets_of_unequal_size_by_a_mask():
         same(found, row, GMM(2).fit(x[row][mask[row]]))
 
 
+@pytest.mark.slow
 def test_with_weights_noise_and_restarts_each_is_its_own_fit_too():
     """Of several sizes: what is not there has no weight and no noise."""
     x = sets(3, points=40)

@@ -114,6 +114,7 @@ def test_the_diagnostic_leaves_out_what_is_unknown():
     assert not {"dimension_wise_kl", "prior_dependence"} & found.keys()
 
 
+@pytest.mark.slow
 def test_the_audit_is_against_the_prior():
     q = bent_codes()
     snapshot = with_posterior(vector_snapshot(count=400), *q)._replace(prior=Banana(), z=q.mean)

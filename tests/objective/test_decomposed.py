@@ -90,6 +90,7 @@ def test_equal_weights_are_the_closed_form(beta):
     torch.testing.assert_close(scheduled(inference, STEP), Beta(beta)(inference, STEP))
 
 
+@pytest.mark.slow
 def test_the_parts_together_have_the_gradient_of_the_rate_on_average():
     """T17: the gradient of b (MI + TC + DWKL) with a sampled log q(z|x), as peers write it, against
     b * closed-form KL.

@@ -93,6 +93,7 @@ def test_the_loss_by_hand():
     )
 
 
+@pytest.mark.slow
 def test_with_more_samples_it_approaches_the_log_likelihood_from_below():
     truth = log_likelihood()
     noise = draw(40_000)

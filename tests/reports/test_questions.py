@@ -33,16 +33,17 @@ def test_a_run_that_lacks_a_quantity_is_left_out_of_its_correlations_alone():
     np.testing.assert_allclose(found.value.diagonal(), 1)
 
 
+@pytest.mark.slow
 def test_intervals_of_runs_by_themselves_are_scipys_bootstrap():
     x = drawn(60)
     y = x + drawn(60, seed=1)
-    found = rank_correlations(np.stack([x, y], 1), range(60), resamples=500).of(0, 1)
+    found = rank_correlations(np.stack([x, y], 1), range(60), resamples=2000).of(0, 1)
     expected = stats.bootstrap(
         (x, y),
         lambda a, b: stats.spearmanr(a, b).statistic,
         paired=True,
         vectorized=False,
-        n_resamples=500,
+        n_resamples=2000,
         method="percentile",
         rng=np.random.default_rng(3),
     ).confidence_interval

@@ -144,6 +144,7 @@ def test_the_golden_table_of_dci_by_a_fifth_of_the_trees(golden, name):
     assert (found["dci_boost20"], found["completeness"]) == pytest.approx(BOOSTED[name], abs=0.06)
 
 
+@pytest.mark.slow
 def test_the_scores_that_must_fail_apart_do(golden):
     """What the table is for: each of the three InfoMEC scores, less chance, falls for its own
     reason.

@@ -615,6 +615,7 @@ def test_options_are_checked(score, option):
         score(CODES, FACTORS, **option)
 
 
+@pytest.mark.slow
 def test_every_score_is_a_function_whatever_was_imported_first():
     code = (
         "import jensen.scores.dci, jensen.scores, sys\n"
