@@ -1,6 +1,6 @@
 """The picture that the README opens with: the traversals of a run, moving.
 
-    python -m jensen.train experiment=squares hydra.run.dir=runs/lead
+    python -m jensen.train experiment=squares seed=10 hydra.run.dir=runs/lead
     python scripts/lead_picture.py runs/lead .github/traversals.gif --latents 3
 
 A column is a latent, headed by its rate and the factor that it tells most of; a row is a

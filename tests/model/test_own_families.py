@@ -192,7 +192,7 @@ def both(configure, *overrides):
     return pair
 
 
-DIAGONAL_ALONE = {"beta_tcvae", "beta_tcvae_8", "decomposed", "dip", "dip_ii"}
+DIAGONAL_ALONE = {"beta_tcvae", "beta_tcvae_12", "decomposed", "dip", "dip_ii"}
 
 
 @some(3, "objective", choices("objective"))
