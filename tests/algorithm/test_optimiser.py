@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from jensen.algorithm import optimiser
+from jensen.algorithm.stacked_optimiser import StackedOptimiser
 from jensen.objective.beta import Beta
 
 
@@ -65,3 +66,37 @@ def test_what_is_laid_as_its_parameter_is_itself_where_it_is_already():
     found = optimiser.laid_as(torch.arange(384.0).view(8, 3, 4, 4), other)
     assert found.stride() == other.stride()
     assert found.flatten().tolist() == [*range(384)]
+
+
+@pytest.mark.parametrize("rates", [(0.1, 0.1), (0.1, 0.01)], ids=["one optimiser", "each its own"])
+def test_a_stack_in_another_order_than_its_members_goes_on_exactly(rates):
+    """As on a GPU, of members that were trained before: states in channels_last, parameters not."""
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+
+    def trained(rate, fused):
+        model = convolved(torch.channels_last).double()
+        made = torch.optim.Adam(model.parameters(), lr=rate, fused=fused)
+        model(x).square().mean().backward()
+        made.step()
+        return model, made
+
+    alone = [trained(rate, False) for rate in rates]
+    members = [trained(rate, True) for rate in rates]
+    parameters = zip(*(model.parameters() for model, _ in members), strict=True)
+    stacked = []
+    for owned in parameters:
+        whole = torch.stack([each.detach() for each in owned]).contiguous()
+        for own, part in zip(owned, whole, strict=True):
+            own.data = part
+        stacked.append(whole.requires_grad_())
+    together = StackedOptimiser([made for _, made in members], stacked)
+    gradients = []
+    for model, _ in members:
+        loss = model(x).square().mean()
+        gradients.append(torch.autograd.grad(loss, [*model.parameters()]))
+    together.step([torch.stack(each) for each in zip(*gradients, strict=True)])
+    for (model, made), (member, _) in zip(alone, members, strict=True):
+        made.zero_grad()
+        model(x).square().mean().backward()
+        made.step()
+        torch.testing.assert_close(member.weight, model.weight, rtol=1e-9, atol=1e-12)

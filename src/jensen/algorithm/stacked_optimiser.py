@@ -19,7 +19,7 @@ from torch.optim import (
     RMSprop,
 )
 
-from jensen.algorithm.optimiser import laid_as
+from jensen.algorithm.optimiser import laid_as, lay_state
 
 _ELEMENTWISE = (SGD, Adagrad, Adam, Adamax, AdamW, NAdam, RAdam, RMSprop)
 """Optimisers that treat each element of a parameter by itself, so that of a stack as well."""
@@ -45,6 +45,8 @@ class StackedOptimiser:
             [each for group in optimiser.param_groups for each in group["params"]]
             for optimiser in optimisers
         ]
+        for optimiser in optimisers:  # of a checkpoint, from before its parameters were stacked
+            lay_state(optimiser)
         first = optimisers[0]
         self._whole: Optimizer | None = None
         self._shared = False

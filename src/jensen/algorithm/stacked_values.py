@@ -25,9 +25,8 @@ class StackedValues:
         """Stack the tensors at a place, and make them views."""
         owned = [each[place] for each in self.owned]
         whole = torch.stack([each.detach() for each in owned])
-        if (
-            whole.is_cuda
-        ):  # kernels in torch's own order: a stack of 15 is 1.3 times as fast as in channels_last
+        if whole.is_cuda:
+            # Kernels in torch's own order: 15 models are 1.3 times as fast as in channels_last.
             whole = whole.contiguous()
         for own, part in zip(owned, whole, strict=True):
             own.data = part
