@@ -3,8 +3,8 @@
 import torch
 from torch import distributions
 
-from jensen.family.experts import product
-from jensen.family.gaussian import Gaussian
+from jensen.family.experts import beside, product
+from jensen.family.gaussian import STANDARD, Gaussian
 
 EXPERTS = Gaussian(
     torch.tensor([[0.5, -1.0], [2.0, 0.3], [-0.7, 1.1]], dtype=torch.float64),
@@ -67,3 +67,37 @@ def test_a_masked_expert_has_no_gradient():
     for part in (mean, log_var):
         assert part.grad[1].eq(0).all()
         assert part.grad[[0, 2]].ne(0).all()
+
+
+def test_a_product_beside_a_prior_is_that_of_quadrature_and_of_silence_the_prior():
+    experts = Gaussian(*(part[:2] for part in EXPERTS))
+    for prior in (STANDARD, Gaussian(*(part[2] for part in EXPERTS))):
+        own = (part.double().expand(1, 2) for part in prior)
+        both = Gaussian(*(torch.cat(pair) for pair in zip(experts, own, strict=True)))
+        _, mean, variance = by_quadrature(both)
+        found = beside(prior, experts, torch.ones(2, 1, dtype=torch.bool))
+        torch.testing.assert_close(found.mean, mean)
+        torch.testing.assert_close(found.log_var.exp(), variance)
+        silent = beside(prior, experts, torch.zeros(2, 1, dtype=torch.bool))
+        assert silent.mean.equal(prior.mean.double().expand(2))
+        assert silent.log_var.equal(prior.log_var.double().expand(2))
+
+
+def test_a_prior_of_each_example_is_multiplied_with_the_experts_of_that_example():
+    torch.manual_seed(0)
+    prior = Gaussian(torch.randn(5, 2).double(), torch.randn(5, 2).double())
+    experts = Gaussian(torch.randn(5, 3, 2).double(), 10 * torch.randn(5, 3, 2).double())
+    mask = torch.rand(5, 3, 1) < 0.5
+    found = beside(prior, experts, mask)
+    for row in range(5):
+        only = mask[row, :, 0]
+        whole, _ = product(
+            Gaussian(
+                *(
+                    torch.cat([p[row, None], e[row][only]])
+                    for p, e in zip(prior, experts, strict=True)
+                )
+            )
+        )
+        torch.testing.assert_close(found.mean[row], whole.mean)
+        torch.testing.assert_close(found.log_var[row], whole.log_var)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from jensen.family.gaussian import LOG_2PI, Gaussian
+from jensen.family.gaussian import LOG_2PI, STANDARD, Gaussian
 
 
 def product(experts: Gaussian, mask: Tensor | None = None) -> tuple[Gaussian, Tensor]:
@@ -47,3 +47,30 @@ def pooled(experts: Gaussian, mask: Tensor | None = None) -> Gaussian:
     relative = (log_precision - most).exp()
     total = relative.sum(-2)
     return Gaussian((relative * mean).sum(-2) / total, -(most.squeeze(-2) + total.log()))
+
+
+def beside(prior: Gaussian, experts: Gaussian, mask: Tensor) -> Gaussian:
+    """The normalised product of a prior, `()` to `(..., D)`, and M experts `(..., M, D)`, to
+    `(..., D)`; where none speaks, the prior bit for bit.
+
+    The log-sum-exp of `pooled` about the prior's precision, in place of the greatest: the same
+    where no two differ by more than e^80, as `bounded` ones do not, in half as many kernels.
+
+    Args:
+        mask: `(..., M, 1)` or `(..., M, D)` bool, which experts speak beside the prior.
+
+    >>> pair = Gaussian(torch.tensor([[2.0], [0.0]]), torch.zeros(2, 1))
+    >>> beside(STANDARD, pair, torch.tensor([[True], [True]])).mean
+    tensor([0.6667])
+    """
+    log_precision = -experts.log_var
+    if prior is not STANDARD:
+        own = prior.log_var.to(log_precision)
+        log_precision = log_precision + (own.unsqueeze(-2) if own.dim() > 1 else own)
+    relative = log_precision.exp().masked_fill(~mask, 0.0)
+    total = 1 + relative.sum(-2)
+    pull = (relative * experts.mean).sum(-2)
+    if prior is STANDARD:
+        return Gaussian(pull / total, -total.log())
+    prior = Gaussian(*(part.to(pull) for part in prior))
+    return Gaussian((prior.mean + pull) / total, prior.log_var - total.log())

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from jensen.base.errors import InputError, check_choice
-from jensen.family.experts import pooled
+from jensen.family.experts import beside, pooled
 from jensen.family.family import Family
 from jensen.family.gaussian import STANDARD, Gaussian
 from jensen.model.modal_parts import Latents
@@ -61,22 +61,23 @@ class Fusion(nn.Module):
         """q(z|x_S) from the experts `(B, M, D)`, for a subset of each example, `(B, M)` bool, under
         the prior p.
         """
+        own = p if isinstance(p, Gaussian) else STANDARD
+        speaks = subset.unsqueeze(-1)
+        if self.prior_expert and not self.latents.private:
+            return beside(own, experts, speaks)
         like = experts.mean
         shape = (len(like), 1, like.shape[-1])
-        own = p if isinstance(p, Gaussian) else STANDARD
         mean, log_var = (_as_expert(part.to(like), shape) for part in own)
-        speaks = subset.unsqueeze(-1)
         if like.shape[1] == 1 and not self.prior_expert:  # as a VAE has it, bit for bit
             pairs = zip(experts, (mean, log_var), strict=True)
             return Gaussian(*(torch.where(speaks, one, other)[:, 0] for one, other in pairs))
         if self.latents.private:
             speaks = speaks & self.told
-        if self.latents.private or not self.prior_expert:
-            said = ~speaks.any(1, keepdim=True)  # of what nobody speaks the prior does
-            if self.prior_expert:
-                shared = torch.arange(self.latents.size, device=like.device) < self.latents.shared
-                said = said | shared
-            log_var = log_var.masked_fill(~said, torch.inf)
+        said = ~speaks.any(1, keepdim=True)  # of what nobody speaks the prior does
+        if self.prior_expert:
+            shared = torch.arange(self.latents.size, device=like.device) < self.latents.shared
+            said = said | shared
+        log_var = log_var.masked_fill(~said, torch.inf)
         spoken = experts.log_var.masked_fill(~speaks, torch.inf)
         return pooled(Gaussian(torch.cat([experts.mean, mean], 1), torch.cat([spoken, log_var], 1)))
 

@@ -82,7 +82,10 @@ class Modalities(NamedTuple):
     def split(self, x: Tensor) -> dict[str, Tensor]:
         """`(B, P)` to `(B, *shape)` of each."""
         parts = zip(self.names, x.split(self.sizes, 1), self.shapes, strict=True)
-        return {name: part.unflatten(1, shape) for name, part, shape in parts}
+        return {
+            name: part if len(shape) == 1 else part.unflatten(1, shape)
+            for name, part, shape in parts
+        }
 
     def join(self, parts: Mapping[str, Tensor]) -> Tensor:
         """`(B, *shape)` of each to `(B, P)`."""
@@ -92,8 +95,12 @@ class Modalities(NamedTuple):
         """Tell which of the modelled ones each example of `x` `(B, P)` has, `(B, M)` bool, by the
         first number of each: one is missing as a whole (`JointLikelihood.check`).
         """
-        parts = zip(self.names, x.split(self.sizes, 1), strict=True)
-        firsts = [part[:, 0] for name, part in parts if name not in self.given]
+        firsts = []
+        start = 0
+        for name, size in zip(self.names, self.sizes, strict=True):
+            if name not in self.given:
+                firsts.append(x.select(1, start))
+            start += size
         return ~torch.stack(firsts, 1).isnan()
 
     def columns(self, chosen: Tensor) -> Tensor:
