@@ -11,6 +11,7 @@ import pytest
 import shell
 import torch
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from sklearn.metrics import mutual_info_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import TINY
@@ -18,6 +19,8 @@ from tiny import TINY
 import jensen
 from jensen.base.errors import InputError
 from jensen.diagnostics.from_codes import read_codes
+from jensen.encode import write_codes
+from jensen.evaluate import evaluate
 from jensen.run.diagnose import on_run
 from jensen.run.load import configuration, restored
 from jensen.run.record import put_scores
@@ -133,7 +136,7 @@ def test_codes_with_variances_are_drawn_from_so_that_pictures_of_dead_latents_ar
     assert not read_codes(tmp_path / "means.npz").z.any()
 
 
-def test_what_can_be_scored_is_and_what_failed_is_named(tmp_path):
+def test_what_can_be_scored_is_and_what_failed_or_is_left_out_is_named(tmp_path):
     rng = np.random.default_rng(0)
     np.savez(
         tmp_path / "codes.npz",
@@ -142,11 +145,52 @@ def test_what_can_be_scored_is_and_what_failed_is_named(tmp_path):
     )
     chosen = "diagnostics=[mig_exact,sap_r2,samples]"
     done = command("evaluate", "codes=codes.npz", chosen, cwd=tmp_path, status=1)
-    assert "mig_exact failed: log_var is missing" in done.stderr
+    assert "mig_exact: left out: diagnostics holds mig_exact, and the run of" in done.stdout
+    assert "mig_exact" not in done.stderr
     assert "samples failed" in done.stderr
     assert set(json.loads((tmp_path / "codes.scores.json").read_text())["diagnostics"]) == {
         "sap_r2"
     }
+
+
+def test_nothing_is_asked_of_codes_that_have_nothing_of_what_was_chosen(tmp_path):
+    np.savez(tmp_path / "codes.npz", codes=np.eye(9, 2), factors=np.zeros((9, 1), int))
+    chosen = {"_target_": "jensen.diagnostics.sigma.sigma", "_partial_": True}
+    cfg = evaluate_settings(codes=str(tmp_path / "codes.npz"), diagnostics={"sigma": chosen})
+    with pytest.raises(InputError, match="nothing could be asked: diagnostics holds sigma"):
+        evaluate(cfg)
+    assert json.loads((tmp_path / "codes.scores.json").read_text())["diagnostics"] == {}
+
+
+def test_the_points_of_a_mixture_are_asked_what_needs_no_posterior_and_encoded_without_noise(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    shell.run(
+        "jensen.train",
+        "experiment=gmm",
+        "data.size=200",
+        "data.validation=50",
+        "trainer.max_steps=2",
+        "hydra.run.dir=run",
+        cwd=tmp_path,
+    )
+    needs = {"_target_": "jensen.diagnostics.decomposition.decomposition", "_partial_": True}
+    kept = {"_target_": "jensen.diagnostics.components", "_partial_": True}
+    cfg = evaluate_settings(run="run", diagnostics={"decomposition": needs, "components": kept})
+    entry = evaluate(cfg)
+    said = capsys.readouterr().out
+    assert "decomposition: left out: diagnostics holds decomposition, and the run of a mix" in said
+    assert [*entry["diagnostics"]] == ["components"]
+    on_run(Path("run"), "validation", "last", {"encode": lambda s: write_codes(s, "codes.npz")})
+    assert {*np.load("codes.npz")} == {"codes", "factors", "names", "prior"}
+
+
+def evaluate_settings(**changes):
+    nothing = {"run": None, "codes": None, "split": "validation", "checkpoint": "last"}
+    return OmegaConf.create(
+        {**nothing, "trust": [], "download": False, "out": None, "diagnostics": {}, **changes}
+    )
 
 
 def arrays(**changes):
@@ -160,6 +204,8 @@ def arrays(**changes):
         (arrays(factors=np.zeros((5, 1))), "expected integer labels"),
         (arrays(codes=np.zeros(5)), r"expected \(N, D\)"),
         (arrays(log_var=np.zeros((5, 3))), r"log_var \(5, 3\)"),
+        (arrays(log_var=np.array(5 * [[0, np.nan]])), r"expected finite log-variances"),
+        (arrays(log_var=np.full((5, 2), "x")), r"expected finite log-variances"),
         ({"codes": np.zeros((5, 2))}, "expected arrays codes"),
         (arrays(codes=np.array([{}], dtype=object)), "expected an npz file of plain arrays"),
     ],

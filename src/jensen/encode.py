@@ -18,6 +18,7 @@ from torch import Tensor
 from jensen.base.errors import InputError, check_path
 from jensen.callbacks.durable import target, write
 from jensen.diagnostics.snapshot import Snapshot, kind
+from jensen.family.codes import Codes
 from jensen.family.family import diagonal
 from jensen.family.flowed import FlowedGaussian
 from jensen.launch.console import program
@@ -28,7 +29,7 @@ from jensen.run.words import say
 def write_codes(snapshot: Snapshot, out: Path | str) -> Mapping[str, Tensor]:
     """codes and log_var `(N, D)`, factors `(N, F)`, their names and the prior's kind, in an npz
     file, whole or not at all. A posterior that a flow has moved has no log_var; its codes are where
-    the flow takes the mean.
+    the flow takes the mean. Nor have the points of a mixture.
 
     Raises:
         InputError: the file cannot be written.
@@ -37,6 +38,8 @@ def write_codes(snapshot: Snapshot, out: Path | str) -> Mapping[str, Tensor]:
     noise: dict[str, Any] = {}
     if isinstance(snapshot.posterior, FlowedGaussian):
         say("codes are where model/posterior=flow takes the mean: they come without log_var")
+    elif isinstance(snapshot.posterior, Codes):
+        say("the points of a mixture are their own codes: they come without log_var")
     else:
         noise = {"log_var": diagonal(snapshot.posterior, "jensen.encode").log_var.cpu().numpy()}
 

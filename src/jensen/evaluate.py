@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -27,25 +27,36 @@ from jensen.base.errors import InputError, check_path
 from jensen.callbacks.diagnose import write
 from jensen.callbacks.durable import target
 from jensen.diagnostics.from_codes import read_codes
-from jensen.diagnostics.snapshot import Diagnostic, Results, Snapshot
+from jensen.diagnostics.snapshot import Diagnostic, Results, Snapshot, check_families
 from jensen.family.unknown import Unknown
 from jensen.launch.console import program
+from jensen.run.borrowed import borrowed
 from jensen.run.diagnose import on_run
 from jensen.run.record import numbers, put_scores
 from jensen.run.words import say
 
 
 class Recorded:
-    """A diagnostic that keeps what it returned, and goes on where one refuses its input."""
+    """A diagnostic that keeps what it returned, and goes on where one refuses its input.
+
+    absent: why it was left out, of codes that have not what it needs. failure: why it refused.
+    """
 
     def __init__(self, name: str, diagnostic: Diagnostic) -> None:
         self.name = name
         self.diagnostic = diagnostic
         self.results: Results = {}
+        self.absent = ""
         self.failure = ""
 
     def __call__(self, snapshot: Snapshot) -> Results:
         start = time.perf_counter()
+        try:
+            check_families({self.name: self.diagnostic}, type(snapshot.posterior))
+        except InputError as error:
+            self.absent = str(error)
+            say(f"{self.name}: left out: {self.absent}")
+            return {}
         try:
             self.results = self.diagnostic(snapshot)
         except InputError as error:
@@ -83,7 +94,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """Runs the diagnostics of `cfg`, writes their numbers down, and gives what it has written.
 
     Raises:
-        InputError: one of them failed, after the numbers of the others were written.
+        InputError: one of them failed, after the numbers of the others were written; or all of
+            them were left out.
     """
     if (cfg.run is None) == (cfg.codes is None):
         raise InputError(
@@ -92,9 +104,10 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         )
     check_path("run" if cfg.codes is None else "codes", cfg.run if cfg.codes is None else cfg.codes)
     chosen = None if cfg.out is None else target("out", cfg.out, ".json")
-    diagnostics = {
-        name: each for name, each in instantiate(cfg.diagnostics).items() if each is not None
-    }
+    settings, absent = borrowed(cfg.diagnostics, cfg.run)
+    for name, sentence in absent.items():
+        say(f"{name}: left out: {sentence}")
+    diagnostics = {name: each for name, each in instantiate(settings).items() if each is not None}
     recorded = {name: Recorded(name, diagnostic) for name, diagnostic in diagnostics.items()}
     if cfg.run is not None:
         subject = Path(str(cfg.run)).expanduser()
@@ -111,17 +124,19 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         entry = on_codes(subject, recorded)
         out = subject.with_suffix(".scores.json")
     out = chosen or out
-    settings: Any = OmegaConf.to_container(cfg.diagnostics, resolve=True)
     entry["version"] = jensen.__version__
     entry["diagnostics"] = {
         name: {"settings": settings[name]} | numbers(each.results)
         for name, each in recorded.items()
-        if not each.failure
+        if not (each.failure or each.absent)
     }
     put_scores(out, entry)
     say(f"scores in {out}")
     if failed := {name: each.failure for name, each in recorded.items() if each.failure}:
         raise InputError("; ".join(f"{name} failed: {failure}" for name, failure in failed.items()))
+    if all(each.absent for each in recorded.values()) and (absent or recorded):
+        every = [*absent.values(), *(each.absent for each in recorded.values())]
+        raise InputError("nothing could be asked: " + "; ".join(every))
     return entry
 
 

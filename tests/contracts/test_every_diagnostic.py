@@ -12,9 +12,13 @@ from diagnostics.snapshots import image_snapshot, linear_vae, randn, random_matr
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from jensen.diagnostics.snapshot import Embedding, Film
+from jensen.algorithm.snapshot import point_inference, snapshot
+from jensen.base.errors import InputError
+from jensen.diagnostics.snapshot import Embedding, Film, check_families
+from jensen.family.codes import Codes
 from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture
+from jensen.model.gmm import GMM
 from jensen.run.conf import conf_folder
 
 SMALL = {
@@ -65,6 +69,16 @@ def images():
 def vectors():
     model = linear_vae(**random_matrices(3, 2), noise=0.5)
     return snapshot_of(model, randn(101, 3, seed=1))
+
+
+@cache
+def points():
+    """A mixture's own: codes without noise, which have neither posterior nor rate."""
+    x = randn(101, 1, 4, 4) + 4.0 * torch.arange(2).repeat_interleave(51)[:101, None, None, None]
+    model = GMM(3, "diag").fit(x.flatten(1).double().numpy())
+    factors = torch.stack([x[:, 0, 0, column] > 2 for column in range(2)], 1).long()
+    inference = point_inference(model, x.double())
+    return snapshot(model, inference, factors, ("one", "two"), x[:40].double())
 
 
 def snapshot_for(choice):
@@ -125,3 +139,33 @@ def test_it_says_the_same_again_and_touches_neither_the_snapshot_nor_the_generat
     assert all(torch.equal(one, other) for one, other in zip(kept, after, strict=True))
     assert torch.equal(state[0], torch.get_rng_state())
     assert np.array_equal(state[1], np.random.get_state()[1])  # noqa: NPY002
+
+
+NEED_POSTERIORS = {
+    "decomposition",
+    "decomposition_full",
+    "estimator_audit",
+    "evidence",
+    "goodness_of_fit",
+    "inference_gap",
+    "mig_exact",
+    "probabilistic_pca",
+    "sigma",
+    "water_filling",
+}
+
+
+@every_diagnostic
+def test_of_a_mixtures_points_it_gives_finite_numbers_or_is_refused_before_training(choice):
+    diagnostic = build(choice)
+    if choice in NEED_POSTERIORS:
+        own = (
+            f"diagnostics holds {choice}, and the run of a mixture, .* gives codes alone: expected"
+        )
+        with pytest.raises(InputError, match=own):
+            check_families({choice: diagnostic}, Codes)
+        return
+    check_families({choice: diagnostic}, Codes)
+    for name, value in diagnostic(points()).items():
+        if isinstance(value, torch.Tensor):
+            assert value.isfinite().all(), name

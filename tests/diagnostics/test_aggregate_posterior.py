@@ -1,7 +1,5 @@
 """Densities of two latents, against torch.distributions."""
 
-import math
-
 import pytest
 import torch
 from snapshots import generator, randn, vector_snapshot, with_posterior
@@ -9,6 +7,7 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 from torch.distributions.transforms import AffineTransform
 
 from jensen.diagnostics.aggregate_posterior import aggregate_posterior, density, prior_density
+from jensen.family.codes import Codes
 from jensen.family.family import Product
 from jensen.family.flow import Flow
 from jensen.family.full import FullGaussian
@@ -47,7 +46,7 @@ def test_the_aggregate_of_posteriors_with_covariances():
 
 
 def test_points_without_uncertainty_have_none():
-    assert density(Gaussian(randn(9, 3), torch.full((9, 3), math.nan)), PAIR, X, Y) is None
+    assert density(Codes(randn(9, 3)), PAIR, X, Y) is None
 
 
 def test_the_density_of_each_prior():

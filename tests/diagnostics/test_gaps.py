@@ -20,6 +20,7 @@ from jensen.diagnostics.goodness_of_fit import goodness_of_fit
 from jensen.diagnostics.inference_gap import inference_gap
 from jensen.diagnostics.interpolation import interpolation, slerp
 from jensen.diagnostics.shell import shell
+from jensen.family.codes import Codes
 from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture
 from jensen.family.unknown import Unknown
@@ -110,10 +111,10 @@ def test_codes_that_follow_the_prior_are_at_no_distance():
     assert goodness_of_fit(snapshot._replace(prior=prior))["worst"] < 1e-3
 
 
-def test_without_uncertainty_or_marginals_there_is_no_distance():
+def test_without_uncertainty_there_is_no_distance():
     snapshot = vector_snapshot()
-    points = Gaussian(snapshot.z, torch.full_like(snapshot.z, torch.nan))
-    assert goodness_of_fit(snapshot._replace(posterior=points)) == {}
+    with pytest.raises(InputError, match="needs Gaussian marginals and the run of a mixture"):
+        goodness_of_fit(snapshot._replace(posterior=Codes(snapshot.z)))
 
 
 def test_draws_of_the_prior_lie_in_its_shell():

@@ -10,7 +10,6 @@ from jensen.diagnostics.interpolation import interpolation
 from jensen.diagnostics.latent_rates import latent_rates
 from jensen.diagnostics.picture import grid
 from jensen.diagnostics.sigma import SHARES, quantiles, sigma
-from jensen.family.gaussian import Gaussian
 
 
 def test_rates_are_means_of_the_kl_of_each_latent_and_add_up_to_the_rate():
@@ -35,8 +34,6 @@ def test_sigma_is_the_mean_of_standard_deviations():
     exact = np.quantile(expected, SHARES, axis=0)
     np.testing.assert_allclose(quantiles(torch.from_numpy(expected)), exact, rtol=1e-12)
     assert found["spread"].shape == (3, 400, 700)
-    points = Gaussian(snapshot.z, torch.full_like(snapshot.z, math.nan))
-    assert sigma(snapshot._replace(posterior=points)) == {}
 
 
 def test_an_interpolation_goes_from_one_mean_to_the_other_between_the_images():

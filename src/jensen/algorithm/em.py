@@ -8,7 +8,7 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from jensen.algorithm import batches, checks, logs, snapshot
+from jensen.algorithm import batches, checks, logs
 from jensen.algorithm.algorithm import Algorithm
 from jensen.algorithm.e_step import e_step
 from jensen.algorithm.fate import Fate
@@ -18,6 +18,7 @@ from jensen.base.schedule import Schedule, as_schedule
 from jensen.bound.bound import Inference
 from jensen.em.reseed import Reseed
 from jensen.em.stream import Statistics
+from jensen.family.codes import Codes
 from jensen.family.mixture import Mixture, shift
 from jensen.model.points import Points
 from jensen.model.scored import Scored
@@ -48,6 +49,7 @@ class EM(Algorithm):
     """
 
     automatic_optimization = False
+    posterior_family = Codes
     model: Any
     origin: Tensor
     average: Tensor
@@ -149,7 +151,7 @@ class EM(Algorithm):
             bound = self.model.bound(batch.x.flatten(1))
         z = self.model.in_order(batch.x.flatten(1)).double()
         sums = {name: part.double().sum() for name, part in bound._asdict().items()}
-        return Inference(bound, snapshot.points(z), z, bound.elbo), sums
+        return Inference(bound, Codes(z), z, bound.elbo), sums
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["reseeded"] = [tuple(event) for event in self.fate.reseeded]

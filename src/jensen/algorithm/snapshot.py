@@ -14,8 +14,8 @@ from jensen.base.random import fold
 from jensen.bound.bound import Inference
 from jensen.bound.rate import latent_rates
 from jensen.diagnostics.snapshot import Snapshot
+from jensen.family.codes import Codes
 from jensen.family.draw import draw as draws_of
-from jensen.family.gaussian import Gaussian
 from jensen.family.unknown import Unknown
 from jensen.model.bayesian_gmm import BayesianGMM
 from jensen.model.multimodal import MultimodalVAE
@@ -92,20 +92,14 @@ def point_inference(model: Scored, x: Tensor) -> Inference:
     flat = x.flatten(1)
     z = model.in_order(flat)
     bound = model.bound(flat)
-    return Inference(bound, points(z), z, bound.elbo)
-
-
-def points(x: Tensor) -> Gaussian:
-    """The posterior of `x` `(B, *event)` that are their own codes: of unknown variance."""
-    flat = x.flatten(1)
-    return Gaussian(flat, torch.full_like(flat, torch.nan))
+    return Inference(bound, Codes(z), z, bound.elbo)
 
 
 @known.register
 def known_of_mixture(model: Scored, images: Tensor) -> dict[str, Any]:
     event = images.shape[1:]
     return {
-        "encode": lambda x: points(model.in_order(x.flatten(1))),
+        "encode": lambda x: Codes(model.in_order(x.flatten(1))),
         "decode": lambda z: model.as_given(z).unflatten(1, event),
         "infer": lambda x, noise: point_inference(model, x),
         "prior": model.mixture,
@@ -122,9 +116,7 @@ def snapshot_of_mixture(
         posterior=inference.posterior,
         z=inference.z,
         log_prior=inference.log_prior,
-        latent_rate=(
-            inference.z - inference.z.mean(0)
-        ).square(),  # points have no rate: pictures go by variance
+        latent_rate=torch.full_like(inference.z, torch.nan),  # pictures go by variance
         factors=factors,
         names=names,
         images=images,

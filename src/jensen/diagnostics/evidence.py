@@ -9,9 +9,10 @@ from torch import Tensor
 from jensen.base.errors import check_count, check_seed
 from jensen.base.random import fold, normal
 from jensen.bound.rate import BoundedBelow
-from jensen.diagnostics.snapshot import Snapshot
+from jensen.diagnostics.snapshot import Snapshot, needs_density
 
 
+@needs_density
 def evidence(
     snapshot: Snapshot, samples: int = 64, count: int = 64, seed: int = 0
 ) -> Mapping[str, Tensor]:

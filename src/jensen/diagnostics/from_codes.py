@@ -14,6 +14,7 @@ from jensen.data.arrays import arrays as inside
 from jensen.data.arrays import in_words
 from jensen.data.codes import read
 from jensen.diagnostics.snapshot import STANDARD_NORMAL, Snapshot
+from jensen.family.codes import Codes
 from jensen.family.gaussian import STANDARD, Gaussian, kl, sample
 from jensen.family.unknown import Unknown
 
@@ -34,14 +35,15 @@ def read_codes(path: Path) -> Snapshot:
             )
     codes = arrays["codes"]
     factors = arrays["factors"]
-    log_var = arrays.get("log_var", np.full_like(codes, np.nan, dtype=np.float64))
+    log_var = arrays.get("log_var")
     if (
         codes.ndim != 2
         or factors.ndim != 2
         or len(codes) != len(factors)
-        or log_var.shape != codes.shape
+        or (log_var is not None and log_var.shape != codes.shape)
     ):
-        shapes = f"codes {codes.shape}, factors {factors.shape}, log_var {log_var.shape}"
+        noise = "none" if log_var is None else log_var.shape
+        shapes = f"codes {codes.shape}, factors {factors.shape}, log_var {noise}"
         raise InputError(
             f"{path} has {shapes}: expected (N, D), (N, F) and (N, D) with one N; write arrays"
             " that belong together"
@@ -67,11 +69,11 @@ def read_codes(path: Path) -> Snapshot:
             " expected labels of at least 0"
             f" and ({factors.shape[1]},), a name for each factor; number the values of each factor"
         )
-    posterior = Gaussian(torch.from_numpy(codes).double(), torch.from_numpy(log_var).double())
+    posterior = _posterior(path, codes, log_var)
     prior = _prior(path, arrays.get("prior"))
     rate = (
         kl(posterior, prior)
-        if isinstance(prior, Gaussian)
+        if isinstance(prior, Gaussian) and isinstance(posterior, Gaussian)
         else torch.full_like(posterior.mean, math.nan)
     )
     nothing = torch.full((len(codes),), math.nan)
@@ -90,6 +92,23 @@ def read_codes(path: Path) -> Snapshot:
         infer=_no_model,
         prior=prior,
     )
+
+
+def _posterior(path: Path, codes: np.ndarray, log_var: np.ndarray | None) -> Gaussian | Codes:
+    """Gaussians, or where the file has no log_var, or NaN alone in its place, the codes alone.
+
+    Raises:
+        InputError: some log-variances are not finite numbers.
+    """
+    mean = torch.from_numpy(codes).double()
+    if log_var is None or (np.issubdtype(log_var.dtype, np.floating) and np.isnan(log_var).all()):
+        return Codes(mean)
+    if not np.issubdtype(log_var.dtype, np.number) or not np.isfinite(log_var).all():
+        raise InputError(
+            f"{path} has a log_var of {log_var.dtype} that holds NaN or infinite values, or no"
+            " numbers: expected finite log-variances; encode again, or leave log_var out"
+        )
+    return Gaussian(mean, torch.from_numpy(log_var).double())
 
 
 def _prior(path: Path, said: np.ndarray | None) -> Gaussian | Unknown:
@@ -118,11 +137,11 @@ def _prior(path: Path, said: np.ndarray | None) -> Gaussian | Unknown:
     )
 
 
-def _drawn(posterior: Gaussian) -> Tensor:
+def _drawn(posterior: Gaussian | Codes) -> Tensor:
     """A sample of the posterior `(N, D)`, always the same; its means, where they have no
     variance.
     """
-    if not posterior.log_var.isfinite().all():
+    if isinstance(posterior, Codes):
         return posterior.mean
     generator = torch.Generator().manual_seed(0)
     return sample(

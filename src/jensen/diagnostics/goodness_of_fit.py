@@ -30,12 +30,10 @@ def goodness_of_fit(snapshot: Snapshot, places: int = 500) -> Mapping[str, Tenso
 
     Exact but for the places: q(z_d) is the mixture of all held-out posteriors, not a sample of it. It
     says whether the rate term made the codes follow the prior, where the dimension-wise KL says what
-    that costs. Nothing of a prior whose marginals are unknown, or of points without uncertainty.
+    that costs. Nothing of a prior whose marginals are unknown.
     """
     check_count("places", places, least=2)
     q = marginals(snapshot.posterior, "goodness_of_fit")
-    if not bool(q.log_var.isfinite().all()):
-        return {}
     found: dict[str, Tensor] = {}
     for latent in range(q.mean.shape[1]):
         own = aggregate(Gaussian(*(part[:, [latent]].double() for part in q)))

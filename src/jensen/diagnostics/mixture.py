@@ -16,6 +16,7 @@ from jensen.base.errors import InputError, check_count
 from jensen.base.random import fold, normal
 from jensen.diagnostics.picture import chart, grid, is_image
 from jensen.diagnostics.snapshot import Snapshot, by_rate
+from jensen.family.codes import Codes
 from jensen.family.family import are_gaussians
 from jensen.family.full import FullGaussian
 from jensen.family.full import full as whole
@@ -30,17 +31,19 @@ def mixture(snapshot: Snapshot, rows: int = 10, columns: int = 8) -> Mapping[str
     it is none.
 
     rate_bound, rate_monte_carlo (and its standard error): the held-out rate as the model reports
-    it, and log q(z|x) - log p(z).
+    it, and log q(z|x) - log p(z); the latter not of codes alone.
     """
     _check(rows, columns)
     if not isinstance(snapshot.prior, Mixture):
         return {
             "note": "The prior is not a mixture over all latents: there are no components to show."
         }
+    found = {**components(snapshot, rows, columns), "rate_bound": snapshot.bound.rate.mean()}
+    if isinstance(snapshot.posterior, Codes):
+        return found
     sampled = (snapshot.posterior.log_prob(snapshot.z) - snapshot.log_prior).double()
     return {
-        **components(snapshot, rows, columns),
-        "rate_bound": snapshot.bound.rate.mean(),
+        **found,
         "rate_monte_carlo": sampled.mean(),
         "rate_monte_carlo_se": sampled.std() / math.sqrt(len(sampled)),
     }

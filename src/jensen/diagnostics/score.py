@@ -92,12 +92,6 @@ def _uncertainty(
         return {}
     log_var = snapshot.posterior.marginals().log_var
     needed = parameters["log_var"].default is inspect.Parameter.empty
-    if not log_var.isfinite().all():
-        if needed:
-            raise InputError(
-                "log_var is missing: expected codes with the log-variances of their posteriors"
-            )
-        return {}
     if needed or chosen or is_standard(snapshot.prior):
         return {"log_var": log_var.double().cpu().numpy()}
     if "active" in parameters:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from jensen.base.errors import InputError
 from jensen.bound.bound import Bound, Inference
-from jensen.family.family import Family, Posterior, giver, is_standard, remedy
+from jensen.family.codes import Codes
+from jensen.family.family import Family, Posterior, giver, is_standard, noun, remedy
 from jensen.family.full import FullGaussian
 from jensen.family.gaussian import Gaussian
 
@@ -109,12 +110,18 @@ def takes(
     return mark
 
 
+def needs_density(diagnostic: D) -> D:
+    """Mark a diagnostic that holds for posteriors of any family, but not for `Codes` alone."""
+    cast(Any, diagnostic).needs_density = True
+    return diagnostic
+
+
 def check_families(diagnostics: Mapping[str, Diagnostic], posterior: type) -> None:
     """Refuse diagnostics, by name, that do not hold for the model's posteriors: all of them at once."""
     refused = {
         name: families
         for name, diagnostic in diagnostics.items()
-        if not issubclass(posterior, families := _families(diagnostic) or (posterior,))
+        if (families := _families(diagnostic, posterior)) and not issubclass(posterior, families)
     }
     if not refused:
         return
@@ -123,19 +130,21 @@ def check_families(diagnostics: Mapping[str, Diagnostic], posterior: type) -> No
     ]
     those = "that diagnostic" if len(refused) == 1 else "those diagnostics"
     raise InputError(
-        f"diagnostics holds {', '.join(refused)}, and {giver(posterior)} gives a"
-        f" {posterior.__name__}: expected a {' or a '.join(family.__name__ for family in taken)};"
+        f"diagnostics holds {', '.join(refused)}, and {giver(posterior)} gives"
+        f" {noun(posterior)}: expected a {' or a '.join(family.__name__ for family in taken)};"
         f" leave {those} out, or {remedy(posterior)}"
     )
 
 
-def _families(diagnostic: Diagnostic) -> tuple[type, ...]:
-    """The families of posteriors that it holds for; of any, nothing."""
+def _families(diagnostic: Diagnostic, posterior: type) -> tuple[type, ...]:
+    """The families of posteriors that it holds for; of any, such as this one, nothing."""
     bare: Any = diagnostic
     options: dict[str, Any] = {}
     while isinstance(bare, partial):
         options = bare.keywords | options
         bare = bare.func
+    if getattr(bare, "needs_density", False) and issubclass(posterior, Codes):
+        return (Gaussian, FullGaussian)
     families = getattr(bare, "families", ())
     return tuple(families(options) if callable(families) else families)
 

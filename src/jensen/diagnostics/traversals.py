@@ -118,7 +118,7 @@ def _best_factors(snapshot: Snapshot) -> list[str]:
     if not snapshot.factors.shape[1]:
         return [""] * snapshot.posterior.mean.shape[1]
     best = normalised_information(snapshot).max(1)
-    used = (snapshot.latent_rate.mean(0) > 0.05).tolist()
+    used = (~(snapshot.latent_rate.mean(0) <= 0.05)).tolist()  # NaN where it is unknown
     return [
         f"\n{snapshot.names[factor]}" if share > 0.05 and tells else ""
         for share, factor, tells in zip(

@@ -10,6 +10,7 @@ from torch import Tensor
 from jensen.base.errors import InputError
 from jensen.base.tree import tree_map
 from jensen.family import algebra, gaussian
+from jensen.family.codes import Codes
 from jensen.family.flowed import FlowedGaussian
 from jensen.family.full import Factored, FullGaussian, full
 from jensen.family.gaussian import Gaussian
@@ -275,8 +276,8 @@ def diagonal(posterior: object, who: str) -> Gaussian:
     if isinstance(posterior, Gaussian):
         return posterior
     raise InputError(
-        f"{who} needs a diagonal Gaussian and {giver(type(posterior))} gives a"
-        f" {type(posterior).__name__}: expected a jensen.Gaussian; {remedy(type(posterior))}, or leave"
+        f"{who} needs a diagonal Gaussian and {giver(type(posterior))} gives"
+        f" {noun(type(posterior))}: expected a jensen.Gaussian; {remedy(type(posterior))}, or leave"
         " that out"
     )
 
@@ -290,17 +291,26 @@ def marginals(posterior: object, who: str) -> Gaussian:
     if isinstance(posterior, Gaussian | FullGaussian):
         return posterior.marginals()
     raise InputError(
-        f"{who} needs Gaussian marginals and {giver(type(posterior))} gives a"
-        f" {type(posterior).__name__}: expected a jensen.Gaussian or a jensen.FullGaussian;"
+        f"{who} needs Gaussian marginals and {giver(type(posterior))} gives"
+        f" {noun(type(posterior))}: expected a jensen.Gaussian or a jensen.FullGaussian;"
         f" {remedy(type(posterior))}, or leave that out"
     )
 
 
 def giver(posterior: type) -> str:
     """The part of a model that makes posteriors of this family."""
+    if posterior is Codes:
+        return "the run of a mixture, or a file of codes without log_var,"
     return _FLOW if posterior is FlowedGaussian else "model.encoder"
+
+
+def noun(posterior: type) -> str:
+    """The words for posteriors of this family."""
+    return "codes alone" if posterior is Codes else f"a {posterior.__name__}"
 
 
 def remedy(posterior: type) -> str:
     """The change of the configuration after which posteriors are of another family."""
+    if posterior is Codes:
+        return "take the run of a VAE, or codes with log_var"
     return f"leave {_FLOW} out" if posterior is FlowedGaussian else "choose another encoder"

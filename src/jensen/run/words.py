@@ -95,12 +95,18 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
+def lacking(error: OmegaConfBaseException) -> tuple[str, str]:
+    """The group and the key that a value is said to be that of, and that is not there; else empty."""
+    found = _LACKING.match(said(error))
+    group, _, key = found[1].rpartition(".") if found else ("", "", "")
+    return group, key
+
+
 def _lacking(error: OmegaConfBaseException) -> str:
     """The sentence for a key that is said to be that of another, where choices of a group have that
     one and the choice that was made has not; else empty.
     """
-    found = _LACKING.match(said(error))
-    group, _, key = found[1].rpartition(".") if found else ("", "", "")
+    group, key = lacking(error)
     if not (having := choices_with(group, key)):
         return ""
     return (
