@@ -124,24 +124,6 @@ def test_the_m_step_is_the_maximum_of_each_column(gaps, credit):
     close(new.normal.log_var.exp(), (r[..., None] * deviations).sum(0) / seen[:, :2])
 
 
-def test_a_step_of_length_one_along_the_natural_gradient_is_the_m_step():
-    """Of the expected log-joint in each column's natural parameters (Hoffman et al. 2013)."""
-    x = points()
-    r = weights(40)
-    c = columns()
-    new = c.maximise(c.moments(x, r))
-    count = r.sum(0).unsqueeze(1)
-    ones = r.T @ x[:, 2:4] / count
-    # Fisher of a Bernoulli is p (1 - p): in mean parameters the gradient is the natural one
-    mean = c.bernoulli.logit.sigmoid()
-    logit = c.bernoulli.logit.clone().requires_grad_()
-    moved = c._replace(bernoulli=Bernoulli(logit))
-    (slope,) = torch.autograd.grad((r * moved.log_density(x)).sum(), logit)
-    natural = slope / count  # dQ/d(natural) = Fisher * (m - mean): F^-1 of it, in mean parameters
-    close(mean + natural, ones, 1e-12)
-    close(new.bernoulli.logit.sigmoid(), mean + natural, 1e-12)
-
-
 def test_moments_of_parts_are_those_of_the_whole():
     c = columns()
     x = points()

@@ -138,3 +138,25 @@ def test_a_belief_that_is_no_distribution_is_refused_in_a_sentence(belief, said)
     ):
         with pytest.raises(InputError, match=said):
             ask()
+
+
+def test_without_the_look_at_values_a_stack_of_beliefs_is_mapped():
+    """`grown` and a belief's own methods under vmap, beside the functions that check, one by one."""
+    a, b, ones = (
+        torch.rand(5, generator=torch.Generator().manual_seed(seed)).double() + 0.5
+        for seed in range(3)
+    )
+
+    def each(a, b, ones):
+        prior = Beta(a, b)
+        later = prior.updated(ones.unsqueeze(-1), torch.tensor(4.0).double())
+        gained = conjugate.grown(prior, ones.unsqueeze(-1), torch.tensor(4.0).double())
+        return gained, later.predictive(torch.tensor(1.0).double())
+
+    found = torch.func.vmap(each)(a, b, ones)
+    for row in range(5):
+        prior = Beta(a[row], b[row])
+        seen = ones[row : row + 1], one(4.0)
+        close(found[0][row], conjugate.evidence(prior, *seen))
+        later = conjugate.posterior(prior, *seen)
+        close(found[1][row], conjugate.predictive(later, one(1.0)))

@@ -13,9 +13,7 @@ from jensen.family.bernoulli import Bernoulli
 from jensen.family.beta import Beta
 from jensen.family.categorical import Categorical
 from jensen.family.dirichlet import Dirichlet
-from jensen.family.full import FullGaussian
 from jensen.family.gamma import Gamma
-from jensen.family.gaussian import Gaussian
 from jensen.family.multivariate import Normal
 from jensen.family.normal_gamma import NormalGamma
 from jensen.family.normal_wishart import NormalWishart
@@ -262,38 +260,3 @@ def test_triangles_are_inner_products():
     close((wishart.packed_inner(a) * wishart.packed(b)).sum(), (a @ b).trace())
     close(wishart.unpacked(wishart.packed(a), 2), a)
     close(wishart.unpacked_inner(wishart.packed_inner(a), 2), a)
-
-
-POINTS = torch.randn(30, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-COMPONENTS = {  # of a mixture, K of them, beside the family of one, and points
-    "full": (
-        FullGaussian(POINTS[:3], torch.eye(2).double().expand(3, 2, 2)),
-        lambda c: Normal(*c),
-        POINTS,
-        POINTS,
-    ),
-    "diag": (
-        Gaussian(POINTS[:3], torch.zeros(3, 2).double()),
-        lambda c: Normal(c.mean.unsqueeze(-1), (0.5 * c.log_var).exp()[..., None, None]),
-        POINTS,
-        POINTS.unsqueeze(-1),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", COMPONENTS)
-def test_a_natural_gradient_step_of_length_one_on_the_expected_log_joint_is_the_m_step(name):
-    """Hoffman et al. 2013: of Q / N_k, in natural parameters. Discrete components: test_columns."""
-    components, of, points, each = COMPONENTS[name]
-    r = torch.rand(30, 3, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
-    old, new = of(components), of(components.maximise(components.moments(points, r)))
-    share = r / r.sum(0)
-    eta = old.natural().clone().requires_grad_()
-    family = Normal.of_natural(eta)
-    rows = each.unsqueeze(1)  # (N, 1, ...) points of (K, ...) components
-    q = (share.view(30, 3, *[1] * (eta.dim() - 2)) * exponential.log_density(rows, family)).sum()
-    (slope,) = torch.autograd.grad(q, eta)
-    # a step in mean parameters, whose gradient is the natural one
-    close(old.mean_parameters() + slope, new.mean_parameters(), 1e-12)
-    direction = exponential.natural_gradient(old, slope)
-    close((exponential.fisher(old) @ direction.unsqueeze(-1)).squeeze(-1), slope, 1e-11)

@@ -1,5 +1,9 @@
 """Conjugate pairs: Bernoulli and Beta, categorical and Dirichlet, Poisson and gamma, a spherical
 Gaussian and normal-gamma, a Gaussian and normal-Wishart. All in nats, with any leading axes.
+
+`posterior`, `evidence` and `predictive` look at the values of a belief and refuse what is none. Where
+that cannot be, under `torch.func.vmap`, or is dear, on a GPU, there are a belief's own `updated` and
+`predictive`, and `grown`.
 """
 
 from typing import Any, Protocol, Self, TypeVar
@@ -56,10 +60,17 @@ def evidence(
     log_base: the points' sum of it, such as -sum log x! of counts; a Gaussian has none.
     """
     _check(prior)
-    grown = prior.updated(statistics, count).log_normaliser() - prior.log_normaliser() + log_base
+    return grown(prior, statistics, count, log_base)
+
+
+def grown(
+    prior: Conjugate, statistics: Tensor, count: Tensor, log_base: Tensor | float = 0.0
+) -> Tensor:
+    """`evidence`, `(...)`, without a look at the prior's values, which have to be in their domain."""
+    found = prior.updated(statistics, count).log_normaliser() - prior.log_normaliser() + log_base
     if isinstance(prior, NormalGamma | NormalWishart):
-        return grown - 0.5 * LOG_2PI * prior.mean.shape[-1] * count
-    return torch.as_tensor(grown)
+        return found - 0.5 * LOG_2PI * prior.mean.shape[-1] * count
+    return torch.as_tensor(found)
 
 
 def predictive(belief: Conjugate, x: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """Gaussians with all of their covariance: N(mean, L L') by the Cholesky factor L."""
 
-from functools import lru_cache
 from typing import NamedTuple, Protocol, final, runtime_checkable
 
 import torch
@@ -19,6 +18,8 @@ from jensen.family.moments import (
     moved,
     own_floor,
 )
+from jensen.family.multivariate import Normal
+from jensen.family.wishart import packed, unpacked
 
 
 class FullGaussian(NamedTuple):
@@ -99,15 +100,8 @@ class FullGaussian(NamedTuple):
         return log_inverse_wishart(prior, cholesky.log_det(self.scale_tril), precision).sum(-1)
 
     def natural(self) -> Tensor:
-        precision = cholesky.precision(self.scale_tril)
-        linear = (precision @ self.mean.unsqueeze(-1)).squeeze(-1)
-        logs = self.scale_tril.diagonal(dim1=-2, dim2=-1).log()
-        constant = (-0.5 * linear * self.mean - logs).sum(-1, keepdim=True) - 0.5 * self.mean.shape[
-            -1
-        ] * LOG_2PI
-        triangle = _triangle(self.mean.shape[-1], precision.device)
-        quadratic = precision.flatten(-2).index_select(-1, triangle.upper) * triangle.share
-        return torch.cat([constant, linear, quadratic], -1)
+        one = Normal(*self)
+        return torch.cat([-one.log_normaliser().unsqueeze(-1), one.natural()], -1)
 
     def common(self, shared: Tensor) -> None:
         return None
@@ -158,30 +152,6 @@ def full(p: object) -> FullGaussian:
     )
 
 
-class _Triangle(NamedTuple):
-    """A symmetric `(D, D)` matrix by its upper triangle.
-
-    upper: where that is in the flattened matrix. share: what each entry of it counts in -x'Px/2.
-        place: where in the
-    triangle each entry of the matrix is.
-    """
-
-    upper: Tensor
-    share: Tensor
-    place: Tensor
-
-
-@lru_cache(maxsize=32)
-@torch.inference_mode(False)  # they are kept, and must serve gradients too
-def _triangle(dim: int, device: torch.device) -> _Triangle:
-    row, column = torch.triu_indices(dim, dim, device=device)
-    place = torch.empty(dim, dim, dtype=torch.long, device=device)
-    place[row, column] = torch.arange(len(row), device=device)
-    place[column, row] = place[row, column]
-    share = torch.where(row == column, -0.5, -1.0).double()
-    return _Triangle(row * dim + column, share, place.flatten())
-
-
 @final
 class FullLayout:
     """1, x and the upper triangle of x x': P = 1 + D + D (D + 1) / 2."""
@@ -206,18 +176,10 @@ class FullLayout:
         return None
 
     def collect(self, sums: Tensor, shared: Tensor | None) -> Moments:
-        place = _triangle(self.dim, sums.device).place
-        second = (
-            sums[..., 1 + self.dim :]
-            .index_select(-1, place)
-            .reshape(*sums.shape[:-1], self.dim, self.dim)
-        )
+        second = unpacked(sums[..., 1 + self.dim :], self.dim)
         return Moments(
             sums.new_zeros(1, self.dim), sums[..., 0], sums[..., 1 : 1 + self.dim], second
         )
 
     def pack(self, total: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        upper = _triangle(self.dim, second.device).upper
-        return torch.cat(
-            [total.unsqueeze(-1), first, second.flatten(-2).index_select(-1, upper)], -1
-        )
+        return torch.cat([total.unsqueeze(-1), first, packed(second)], -1)

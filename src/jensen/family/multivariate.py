@@ -13,8 +13,8 @@ from jensen.family.wishart import packed, packed_inner, unpacked, unpacked_inner
 class Normal(NamedTuple):
     """N(mean, L L'), `mean` `(..., D)`, L = `scale_tril` `(..., D, D)`, as an exponential family.
 
-    Statistics are x and the upper triangle of x x'; a mixture's components are `FullGaussian`,
-    which has the same fields.
+    Statistics are x and the upper triangle of x x'; `FullGaussian`, K of which are a mixture's
+    components, has the same fields, and its coefficients are these natural parameters.
 
     >>> from jensen.family.exponential import fisher
     >>> p = Normal(torch.ones(1).double(), torch.full((1, 1), 2.0).double().sqrt())

@@ -1,6 +1,7 @@
 """Wishart distributions: of a Gaussian's precision matrix."""
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -77,35 +78,46 @@ def dim_of(size: int) -> int:
 
 def packed(matrix: Tensor) -> Tensor:
     """The upper triangle of a symmetric `(..., D, D)`, `(..., D (D + 1) / 2)`."""
-    row, column = _upper(matrix.shape[-1], matrix.device)
-    found: Tensor = matrix[..., row, column]
-    return found
+    upper = _triangle(matrix.shape[-1], matrix.device).upper
+    return matrix.flatten(-2).index_select(-1, upper)
 
 
 def packed_inner(matrix: Tensor) -> Tensor:
     """The triangle whose product with `packed(x)` is tr(matrix x): entries off the diagonal count
     twice.
     """
-    row, column = _upper(matrix.shape[-1], matrix.device)
-    return packed(matrix) * torch.where(row == column, 1.0, 2.0).to(matrix)
+    return packed(matrix) * _triangle(matrix.shape[-1], matrix.device).counts.to(matrix)
 
 
 def unpacked(entries: Tensor, dim: int) -> Tensor:
     """The symmetric matrix with that upper triangle, `(..., D, D)`."""
-    row, column = _upper(dim, entries.device)
-    place = torch.zeros(dim, dim, dtype=torch.long, device=entries.device)
-    number = torch.arange(len(row), device=entries.device)
-    place[row, column] = number
-    place[column, row] = number
-    return entries[..., place]
+    place = _triangle(dim, entries.device).place
+    return entries.index_select(-1, place).reshape(*entries.shape[:-1], dim, dim)
 
 
 def unpacked_inner(entries: Tensor, dim: int) -> Tensor:
     """The matrix that `packed_inner` makes `entries` of."""
-    row, column = _upper(dim, entries.device)
-    return unpacked(entries * torch.where(row == column, 1.0, 0.5).to(entries), dim)
+    return unpacked(entries / _triangle(dim, entries.device).counts.to(entries), dim)
 
 
-def _upper(dim: int, device: torch.device) -> Tensor:
-    found: Tensor = torch.triu_indices(dim, dim, device=device)
-    return found
+class _Triangle(NamedTuple):
+    """A symmetric `(D, D)` matrix by its upper triangle.
+
+    upper: where that is in the flattened matrix. counts: how often the matrix has each entry of it.
+    place: where in the triangle each entry of the flattened matrix is.
+    """
+
+    upper: Tensor
+    counts: Tensor
+    place: Tensor
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)  # they are kept, and must serve gradients too
+def _triangle(dim: int, device: torch.device) -> _Triangle:
+    row, column = torch.triu_indices(dim, dim, device=device)
+    place = torch.empty(dim, dim, dtype=torch.long, device=device)
+    place[row, column] = torch.arange(len(row), device=device)
+    place[column, row] = place[row, column]
+    counts = torch.where(row == column, 1.0, 2.0).double()
+    return _Triangle(row * dim + column, counts, place.flatten())
