@@ -10,6 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 import omegaconf
+import quicker
 from hydra import compose, initialize_config_dir
 from hydra._internal import config_loader_impl as loader
 from hydra._internal import defaults_list
@@ -22,6 +23,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigSource
+from lightning_fabric.utilities import registry
 from omegaconf import DictConfig
 
 from jensen.run.conf import conf_folder
@@ -49,6 +51,7 @@ def read_once() -> None:
     """Have Hydra read each file of `conf/`, parse each word and merge each set of choices of groups
     once in this process; what a person's own folders are part of is read anew each time.
     """
+    quicker.install()
     # Hydra's search for plugins imports the sources' modules anew: the classes before are not used.
     Plugins.instance()
     for scheme in ("file", "pkg"):
@@ -64,6 +67,9 @@ def read_once() -> None:
     loader.CachingConfigRepository.__init__ = _share
     defaults_list._create_interpolation_map = _if_read(defaults_list._create_interpolation_map)
     OverridesParser.parse_rule = _once(OverridesParser.parse_rule, lambda _, *words: words)
+    registry.entry_points = cache(
+        registry.entry_points
+    )  # Lightning reads every package's, a trainer
     for module in (omegaconf.base, omegaconf._utils):
         module.parse = cache(module.parse)  # the tree of an interpolation, which is only read
 

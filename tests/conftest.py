@@ -90,16 +90,19 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing that a test makes lands in the user's cache."""
-    monkeypatch.setenv("JENSEN_CACHE", str(cache))
+@pytest.fixture(scope="session", autouse=True)
+def _of_all_tests(cache: Path) -> Iterator[None]:
+    """Nothing that a test makes lands in the user's cache, and no file waits for the disk: a run of a
+    test saves at every step, and the machine does not lose its power amid it. The processes that
+    tests start are of one that is forked here, before the first.
+    """
+    from nursery import fork_server
 
-
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run of a test saves at every step, and the machine does not lose its power amid it."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("JENSEN_CACHE", str(cache))
+        patched.setattr(os, "fsync", lambda _: None)
+        fork_server()
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,11 @@ def _served() -> float:
     if server is None:
         return 0.0
     with suppress(OSError, IndexError):  # elsewhere than on Linux, or gone
-        told = Path(f"/proc/{server}/stat").read_text().rpartition(")")[2].split()
-        return sum(int(ticks) for ticks in told[11:15]) / TICKS
+        told = os.pread(_stat_of(server), 1024, 0).rpartition(b")")[2].split()
+        return sum(map(int, told[11:15])) / TICKS
     return 0.0
+
+
+@cache
+def _stat_of(process: int) -> int:
+    return os.open(f"/proc/{process}/stat", os.O_RDONLY)

@@ -9,6 +9,7 @@ An image is 64 rows of 64 bits, packed little-endian into 512 bytes: bit c % 8 o
 is column c of row r.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -152,19 +153,33 @@ def unpack(stored: Tensor) -> Tensor:
 
 
 def grid(
-    factors: Sequence[str] = NAMES, values: Mapping[str, Sequence[int]] | None = None
+    factors: Sequence[str] = NAMES,
+    values: Mapping[str, Sequence[int]] | None = None,
+    places: npt.NDArray[np.integer] | None = None,
 ) -> npt.NDArray[np.uint8]:
     """All combinations of the `values` of `factors`, by default all that there are, the last factor
-    fastest, the others at 0 or at their one value: `(N, 5)`.
+    fastest, the others at 0 or at their one value: `(N, 5)`; or those at `places` among them.
     """
-    chosen = values or {}
-    axes = [
-        chosen.get(name, range(size) if name in factors else (0,))
+    axes = _axes(factors, values or {})
+    lengths = [len(axis) for axis in axes]
+    if places is None:
+        places = np.arange(math.prod(lengths))
+    latents = np.empty((len(places), len(axes)), np.uint8)
+    for column, (axis, index) in enumerate(
+        zip(axes, np.unravel_index(places, lengths), strict=True)
+    ):
+        latents[:, column] = axis[index]
+    return latents
+
+
+def _axes(
+    factors: Sequence[str], values: Mapping[str, Sequence[int]]
+) -> list[npt.NDArray[np.uint8]]:
+    """The values that each factor takes."""
+    return [
+        np.array(values.get(name, range(size) if name in factors else (0,)), np.uint8)
         for name, size in zip(NAMES, SIZES, strict=True)
     ]
-    return np.stack(
-        [axis.ravel() for axis in np.meshgrid(*map(np.array, axes), indexing="ij")], 1
-    ).astype(np.uint8)
 
 
 def sprites(
@@ -213,17 +228,17 @@ def subset(
     check_seed("seed", seed)
     chosen = _chosen(values)
     names = _varying(factors, chosen)
-    latents = grid(names, chosen)
+    places = None
     if size is not None:
         check_count("size", size)
-        if size > len(latents):
+        many = math.prod(len(axis) for axis in _axes(names, chosen))
+        if size > many:
             raise InputError(
-                f"size is {size}: expected at most {len(latents)}, the number of images that"
+                f"size is {size}: expected at most {many}, the number of images that"
                 f" {', '.join(names)} give"
             )
-        latents = latents[
-            permutation(fold(seed, "subset"), len(latents))[:size].sort().values.numpy()
-        ]
+        places = permutation(fold(seed, "subset"), many)[:size].sort().values.numpy()
+    latents = grid(names, chosen, places)
     kept = [NAMES.index(name) for name in names]
     return Examples(
         stored=torch.from_numpy(packed(latents)),
