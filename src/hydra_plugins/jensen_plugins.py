@@ -1,4 +1,4 @@
-"""What Hydra finds by itself: jensen's launchers, and its Optuna sweeper. All it does is in
+"""What Hydra finds by itself: jensen's launchers, and its sweepers. All it does is in
 jensen/launch.
 
 Every command of jensen imports this file: it imports nothing that takes time.
@@ -8,6 +8,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+from hydra._internal.core_plugins import basic_sweeper
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
@@ -82,6 +83,14 @@ class Slurm(_SweepLauncher):
         from jensen.launch import slurm
 
         slurm.launch(self.sweep, jobs, self.task, self.settings)
+
+
+class Grid(basic_sweeper.BasicSweeper):
+    """Hydra's own, whose launcher composes the jobs before the first begins: once is enough."""
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        if not isinstance(self.launcher, _SweepLauncher):
+            super().validate_batch_is_legal(batch)
 
 
 class Optuna(Sweeper):

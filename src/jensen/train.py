@@ -104,7 +104,7 @@ def main(cfg: DictConfig) -> float | None:
     swept = HydraConfig.get().mode == RunMode.MULTIRUN
     for line in brief(folder, results) if swept else summary(folder, cfg, results):
         say(line)
-    return record.maximised(cfg, results) if results else None
+    return record.maximised(cfg.maximise, results) if results else None
 
 
 naming.register()

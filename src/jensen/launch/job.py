@@ -1,5 +1,6 @@
 """One job of a sweep: its folder, and what became of it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,14 +15,22 @@ from jensen.run.record import get_json
 @dataclass
 class Job:
     """before: what its folder was to it when the sweep began. problem: how its process ended, where
-    its folder does not say.
+    its folder does not say. composed: its configuration, or what composes it.
     """
 
     overrides: tuple[str, ...]
-    cfg: DictConfig
+    composed: DictConfig | Callable[[], DictConfig]
     folder: Path
     before: Standing = "new"
     problem: str = ""
+    maximise: str | None = None
+
+    @property
+    def cfg(self) -> DictConfig:
+        """Its configuration, which is composed when it is first asked for."""
+        if not isinstance(self.composed, DictConfig):
+            self.composed = self.composed()
+        return self.composed
 
     @property
     def placed(self) -> list[str]:

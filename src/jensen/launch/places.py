@@ -7,7 +7,7 @@ import glob
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from jensen.base.errors import InputError
+from jensen.launch.done import Known
 from jensen.launch.job import Job
 from jensen.run.compose import given_words
 from jensen.run.fingerprint import fingerprint
@@ -41,7 +42,8 @@ class Places:
     def __init__(self, config: DictConfig) -> None:
         self.config = config
         self.held = ExitStack()
-        self._folders: set[Path] = set()
+        self._experiments: dict[Path, str | None] = {}
+        self._sweeps: dict[Path, Path] = {}
         self._data: dict[str, str] = {}
         self._trained: dict[Path, dict[str, list[Path]]] = {}
 
@@ -55,13 +57,49 @@ class Places:
             InputError: another sweep works in the folder, or it holds another experiment; the data
                 cannot be read.
         """
-        self._hold(
-            Path(config.hydra.sweep.dir).absolute(), config.hydra.runtime.choices.get("experiment")
-        )
+        sweep = Path(config.hydra.sweep.dir).absolute()
+        self._hold(sweep, config.hydra.runtime.choices.get("experiment"))
         folders = self._names(config)
         with open_dict(config):
             del config["hydra"]
-        job = Job(overrides, config, folders[0])
+        job = self._choose(
+            Job(overrides, config, folders[0], maximise=config.maximise), folders, jobs
+        )
+        self._sweeps[job.folder] = sweep
+        return job
+
+    def known(
+        self, overrides: tuple[str, ...], known: Known, compose: Callable[[], DictConfig]
+    ) -> Job | None:
+        """The job of a run that was found finished; None where its data are others now.
+
+        Args:
+            compose: makes its configuration, which is asked for once for all that share the data.
+        """
+        if known.source not in self._data:
+            config = compose()
+            if _source(config) != known.source or self._data_of(config) != known.data:
+                return None
+        if self._data[known.source] != known.data:
+            return None
+        self._hold(known.sweep, known.experiment)
+        self._sweeps[known.folder] = known.sweep
+        return Job(overrides, compose, known.folder, "finished", maximise=known.maximise)
+
+    def finding(self, job: Job) -> Known:
+        """What there is to know of a job that was placed and is finished."""
+        sweep = self._sweeps[job.folder]
+        return Known(
+            job.folder,
+            sweep,
+            self._experiments.get(sweep),
+            _source(job.cfg),
+            self._fingerprint(job.cfg),
+            job.maximise,
+        )
+
+    def _choose(self, job: Job, folders: list[Path], jobs: dict[Path, Job]) -> Job:
+        """The job in one of the folders that may be its, or beside them."""
         places = [self._in(folder, job, jobs) for folder in folders]
         beside = [
             folder for folder in folders if any(folder.parent.glob(f"{glob.escape(folder.name)}~*"))
@@ -123,10 +161,10 @@ class Places:
         }
 
     def _hold(self, folder: Path, experiment: str | None) -> None:
-        if folder in self._folders or not leads():
+        if folder in self._experiments or not leads():
             return
         self.held.enter_context(lock(folder, f"another sweep works in {folder}"))
-        self._folders.add(folder)
+        self._experiments[folder] = experiment
         mark = {"experiment": experiment}
         before = get_json(folder / "sweep.json") or mark
         if "experiment" not in before:

@@ -1,5 +1,6 @@
 """The common part of a sweep's launchers: which jobs are to do, and how all of them ended."""
 
+import functools
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from hydra.errors import CompactHydraException
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from jensen.launch.compositions import Compositions
+from jensen.launch.done import Done
 from jensen.launch.job import Job
 from jensen.launch.places import Places
 from jensen.run.folder import FINISHED
@@ -28,7 +31,9 @@ class Sweep:
         self.context = context
         self.config = config
         self.retry_failed = retry_failed
+        self.compositions = Compositions(context.config_loader, config)
         self.places = Places(config)
+        self.done = Done(config)
         self.failures: dict[str, str] = {}
         # The sweeper would write this next, and not in one sentence where it cannot.
         if leads():
@@ -44,12 +49,35 @@ class Sweep:
         jobs: dict[Path, Job] = {}
         planned = []
         for number, overrides in enumerate(job_overrides, first):
-            config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
-            with open_dict(config):  # hydra.sweep.subdir may ask for it
-                config.hydra.job.id = config.hydra.job.num = number
-            job = self.places.place(tuple(overrides), config, jobs)
+            job = self._known(tuple(overrides)) or self._placed(tuple(overrides), number, jobs)
             planned.append(jobs.setdefault(job.folder, job))
+        self._remember()
         return planned
+
+    def _known(self, overrides: tuple[str, ...]) -> Job | None:
+        """A job that was found finished before, and is so still."""
+        known = self.done.find(overrides)
+        compose = functools.partial(self._composed, overrides)
+        return known and self.places.known(overrides, known, compose)
+
+    def _placed(self, overrides: tuple[str, ...], number: int, jobs: dict[Path, Job]) -> Job:
+        config = self.compositions.of(overrides)
+        with open_dict(config):  # hydra.sweep.subdir may ask for it
+            config.hydra.job.id = config.hydra.job.num = number
+        job = self.places.place(overrides, config, jobs)
+        if job.before == "finished":
+            self.done.add(overrides, self.places.finding(job))
+        return job
+
+    def _composed(self, overrides: tuple[str, ...]) -> DictConfig:
+        config = self.compositions.of(overrides)
+        with open_dict(config):
+            del config["hydra"]
+        return config
+
+    def _remember(self) -> None:
+        if leads():
+            self.done.write()
 
     def to_do(self, jobs: Sequence[Job]) -> list[Job]:
         """Each job once that is neither finished nor, unless it is to be retried, failed."""
@@ -71,6 +99,10 @@ class Sweep:
                 self.failures[folder] = error
         if any(job.before == "failed" for job in jobs) and not self.retry_failed:
             say("hydra.launcher.retry_failed=true tries again what failed before")
+        for job in jobs:
+            if outcomes[job.said()][0] in ("trained", "continued", "retried"):
+                self.done.add(job.overrides, self.places.finding(job))
+        self._remember()
 
     def returns(self, jobs: Sequence[Job]) -> list[JobReturn]:
         """The return that Hydra's sweepers expect: the result to maximise of each job, or why there
@@ -84,9 +116,9 @@ class Sweep:
             value: Any = CompactHydraException(
                 self.summary() or f"{job.folder} was stopped: the same command continues"
             )
-            return JobReturn(job.overrides, job.cfg, status=JobStatus.FAILED, _return_value=value)
-        value = maximised(job.cfg, get_json(job.folder / FINISHED)["results"])
-        return JobReturn(job.overrides, job.cfg, status=JobStatus.COMPLETED, _return_value=value)
+            return JobReturn(job.overrides, status=JobStatus.FAILED, _return_value=value)
+        value = maximised(job.maximise, get_json(job.folder / FINISHED)["results"])
+        return JobReturn(job.overrides, status=JobStatus.COMPLETED, _return_value=value)
 
     def summary(self) -> str:
         """A sentence on all that failed; empty if nothing did."""

@@ -102,12 +102,12 @@ def found(trainer: Any, validated: bool) -> tuple[dict[str, str], dict[str, Any]
     )
 
 
-def maximised(cfg: DictConfig, results: dict[str, float]) -> float | None:
+def maximised(maximise: str | None, results: dict[str, float]) -> float | None:
     """The result that a sweeper is to raise; None where `maximise` names none."""
-    if cfg.maximise is None:
+    if maximise is None:
         return None
-    check_choice("maximise", cfg.maximise, [*results])
-    return results[cfg.maximise]
+    check_choice("maximise", maximise, [*results])
+    return results[maximise]
 
 
 def put_scores(path: Path, entry: dict[str, Any]) -> None:
