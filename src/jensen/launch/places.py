@@ -100,14 +100,15 @@ class Places:
 
     def _choose(self, job: Job, folders: list[Path], jobs: dict[Path, Job]) -> Job:
         """The job in one of the folders that may be its, or beside them."""
-        places = [self._in(folder, job, jobs) for folder in folders]
-        beside = [
-            folder for folder in folders if any(folder.parent.glob(f"{glob.escape(folder.name)}~*"))
-        ]
-        places += [self._in(self._own(folder, job), job, jobs) for folder in beside]
-        for place in itertools.chain(places, self._elsewhere(folders[0].parent, job, jobs)):
+        places = []
+        for place in itertools.chain(
+            (self._in(folder, job, jobs) for folder in folders),
+            self._beside(folders, job, jobs),
+            self._elsewhere(folders[0].parent, job, jobs),
+        ):
             if place.before in ("finished", "interrupted"):
                 return place
+            places.append(place)
         for place in places[: len(folders)]:
             if place.before != "other":
                 return place
@@ -129,6 +130,12 @@ class Places:
             naming.exclude_keys = [*asked, *excluded]
             names.append(above / str(config.hydra.sweep.subdir))
         return [*dict.fromkeys(names)]
+
+    def _beside(self, folders: list[Path], job: Job, jobs: dict[Path, Job]) -> Iterator[Job]:
+        """The job in folders that are named by what it is, where the plain name was another run's."""
+        for folder in folders:
+            if any(folder.parent.glob(f"{glob.escape(folder.name)}~*")):
+                yield self._in(self._own(folder, job), job, jobs)
 
     def _elsewhere(self, above: Path, job: Job, jobs: dict[Path, Job]) -> Iterator[Job]:
         """The job in folders that say to hold it, whatever they are named: another sweep may have
