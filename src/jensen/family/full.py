@@ -100,8 +100,11 @@ class FullGaussian(NamedTuple):
         return log_inverse_wishart(prior, cholesky.log_det(self.scale_tril), precision).sum(-1)
 
     def natural(self) -> Tensor:
-        one = Normal(*self)
-        return torch.cat([-one.log_normaliser().unsqueeze(-1), one.natural()], -1)
+        eta = Normal(*self).natural()
+        dim = self.mean.shape[-1]
+        inner = (eta[..., :dim] * self.mean).sum(-1)  # less than its log_normaliser, which solves
+        constant = -0.5 * (inner + cholesky.log_det(self.scale_tril) + dim * LOG_2PI)
+        return torch.cat([constant.unsqueeze(-1), eta], -1)
 
     def common(self, shared: Tensor) -> None:
         return None
