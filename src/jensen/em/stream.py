@@ -24,8 +24,8 @@ size asked for.
 """
 
 _KEPT = 1 << 26
-"""Bytes of features that are kept where they are the points themselves, in another order: to read
-them takes less than to turn the points again.
+"""Bytes of features that are kept from pass to pass: to read them takes less than to turn the points
+and to multiply them again.
 """
 
 _WORKING_SET = {"cpu": 1 << 21}
@@ -78,7 +78,7 @@ class Stream:
     """A data set that is passed over once an iteration.
 
     chunks: gives the points.
-    size: the number of points; the features of few are kept, and of more where they are the points.
+    size: the number of points, of few of which the features are kept; 0 for a single pass.
     origin: `(D,)`, subtracted from the points: the means of the mixtures given are about it. It has
         the data's dtype, so that the difference has no more error than the data.
     """
@@ -163,8 +163,7 @@ class Stream:
         if self._kept is not None and self._kept[0] == (structure, dtype):
             yield from self._kept[1]
             return
-        plain = layout.width <= dim + 1
-        keeps = plain and self._size * layout.width * dtype.itemsize <= _KEPT
+        keeps = 0 < self._size * layout.width * dtype.itemsize <= _KEPT
         kept: list[tuple[Tensor, Tensor | None]] = []
         for x, weight in self._chunks(self.chunk(p, dtype)):
             features = (
