@@ -86,12 +86,16 @@ def _drawn(draw: Callable[..., Any]) -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The cache of all tests, which the workers share."""
+    return _cache(tmp_path_factory)
+
+
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.getbasetemp()
     return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _of_all_tests(cache: Path) -> Iterator[None]:
+def _of_all_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Nothing that a test makes lands in the user's cache, and no file waits for the disk: a run of a
     test saves at every step, and the machine does not lose its power amid it. The processes that
     tests start are of one that is forked here, before the first.
@@ -99,7 +103,7 @@ def _of_all_tests(cache: Path) -> Iterator[None]:
     from nursery import fork_server
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("JENSEN_CACHE", str(cache))
+        patched.setenv("JENSEN_CACHE", str(_cache(tmp_path_factory)))
         patched.setattr(os, "fsync", lambda _: None)
         fork_server()
         yield
