@@ -9,7 +9,7 @@ import torch
 from torch import distributions
 
 from jensen.base.errors import InputError
-from jensen.family.cues import CountCues, Cues
+from jensen.family.cues import CountCues, Cues, em_step, infer, mixture
 
 NAN = math.nan
 FITS = Cues.of(0.28, [2.14**2, 9.2**2], 0.0, 12.3**2)
@@ -50,6 +50,14 @@ def test_a_sound_is_drawn_to_what_is_seen_as_far_as_they_may_have_one_cause(
         found.matched(torch.tensor([common + 1e-6])),
     )
     assert [each[0, 1].item() for each in both] == pytest.approx([fused, alone], abs=1e-8)
+
+
+def test_the_functions_say_what_the_methods_say():
+    x = row(5, 0)
+    assert infer(x, FITS).common.equal(FITS.infer(x).common)
+    stepped = zip(em_step(x, FITS), FITS.em_step(x), strict=True)
+    assert all(one.equal(other) for one, other in stepped)
+    assert mixture(FITS).log_prob(x).item() == pytest.approx(FITS.infer(x).log_prob.item())
 
 
 def test_the_mixture_of_two_gaussians_says_the_same_of_complete_observations():

@@ -88,7 +88,7 @@ def test_a_conditional_model_says_log_p_of_x_given_the_condition():
 def test_what_is_generated_from_a_condition_alone_is_of_the_prior_given_it():
     model = exact_conditional()
     x = torch.cat([torch.full((3, 1), NAN), torch.eye(3)], 1).double()
-    made = model.generate(x, 20_000)[:, :, 0]
+    made = model.generate(x, samples=20_000)[:, :, 0]
     torch.testing.assert_close(made.mean(0), MEAN + SHIFT, rtol=0, atol=0.06)
     torch.testing.assert_close(made.std(0), SD, rtol=0.03, atol=0)
     q = model.encode(x)

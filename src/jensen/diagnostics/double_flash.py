@@ -76,7 +76,7 @@ def reported(snapshot: Snapshot, measured: Tensor, counts: int) -> Tensor:
     like = snapshot.images
     missing = torch.full((len(measured), 2 * counts), torch.nan)
     x = torch.cat([measured.float(), missing], 1).to(like)
-    made = model.generate(x, DRAWS).mean(0)[:, 2:]
+    made = model.generate(x, samples=DRAWS).mean(0)[:, 2:]
     return made.double().cpu().unflatten(1, (2, counts))
 
 

@@ -53,7 +53,7 @@ def mcgurk(
     exact = ideal(measured, at, torch.tensor([see_sd, hear_sd]).double())
     missing = torch.full((len(measured), count), torch.nan)
     x = torch.cat([measured.float(), missing], 1).to(snapshot.images)
-    found = model.generate(x, DRAWS).mean(0)[:, 2:].double().cpu()
+    found = model.generate(x, samples=DRAWS).mean(0)[:, 2:].double().cpu()
     square = (count, count, count)
     tables = [each.reshape(square) for each in (found, exact)]
     results = {

@@ -143,7 +143,7 @@ def coherence(
 
 def _label_of(snapshot: Snapshot, x: Tensor, label: str) -> Tensor:
     """p(label | what `x` has), `(B, C)`: the mean over draws of z."""
-    made = snapshot.senses.generate(x, DRAWS).mean(0)
+    made = snapshot.senses.generate(x, samples=DRAWS).mean(0)
     return snapshot.senses.modalities.split(made)[label].flatten(1)
 
 

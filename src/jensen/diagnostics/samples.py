@@ -78,7 +78,7 @@ def _of_senses(snapshot: Snapshot, count: int) -> Mapping[str, Tensor]:
     else:
         across = max(1, min(ACROSS, count // len(given)))
         draws = torch.zeros(len(given), dtype=torch.int64, device=given.device)
-        decoded = model.generate(given, across, index=draws)  # (across, V, P)
+        decoded = model.generate(given, index=draws, samples=across)  # (across, V, P)
     titled = titles(snapshot, given)
     pictures = {}
     for name in parts.modelled:

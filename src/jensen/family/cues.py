@@ -236,6 +236,26 @@ class Cues(NamedTuple):
         return x.to(self.noise_var)
 
 
+def mixture(c: Cues) -> Mixture:
+    """`c.mixture()`."""
+    return c.mixture()
+
+
+def infer(x: Tensor, c: Cues) -> Inferred:
+    """`c.infer(x)`: the posterior of cause and sources, from `x` `(N, M)` with NaN for absent cues.
+
+    >>> found = infer(torch.tensor([[5.0, 0.0]]), Cues.of(0.28, [2.14**2, 9.2**2], 0.0, 12.3**2))
+    >>> found.common.shape, found.selected.shape
+    (torch.Size([1]), torch.Size([1, 2]))
+    """
+    return c.infer(x)
+
+
+def em_step(x: Tensor, c: Cues) -> Cues:
+    """`c.em_step(x)`: the cues after a step of EM on `x` `(N, M)`."""
+    return c.em_step(x)
+
+
 class Counted(NamedTuple):
     """Counts on a grid of C integers, as far as N observations tell.
 

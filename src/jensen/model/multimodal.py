@@ -293,7 +293,7 @@ class MultimodalVAE(VAE):
         return log_p.unflatten(0, (times, size)) - log_q.logsumexp(0)
 
     def generate(
-        self, x: Tensor, samples: int = 1, *, key: int = 0, index: Tensor | None = None
+        self, x: Tensor, key: int = 0, index: Tensor | None = None, samples: int = 1
     ) -> Tensor:
         """`x` `(B, P)` with each missing modality filled by E[x_m|z] at a draw of z given the
         others and the conditions: `(samples, B, P)`.
