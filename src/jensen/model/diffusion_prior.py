@@ -203,10 +203,10 @@ class Residual(nn.Module):
         *turns, last = (turn(told).chunk(2, -1) for turn in self.turns)
         h = self.begin(z)
         for layer, (scale, move) in zip(self.layers, turns, strict=True):
-            found = layer(silu(h + scale * h + move))
+            found = layer(silu(torch.addcmul(h + move, scale, h)))
             h = found + h if found.shape == h.shape else found
         scale, move = last
-        guess: Tensor = self.end(silu(h + scale * h + move))
+        guess: Tensor = self.end(silu(torch.addcmul(h + move, scale, h)))
         return sigma[:, None] * (z + 2 * alpha[:, None] * guess)
 
 
