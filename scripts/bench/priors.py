@@ -1,10 +1,13 @@
-"""What a prior costs and gains.
+"""What a prior costs and gains, and what draws of an autoregressive decoder cost.
 
     python scripts/bench/priors.py cost [--steps 60] [--rounds 5] [--priors diffusion ...]
+    python scripts/bench/priors.py draws [--images 64]
     python scripts/bench/priors.py evidence RUN RUN ... [--images 256] [--samples 64]
 
 cost: the processor time of a training step (forward, backward, Adam) of a 784-400-20 VAE on batches of 128 under
 each prior, beside that under N(0, I): medians over rounds in turn.
+
+draws: the processor time of drawing images of 784 pixels from PixelCNN and MADE as `conf` has them.
 
 evidence: log p(x) of the same test images under each run, by importance sampling (Burda et al. 2016, eq. 8), and how
 much it exceeds that of the first run, with the standard error of the paired difference. Of a diffusion log p(z) is that
@@ -25,6 +28,8 @@ import jensen
 from jensen.base.random import fold, normal
 from jensen.base.tree import tree_map
 from jensen.bound.rate import BoundedBelow
+from jensen.model.autoregressive import MADE
+from jensen.model.pixelcnn import PixelCNN
 from jensen.model.vae import VAE, still
 from jensen.objective.beta import Beta
 from jensen.run.load import configuration, load
@@ -68,6 +73,15 @@ def _seconds_of_a_step(model: VAE, x: Tensor, steps: int) -> float:
     return (time.process_time() - start) / steps
 
 
+def draws(images: int) -> None:
+    torch.set_num_threads(1)
+    for likelihood in (PixelCNN([1, 28, 28]), MADE([1, 28, 28])):
+        start = time.process_time()
+        likelihood.sample(torch.zeros(images, 1, 28, 28), 0, torch.arange(images))
+        spent = time.process_time() - start
+        print(f"{type(likelihood).__name__}: {images} images, {spent:.1f} s of processor time")
+
+
 def evidence(runs: list[Path], images: int, samples: int) -> None:
     x = instantiate(configuration(runs[0]).data).show(images)
     found = {}
@@ -106,6 +120,8 @@ def main() -> None:
     one.add_argument("--steps", type=int, default=60)
     one.add_argument("--rounds", type=int, default=5)
     one.add_argument("--priors", nargs="+", choices=PRIORS, default=PRIORS)
+    drawn = what.add_parser("draws")
+    drawn.add_argument("--images", type=int, default=64)
     other = what.add_parser("evidence")
     other.add_argument("runs", type=Path, nargs="+")
     other.add_argument("--images", type=int, default=256)
@@ -113,6 +129,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.what == "cost":
         cost(given.steps, given.rounds, given.priors)
+    elif given.what == "draws":
+        draws(given.images)
     else:
         evidence(given.runs, given.images, given.samples)
 
