@@ -1,6 +1,7 @@
 """Distribution functions, distances and divergences of a fitted mixture, against scipy."""
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def test_the_entropy_is_exact_where_it_can_be_and_has_an_error_elsewhere():
     gmm = line()
 
     def integrand(x):
-        density = 0.3 * stats.norm(0, 1).pdf(x) + 0.7 * stats.norm(5, 2).pdf(x)
+        density = 0.3 * NormalDist(0, 1).pdf(x) + 0.7 * NormalDist(5, 2).pdf(x)
         return -density * np.log(density)
 
     expected = integrate.quad(integrand, -12, 25, limit=300)[0]
@@ -78,8 +79,8 @@ def test_the_kl_lies_between_its_bounds_and_is_nought_to_itself():
     found = p.kl(q)
 
     def integrand(x):
-        ours = 0.3 * stats.norm(0, 1).pdf(x) + 0.7 * stats.norm(5, 2).pdf(x)
-        theirs = 0.5 * stats.norm(1, 1).pdf(x) + 0.5 * stats.norm(4, 2).pdf(x)
+        ours = 0.3 * NormalDist(0, 1).pdf(x) + 0.7 * NormalDist(5, 2).pdf(x)
+        theirs = 0.5 * NormalDist(1, 1).pdf(x) + 0.5 * NormalDist(4, 2).pdf(x)
         return ours * np.log(ours / theirs)
 
     assert found.value.item() == pytest.approx(integrate.quad(integrand, -10, 25, limit=300)[0])

@@ -255,7 +255,7 @@ QUICK = ("moderate full", "moderate diag", "moderate tied", "moderate spherical"
 
 
 def errors(case, names, prior):
-    """Relative errors against central differences of EM run to convergence, in 3 random
+    """Relative errors against central differences of EM run to convergence, in 2 random
     directions.
     """
     covariance, n, dim, k, separation = CASES[case]
@@ -271,7 +271,7 @@ def errors(case, names, prior):
         for name in names
     }
     numbers = []
-    for seed in range(3):
+    for seed in range(2):
         direction = normal(*x.shape, seed=100 + seed)
         step = 1e-5
         up, down = (

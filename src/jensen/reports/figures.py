@@ -51,13 +51,15 @@ def legible(text: str) -> str:
 
 
 def fit(figure: Figure) -> Figure:
-    """The figure, as much larger as its labels need to leave room for its axes."""
+    """The figure, as much larger as its labels need to leave room for its axes; laid out once for all
+    that it is rendered to.
+    """
     for _ in range(_ENLARGED):
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("error", "constrained_layout not applied")
                 figure.canvas.draw()
-            return figure
+            break
         except UserWarning:
             figure.set_size_inches(*(1.3 * side for side in figure.get_size_inches()))
     figure.set_layout_engine("none")
