@@ -311,3 +311,44 @@ def test_what_it_cannot_take_is_refused_in_a_sentence(make, said):
     with pytest.raises(InputError, match=said) as found:
         make(clusters())
     assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("covariance", ["full", "tied", "diag", "spherical"])
+def test_one_further_point_is_taken_in_and_is_what_conjugacy_says(covariance):
+    """Of one component the belief is exact: points one by one are all of them at once."""
+    x = np.random.default_rng(0).normal(size=(40, 2)) @ [[1.0, 0.3], [0.0, 0.5]]
+    prior = {"mean": [0.1, -0.2], "scale": [[1.0, 0.2], [0.2, 2.0]], "df": 4.0}
+    whole = jensen.BayesianGMM(1, covariance, **prior).fit(x)
+    parts = jensen.BayesianGMM(1, covariance, **prior).fit(x[:37])
+    for row in range(37, 40):
+        parts.partial_fit(x[row : row + 1])
+    for found, exact in zip(parts.state.components, whole.state.components, strict=True):
+        torch.testing.assert_close(found, exact, rtol=1e-9, atol=1e-9)
+    assert float(parts.elbo) == pytest.approx(float(whole.elbo), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (
+            lambda x: jensen.BayesianGMM(2).fit(x).partial_fit(x[:, :1]),
+            "x has 1 columns: expected 2, those of the points before",
+        ),
+        (
+            lambda x: jensen.BayesianGMM(2, mean=[0.0, np.nan]).fit(x),
+            "mean holds NaN or an infinite",
+        ),
+        (
+            lambda x: jensen.BayesianGMM(2, mean=[0.0]).fit(x),
+            r"mean has the shape \(1,\): expected \(2,\)",
+        ),
+        (
+            lambda x: jensen.BayesianGMM(2, scale=[np.inf, 1.0]).fit(x),
+            "scale holds NaN or an infinite",
+        ),
+        (lambda x: jensen.BayesianGMM(2).fit(x[:0]), "x has 0 points: expected at least two"),
+    ],
+)
+def test_what_does_not_fit_is_named_for_what_it_is(call, sentence):
+    with pytest.raises(InputError, match=sentence):
+        call(np.random.default_rng(0).normal(size=(30, 2)))

@@ -190,3 +190,9 @@ def test_columns_may_all_be_of_one_family(family, missing):
     labels = model.predict(x[:2])
     assert labels[0] != labels[1]
     assert model.sample(3).shape == (3, 3)
+
+
+def test_a_code_of_which_there_would_be_millions_of_categories_is_refused_before_they_are_made():
+    x = np.array([[0.0], [1.0], [700_000_000.0]])
+    with pytest.raises(InputError, match=r"column 0 of x holds the code 7e.08, which would be the"):
+        jensen.MixtureModel(2, "categorical").fit(x)

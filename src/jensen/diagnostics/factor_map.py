@@ -37,6 +37,10 @@ def normalised_information(snapshot: Snapshot, bins: int = 20, points: int = 10_
     return torch.from_numpy(divide(informations, entropies(factors)))
 
 
+_ROWS = 100
+"""Of more, as the pixels of a mixture are, no picture can be read."""
+
+
 def dead_latents(snapshot: Snapshot) -> Tensor:
     """Mark the latents that tell nothing of x, `(D,)`: constant ones, and those of at most 0.01
     nats (`told`).
@@ -52,8 +56,8 @@ def dead_latents(snapshot: Snapshot) -> Tensor:
 def factor_map(
     snapshot: Snapshot, importances: bool = False, train: int = 1000
 ) -> Mapping[str, Tensor]:
-    """Heatmaps latent x factor, latents by falling rate, dead ones in grey; nothing for data
-    without factors.
+    """Heatmaps latent x factor, latents by falling rate, the first 100 of them, dead ones in grey;
+    nothing for data without factors.
 
     information: I(z; v) / H(v) of samples of the posterior, with 20 bins. importances, if asked
         for: of each latent to a
@@ -64,7 +68,7 @@ def factor_map(
     check_count("train", train, least=2)
     if not snapshot.factors.shape[1]:
         return {}
-    order = by_rate(snapshot).cpu()
+    order = by_rate(snapshot).cpu()[:_ROWS]
     maps = {"information": ("I(z; v) / H(v)", normalised_information(snapshot))}
     if importances:
         codes = snapshot.posterior.mean.double().cpu().numpy()

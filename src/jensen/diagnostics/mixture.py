@@ -158,6 +158,7 @@ def ellipses(snapshot: Snapshot, weight: Tensor, parts: FullGaussian) -> Tensor:
     scale_tril = parts.scale_tril[:, latents].cpu()
     variances, axes_of = torch.linalg.eigh(scale_tril @ scale_tril.mT)
     strength = (weight / weight.max()).clamp(min=0.1).cpu().tolist()
+    axis = "column " if isinstance(snapshot.posterior, Codes) else "z"
 
     def draw(axes: Axes) -> None:
         if len(latents) == 1:
@@ -172,7 +173,7 @@ def ellipses(snapshot: Snapshot, weight: Tensor, parts: FullGaussian) -> Tensor:
             axes.plot(x, density, color="C0")
             axes.plot(x, density.sum(1), color="C1")
             axes.set(
-                xlabel=f"z{latents[0]}",
+                xlabel=f"{axis}{latents[0]}",
                 ylabel="density",
                 title="components and their sum over codes",
             )
@@ -195,8 +196,8 @@ def ellipses(snapshot: Snapshot, weight: Tensor, parts: FullGaussian) -> Tensor:
                 )
             )
         axes.set(
-            xlabel=f"z{latents[0]}",
-            ylabel=f"z{latents[1]}",
+            xlabel=f"{axis}{latents[0]}",
+            ylabel=f"{axis}{latents[1]}",
             title="components (2 standard deviations) over codes",
         )
 

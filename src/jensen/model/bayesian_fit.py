@@ -79,6 +79,8 @@ def fit_belief(
     """
     generator = torch.Generator().manual_seed(recipe.seed)
     survey = points.survey(generator, recipe.missing)
+    if before is not None:
+        survey = _further(survey, before[0])
     check_columns(survey, points.names)
     if points.unit != 1:
         raise InputError(
@@ -201,6 +203,24 @@ def _begun(gaussians: Mixture, found: Statistics | Local, prior: Belief, recipe:
     return m_step(blank, whole, prior)
 
 
+def _further(survey: Survey, state: Mixture) -> Survey:
+    """The survey of further points, of which one is enough: columns that do not vary have the width of
+    what is believed.
+
+    Raises:
+        InputError: they have other columns than those before.
+    """
+    dim = state.components.mean.shape[-1]
+    if len(survey.mean) != dim:
+        raise InputError(
+            f"x has {len(survey.mean)} columns: expected {dim}, those of the points before"
+        )
+    believed: Any = expected(state).components
+    width = believed.marginals().log_var.exp().mean(-2).to(survey.var)
+    none = torch.zeros_like(survey.constant)
+    return survey._replace(var=torch.where(survey.constant, width, survey.var), constant=none)
+
+
 def prior_of(recipe: Recipe, asked: PriorAsked, survey: Survey, points: Points) -> Belief:
     """The prior, in the places of the data.
 
@@ -220,9 +240,13 @@ def prior_of(recipe: Recipe, asked: PriorAsked, survey: Survey, points: Points) 
     mean = survey.mean
     if asked.mean is not None:
         mean = as_tensor("mean", asked.mean).detach().to(mean)
-        if mean.shape != (dim,) or not bool(mean.isfinite().all()):
+        if mean.shape != (dim,):
             raise InputError(
-                f"mean has the shape {tuple(mean.shape)}: expected ({dim},) finite numbers"
+                f"mean has the shape {tuple(mean.shape)}: expected ({dim},), a number for each column"
+            )
+        if not bool(mean.isfinite().all()):
+            raise InputError(
+                "mean holds NaN or an infinite number: expected finite ones; None is the data's"
             )
     scale = _scale(recipe, asked, survey, points)
     each = mean.expand(count, dim)
@@ -258,10 +282,15 @@ def _scale(recipe: Recipe, asked: PriorAsked, survey: Survey, points: Points) ->
     dim = len(survey.mean)
     if asked.scale is not None:
         scale = as_tensor("scale", asked.scale).detach().to(survey.mean)
-        if scale.shape not in ((dim, dim), (dim,)) or not bool(scale.isfinite().all()):
+        if scale.shape not in ((dim, dim), (dim,)):
             raise InputError(
-                f"scale has the shape {tuple(scale.shape)}: expected ({dim}, {dim}) or ({dim},) finite"
-                " numbers"
+                f"scale has the shape {tuple(scale.shape)}: expected ({dim}, {dim}) or ({dim},), a"
+                " covariance or its diagonal"
+            )
+        if not bool(scale.isfinite().all()):
+            raise InputError(
+                "scale holds NaN or an infinite number: expected finite ones; None is the data's"
+                " covariance"
             )
         return scale.diag() if scale.dim() == 1 else scale
     # with N - 1, as scikit-learn has it

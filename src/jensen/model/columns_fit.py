@@ -175,6 +175,10 @@ def pseudo_counts(
     return prior._replace(variance=scaled, floor=floor, mean=mean[counts])
 
 
+_CATEGORIES = 100_000
+"""A column with more is hardly meant; their probabilities, of each component, fill memory."""
+
+
 def sized(schema: Schema, sizes: Any, points: Points) -> Schema:
     """The schema with its categories, after a pass over all values.
 
@@ -192,7 +196,17 @@ def sized(schema: Schema, sizes: Any, points: Points) -> Schema:
         before += len(x)
         if schema.counts[3] and len(x):
             most = torch.maximum(most, x[:, place].nan_to_num(0.0).amax(0).cpu().double())
-    return schema if schema.sizes else schema.with_sizes(None, most + 1)
+    if schema.sizes:
+        return schema
+    many = (most >= _CATEGORIES).nonzero().flatten().tolist()
+    if many:
+        column = schema.order[place.start + many[0]]
+        raise InputError(
+            f"{column_said(column, points.names)} of x holds the code {most[many[0]]:g}, which would be"
+            f" the last of as many categories: expected fewer than {_CATEGORIES:,}; number those that"
+            " there are, or set sizes"
+        )
+    return schema.with_sizes(None, most + 1)
 
 
 def blank(count: int, schema: Schema, gaps: bool, like: Tensor) -> Columns:

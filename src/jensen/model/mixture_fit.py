@@ -244,6 +244,8 @@ def _check(recipe: Recipe, survey: Survey, names: tuple[str, ...] | None) -> Non
 
 def check_columns(survey: Survey, names: tuple[str, ...] | None) -> None:
     """Refuse columns of nothing but NaN, and of one value."""
+    if not survey.size:
+        raise InputError("x has 0 points: expected at least two different ones")
     unseen = survey.unseen.nonzero().flatten().tolist()
     if unseen:
         raise InputError(
