@@ -35,6 +35,8 @@ from jensen.reports.read import read
 from jensen.reports.sweep import Group, Run, Sweep, flat, grouped, numbers, shown
 from jensen.reports.table import as_csv, cell, columns, measured, quartiles, tables
 from jensen.run.identity import LOCATION
+from jensen.run.load import written_tree
+from jensen.run.targets import one_spelling
 
 SCORE = "jensen.diagnostics.score.score"
 
@@ -624,7 +626,7 @@ def test_the_curve_of_theory_ends_where_shannon_says(configure, tmp_path):
     )
     OmegaConf.save(cfg, tmp_path / ".hydra" / "config.yaml")
     noise = cfg.model.likelihood.variance
-    points = theory(tmp_path)
+    points = theory(written(tmp_path), tmp_path)
     assert points[-1][0] == pytest.approx(0, abs=1e-9)
     for rate, distortion in points:
         error = 4.0 * math.exp(-rate)
@@ -632,7 +634,12 @@ def test_the_curve_of_theory_ends_where_shannon_says(configure, tmp_path):
             error / (2 * noise) + math.log(2 * math.pi * noise), rel=1e-9
         )
     OmegaConf.save(configure(), tmp_path / ".hydra" / "config.yaml")
-    assert theory(tmp_path) == []
+    assert theory(written(tmp_path), tmp_path) == []
+
+
+def written(folder: Path) -> Run:
+    """The run in a folder of which only the configuration is there."""
+    return Run(".", 0, flat(one_spelling(written_tree(folder))), {})
 
 
 def command(

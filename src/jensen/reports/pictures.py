@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from omegaconf import OmegaConf
 
 from jensen.diagnostics.water_filling import optimum
 from jensen.family.gaussian import LOG_2PI
@@ -15,24 +14,26 @@ from jensen.reports.choice import Choice
 from jensen.reports.cue_weights import cue_weights
 from jensen.reports.evidence import evidence
 from jensen.reports.models import Strip
-from jensen.reports.sweep import Sweep
+from jensen.reports.sweep import Run, Sweep
 from jensen.reports.table import Values, columns
 from jensen.run.load import configuration
 from jensen.run.targets import short
 
+LINEAR = {
+    "data.source._target_": "jensen.data.gaussian.gaussian",
+    "model.encoder._target_": "jensen.model.LinearEncoder",
+    "model.likelihood._target_": "jensen.model.Normal",
+}
+"""Settings of a run whose optimum is known."""
 
-def theory(run: Path) -> list[tuple[float, float]]:
+
+def theory(run: Run, folder: Path) -> list[tuple[float, float]]:
     """(rate, distortion) of the optimal linear VAE for ever larger beta, where the data are
     Gaussian and the model linear.
     """
-    cfg = configuration(run)
-    needed = {
-        "data.source._target_": "jensen.data.gaussian.gaussian",
-        "model.encoder._target_": "jensen.model.LinearEncoder",
-        "model.likelihood._target_": "jensen.model.Normal",
-    }
-    if any(short(str(OmegaConf.select(cfg, key))) != value for key, value in needed.items()):
+    if any(short(str(run.settings.get(key))) != value for key, value in LINEAR.items()):
         return []
+    cfg = configuration(folder / run.name)
     variances = [*cfg.data.variances]
     noise = float(cfg.model.likelihood.variance)
     constant = len(variances) / 2 * (LOG_2PI + math.log(noise))
@@ -50,7 +51,7 @@ def draw(
 ) -> dict[str, Figure]:
     """The figures by name; those that these runs have nothing for are left out."""
     measures = ["elbo", *(name for name in columns(sweep, values) if "/" in name)]
-    curves = [theory(folder / run.name) for run in sweep.runs]
+    curves = [theory(run, folder) for run in sweep.runs]
     pictures = {
         "rate_distortion": figures.rate_distortion(
             sweep, values, curves[0] if all(each == curves[0] for each in curves) else ()
