@@ -20,10 +20,12 @@ import jensen
 from jensen.base.errors import InputError
 from jensen.diagnostics.from_codes import read_codes
 from jensen.encode import write_codes
-from jensen.evaluate import evaluate
+from jensen.evaluate import evaluate, evaluate_sweep
+from jensen.run.borrowed import borrowed
+from jensen.run.compose import compose
 from jensen.run.diagnose import on_run
 from jensen.run.load import configuration, restored
-from jensen.run.record import put_scores
+from jensen.run.record import put_json, put_scores
 from jensen.train import train
 
 OVERRIDES = (*TINY, "trainer.accelerator=cpu", "trainer.max_steps=30", "diagnostics=[]")
@@ -271,3 +273,63 @@ def test_scores_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert path.read_text() == before
     assert [file.name for file in tmp_path.iterdir()] == ["scores.json"]
+
+
+@pytest.fixture
+def sweep(finished, tmp_path):
+    """A folder of three runs, one of which holds no checkpoint that can be read, and one that is not
+    finished.
+    """
+    folder = tmp_path / "sweep"
+    for name in ("a", "b", "torn", "begun"):
+        shutil.copytree(finished, folder / name)
+    (folder / "torn" / "checkpoints" / "last.ckpt").write_bytes(b"")
+    (folder / "begun" / "finished.json").unlink()
+    return folder
+
+
+def test_all_runs_of_a_sweep_are_evaluated_and_none_twice(sweep, finished, capsys):
+    cfg = compose("evaluate", [f"sweep={sweep}", "diagnostics=[rate,mig_hist20]", "jobs=2"])
+    with pytest.raises(InputError, match=r"^1 of 3 runs failed: torn: .*last\.ckpt"):
+        evaluate_sweep(cfg)
+    mine = evaluate(compose("evaluate", [f"run={finished}", "diagnostics=[rate,mig_hist20]"]))
+    for name in "ab":
+        entry = json.loads((sweep / name / "scores.json").read_text())
+        assert entry["bound"] == mine["bound"]
+        assert entry["diagnostics"] == json.loads(json.dumps(mine["diagnostics"]))
+    assert json.loads((sweep / "begun" / "scores.json").read_text())["diagnostics"] == {}
+    capsys.readouterr()
+
+    shutil.rmtree(sweep / "torn")
+    before = (sweep / "a" / "scores.json").stat().st_mtime_ns
+    evaluate_sweep(cfg)
+    assert capsys.readouterr().out == "jensen: 2 of 2 runs have these results\n"
+    assert (sweep / "a" / "scores.json").stat().st_mtime_ns == before
+
+
+def test_another_setting_is_another_result(sweep, monkeypatch):
+    done = []
+
+    def noted(task, runs, jobs):
+        done.extend(run.name for run in runs)
+        return []
+
+    monkeypatch.setattr("jensen.evaluate.beside", noted)
+    entry = {"run": "", "checkpoint": "last", "split": "validation", "step": 30}
+    cfg = compose("evaluate", [f"sweep={sweep}", "diagnostics=[mig_hist20]"])
+    settings = borrowed(cfg.diagnostics, sweep / "a").settings
+    kept = {name: {"settings": each} for name, each in settings.items()}
+    entry |= {"version": jensen.__version__, "diagnostics": kept}
+    for change in (
+        {},
+        {"step": 29},
+        {"split": "test"},
+        {"version": "0"},
+        {"checkpoint": "best"},
+        {"diagnostics": {"mig_hist20": {"settings": {}}}},
+        {"diagnostics": {}},
+    ):
+        done.clear()
+        put_json(sweep / "a" / "scores.json", entry | change)
+        evaluate_sweep(cfg)
+        assert ("a" in done) == bool(change), change

@@ -23,9 +23,10 @@ from types import FrameType
 
 import plan
 import sessions
-from scoring import begin, grow, is_grown, is_scored, score
+from scoring import grow, is_grown, is_scored, score
 
 from jensen.base.errors import InputError
+from jensen.launch.beside import begin
 from jensen.launch.parent import ENDS_WITH_PARENT
 
 ROOT = Path(__file__).resolve().parents[2]

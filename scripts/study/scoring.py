@@ -1,37 +1,18 @@
 """The scores and the codes of one run, in a process that scores one after another."""
 
-import os
-import signal
-import threading
-import time
 import traceback
 from collections.abc import Mapping
-from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-import torch
 from plan import SCORES, TREES
 
 from jensen.base.errors import InputError
-from jensen.data.source import shared
 from jensen.evaluate import evaluate
 from jensen.launch.console import quoted
 from jensen.run.compose import compose
 from jensen.run.record import get_json
-
-_SHARED = ExitStack()
-
-
-def begin() -> None:
-    """Prepare a process that scores one run after another: the data are read once, on one core, and
-    it ends with the one that started it.
-    """
-    end_with_parent()
-    for number in (signal.SIGINT, signal.SIGTERM):  # a terminal sends them to all processes
-        signal.signal(number, signal.SIG_IGN)
-    torch.set_num_threads(1)
-    _SHARED.enter_context(shared())
 
 
 def score(run: Path, codes: Path) -> str:
@@ -62,18 +43,6 @@ def _evaluated(run: Path, codes: Path, words: list[str]) -> str:
             traceback.print_exc()
             return f"{type(error).__name__}: {error}"
     return ""
-
-
-def end_with_parent() -> None:
-    """Have this process end with the one that started it, however that ended."""
-    first = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == first:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def is_scored(run: Path, codes: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Any diagnostics on a finished run, or on codes from elsewhere.
+"""Any diagnostics on a finished run, on all of a sweep, or on codes from elsewhere.
 
 python -m jensen.evaluate run=RUN 'diagnostics=[mig_hist20,dci]'        python -m jensen.evaluate
 codes=codes.npz
@@ -11,28 +11,33 @@ if __name__ == "__main__":
     early.answer("evaluate")
     signals.end_at_interrupt()
 
+import io
 import os
 import time
 from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 import jensen
-from jensen.base.errors import InputError, check_path
+from jensen.base.errors import InputError, check_count, check_path
 from jensen.callbacks.diagnose import write
 from jensen.callbacks.durable import target
 from jensen.diagnostics.from_codes import read_codes
 from jensen.diagnostics.snapshot import Diagnostic, Results, Snapshot, check_families
 from jensen.family.unknown import Unknown
+from jensen.launch.beside import beside
 from jensen.launch.console import program
+from jensen.launch.threads import cores
 from jensen.run.borrowed import borrowed
 from jensen.run.diagnose import on_run
-from jensen.run.record import numbers, put_scores
+from jensen.run.folder import FINISHED, first_line
+from jensen.run.record import get_json, numbers, put_scores
 from jensen.run.words import say
 
 
@@ -97,11 +102,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         InputError: one of them failed, after the numbers of the others were written; or all of
             them were left out.
     """
-    if (cfg.run is None) == (cfg.codes is None):
-        raise InputError(
-            f"run is {cfg.run} and codes is {cfg.codes}: expected one of run=FOLDER and"
-            " codes=FILE.npz"
-        )
+    _one_subject(cfg)
     check_path("run" if cfg.codes is None else "codes", cfg.run if cfg.codes is None else cfg.codes)
     chosen = None if cfg.out is None else target("out", cfg.out, ".json")
     settings, absent = borrowed(cfg.diagnostics, cfg.run)
@@ -140,9 +141,95 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     return entry
 
 
+def evaluate_sweep(cfg: DictConfig) -> None:
+    """Runs the diagnostics of `cfg` on each finished run of a sweep's folder, several at a time; those
+    that have their results already are left out.
+
+    Raises:
+        InputError: no finished run, or some failed, after all others were done.
+    """
+    _one_subject(cfg)
+    if cfg.out is not None:
+        raise InputError(
+            f"out is {cfg.out} and sweep is {cfg.sweep}: expected no out, since each run has its"
+            " scores.json; take run=FOLDER"
+        )
+    check_path("sweep", cfg.sweep)
+    folder = Path(str(cfg.sweep)).expanduser()
+    runs = sorted(file.parent for file in folder.rglob(FINISHED))
+    if not runs or runs == [folder]:
+        raise InputError(
+            f"sweep={folder} {'is a run' if runs else 'holds no finished run'}: expected the folder"
+            f" of a sweep of jensen.train -m{', or run=' + str(folder) if runs else ''}"
+        )
+    left = [run for run in runs if not _has_results(run, cfg)]
+    if len(left) < len(runs):
+        say(f"{len(runs) - len(left)} of {len(runs)} runs have these results")
+    jobs = cores() if cfg.jobs is None else cfg.jobs
+    check_count("jobs", jobs)
+    failed: dict[str, str] = {}
+    for number, (run, why) in enumerate(beside(_Alone(cfg), left, jobs) if left else (), 1):
+        name = str(run.relative_to(folder))
+        say(f"[{number}/{len(left)}] {name}{': ' if why else ''}{why}")
+        if why:
+            failed[name] = why
+    if failed:
+        each = "; ".join(f"{name}: {why}" for name, why in sorted(failed.items()))
+        raise InputError(f"{len(failed)} of {len(runs)} runs failed: {each}")
+
+
+class _Alone:
+    """One run of a sweep, in a process of its own, which says nothing: the reason why it failed."""
+
+    def __init__(self, cfg: DictConfig) -> None:
+        self.settings = OmegaConf.to_container(cfg)
+
+    def __call__(self, run: Path) -> str:
+        cfg: Any = OmegaConf.create(self.settings)
+        cfg.run = str(run)
+        cfg.sweep = cfg.jobs = None
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            try:
+                evaluate(cfg)
+            except Exception as error:  # one run does not end the others
+                return first_line(error)
+        return ""
+
+
+def _has_results(run: Path, cfg: DictConfig) -> bool:
+    """Tell whether all that is asked for was computed of the run as it is, by this version."""
+    found = get_json(run / "scores.json")
+    asked = {
+        "split": cfg.split,
+        "checkpoint": cfg.checkpoint,
+        "version": jensen.__version__,
+        "step": get_json(run / FINISHED).get("step"),
+    }
+    if cfg.checkpoint != "last" or any(found.get(key) != value for key, value in asked.items()):
+        return False
+    settings, _ = borrowed(cfg.diagnostics, run)
+    there = found.get("diagnostics", {})
+    return all(there.get(name, {}).get("settings") == each for name, each in settings.items())
+
+
+def _one_subject(cfg: DictConfig) -> None:
+    given = {key: value for key in ("run", "sweep", "codes") if (value := cfg.get(key)) is not None}
+    if len(given) != 1:
+        found = " and ".join(f"{key}={value}" for key, value in given.items()) or "none is given"
+        raise InputError(f"{found}: expected one of run=FOLDER, sweep=FOLDER and codes=FILE.npz")
+    if cfg.get("jobs") is not None and "sweep" not in given:
+        raise InputError(
+            f"jobs is {cfg.jobs} and there is one run to do: expected jobs with sweep=FOLDER alone;"
+            " leave it out"
+        )
+
+
 @program("evaluate")
 def main(cfg: DictConfig) -> None:
-    evaluate(cfg)
+    if cfg.sweep is None:
+        evaluate(cfg)
+    else:
+        evaluate_sweep(cfg)
 
 
 if __name__ == "__main__":

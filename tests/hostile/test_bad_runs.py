@@ -146,8 +146,12 @@ ARGUMENTS = {
     "run=7": "has no .hydra/config.yaml: expected the folder of a run",
 }
 EVALUATES = ARGUMENTS | {
-    "": "expected one of run=FOLDER and codes=FILE.npz",
-    "run={run} codes={run}/codes.npz": "expected one of run=FOLDER and codes=FILE.npz",
+    "": "none is given: expected one of run=FOLDER, sweep=FOLDER and codes=FILE.npz",
+    "run={run} codes={run}/codes.npz": "expected one of run=FOLDER, sweep=FOLDER and codes=FILE.npz",
+    "run={run} jobs=2": "jobs is 2 and there is one run to do: expected jobs with sweep=FOLDER alone",
+    "sweep={run}": "is a run: expected the folder of a sweep of jensen.train -m, or run=",
+    "sweep={run} out=x.json": "expected no out, since each run has its scores.json",
+    "sweep={run}/none": "sweep=",
     "codes={run}/nowhere.npz": "nowhere.npz cannot be read (No such file or directory)",
     "codes={run}": "cannot be read (Is a directory)",
     "codes={run}/checkpoints/last.ckpt": "expected arrays codes (N, D) and factors (N, F)",

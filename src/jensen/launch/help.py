@@ -24,7 +24,7 @@ EXAMPLES = {
         ("run=runs/mine split=test checkpoint=best", "on other data, at its best"),
         ("run=runs/mine diagnostics=[infomec,irs]", "these alone"),
         ("codes=codes.npz", "of another program's codes"),
-        ("run=runs/mine out=scores.json", "where the numbers go"),
+        ("sweep=runs/sweep jobs=8", "of all its runs, 8 at a time"),
     ),
     "encode": (
         ("run=runs/mine", "codes.npz of the held-out data"),

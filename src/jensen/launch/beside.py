@@ -1,0 +1,72 @@
+"""Work on many runs, side by side in processes that have imported all once."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, as_completed
+from contextlib import ExitStack
+from multiprocessing import get_context
+from typing import TypeVar
+
+import torch
+
+from jensen.base.errors import InputError
+from jensen.data.source import shared
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+_SHARED = ExitStack()
+
+
+def beside(
+    task: Callable[[Item], Result], items: Sequence[Item], jobs: int
+) -> Iterator[tuple[Item, Result]]:
+    """Each item with what `task`, a function of a module, makes of it, as they come; `jobs` at a time.
+
+    Data that several read are read once in each process.
+
+    Raises:
+        InputError: a process was killed.
+    """
+    context = get_context("forkserver" if sys.platform == "linux" else "spawn")
+    with ProcessPoolExecutor(min(jobs, len(items)), context, begin) as pool:
+        asked = {pool.submit(task, item): item for item in items}
+        try:
+            for future in as_completed(asked):
+                yield asked[future], future.result()
+        except BrokenExecutor as error:
+            raise InputError(
+                f"one of {jobs} processes was killed, as a system without memory does: expected"
+                " room for all; lower jobs, and run the same command again, it does what is left"
+            ) from error
+        finally:
+            processes = [*(pool._processes or {}).values()]
+            pool.shutdown(wait=False, cancel_futures=True)
+            if not all(map(Future.done, asked)):
+                for process in processes:
+                    process.kill()
+
+
+def begin() -> None:
+    """Prepare a process for one item after another: on one core, and it ends with the one that
+    started it.
+    """
+    _end_with_parent()
+    for number in (signal.SIGINT, signal.SIGTERM):  # a terminal sends them to all processes
+        signal.signal(number, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    _SHARED.enter_context(shared())
+
+
+def _end_with_parent() -> None:
+    first = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == first:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
