@@ -24,6 +24,7 @@ from jensen.bound.bound import Bound, Inference
 from jensen.diagnostics.evidence import evidence
 from jensen.diagnostics.snapshot import Embedding, Film, check_families
 from jensen.encode import write_codes
+from jensen.family.codes import Codes
 from jensen.family.flowed import FlowedGaussian
 from jensen.family.gaussian import STANDARD, Gaussian
 from jensen.model.flow_posterior import FlowPosterior
@@ -316,7 +317,7 @@ def test_codes_are_written_without_a_variance(tmp_path, capsys):
     with np.load(tmp_path / "codes.npz") as file:
         assert "log_var" not in file
         np.testing.assert_array_equal(file["codes"], snapshot.posterior.mean)
-    assert read_codes(tmp_path / "codes.npz").posterior.log_var.isnan().all()
+    assert isinstance(read_codes(tmp_path / "codes.npz").posterior, Codes)
 
 
 def test_by_name_it_is_a_part_of_a_vae_in_one_line():
