@@ -1,12 +1,15 @@
 """The distance of Kolmogorov and Smirnov of each latent's q(z_d) from its prior p(z_d)."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor
 
 from jensen.base.errors import check_count
+from jensen.diagnostics.picture import chart
 from jensen.diagnostics.snapshot import Snapshot, takes
 from jensen.family.family import Family, marginals
 from jensen.family.full import FullGaussian
@@ -26,7 +29,8 @@ Cdf = Callable[[Tensor], Tensor]
 @takes(Gaussian, FullGaussian)
 def goodness_of_fit(snapshot: Snapshot, places: int = 500) -> Mapping[str, Tensor]:
     """The greatest difference of P(z_d <= t) between the aggregate posterior and the prior, `z0`,
-    `z1`, ..., and `worst`, of 0 to 1; over so many places t.
+    `z1`, ..., and `worst`, of 0 to 1; over so many places t. `distances`: all as bars, the largest
+    first.
 
     Exact but for the places: q(z_d) is the mixture of all held-out posteriors, not a sample of it. It
     says whether the rate term made the codes follow the prior, where the dimension-wise KL says what
@@ -45,7 +49,15 @@ def goodness_of_fit(snapshot: Snapshot, places: int = 500) -> Mapping[str, Tenso
         high = max(high for _, high in both)
         t = torch.linspace(low, high, places, dtype=torch.float64, device=q.mean.device)
         found[f"z{latent}"] = (_cdf(own, t) - _cdf(prior, t)).abs().max()
-    return found | {"worst": torch.stack([*found.values()]).max()}
+    distances = torch.stack([*found.values()])
+    return found | {"worst": distances.max(), "distances": chart(partial(_bars, distances.cpu()))}
+
+
+def _bars(distances: Tensor, axes: Axes) -> None:
+    order = distances.argsort(descending=True, stable=True)
+    axes.bar([f"z{latent}" for latent in order.tolist()], distances[order].tolist())
+    axes.set(ylabel="KS distance", title="distance of each q(z) from its prior", ylim=(0, None))
+    axes.tick_params(axis="x", rotation=90 if len(order) > 16 else 0)
 
 
 def _mixture(prior: Family, latent: int, like: Tensor) -> Mixture | None:
