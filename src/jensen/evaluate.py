@@ -209,7 +209,9 @@ def _has_results(run: Path, cfg: DictConfig) -> bool:
         return False
     settings, _ = borrowed(cfg.diagnostics, run)
     there = found.get("diagnostics", {})
-    return all(there.get(name, {}).get("settings") == each for name, each in settings.items())
+    return bool(settings) and all(
+        there.get(name, {}).get("settings") == each for name, each in settings.items()
+    )
 
 
 def _one_subject(cfg: DictConfig) -> None:
