@@ -11,6 +11,7 @@ from fitting import ONE, fitted
 from torch.func import functional_call, stack_module_state, vmap
 
 from jensen.algorithm.checks import note_weight
+from jensen.algorithm.gradient import Gradient
 from jensen.base.errors import InputError
 from jensen.base.schedule import Linear
 from jensen.data.examples import Examples, identity
@@ -189,7 +190,11 @@ BERNOULLI = "+model.likelihoods.see={_target_: jensen.model.Bernoulli, _partial_
         (("data=blobs", "model=mlp", "+data.condition=[x]"), "there are no modalities"),
     ],
 )  # fmt: skip
-def test_senses_that_cannot_be_are_refused_before_training(overrides, words):
+def test_senses_that_cannot_be_are_refused_before_training(overrides, words, monkeypatch):
+    def step(*_):
+        raise AssertionError("a step was taken")
+
+    monkeypatch.setattr(Gradient, "training_step", step)
     senses = ("model=multimodal", "model.encoders.each.hidden=[8]", "latent_dim=1")
     senses = ("latent_dim=1",) if "model=mlp" in overrides else senses
     with pytest.raises(Exception, match=words) as raised:

@@ -264,6 +264,7 @@ def check_fit(model: VAE, objective: Objective, x: Tensor) -> type:
     if hasattr(model.likelihood, "output_shape"):
         del parts["model.decoder"]  # whose shape may be another, and is looked at below
     check_stated(parts, model.latent_dim, tuple(x.shape[1:]))
+    model.check_samples(objective.samples)
     row = torch.zeros(1, dtype=torch.int64, device=x.device)
     with _evaluating(model, objective), torch.no_grad():
         check_shapes(model, x)

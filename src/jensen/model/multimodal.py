@@ -209,7 +209,7 @@ class MultimodalVAE(VAE):
         p = self.prior_of(x)
         times = len(noise) // len(x)
         if self.training and len(self.fuse.table):
-            self.fuse.check_samples(times)
+            self.check_samples(times)
             first = noise[: len(x), -1] if noise.shape[1] > self.latent_dim else None
             posterior, seen = self.fuse.in_turn(experts, present, times, first, p)
         else:
@@ -309,6 +309,11 @@ class MultimodalVAE(VAE):
             z = q.rsample(noise).flatten(0, 1)
             made = self.decode(z, x).unflatten(0, (samples, len(x)))
             return torch.where(x.isnan(), made.to(x.dtype), x)
+
+    def check_samples(self, samples: int) -> None:
+        """Refuse so many draws of each example where its subsets cannot share them equally."""
+        if len(self.fuse.table):
+            self.fuse.check_samples(samples)
 
     def held_out_terms(self, x: Tensor, inference: Inference, noise: Tensor) -> dict[str, Tensor]:
         """Terms of a validation of each modality, `(B,)` each, nats: its distortion, 0 where it is

@@ -207,6 +207,9 @@ class VAE(Kept):
             made = self.decode(each.flatten(0, 1), x).unflatten(0, each.shape[:2])
             return made.transpose(0, 1)
 
+    def check_samples(self, samples: int) -> None:
+        """Refuse so many draws of each example in a training step: none is refused."""
+
     def held_out_terms(self, x: Tensor, inference: Inference, noise: Tensor) -> dict[str, Tensor]:
         """More terms that are logged of held-out examples, `(B,)` each: nothing."""
         return {}
