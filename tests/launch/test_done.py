@@ -1,5 +1,6 @@
 """What is known to be finished is neither composed nor read again; what has changed is."""
 
+import json
 import os
 
 import pytest
@@ -25,10 +26,10 @@ def sweep(tmp_path, monkeypatch):
     with planning() as make:
         made = []
 
-        def again():
+        def again(*words):
             for each in made:
                 each.places.held.close()
-            made.append(make())
+            made.append(make(*words))
             return made[-1]
 
         first = again()
@@ -166,6 +167,15 @@ def test_words_that_mean_another_thing_at_another_time_are_not_remembered(sweep,
         assert composed == [asks]
 
 
-def test_a_torn_index_is_none(sweep, tmp_path):
-    (tmp_path / "sweep" / done.NAME).write_text('{"ground": ')
-    assert stand(sweep()) == ["finished", "finished", "new"]
+def test_an_index_that_is_torn_or_odd_is_none(sweep, tmp_path):
+    index = tmp_path / "sweep" / done.NAME
+    whole = json.loads(index.read_text())
+    odd = [{"sources": []}, {"runs": {key: {} for key in whole["runs"]}}]
+    for text in ('{"ground": ', *(json.dumps(whole | each) for each in odd)):
+        index.write_text(text)
+        assert stand(sweep()) == ["finished", "finished", "new"]
+
+
+def test_another_launcher_believes_it_too(sweep, tmp_path, composed):
+    assert stand(sweep("hydra/launcher=subprocess")) == ["finished", "finished", "new"]
+    assert composed == [JOBS[0], JOBS[2]]

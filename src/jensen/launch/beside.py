@@ -15,6 +15,7 @@ import torch
 
 from jensen.base.errors import InputError
 from jensen.data.source import shared
+from jensen.launch.threads import cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -32,7 +33,9 @@ def beside(
         InputError: a process was killed.
     """
     context = get_context("forkserver" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(min(jobs, len(items)), context, begin) as pool:
+    jobs = min(jobs, len(items))
+    threads = max(1, cores() // jobs)
+    with ProcessPoolExecutor(jobs, context, begin, (threads,)) as pool:
         asked = {pool.submit(task, item): item for item in items}
         try:
             for future in as_completed(asked):
@@ -50,14 +53,14 @@ def beside(
                     process.kill()
 
 
-def begin() -> None:
-    """Prepare a process for one item after another: on one core, and it ends with the one that
+def begin(threads: int = 1) -> None:
+    """Prepare a process for one item after another, with so many threads; it ends with the one that
     started it.
     """
     _end_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM):  # a terminal sends them to all processes
         signal.signal(number, signal.SIG_IGN)
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     _SHARED.enter_context(shared())
 
 

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from jensen.run.record import get_json, put_json
 
@@ -23,6 +23,8 @@ _HYDRAS = (("pkg", "hydra"), ("structured", "schema"))
 """Kinds and owners of what is known by Hydra's version."""
 _MOST = 2000
 """Files of a person's own that are read at most."""
+_HOW = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper")
+"""What only says how jobs are chosen and started, and not what one is."""
 _ENVIRONMENT = re.compile(r"\benv:\s*(\w+)").findall
 _ASKS = re.compile(r"\$\{|^hydra\.searchpath").search
 """Finds words that mean another thing at another time, or in another folder."""
@@ -61,17 +63,20 @@ class Done:
     def find(self, overrides: Sequence[str]) -> Known | None:
         """The finished run of a job, by its words; None where none is known, or it has changed."""
         entry = self._runs.get(_words(overrides))
-        if entry is None or _stamps(self.above / entry["folder"]) != entry["stamps"]:
+        try:
+            if entry is None or _stamps(self.above / entry["folder"]) != entry["stamps"]:
+                return None
+            source, data = self._sources[entry["source"]]
+            return Known(
+                self.above / entry["folder"],
+                self.above / entry["sweep"],
+                entry["experiment"],
+                source,
+                data,
+                entry["maximise"],
+            )
+        except (KeyError, IndexError, TypeError, ValueError):  # not what was written here
             return None
-        source, data = self._sources[entry["source"]]
-        return Known(
-            self.above / entry["folder"],
-            self.above / entry["sweep"],
-            entry["experiment"],
-            source,
-            data,
-            entry["maximise"],
-        )
 
     def add(self, overrides: Sequence[str], known: Known) -> None:
         """Remember the run of a job that was found finished."""
@@ -119,7 +124,8 @@ def _stamps(folder: Path) -> str:
 def _ground(config: DictConfig) -> str:
     """SHA-256 of all that a job is composed of but its own words; empty where that is not known."""
     hydra = config.hydra
-    settings = [OmegaConf.to_container(hydra.overrides.hydra), hydra.job.config_name]
+    words = [word for word in hydra.overrides.hydra if not word.startswith(_HOW)]
+    settings = [words, hydra.job.config_name]
     found = hashlib.sha256(repr([str(Path.cwd()), settings, *map(version, _LIBRARIES)]).encode())
     names: set[str] = set()
     files = _files([dict(source) for source in hydra.runtime.config_sources])
