@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from jensen.run.record import get_json, put_json
 
@@ -124,7 +124,8 @@ def _stamps(folder: Path) -> str:
 def _ground(config: DictConfig) -> str:
     """SHA-256 of all that a job is composed of but its own words; empty where that is not known."""
     hydra = config.hydra
-    words = [word for word in hydra.overrides.hydra if not word.startswith(_HOW)]
+    given: Any = OmegaConf.to_container(hydra.overrides.hydra, resolve=False)
+    words = [word for word in given if not word.startswith(_HOW)]
     settings = [words, hydra.job.config_name]
     found = hashlib.sha256(repr([str(Path.cwd()), settings, *map(version, _LIBRARIES)]).encode())
     names: set[str] = set()

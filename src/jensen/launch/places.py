@@ -2,7 +2,6 @@
 is.
 """
 
-import functools
 import glob
 import hashlib
 import itertools
@@ -13,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -21,10 +19,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from jensen.base.errors import InputError
 from jensen.launch.done import Known
 from jensen.launch.job import Job
-from jensen.run.compose import given_words
+from jensen.launch.names import Names
 from jensen.run.fingerprint import fingerprint
 from jensen.run.folder import DATA, lock, standing
-from jensen.run.identity import LOCATION, identity
+from jensen.run.identity import identity
 from jensen.run.record import get_json, put_json
 from jensen.run.words import leads, say
 
@@ -40,7 +38,7 @@ class Places:
     """
 
     def __init__(self, config: DictConfig) -> None:
-        self.config = config
+        self.names = Names(config)
         self.held = ExitStack()
         self._experiments: dict[Path, str | None] = {}
         self._sweeps: dict[Path, Path] = {}
@@ -59,7 +57,7 @@ class Places:
         """
         sweep = Path(config.hydra.sweep.dir).absolute()
         self._hold(sweep, config.hydra.runtime.choices.get("experiment"))
-        folders = self._names(config)
+        folders = self.names.of(config)
         with open_dict(config):
             del config["hydra"]
         job = self._choose(
@@ -116,21 +114,6 @@ class Places:
         say(f"{folders[0]} is another run's: {own.name} is this one's")
         return self._in(own, job, jobs)
 
-    def _names(self, config: DictConfig) -> list[Path]:
-        """Folders for a job, the first of which is to be its: named with what is swept; with what is
-        constant too; and with no places of data, or with all.
-        """
-        above = Path(config.hydra.sweep.dir).absolute()
-        naming = config.hydra.job.config.override_dirname
-        asked = [*naming.exclude_keys]
-        names = []
-        places = [key for key in LOCATION if key not in self._swept]
-        constant = [key for key in self._given if key not in self._swept] if self._swept else []
-        for excluded in ([*constant, *places], places, LOCATION, ()):
-            naming.exclude_keys = [*asked, *excluded]
-            names.append(above / str(config.hydra.sweep.subdir))
-        return [*dict.fromkeys(names)]
-
     def _beside(self, folders: list[Path], job: Job, jobs: dict[Path, Job]) -> Iterator[Job]:
         """The job in folders that are named by what it is, where the plain name was another run's."""
         for folder in folders:
@@ -153,20 +136,6 @@ class Places:
                 found.setdefault(str(get_json(file).get("identity")), []).append(file.parents[1])
         return self._trained[above].get(identity(job.cfg), [])
 
-    @functools.cached_property
-    def _given(self) -> dict[str, bool]:
-        """Keys that the command overrides, and whether it sweeps over them."""
-        given = OverridesParser.create().parse_overrides(given_words(self.config.hydra))
-        return {_key(str(override.input_line)): override.is_sweep_override() for override in given}
-
-    @functools.cached_property
-    def _swept(self) -> set[str]:
-        """Keys over which the command sweeps, or its sweeper's own settings."""
-        of_sweeper = OmegaConf.select(self.config, "hydra.sweeper.params") or {}
-        return {key for key, sweeps in self._given.items() if sweeps} | {
-            _key(str(key)) for key in of_sweeper
-        }
-
     def _hold(self, folder: Path, experiment: str | None) -> None:
         if folder in self._experiments or not leads():
             return
@@ -185,7 +154,7 @@ class Places:
                 f" experiment={experiment}: expected"
                 " one experiment a folder; set hydra.sweep.dir to another one"
             )
-        put_json(folder / "sweep.json", mark | {"swept": sorted(self._swept)})
+        put_json(folder / "sweep.json", mark | {"swept": sorted(self.names.swept)})
 
     def _in(self, folder: Path, job: Job, jobs: dict[Path, Job]) -> Job:
         """The job in `folder`, with what it is to it; where one of `jobs` will be it is another
@@ -223,11 +192,6 @@ class Places:
         if key not in self._data:
             self._data[key] = fingerprint(instantiate(cfg.data))
         return self._data[key]
-
-
-def _key(override: str) -> str:
-    """The key of an override, without what adds or removes it."""
-    return override.lstrip("+~").partition("=")[0]
 
 
 def _source(cfg: DictConfig) -> str:
