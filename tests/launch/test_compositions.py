@@ -1,6 +1,7 @@
 """A sweep's jobs are composed as Hydra composes each, and mostly without it."""
 
 import pytest
+import shell
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
@@ -104,3 +105,12 @@ def test_what_hydra_refuses_is_refused(compositions):
         for _ in range(2):
             with pytest.raises(HydraException):
                 compositions.of(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "sweeper"), [((), "Grid"), (("experiment=tune_beta",), "Optuna")]
+)
+def test_an_experiment_chooses_its_sweeper_and_all_others_have_the_grid(words, sweeper, tmp_path):
+    said = shell.run("jensen.train", *words, "--cfg", "hydra", cwd=tmp_path).stdout
+    chosen = OmegaConf.create(said).hydra.sweeper
+    assert chosen._target_ == f"hydra_plugins.jensen_plugins.{sweeper}"

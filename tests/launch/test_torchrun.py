@@ -78,11 +78,13 @@ def free_port():
 @pytest.mark.slow
 @pytest.mark.parametrize("machines", [1, 2])
 def test_a_restart_by_torchrun_continues_bit_for_bit(machines, tmp_path):
-    whole = run(tmp_path / "whole", machines)
     callback = (
         "+callbacks.die._target_=test_torchrun.DieOnce",
         f"+callbacks.die.file={tmp_path / 'died'}",
     )
+    (tmp_path / "died").touch()
+    whole = run(tmp_path / "whole", machines, *callback)
+    (tmp_path / "died").unlink()
     restarted = run(tmp_path / "restarted", machines, *callback)
     assert (tmp_path / "died").exists()
     assert "continuing in" not in whole

@@ -25,6 +25,7 @@ import jensen
 from jensen.base import signals
 from jensen.base.errors import InputError, RefusedError
 from jensen.base.signals import Stopped
+from jensen.launch import grid
 from jensen.launch.help import show_help
 from jensen.run.additions import LISTS, gathered, untaken
 from jensen.run.compose import given_words
@@ -79,6 +80,7 @@ def program(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             if {"--help", "-h"} & {*sys.argv}:
                 show_help(config_name, sys.argv[1:])
                 return
+            grid.register()
             overrides = _parsed(config_name).overrides
             report = functools.partial(_report, config_name, overrides, hydras.run_and_report)
             with patch.object(hydras, "run_and_report", report):
