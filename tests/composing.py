@@ -26,6 +26,7 @@ from hydra.plugins.config_source import ConfigSource
 from lightning_fabric.utilities import registry
 from omegaconf import DictConfig
 
+from jensen.launch import grid
 from jensen.run.conf import conf_folder
 
 
@@ -54,6 +55,7 @@ def read_once() -> None:
     quicker.install()
     # Hydra's search for plugins imports the sources' modules anew: the classes before are not used.
     Plugins.instance()
+    grid.register()  # as every command does; what is remembered has it
     for scheme in ("file", "pkg"):
         source = SourcesRegistry.instance().resolve(scheme)
         source.load_config = _once(source.load_config, _of_a_file)
