@@ -289,9 +289,12 @@ def sweep(finished, tmp_path):
 
 
 def test_all_runs_of_a_sweep_are_evaluated_and_none_twice(sweep, finished, capsys):
-    cfg = compose("evaluate", [f"sweep={sweep}", "diagnostics=[rate,mig_hist20]", "jobs=2"])
+    asked = "diagnostics=[rate,mig_hist20,ventriloquism]"
+    cfg = compose("evaluate", [f"sweep={sweep}", asked, "jobs=2"])
     with pytest.raises(InputError, match=r"^1 of 3 runs failed: torn: .*last\.ckpt"):
         evaluate_sweep(cfg)
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if "ventriloquism: left out: " in line]  # in a process of its own
     mine = evaluate(compose("evaluate", [f"run={finished}", "diagnostics=[rate,mig_hist20]"]))
     for name in "ab":
         entry = json.loads((sweep / name / "scores.json").read_text())

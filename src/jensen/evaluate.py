@@ -168,9 +168,15 @@ def evaluate_sweep(cfg: DictConfig) -> None:
     jobs = cores() if cfg.jobs is None else cfg.jobs
     check_count("jobs", jobs)
     failed: dict[str, str] = {}
-    for number, (run, why) in enumerate(beside(_Alone(cfg), left, jobs) if left else (), 1):
+    told: set[str] = set()
+    results = beside(_Alone(cfg), left, jobs) if left else ()
+    for number, (run, (why, absent)) in enumerate(results, 1):
         name = str(run.relative_to(folder))
         say(f"[{number}/{len(left)}] {name}{': ' if why else ''}{why}")
+        for sentence in absent:
+            if sentence not in told:
+                print(sentence)
+        told.update(absent)
         if why:
             failed[name] = why
     if failed:
@@ -179,21 +185,25 @@ def evaluate_sweep(cfg: DictConfig) -> None:
 
 
 class _Alone:
-    """One run of a sweep, in a process of its own, which says nothing: the reason why it failed."""
+    """One run of a sweep, in a process of its own: the reason why it failed, and what it said was left
+    out.
+    """
 
     def __init__(self, cfg: DictConfig) -> None:
         self.settings = OmegaConf.to_container(cfg)
 
-    def __call__(self, run: Path) -> str:
+    def __call__(self, run: Path) -> tuple[str, list[str]]:
+        said = io.StringIO()
+        why = ""
         cfg: Any = OmegaConf.create(self.settings)
         cfg.run = str(run)
         cfg.sweep = cfg.jobs = None
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        with redirect_stdout(said), redirect_stderr(io.StringIO()):
             try:
                 evaluate(cfg)
             except Exception as error:  # one run does not end the others
-                return first_line(error)
-        return ""
+                why = first_line(error)
+        return why, [line for line in said.getvalue().splitlines() if ": left out: " in line]
 
 
 def _has_results(run: Path, cfg: DictConfig) -> bool:

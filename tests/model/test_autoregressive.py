@@ -219,8 +219,9 @@ def test_a_made_learns_most_of_the_chain_without_latents():
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_with_free_bits_the_rate_is_what_was_asked(seed):
-    """2 latents of .5 nats each, of a chain that needs none. A minibatch's mean KL scatters by some .06
-    a latent, and what it falls short of is made up, so the rate ends that much above.
+    """2 latents of .5 nats each, of a chain that needs none: never less, and 12 % more where it was tried,
+    of which the scatter of a minibatch's mean KL, which is made up where it falls short, may be the
+    cause.
     """
     torch.manual_seed(seed)
     likelihood = MADE([16], [64])
@@ -239,5 +240,5 @@ def test_with_free_bits_the_rate_is_what_was_asked(seed):
     held_out = chain(10_000, seed=seed + 1000).stored.float()
     with torch.no_grad():
         bound = model(held_out).bound
-    assert bound.rate.mean().item() == pytest.approx(1.06, abs=0.1)
+    assert 1.0 <= bound.rate.mean().item() < 1.16
     assert -bound.elbo.mean().item() < ENTROPY + 0.08
