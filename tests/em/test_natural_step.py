@@ -12,11 +12,14 @@ import torch
 from torch.distributions import Bernoulli, Categorical, MultivariateNormal, Normal, Poisson
 
 from jensen.em import steps
-from jensen.family import bernoulli, categorical, poisson
+from jensen.family.bernoulli_columns import BernoulliColumns
+from jensen.family.categorical_column import CategoricalColumn
 from jensen.family.columns import Columns
 from jensen.family.full import FullGaussian
 from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture
+from jensen.family.normal_columns import NormalColumns
+from jensen.family.poisson_columns import PoissonColumns
 from jensen.family.spherical import SphericalGaussian
 from jensen.family.tied import TiedGaussian
 
@@ -41,13 +44,13 @@ EMPTY = torch.zeros(K, 0).double()
 
 
 def columns(normal=0, bits=0, counts=0, sizes=()):
-    return Columns(
-        Gaussian(randn(K, normal, seed=4), 0.3 * randn(K, normal, seed=5)),
-        bernoulli.Bernoulli(randn(K, bits, seed=6)),
-        poisson.Poisson(randn(K, counts, seed=7)),
-        tuple(categorical.Categorical(randn(K, size, seed=8).log_softmax(-1)) for size in sizes),
-        EMPTY,
-    )
+    groups = [
+        NormalColumns(randn(K, normal, seed=4), 0.3 * randn(K, normal, seed=5)),
+        BernoulliColumns(randn(K, bits, seed=6)),
+        PoissonColumns(randn(K, counts, seed=7)),
+        *(CategoricalColumn(randn(K, size, seed=8).log_softmax(-1)) for size in sizes),
+    ]
+    return Columns(tuple(groups), EMPTY)
 
 
 COMPONENTS = {
@@ -77,13 +80,15 @@ def naturals(p):
         precision = (-c.log_var).exp()
         eta = {"linear": precision[:, None] * c.mean, "number": precision}
     else:
-        normal = c if isinstance(c, Gaussian) else c.normal
+        normal = c if isinstance(c, Gaussian) else c.groups[0]
         precision = (-normal.log_var).exp()
         eta = {"linear": precision * normal.mean, "vector": precision}
     if isinstance(c, Columns):
-        eta |= {"logit": c.bernoulli.logit, "log_rate": c.poisson.log_rate}
+        _, ones, counts, *categories = c.groups
+        eta |= {"logit": ones.logit, "log_rate": counts.log_rate}
         eta |= {
-            f"code {i}": each.logit - each.logit[:, -1:] for i, each in enumerate(c.categorical)
+            f"code {i}": each.log_share - each.log_share[:, -1:]
+            for i, each in enumerate(categories)
         }
     own = normaliser(parts(eta))
     eta["weight"] = p.log_weight - own

@@ -13,29 +13,30 @@ from torch import distributions as other
 from jensen.em import steps, stream
 from jensen.em.coordinates import coordinates, mixture_at
 from jensen.em.stream import Stream
-from jensen.family.bernoulli import Bernoulli
-from jensen.family.categorical import Categorical
+from jensen.family.bernoulli_columns import BernoulliColumns
+from jensen.family.categorical_column import CategoricalColumn
 from jensen.family.columns import Columns
-from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture
 from jensen.family.moments import PseudoCounts, add
-from jensen.family.poisson import Poisson
+from jensen.family.normal_columns import NormalColumns
+from jensen.family.poisson_columns import PoissonColumns
 
 
 def columns(n=2, b=2, p=1, sizes=(3, 2), gaps=False, k=3, seed=0, lead=()):
     def random(width, number):
         return normal(*lead, k, width, seed=seed + number)
 
-    shares = tuple(
-        Categorical(random(size, 10 + place).log_softmax(-1)) for place, size in enumerate(sizes)
+    shares = [
+        CategoricalColumn(random(size, 10 + place).log_softmax(-1))
+        for place, size in enumerate(sizes)
+    ]
+    groups = (
+        NormalColumns(random(n, 1), random(n, 2)),
+        BernoulliColumns(random(b, 3)),
+        PoissonColumns(random(p, 4)),
+        *shares,
     )
-    return Columns(
-        Gaussian(random(n, 1), random(n, 2)),
-        Bernoulli(random(b, 3)),
-        Poisson(random(p, 4)),
-        shares,
-        torch.zeros(*lead, k, int(gaps), dtype=torch.float64),
-    )
+    return Columns(groups, torch.zeros(*lead, k, int(gaps), dtype=torch.float64))
 
 
 def points(count=40, gaps=False, seed=1):
@@ -58,13 +59,14 @@ def of_each_column(c, x):
     """log p of each column by torch.distributions, `(N, K, D)`; 0 where it is missing."""
     there = ~x.isnan()
     x = x.nan_to_num(0.0).unsqueeze(1)
+    real, ones, counts, *categories = c.groups
     parts = [
-        other.Normal(c.normal.mean, (0.5 * c.normal.log_var).exp()).log_prob(x[..., :2]),
-        other.Bernoulli(logits=c.bernoulli.logit).log_prob(x[..., 2:4]),
-        other.Poisson(c.poisson.log_rate.exp()).log_prob(x[..., 4:5]),
+        other.Normal(real.mean, (0.5 * real.log_var).exp()).log_prob(x[..., :2]),
+        other.Bernoulli(logits=ones.logit).log_prob(x[..., 2:4]),
+        other.Poisson(counts.log_rate.exp()).log_prob(x[..., 4:5]),
         *(
-            other.Categorical(logits=each.logit).log_prob(x[..., 5 + place]).unsqueeze(-1)
-            for place, each in enumerate(c.categorical)
+            other.Categorical(logits=each.log_share).log_prob(x[..., 5 + place]).unsqueeze(-1)
+            for place, each in enumerate(categories)
         ),
     ]
     return torch.cat(parts, -1).where(there.unsqueeze(1), 0.0)
@@ -108,20 +110,21 @@ def test_the_m_step_is_the_maximum_of_each_column(gaps, credit):
     """By the family's own: the weighted mean of what is there, with the pseudo-counts."""
     x = points(gaps=gaps)
     r = weights(40)
-    prior = PseudoCounts(values=credit, mean=torch.tensor([2.0]).double())
+    prior = PseudoCounts(values=credit, mean=2.0)
     old = columns(gaps=gaps)
     new = old.maximise(old.moments(x, r), prior)
     there = ~x.isnan()
     seen = r.T @ there.double()
     sums = r.T @ x.nan_to_num(0.0)
-    close(new.normal.mean, (sums / seen)[:, :2])
-    close(new.bernoulli.logit.sigmoid(), ((sums + credit / 2) / (seen + credit))[:, 2:4])
-    close(new.poisson.log_rate.exp(), ((sums + credit * 2) / (seen + credit))[:, 4:5])
+    real, ones, counts, *categories = new.groups
+    close(real.mean, (sums / seen)[:, :2])
+    close(ones.logit.sigmoid(), ((sums + credit / 2) / (seen + credit))[:, 2:4])
+    close(counts.log_rate.exp(), ((sums + credit * 2) / (seen + credit))[:, 4:5])
     for code in range(3):
         share = (r.T @ (x[:, 5] == code).double() + credit / 3) / (seen[:, 5] + credit)
-        close(new.categorical[0].logit.exp()[:, code], share)
-    deviations = (x[:, None, :2] - new.normal.mean).nan_to_num(0.0).square()
-    close(new.normal.log_var.exp(), (r[..., None] * deviations).sum(0) / seen[:, :2])
+        close(categories[0].log_share.exp()[:, code], share)
+    deviations = (x[:, None, :2] - real.mean).nan_to_num(0.0).square()
+    close(real.log_var.exp(), (r[..., None] * deviations).sum(0) / seen[:, :2])
 
 
 def test_moments_of_parts_are_those_of_the_whole():
@@ -165,7 +168,7 @@ COUNTS = torch.tensor([0, 1, 1, 2, 2, 3, 5, 6, 7, 7, 8, 9, 12]).double().unsquee
             BITS,
             {
                 "b": 4,
-                "bernoulli": Bernoulli(
+                "start": BernoulliColumns(
                     torch.tensor(
                         [[0.6, 0.6, 0.4, 0.4], [0.4, 0.4, 0.6, 0.6]], dtype=torch.float64
                     ).logit()
@@ -176,7 +179,7 @@ COUNTS = torch.tensor([0, 1, 1, 2, 2, 3, 5, 6, 7, 7, 8, 9, 12]).double().unsquee
         ),
         (
             COUNTS,
-            {"p": 1, "poisson": Poisson(torch.tensor([[2.0], [6.0]]).double().log())},
+            {"p": 1, "start": PoissonColumns(torch.tensor([[2.0], [6.0]]).double().log())},
             (-2.602988749, -2.49319214, -2.490080706),
             -2.489978938,
         ),
@@ -185,8 +188,10 @@ COUNTS = torch.tensor([0, 1, 1, 2, 2, 3, 5, 6, 7, 7, 8, 9, 12]).double().unsquee
 )
 def test_em_has_the_digits_of_the_reference(x, start, path, end):
     sizes = {"n": 0, "b": start.get("b", 0), "p": start.get("p", 0), "sizes": (), "k": 2}
-    family = next(name for name in start if len(name) > 1)
-    c = columns(**sizes)._replace(**{family: start[family]})
+    c = columns(**sizes)
+    own = start["start"]
+    groups = tuple(own if isinstance(own, type(each)) else each for each in c.groups)
+    c = c._replace(groups=groups)
     p = Mixture(torch.full((2,), -math.log(2), dtype=torch.float64), c)
     for expected in path:
         assert p.log_prob(x).mean().item() == pytest.approx(expected, abs=6e-10)

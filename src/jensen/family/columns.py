@@ -1,53 +1,34 @@
 """Components of independent columns, each of a family of its own: real numbers, zeros and ones,
-counts, categories.
+counts, categories, or what one brings.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, final
+from itertools import accumulate, pairwise
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
-from jensen.family.bernoulli import Bernoulli
-from jensen.family.categorical import Categorical
-from jensen.family.gaussian import LOG_2PI, Gaussian
-from jensen.family.moments import FLAT, TINY, Moments, PseudoCounts, like, log_var_of, own_floor
-from jensen.family.poisson import Poisson
-
-CERTAIN = 1e-12
-"""A probability is never closer to 0 or 1 than this, nor a rate to 0, so that its logarithm is
-finite.
-"""
+from jensen.family.column import Column, Sums
+from jensen.family.floor import Rounding
+from jensen.family.moments import FLAT, Moments, PseudoCounts
 
 
 class Columns(NamedTuple):
-    """K products of D columns, in this order; of columns that there are none of, tensors of width 0.
+    """K products of D columns, in this order.
 
-    normal: `(..., K, Dn)` means and log-variances. bernoulli: `(..., K, Db)`. poisson: `(..., K,
-        Dp)`.
-    categorical: one for each of its columns, `(..., K, C)`, normalised; codes are 0..C - 1.
+    groups: columns of one family each, `(..., K, W)`; W may be 0.
     gaps: `(..., K, 1)` where values may be missing, which NaN stands for, else `(..., K, 0)`: a tuple of
         tensors alone can be stacked, mapped and saved.
     """
 
-    normal: Gaussian
-    bernoulli: Bernoulli
-    poisson: Poisson
-    categorical: tuple[Categorical, ...]
+    groups: tuple[Column, ...]
     gaps: Tensor
 
     @property
     def mean(self) -> Tensor:
         """`(..., K, D)`, of categories the mean code."""
-        codes = [
-            (each.logit.softmax(-1) @ torch.arange(each.logit.shape[-1]).to(each.logit)).unsqueeze(
-                -1
-            )
-            for each in self.categorical
-        ]
-        numbers = [self.normal.mean, self.bernoulli.logit.sigmoid(), self.poisson.log_rate.exp()]
-        return torch.cat([*numbers, *codes], -1)
+        return torch.cat([group.mean for group in self.groups], -1)
 
     def log_density(self, x: Tensor) -> Tensor:
         layout = self.layout(x.shape[-1])
@@ -56,8 +37,10 @@ class Columns(NamedTuple):
         features[..., 0, :] = 1
         features[..., 1 : 1 + layout.dim, :] = points
         layout.fill(features[..., 1 : 1 + layout.dim, :], features)
-        density = (self.natural() @ features).mT + layout.log_base(features).unsqueeze(-1)
-        return density.to(torch.promote_types(x.dtype, self.normal.mean.dtype))
+        density = (self.natural() @ features).mT
+        if (base := layout.log_base(features)) is not None:
+            density = density + base.unsqueeze(-1)
+        return density.to(torch.promote_types(x.dtype, self.gaps.dtype))
 
     def moments(self, x: Tensor, r: Tensor) -> Moments:
         layout = self.layout(x.shape[-1])
@@ -71,185 +54,90 @@ class Columns(NamedTuple):
         """Each column's maximum; `prior.values` are points credited to each: spread evenly over a
         column's categories, half of them 1, or counts of `prior.mean`.
         """
-        parts = self.layout(m.second.shape[-1]).split(m.first)
-        seen = self.layout(m.second.shape[-1]).split(m.second)
-        credit = prior.values
-        ones = (parts.bernoulli + 0.5 * credit) / (seen.bernoulli + credit).clamp(min=TINY)
-        counts = parts.poisson + credit * like(ones, prior.mean)
-        rate = (counts / (seen.poisson + credit).clamp(min=TINY)).clamp(min=CERTAIN)
-        shares = [
-            (part + credit / part.shape[-1]) / (total + credit).unsqueeze(-1).clamp(min=TINY)
-            for part, total in zip(parts.categorical, seen.categorical, strict=True)
-        ]
-        return Columns(
-            self._normal(parts.normal, parts.squares, seen.normal, prior),
-            Bernoulli(
-                _kept(
-                    ones.clamp(CERTAIN, 1 - CERTAIN).logit(),
-                    seen.bernoulli + credit,
-                    self.bernoulli.logit,
-                )
-            ),
-            Poisson(_kept(rate.log(), seen.poisson + credit, self.poisson.log_rate)),
-            tuple(
-                Categorical(
-                    _kept(
-                        share.clamp(min=CERTAIN).log().log_softmax(-1),
-                        (total + credit).unsqueeze(-1),
-                        old.logit,
-                    )
-                )
-                for share, total, old in zip(
-                    shares, seen.categorical, self.categorical, strict=True
-                )
-            ),
-            self.gaps,
-        )
-
-    def _normal(self, first: Tensor, second: Tensor, seen: Tensor, prior: PseudoCounts) -> Gaussian:
-        count = seen.clamp(min=TINY)
-        mean = first / count
-        scatter = second - first * mean + prior.covariance * like(mean, prior.variance)
-        floor = own_floor(prior.floor, mean, second / count)
-        log_var = log_var_of(
-            scatter, count + prior.covariance, floor, self.normal.log_var, seen <= -prior.covariance
-        )
-        return Gaussian(_kept(mean, seen, self.normal.mean), log_var)
+        layout = self.layout(m.second.shape[-1])
+        given = zip(self.groups, layout.sums(m), layout.priors(prior), strict=True)
+        groups = tuple(group.maximise(sums, own) for group, sums, own in given)
+        return self._replace(groups=groups)
 
     def log_prior(self, prior: PseudoCounts) -> Tensor:
-        found = torch.zeros_like(self.gaps[..., 0, :].sum(-1))
-        if prior.covariance and self.normal.mean.shape[-1]:
-            found = found + self.normal.log_prior(prior)
-        if not prior.values:
-            return found
-        logit = self.bernoulli.logit
-        certainty = -0.5 * (softplus(logit) + softplus(-logit)).sum((-2, -1))
-        rates = (prior.mean * self.poisson.log_rate - self.poisson.log_rate.exp()).sum((-2, -1))
-        shares = [each.logit.log_softmax(-1).mean(-1).sum(-1) for each in self.categorical]
-        return found + prior.values * torch.stack([certainty, rates, *shares]).sum(0)
+        priors = self.layout(self.gaps.shape[-1]).priors(prior)
+        parts = [group.log_prior(own) for group, own in zip(self.groups, priors, strict=True)]
+        return torch.stack(parts).sum(0)
 
     def natural(self) -> Tensor:
-        mean, log_var = self.normal
-        logit = self.bernoulli.logit
-        precision = (-log_var).exp()
-        rate = self.poisson.log_rate.exp()
-        codes = rate.new_zeros(*rate.shape[:-1], len(self.categorical))
-        own = -0.5 * (log_var + LOG_2PI + precision * mean.square())
-        constants = torch.cat([own, -softplus(logit), -rate, codes], -1)
-        linear = [precision * mean, logit, self.poisson.log_rate, codes]
+        constant, linear, more = zip(*(group.natural() for group in self.groups), strict=True)
+        constants = torch.cat(constant, -1)
         gaps = self.gaps.shape[-1] > 0
         first = torch.zeros_like(constants[..., :1]) if gaps else constants.sum(-1, keepdim=True)
-        shares = [each.logit.log_softmax(-1) for each in self.categorical]
         seen = [constants] if gaps else []
-        return torch.cat([first, *linear, *seen, -0.5 * precision, *shares], -1)
+        return torch.cat([first, *linear, *seen, *more], -1)
 
     def common(self, shared: Tensor) -> Tensor | None:
-        """-sum log x! of counts."""
-        return shared[..., 0, 0] if self.poisson.log_rate.shape[-1] else None
+        """The part of log p(x) that no parameter enters, such as -sum log x! of counts."""
+        return shared[..., 0, 0]
 
     def layout(self, dim: int) -> "ColumnsLayout":
-        sizes = [each.logit.shape[-1] for each in self.categorical]
-        normal = self.normal.mean.shape[-1]
-        bernoulli = self.bernoulli.logit.shape[-1]
-        poisson = dim - normal - bernoulli - len(sizes)
-        return ColumnsLayout(normal, bernoulli, poisson, sizes, self.gaps.shape[-1] > 0)
+        return ColumnsLayout(self.groups, self.gaps.shape[-1] > 0)
 
     def shifted(self, offset: Tensor) -> "Columns":
-        """The components of points moved by `offset` `(D,)`, which only real numbers can be."""
-        mean = self.normal.mean + offset[: self.normal.mean.shape[-1]]
-        return self._replace(normal=self.normal._replace(mean=mean))
+        """The components of points moved by `offset` `(D,)`, which only continuous ones can be."""
+        places = self.layout(len(offset)).places
+        moved = [
+            group.shifted(offset[place]) if group.continuous else group
+            for group, place in zip(self.groups, places, strict=True)
+        ]
+        return self._replace(groups=tuple(moved))
 
     def free(self, about: "Columns") -> Tensor:
-        ours, theirs = (
-            [each.bernoulli.logit, each.poisson.log_rate, *(c.logit for c in each.categorical)]
-            for each in (self, about)
-        )
-        moved = [(a - b).flatten(-2) for a, b in zip(ours, theirs, strict=True)]
-        return torch.cat([self.normal.free(about.normal), *moved], -1)
+        pairs = zip(self.groups, about.groups, strict=True)
+        return torch.cat([ours.free(theirs) for ours, theirs in pairs], -1)
 
     def of_free(self, free: Tensor) -> "Columns":
-        mine = [self.bernoulli.logit, self.poisson.log_rate, *(c.logit for c in self.categorical)]
-        sizes = [part.shape[-2:].numel() for part in (self.normal.mean, *mine)]
-        normal, *rest = torch.split(free, [2 * sizes[0], *sizes[1:]], -1)
-        logit, log_rate, *shares = (
-            part + move.reshape(part.shape) for part, move in zip(mine, rest, strict=True)
-        )
-        return Columns(
-            self.normal.of_free(normal),
-            Bernoulli(logit),
-            Poisson(log_rate),
-            tuple(Categorical(each.log_softmax(-1)) for each in shares),
-            self.gaps,
-        )
-
-
-def _kept(new: Tensor, seen: Tensor, old: Tensor) -> Tensor:
-    """`new`, but `old` where nothing was seen."""
-    return torch.where(seen > 0, new, old.double()).to(old.dtype)
-
-
-class _Parts(NamedTuple):
-    """The parameters of each kind of column, `(..., width)`, and of normal ones the squares."""
-
-    normal: Tensor
-    bernoulli: Tensor
-    poisson: Tensor
-    categorical: list[Tensor]
-    squares: Tensor
-
-
-class _Places(NamedTuple):
-    normal: slice
-    bernoulli: slice
-    poisson: slice
-    codes: slice
+        sizes = [group.free(group).shape[-1] for group in self.groups]
+        pairs = zip(self.groups, torch.split(free, sizes, -1), strict=True)
+        return self._replace(groups=tuple(group.of_free(part) for group, part in pairs))
 
 
 @final
 class ColumnsLayout:
-    """1, the points, with gaps which of them are there, the squares of normal columns, and of each
-    category whether it is that.
-    """
+    """1, the points, with gaps which of them are there, and each group's other statistics."""
 
-    def __init__(
-        self, normal: int, bernoulli: int, poisson: int, sizes: Sequence[int], gaps: bool
-    ) -> None:
-        ends = [0, normal, normal + bernoulli, normal + bernoulli + poisson]
-        self.dim = ends[-1] + len(sizes)
-        self.places = _Places(*map(slice, ends, [*ends[1:], self.dim]))
-        self.sizes = list(sizes)
+    def __init__(self, groups: Sequence[Column], gaps: bool) -> None:
+        self.groups = groups
         self.gaps = gaps
-        self.squares = 1 + self.dim * (2 if gaps else 1)
-        self.width = self.squares + normal + sum(sizes)
+        self.places = slices(0, [group.width for group in groups])
+        self.dim = sum(group.width for group in groups)
+        more = [group.more for group in groups]
+        start = 1 + self.dim * (2 if gaps else 1)
+        self.more = slices(start, more)
+        self.width = start + sum(more)
         self.common = 1
 
     def fill(self, x: Tensor, out: Tensor) -> None:
-        if self.gaps:
-            torch.logical_not(x.isnan(), out=(there := torch.empty_like(x, dtype=torch.bool)))
+        there = ~x.isnan() if self.gaps else None
+        for group, place, more in zip(self.groups, self.places, self.more, strict=True):
+            group.statistics(x[..., place, :], out[..., more, :])
+        if there is not None:
             out[..., 1 + self.dim : 1 + 2 * self.dim, :] = there
-        codes = x[..., self.places.codes, :].clone()
-        if self.gaps:
             x.nan_to_num_(0.0)
-        normal = x[..., self.places.normal, :]
-        row = self.squares + normal.shape[-2]
-        out[..., self.squares : row, :] = normal.square()
-        for column, size in enumerate(self.sizes):
-            categories = torch.arange(size, device=x.device).to(x).unsqueeze(-1)
-            out[..., row : row + size, :] = codes[..., column : column + 1, :] == categories
-            row += size
+            start = 1 + 2 * self.dim
+            out[..., start:, :].nan_to_num_(0.0)
 
     def shared(self, features: Tensor, weight: Tensor | None) -> Tensor | None:
-        if self.places.poisson.start == self.places.poisson.stop:
-            return None
         base = self.log_base(features)
+        if base is None:
+            return None
         return (base if weight is None else base * weight).sum().reshape(1, 1)
 
-    def log_base(self, features: Tensor) -> Tensor:
-        """-sum log x! of each point's counts, `(..., N)` float64; a missing one is 0, and so is its
-        logarithm.
+    def log_base(self, features: Tensor) -> Tensor | None:
+        """The part of log p(x) of each point that no parameter enters, `(..., N)` float64; a missing
+        value is 0, and so is its part.
         """
-        counts = features[..., 1 : 1 + self.dim, :][..., self.places.poisson, :].double()
-        return -torch.lgamma(counts + 1).sum(-2)
+        x = features[..., 1 : 1 + self.dim, :]
+        pairs = zip(self.groups, self.places, strict=True)
+        found = [group.log_base(x[..., place, :]) for group, place in pairs]
+        there = [each for each in found if each is not None]
+        return torch.stack(there).sum(0) if there else None
 
     def collect(self, sums: Tensor, shared: Tensor | None) -> Moments:
         """`first`: the sums but the first; `second`: how often each column was seen."""
@@ -258,13 +146,38 @@ class ColumnsLayout:
         seen = there if self.gaps else total.unsqueeze(-1).expand(*total.shape, self.dim)
         return Moments(sums.new_zeros(1, self.dim), total, sums[..., 1:], seen)
 
-    def split(self, values: Tensor) -> _Parts:
-        """The parts of `values`: a number for each column, or the sums of all features but the
-        first.
-        """
-        first, second, third, codes = (values[..., place] for place in self.places)
-        if values.shape[-1] == self.dim:
-            return _Parts(first, second, third, [*codes.unbind(-1)], first[..., :0])
-        rest = values[..., self.squares - 1 :]
-        squares, *shares = torch.split(rest, [first.shape[-1], *self.sizes], -1)
-        return _Parts(first, second, third, list(shares), squares)
+    def sums(self, m: Moments) -> list[Sums]:
+        """Those of each group."""
+        return [
+            Sums(
+                m.first[..., place],
+                m.first[..., more.start - 1 : more.stop - 1],
+                m.second[..., place],
+            )
+            for place, more in zip(self.places, self.more, strict=True)
+        ]
+
+    def priors(self, prior: PseudoCounts) -> list[PseudoCounts]:
+        """What is believed of each group, of what is believed of all columns."""
+        return [
+            prior._replace(
+                variance=_at(prior.variance, place),
+                floor=_at(prior.floor, place),
+                mean=_at(prior.mean, place),
+            )
+            for place in self.places
+        ]
+
+
+def slices(start: int, widths: Sequence[int]) -> list[slice]:
+    """Places of so many numbers, one after another."""
+    return [slice(*ends) for ends in pairwise(accumulate(widths, initial=start))]
+
+
+def _at(value: Any, place: slice) -> Any:
+    """What stands at `place` of a number for each column, `(D,)`; one number is of all of them."""
+    if isinstance(value, Rounding):
+        return Rounding(value.origin[place], value.least[place], value.shared)
+    if isinstance(value, Tensor) and value.dim():
+        return value[place]
+    return value

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 from torch.utils._pytree import tree_leaves
 
 from jensen.base.errors import InputError
@@ -20,14 +19,10 @@ from jensen.em.search import later
 from jensen.em.start import CANDIDATES, cells, centres
 from jensen.em.steps import m_step
 from jensen.em.stream import Statistics, Stream
-from jensen.family.bernoulli import Bernoulli
-from jensen.family.categorical import Categorical
 from jensen.family.columns import Columns
 from jensen.family.floor import Rounding
-from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture, log_prob, reordered, shift
 from jensen.family.moments import PseudoCounts, like
-from jensen.family.poisson import Poisson
 from jensen.model.arrays import as_tensor
 from jensen.model.mixture_fit import Fitted, order_of
 from jensen.model.points import Points, Survey, column_said, fingerprint
@@ -67,8 +62,8 @@ def fit_columns(
     _check(recipe, survey, schema, points.names)
     mean = schema.ordered(survey.mean)
     variance = schema.ordered(survey.var)
-    origin = origin_of(schema, survey)
-    prior = pseudo_counts(recipe, schema, mean, variance, origin)
+    origin = origin_of(schema, mean).to(survey.dtype)
+    prior = pseudo_counts(recipe, mean, variance, origin)
     prior = prior._replace(
         weight=prior.weight / points.unit,
         covariance=prior.covariance / points.unit,
@@ -150,29 +145,22 @@ class _Given(NamedTuple):
     var: Tensor
 
 
-def origin_of(schema: Schema, survey: Survey) -> Tensor:
-    """The point that sums are about: the means of normal columns, 0 of the others, `(D,)`."""
-    origin = torch.zeros_like(survey.mean)
-    place = schema.place("normal")
-    origin[place] = schema.ordered(survey.mean)[place]
-    return origin.to(survey.dtype)
+def origin_of(schema: Schema, mean: Tensor) -> Tensor:
+    """The point that sums are about: the means of continuous columns in order, 0 of others, `(D,)`."""
+    return torch.where(schema.continuous.to(mean.device), mean, 0.0)
 
 
-def pseudo_counts(
-    recipe: Recipe, schema: Schema, mean: Tensor, variance: Tensor, origin: Tensor
-) -> PseudoCounts:
+def pseudo_counts(recipe: Recipe, mean: Tensor, variance: Tensor, origin: Tensor) -> PseudoCounts:
     """The prior, or the default floor, for ordered columns with this mean and variance, `(D,)`."""
-    normal = schema.place("normal")
-    counts = schema.place("poisson")
-    own = variance[normal]
     prior = PseudoCounts() if recipe.prior is None else recipe.prior
     floor = prior.floor
     if recipe.prior is None:
-        floor = Rounding.of(origin[normal], own, shared=True)
+        floor = Rounding.of(origin, variance, shared=True)
     elif isinstance(floor, Tensor) or (isinstance(floor, float | int) and floor > 0):
-        floor = like(own, floor) * own
-    scaled = like(own, prior.variance) * own
-    return prior._replace(variance=scaled, floor=floor, mean=mean[counts])
+        floor = like(variance, floor) * variance
+    return prior._replace(
+        variance=like(variance, prior.variance) * variance, floor=floor, mean=mean
+    )
 
 
 _CATEGORIES = 100_000
@@ -185,22 +173,22 @@ def sized(schema: Schema, sizes: Any, points: Points) -> Schema:
     Raises:
         InputError: a value that its family has not.
     """
-    if sizes is not None or not schema.counts[3]:
+    if sizes is not None or not schema.sized:
         schema = schema.with_sizes(sizes, torch.zeros(0))
-    place = schema.place("categorical")
-    most = torch.zeros(schema.counts[3], dtype=torch.float64)
+    places = [group.place.start for group in schema.groups() if group.family.sized]
+    most = torch.zeros(len(places), dtype=torch.float64)
     before = 0
     for x, _ in points.chunks(1 << 14):
         x = schema.ordered(x)
         schema.check(x, before, points.names)
         before += len(x)
-        if schema.counts[3] and len(x):
-            most = torch.maximum(most, x[:, place].nan_to_num(0.0).amax(0).cpu().double())
+        if places and len(x):
+            most = torch.maximum(most, x[:, places].nan_to_num(0.0).amax(0).cpu().double())
     if schema.sizes:
         return schema
     many = (most >= _CATEGORIES).nonzero().flatten().tolist()
     if many:
-        column = schema.order[place.start + many[0]]
+        column = schema.order[places[many[0]]]
         raise InputError(
             f"{column_said(column, points.names)} of x holds the code {most[many[0]]:g}, which would be"
             f" the last of as many categories: expected fewer than {_CATEGORIES:,}; number those that"
@@ -211,18 +199,12 @@ def sized(schema: Schema, sizes: Any, points: Points) -> Schema:
 
 def blank(count: int, schema: Schema, gaps: bool, like: Tensor) -> Columns:
     """Components `(K, ...)` that are all alike."""
-
-    def zeros(width: int) -> Tensor:
-        return like.new_zeros(count, width, dtype=torch.float64)
-
-    normal, bernoulli, poisson, _ = schema.counts
-    return Columns(
-        Gaussian(zeros(normal), zeros(normal)),
-        Bernoulli(zeros(bernoulli)),
-        Poisson(zeros(poisson)),
-        tuple(Categorical(zeros(size) - math.log(size)) for size in schema.sizes),
-        zeros(int(gaps)),
-    )
+    like = like.new_zeros(0, dtype=torch.float64)
+    groups = [
+        family.alike((count, size or place.stop - place.start), like)
+        for family, place, size in schema.groups()
+    ]
+    return Columns(tuple(groups), like.new_zeros(count, int(gaps)))
 
 
 def _check(recipe: Recipe, survey: Survey, schema: Schema, names: tuple[str, ...] | None) -> None:
@@ -236,18 +218,18 @@ def _check(recipe: Recipe, survey: Survey, schema: Schema, names: tuple[str, ...
             f"{column_said(unseen[0], names)} of x holds nothing but NaN: expected numbers; remove"
             " it"
         )
-    normal = schema.order[: schema.counts[0]]
-    if constant := [column for column in normal if bool(survey.constant[column])]:
-        raise InputError(
-            f"{column_said(constant[0], names)} of x is {survey.mean[constant[0]].item():g} in every"
-            " point and its family is normal: expected one that varies; remove it"
-        )
+    for family, place, _ in schema.groups():
+        columns = schema.order[place] if family.continuous else ()
+        if constant := [column for column in columns if bool(survey.constant[column])]:
+            raise InputError(
+                f"{column_said(constant[0], names)} of x is {survey.mean[constant[0]].item():g} in"
+                f" every point and its family is {family.name}: expected one that varies; remove it"
+            )
 
 
 def _started(recipe: Recipe, schema: Schema, given: _Given, generator: torch.Generator) -> Mixture:
     """Starts `(R, K)`: each the most probable of several k-means, or random responsibilities."""
-    place = schema.place("normal")
-    prior = _START._replace(variance=given.var[place], mean=given.mean[schema.place("poisson")])
+    prior = _START._replace(variance=given.var, mean=given.mean)
     one = blank(recipe.components, schema, recipe.missing, given.x)
     whole = Mixture(given.x.new_zeros(recipe.components), one)
     rows = []
@@ -273,22 +255,11 @@ def _features(schema: Schema, given: _Given) -> Tensor:
     where a value is missing.
     """
     x = torch.where(given.x.isnan(), given.mean, given.x)
-    place = schema.place("normal")
-    normal = (x[:, place] - given.mean[place]) / given.var[place].sqrt()
-    codes = x[:, schema.place("categorical")].round().long()
-    shares = [
-        one_hot(codes[:, column].clamp(max=size - 1), size).to(x) * 2**0.5
-        for column, size in enumerate(schema.sizes)
+    parts = [
+        family.scaled(x[:, place], given.mean[place], given.var[place], size)
+        for family, place, size in schema.groups()
     ]
-    return torch.cat(
-        [
-            normal,
-            2 * x[:, schema.place("bernoulli")],
-            2 * x[:, schema.place("poisson")].sqrt(),
-            *shares,
-        ],
-        1,
-    )
+    return torch.cat(parts, 1)
 
 
 def _init(recipe: Recipe, schema: Schema, init: object, given: _Given, origin: Tensor) -> Mixture:
@@ -303,7 +274,7 @@ def _init(recipe: Recipe, schema: Schema, init: object, given: _Given, origin: T
                 f" {recipe.components} components of the families and sizes of x"
             )
         return tree_map(lambda part: part.detach().double()[None], p)
-    if schema.counts[3] or isinstance(init, Mapping):
+    if schema.sized or isinstance(init, Mapping):
         raise InputError(
             f"init is a {type(init).__name__} and x has categorical columns: expected kmeans++, random"
             " or a Mixture"
@@ -314,19 +285,8 @@ def _init(recipe: Recipe, schema: Schema, init: object, given: _Given, origin: T
             f"init has the shape {tuple(mean.shape)}: expected ({recipe.components},"
             f" {len(schema.order)}) finite means"
         )
-    one = blank(recipe.components, schema, recipe.missing, given.x)
-    places = [schema.place(family) for family in ("normal", "bernoulli", "poisson")]
-    normal, ones, rates = (mean[:, place] for place in places)
-    if bool(((ones <= 0) | (ones >= 1)).any()) or bool((rates <= 0).any()):
-        raise InputError(
-            "init holds a mean that no component can leave: expected probabilities above 0 and below"
-            " 1, and rates above 0"
-        )
-    start = one._replace(
-        normal=Gaussian(normal, given.var[places[0]].log().expand(normal.shape)),
-        bernoulli=Bernoulli(ones.logit()),
-        poisson=Poisson(rates.log()),
-    )
+    groups = [family.at(mean[:, place], given.var[place]) for family, place, _ in schema.groups()]
+    start = Columns(tuple(groups), mean.new_zeros(len(mean), int(recipe.missing)))
     equal = mean.new_full(mean.shape[:1], -math.log(len(mean)))
     return tree_map(lambda part: part[None], Mixture(equal, start))
 

@@ -1,7 +1,7 @@
 """A mixture of any families with parameters: zeros and ones, categories, counts, real numbers."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self, final
 
 import torch
@@ -9,32 +9,18 @@ from torch import Tensor
 
 from jensen.base import random
 from jensen.base.errors import InputError, check_count, check_seed
-from jensen.family.bernoulli import Bernoulli
-from jensen.family.categorical import Categorical
+from jensen.family.categorical_column import chosen
+from jensen.family.column import Column
 from jensen.family.columns import Columns
-from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture, log_prob
 from jensen.family.moments import PseudoCounts
-from jensen.family.poisson import Poisson
 from jensen.model.arrays import as_tensor, column_names
-from jensen.model.columns_fit import Asked, fit_columns, pseudo_counts
+from jensen.model.columns_fit import Asked, fit_columns, origin_of, pseudo_counts
 from jensen.model.held_out import check_columns, check_responsibilities, total
 from jensen.model.points import Points, Survey, refuse_infinite
 from jensen.model.recipe import Recipe
-from jensen.model.schema import Families, Schema, check_families, check_sizes
+from jensen.model.schema import Families, Schema, all_families, check_families, check_sizes
 from jensen.model.scored import Scored
-
-_PARAMETERS = (
-    "log_weight",
-    "mean",
-    "log_var",
-    "logit",
-    "log_rate",
-    "log_share",
-    "order",
-    "counts",
-    "sizes",
-)
 
 
 @final
@@ -44,7 +30,8 @@ class MixtureModel(Scored):
     Args:
         components: K.
         families: "bernoulli" (0 and 1), "categorical" (0..C - 1), "poisson" (counts) or "normal", for all
-            columns; or the columns of each: `{"normal": [0, 1], "bernoulli": [2]}`.
+            columns; or the columns of each: `{"normal": [0, 1], "bernoulli": [2]}`. One of your own is a
+            `jensen.family.column.Column`, given by its class or as "module.Class".
         sizes: the categories of each categorical column, or one number for all; by default as many as
             there are in the points.
         prior: pseudo-counts for a maximum a posteriori fit: `values` are points credited to each
@@ -113,7 +100,10 @@ class MixtureModel(Scored):
         super().__init__()
         self.recipe = recipe
         self._asked = Asked(recipe, families, sizes)
-        for name in _PARAMETERS:
+        self._families = all_families(families)
+        names = [name for family in self._families for name in family.parameters]
+        self._names = ("log_weight", *names, "order", "counts", "sizes")
+        for name in self._names:
             self.register_buffer(name, None)
         self.register_buffer("_place", torch.empty(0), persistent=False)
         self._unfitted()
@@ -154,37 +144,37 @@ class MixtureModel(Scored):
         order, counts, sizes = (
             tuple(self.get_buffer(name).tolist()) for name in ("order", "counts", "sizes")
         )
-        return Schema(order, counts, sizes)
+        return Schema(order, counts, sizes, self._families)
 
     @property
     def mixture(self) -> Mixture:
         """The parameters as a value, its columns in the order of `schema`."""
-        sizes = list(self.schema.sizes)
-        mean, log_var, logit, log_rate, shares = (
-            self.get_buffer(name) for name in _PARAMETERS[1:6]
-        )
-        parts = torch.split(shares, sizes, -1) if sizes else ()
-        gaps = mean.new_zeros(len(mean), int(self.recipe.missing))
-        categorical = tuple(Categorical(part) for part in parts)
-        return Mixture(
-            self.log_weight,
-            Columns(
-                Gaussian(mean, log_var), Bernoulli(logit), Poisson(log_rate), categorical, gaps
-            ),
-        )
+        groups = tuple(self._groups(self.schema))
+        gaps = self.log_weight.new_zeros(len(self.log_weight), int(self.recipe.missing))
+        return Mixture(self.log_weight, Columns(groups, gaps))
+
+    def _groups(self, schema: Schema) -> Iterator[Column]:
+        """The groups of columns, of the buffers of each family."""
+        for family in self._families:
+            stored = [self.get_buffer(name) for name in family.parameters]
+            if not family.sized:
+                yield family(*stored)
+                continue
+            sizes = [group.size for group in schema.groups() if group.family is family]
+            for parts in zip(*(torch.split(part, sizes, -1) for part in stored), strict=True):
+                yield family(*parts)
 
     @property
     def parameter_count(self) -> int:
-        normal, bernoulli, poisson, _ = self.schema.counts
-        each = 2 * normal + bernoulli + poisson + sum(size - 1 for size in self.schema.sizes)
+        each = sum(group.degrees for group in self._groups(self.schema))
         return len(self.log_weight) * (each + 1) - 1
 
     def assign(self, p: Mixture) -> None:
-        for name, value in _flat(p).items():
+        for name, value in _flat(p, self._families).items():
             self.get_buffer(name).copy_(value)
 
     def _keep(self, p: Mixture, schema: Schema) -> None:
-        for name, value in _flat(p).items():
+        for name, value in _flat(p, self._families).items():
             setattr(self, name, value.detach().double().clone())
         for name in ("order", "counts", "sizes"):
             value = torch.tensor(getattr(schema, name), dtype=torch.long)
@@ -193,7 +183,7 @@ class MixtureModel(Scored):
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         """Take the shapes from the checkpoint, since D is not known before."""
-        for name in _PARAMETERS:
+        for name in self._names:
             if (value := state_dict.get(prefix + name)) is None:
                 continue
             if name == "log_weight" and len(value) != self.recipe.components:
@@ -216,13 +206,10 @@ class MixtureModel(Scored):
         self.schema.check(self.schema.ordered(x))
 
     def origin_of(self, survey: Survey) -> Tensor:
-        place = self.schema.place("normal")
-        origin = torch.zeros_like(survey.mean)
-        origin[place] = survey.mean[place]
-        return origin.to(survey.dtype)
+        return origin_of(self.schema, survey.mean).to(survey.dtype)
 
     def belief(self, mean: Tensor, variance: Tensor, origin: Tensor) -> PseudoCounts:
-        return pseudo_counts(self.recipe, self.schema, mean, variance, origin)
+        return pseudo_counts(self.recipe, mean, variance, origin)
 
     # ---- scoring and drawing --------------------------------------------------------------------
 
@@ -238,14 +225,19 @@ class MixtureModel(Scored):
         return drawn(self.mixture, self.schema, n, self.recipe.seed if seed is None else seed)
 
 
-def _flat(p: Mixture) -> dict[str, Tensor]:
+def _flat(p: Mixture, families: tuple[type[Column], ...]) -> dict[str, Tensor]:
     """The parameters by the names of their buffers."""
     assert isinstance(p.components, Columns)
-    normal, bernoulli, poisson, categorical, _ = p.components
-    shares = [each.logit for each in categorical]
+    found = {"log_weight": p.log_weight}
     none = p.log_weight.new_zeros(len(p.log_weight), 0)
-    parts = (p.log_weight, *normal, *bernoulli, *poisson, torch.cat([none, *shares], -1))
-    return dict(zip(_PARAMETERS, parts, strict=False))
+    for family in families:
+        groups = [each.tensors() for each in p.components.groups if isinstance(each, family)]
+        parts = zip(*groups, strict=True) if groups else [()] * len(family.parameters)
+        found |= {
+            name: torch.cat([none, *part], -1)
+            for name, part in zip(family.parameters, parts, strict=True)
+        }
+    return found
 
 
 class ColumnsHeldOut(NamedTuple):
@@ -291,39 +283,11 @@ class ColumnsHeldOut(NamedTuple):
 def drawn(p: Mixture, schema: Schema, count: int, key: int) -> Tensor:
     """`(count, D)` draws of a mixture of columns, by inverting each column's distribution function."""
     assert isinstance(p.components, Columns)
-    normal, bernoulli, poisson, categorical, _ = p.components
     index = torch.arange(count, device=p.log_weight.device)
-
-    def chance(name: str, width: tuple[int, ...]) -> Tensor:
-        return random.uniform(random.fold(key, name), index, width, torch.float64)
-
-    def category(log_share: Tensor, u: Tensor) -> Tensor:
-        reach = log_share.exp().cumsum(-1)
-        reach = reach / reach[..., -1:]
-        return (u.unsqueeze(-1) >= reach).sum(-1).clamp(max=reach.shape[-1] - 1)
-
-    component = category(p.log_weight.expand(count, -1), chance("component", ()))
-    mean, log_var = normal.mean[component], normal.log_var[component]
-    noise = random.normal(random.fold(key, "noise"), index, mean.shape[1:], torch.float64)
-    ones = chance("bernoulli", bernoulli.logit.shape[1:]) < bernoulli.logit.sigmoid()[component]
-    counts = _counts(poisson.log_rate[component], chance("poisson", poisson.log_rate.shape[1:]))
-    codes = [
-        category(each.logit[component], chance(f"category {place}", ())).unsqueeze(1).to(mean)
-        for place, each in enumerate(categorical)
+    u = random.uniform(random.fold(key, "component"), index, (), torch.float64)
+    component = chosen(p.log_weight.expand(count, -1), u)
+    parts = [
+        group.draw(component, random.fold(key, f"{group.name} {number}"), index)
+        for number, group in enumerate(p.components.groups)
     ]
-    parts = [mean + (0.5 * log_var).exp() * noise, ones.to(mean), counts, *codes]
     return schema.unordered(torch.cat(parts, 1))
-
-
-def _counts(log_rate: Tensor, u: Tensor) -> Tensor:
-    """Poisson draws `(N, D)` from uniform ones: the first count whose distribution function exceeds u."""
-    rate = log_rate.exp()
-    most = int(float(rate.amax()) + 12 * float(rate.amax()) ** 0.5 + 40) if rate.numel() else 0
-    found = torch.zeros_like(rate)
-    reach = torch.zeros_like(rate)
-    term = -rate
-    for value in range(most):
-        reach = reach + term.exp()
-        found = found + (u >= reach)
-        term = term + log_rate - math.log(value + 1)
-    return found

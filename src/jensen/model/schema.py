@@ -1,40 +1,97 @@
 """The family of each column of the points."""
 
-from collections.abc import Mapping, Sequence
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from jensen.base.errors import InputError, check_choice, check_count
+from jensen.family.bernoulli_columns import BernoulliColumns
+from jensen.family.categorical_column import CategoricalColumn
+from jensen.family.column import Column
+from jensen.family.columns import slices
+from jensen.family.normal_columns import NormalColumns
+from jensen.family.poisson_columns import PoissonColumns
 from jensen.model.points import column_said
 
-FAMILIES = ("normal", "bernoulli", "poisson", "categorical")
-"""In the order in which components have their columns."""
+FAMILIES: tuple[type[Column], ...] = (
+    NormalColumns,
+    BernoulliColumns,
+    PoissonColumns,
+    CategoricalColumn,
+)
+"""Those that have a name, in the order in which components have their columns; others follow."""
 
-_EXPECTED = {
-    "bernoulli": ("0 or 1", "binarise it"),
-    "poisson": ("a whole number of at least 0", "round it"),
-    "categorical": ("a code of 0, 1, 2, ...", "encode it"),
-}
+Named = str | type[Column]
 
-Families = str | Mapping[str, Sequence[int]]
+Families = Named | Mapping[Named, Sequence[int]]
 """One family for all columns, or the columns of each."""
+
+
+def family_of(named: object) -> type[Column]:
+    """The family that is given, by its name, by itself, or as `module.Class`.
+
+    Raises:
+        InputError: there is none.
+    """
+    if isinstance(named, type) and issubclass(named, Column):
+        return named
+    names = [family.name for family in FAMILIES]
+    module, _, own = named.rpartition(".") if isinstance(named, str) else ("", "", "")
+    if not module:
+        check_choice("families", named, names)
+        return FAMILIES[names.index(str(named))]
+    try:
+        found = getattr(importlib.import_module(module), own)
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"families names {named}, which cannot be imported ({error}): expected one of"
+            f" {', '.join(names)}, or a class of yours, such as my.Waiting"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Column)):
+        raise InputError(
+            f"families names {named}, which is no jensen.family.column.Column: expected a class that"
+            " is; derive it from that"
+        )
+    return found
+
+
+def all_families(families: Families) -> tuple[type[Column], ...]:
+    """The named ones, and those of one's own.
+
+    Raises:
+        InputError: two of one name.
+    """
+    given = families if isinstance(families, Mapping) else [families]
+    found = [*FAMILIES]
+    for family in map(family_of, given):
+        same = next((other for other in found if other.name == family.name), family)
+        if same is not family:
+            raise InputError(
+                f"families has {family.__qualname__} and {same.__qualname__}, both called"
+                f" {family.name}: expected names that differ; give yours another"
+            )
+        if family not in found:
+            found.append(family)
+    return tuple(found)
 
 
 def check_families(families: object) -> None:
     """Refuse what names no family, or a column twice."""
-    if isinstance(families, str):
-        check_choice("families", families, FAMILIES)
+    if isinstance(families, str | type):
+        family_of(families)
         return
     if not isinstance(families, Mapping) or not families:
+        names = ", ".join(family.name for family in FAMILIES)
         raise InputError(
-            f"families is {families!r}: expected one of {', '.join(FAMILIES)}, or the columns of each,"
-            ' such as {"normal": [0, 1], "bernoulli": [2]}'
+            f"families is {families!r}: expected one of {names}, or the columns of each, such as"
+            ' {"normal": [0, 1], "bernoulli": [2]}'
         )
     owner: dict[int, str] = {}
-    for family, columns in families.items():
-        check_choice("families", family, FAMILIES)
+    for named, columns in families.items():
+        family = family_of(named).name
         if isinstance(columns, str) or not isinstance(columns, Sequence):
             raise InputError(
                 f"families.{family} is {columns!r}: expected a list of columns, such as [0, 1]"
@@ -50,15 +107,16 @@ def check_families(families: object) -> None:
 
 
 class Schema(NamedTuple):
-    """The columns in the order of the components: normal, Bernoulli, Poisson, categorical.
+    """The columns in the order of the components: normal, Bernoulli, Poisson, categorical, others.
 
-    order: which of the points' columns each is. counts: how many there are of each family.
-    sizes: the categories of each categorical column.
+    order: which of the points' columns each is. counts: how many there are of each of the `families`.
+    sizes: the values that each column of a sized family may have; empty while they are not known.
     """
 
     order: tuple[int, ...]
-    counts: tuple[int, int, int, int]
+    counts: tuple[int, ...]
     sizes: tuple[int, ...] = ()
+    families: tuple[type[Column], ...] = FAMILIES
 
     @classmethod
     def of(cls, families: Families, dim: int) -> "Schema":
@@ -67,9 +125,11 @@ class Schema(NamedTuple):
         Raises:
             InputError: a column that there is none of, or one that no family has.
         """
-        if isinstance(families, str):
+        every = all_families(families)
+        if not isinstance(families, Mapping):
             families = {families: range(dim)}
-        columns = [[*families.get(name, ())] for name in FAMILIES]
+        given = {family_of(named): [*columns] for named, columns in families.items()}
+        columns = [given.get(family, []) for family in every]
         order = [column for group in columns for column in group]
         beyond = [column for column in order if column >= dim]
         if beyond:
@@ -81,8 +141,7 @@ class Schema(NamedTuple):
                 f"families leaves out column {missing[0]} of x: expected each of 0..{dim - 1} once;"
                 " give it to one of them"
             )
-        first, second, third, fourth = map(len, columns)
-        return cls(tuple(order), (first, second, third, fourth))
+        return cls(tuple(order), tuple(map(len, columns)), (), every)
 
     @property
     def is_plain(self) -> bool:
@@ -98,52 +157,58 @@ class Schema(NamedTuple):
         back = sorted(range(len(self.order)), key=self.order.__getitem__)
         return x if self.is_plain else x[..., back]
 
-    def place(self, family: str) -> slice:
-        """The columns of a family, in order."""
-        number = FAMILIES.index(family)
-        start = sum(self.counts[:number])
-        return slice(start, start + self.counts[number])
+    @property
+    def places(self) -> list[slice]:
+        """The columns of each family, in order."""
+        return slices(0, self.counts)
+
+    @property
+    def sized(self) -> int:
+        """How many columns have a size."""
+        return sum(
+            count for family, count in zip(self.families, self.counts, strict=True) if family.sized
+        )
+
+    def groups(self) -> "Iterator[Group]":
+        """The groups that components have: a family's columns, and each column of a sized one."""
+        sizes = iter(self.sizes or [0] * self.sized)
+        for family, place in zip(self.families, self.places, strict=True):
+            if not family.sized:
+                yield Group(family, place, 0)
+                continue
+            for column in range(place.start, place.stop):
+                yield Group(family, slice(column, column + 1), next(sizes))
+
+    @property
+    def continuous(self) -> Tensor:
+        """Tell of each column in order whether its family is, `(D,)`."""
+        each = [
+            torch.full((count,), family.continuous)
+            for family, count in zip(self.families, self.counts, strict=True)
+        ]
+        return torch.cat(each)
 
     def check(self, x: Tensor, before: int = 0, names: tuple[str, ...] | None = None) -> None:
         """Refuse values of ordered points `x` `(N, D)` that their family has not; `before` them came so
         many rows.
         """
-        for family in FAMILIES[1:]:
-            place = self.place(family)
-            values = x[:, place]
-            if not values.shape[1]:
-                continue
-            good = (values >= 0) & (values == values.round())
-            if family == "bernoulli":
-                good = (values == 0) | (values == 1)
-            elif family == "categorical" and self.sizes:
-                good &= values < torch.tensor(self.sizes, device=x.device)
-            bad = ~(good | values.isnan())
+        for group in self.groups():
+            values = x[:, group.place]
+            bad = ~(group.family.admits(values, group.size) | values.isnan())
             if bool(bad.any()):
                 row, column = bad.nonzero()[0].tolist()
-                self._refuse(
-                    family, place.start + column, before + row, float(values[row, column]), names
+                value = float(values[row, column])
+                expected, remedy = group.family.refusal(value, group.size)
+                said = column_said(self.order[group.place.start + column], names)
+                raise InputError(
+                    f"row {before + row}, {said} of x holds {value:g} and its family is"
+                    f" {group.family.name}: expected {expected}; {remedy}, or give that column to another"
+                    " family"
                 )
-
-    def _refuse(
-        self, family: str, column: int, row: int, value: float, names: tuple[str, ...] | None
-    ) -> None:
-        expected, remedy = _EXPECTED[family]
-        size = (
-            self.sizes[column - self.place(family).start]
-            if family == "categorical" and self.sizes
-            else 0
-        )
-        if size and value == round(value) and value >= 0:
-            expected, remedy = f"a code of 0..{size - 1}", f"set sizes to {int(value) + 1} or more"
-        raise InputError(
-            f"row {row}, {column_said(self.order[column], names)} of x holds {value:g} and its family"
-            f" is {family}: expected {expected}; {remedy}, or give that column to another family"
-        )
 
     def with_sizes(self, sizes: Any, found: Tensor) -> "Schema":
         """The schema with `sizes` as given, one for all or one each, or those `found` `(Dc,)`."""
-        count = self.counts[3]
+        count = self.sized
         if sizes is None:
             return self._replace(sizes=tuple(max(2, int(size)) for size in found.tolist()))
         each = [sizes] * count if isinstance(sizes, int) else [*sizes]
@@ -153,6 +218,14 @@ class Schema(NamedTuple):
                 " each, or one for all"
             )
         return self._replace(sizes=tuple(each))
+
+
+class Group(NamedTuple):
+    """Columns of one family, or one column of a sized family, and their place in order."""
+
+    family: type[Column]
+    place: slice
+    size: int
 
 
 def check_sizes(sizes: object) -> None:
