@@ -21,10 +21,14 @@ from jensen.run.conf import conf_folder
 from jensen.train import train
 
 BOUND = {"32-true": 1e-6, "64-true": 1e-10}
-"""The largest relative difference, by precision."""
+"""The largest relative difference, by precision: of a number, or of a tensor of weights in norm.
 
-ROOM = {" flows": 3}
-"""Times that, of weights that begin at 0: Adam makes much of little there, 1.5e-6 on 2 ranks."""
+Not of each weight, in float32: Adam makes of a first gradient a step of its sign, and of one that is
+0 but for rounding whatever the rounding says. Of 2,048 weights of a diffusion that are told nothing
+at step 0, one's first gradient was 1.04e-9, where 2.1e-4 is common, and rounded by 8e-12: .8 % of it.
+So it moved by 3.6e-7 more on 4 ranks than on 1. Of N weights the least gradient is about a Nth of the
+others, so such single differences grow with N, and the norm's do not. In float64 both are 1e-14.
+"""
 
 # Terms that compare the examples of a minibatch across ranks, and diagnostics of each kind.
 RUN = (
@@ -171,8 +175,8 @@ def test_more_ranks_change_no_number(folder, world, precision, name):
     after = weights(shared)
     worst |= {
         f"weights {key}": (
-            (before[key].double() - after[key].double()).abs().max()
-            / before[key].double().abs().max().clamp(min=1e-30)
+            (before[key].double() - after[key].double()).norm()
+            / before[key].double().norm().clamp(min=1e-30)
         ).item()
         for key in before
     }
@@ -181,7 +185,7 @@ def test_more_ranks_change_no_number(folder, world, precision, name):
         f"{world} ranks, {precision}: {len(worst)} numbers, the largest difference"
         f" {worst[largest]:.1e} in {largest}"
     )
-    assert worst[largest] < BOUND[precision] * ROOM.get(name, 1)
+    assert worst[largest] < BOUND[precision]
 
 
 @pytest.mark.slow
