@@ -16,7 +16,7 @@ from jensen.family.gaussian import STANDARD, Gaussian
 from jensen.family.mixture import Mixture
 from jensen.model.diffusion import SAMPLERS, Diffusion, exact, key_of, levels
 from jensen.model.diffusion_prior import DiffusionPrior
-from jensen.model.schedules import linear, logistic
+from jensen.model.schedules import Monotone, linear, logistic
 
 
 def real(values):
@@ -224,6 +224,80 @@ def test_a_schedule_rises_from_end_to_end_at_its_slope(name, ends):
     torch.testing.assert_close(short.double(), gamma.detach(), rtol=1e-4, atol=1e-4)
 
 
+def shaken(seed=0):
+    """A monotone network that has learned something, in float64."""
+    network = Monotone().double()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 0.5 * torch.randn(parameter.shape, generator=generator)
+    return network
+
+
+def test_a_network_that_is_learned_rises_between_the_same_ends_from_what_it_begins_as():
+    t = torch.linspace(0, 1, 4001, dtype=torch.float64)
+    torch.testing.assert_close(Monotone().double().warp(t)[0], t, atol=2e-4, rtol=0)
+    low, high = real(-10.0), real(10.0)
+    gamma, slope = shaken()(t, low, high)
+    torch.testing.assert_close(gamma[[0, -1]], real([-10.0, 10.0]), atol=1e-6, rtol=0)
+    assert slope.min() > 0
+    steps = (gamma[2:] - gamma[:-2]) / (t[2] - t[0])
+    torch.testing.assert_close(steps[100:-100], slope[101:-101], atol=0, rtol=1e-2)
+    assert (gamma - logistic(t, low, high)[0]).abs().max() > 0.5
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_lies_between_the_ends_does_not_change_the_bound(seed):
+    """For z ~ N(0, v) the least E |eps - guess|^2 is v / (v + exp gamma), and so its integral is
+    log (1 + v exp(-gamma)) at both ends.
+    """
+    v = 2.5
+    t = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
+    expected = 0.5 * (math.log1p(v * math.exp(10)) - math.log1p(v * math.exp(-10)))
+    for schedule in (linear, logistic, shaken(seed)):
+        gamma, slope = schedule(t, real(-10.0), real(10.0))
+        found = 0.5 * (slope * v / (v + gamma.exp())).mean().item()
+        assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_networks_gradient_is_that_of_the_mean_square_and_leaves_the_bound_as_it_is():
+    """Beside autograd through gamma and its slope, by quadrature of a gain that depends on gamma."""
+    network = shaken()
+    t = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
+
+    def gain(m, rise):
+        gamma, slope = logistic(m, real(-10.0), real(10.0))
+        return slope * rise * (gamma - 1).tanh() * (-gamma.square() / 9).exp()
+
+    at_once = gain(*network.warp(t))
+    expected = torch.autograd.grad(at_once.square().mean(), [*network.parameters()])
+    spread = network.spread(t, at_once)
+    assert not spread.any()
+    found = torch.autograd.grad(spread.mean(), [*network.parameters()])
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5 * other.abs().max().item())
+
+
+def scatter(schedule, count=20_000):
+    """The mean and the standard deviation of the truth's bound, of one noise level a point."""
+    found = diffusion(draws=1, schedule=schedule).log_bound(points(count, 3), noise(count, 4))
+    return found.mean().item(), found.std().item()
+
+
+def test_a_network_that_is_learned_scatters_less_about_the_same_bound():
+    network = Monotone()
+    optimiser = torch.optim.Adam(network.parameters(), 1e-2)
+    for step in range(100):
+        p = diffusion(start=torch.rand(()), schedule=network)
+        loss = -p.log_bound(points(256, step), noise(256, 9000 + step)).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    of_linear, of_logistic, learned = map(scatter, (linear, logistic, network))
+    assert learned[0] == pytest.approx(-ENTROPY, abs=4 * 2.3 / 20_000**0.5)
+    assert learned[1] < 0.95 * of_logistic[1] < 0.95 * of_linear[1]  # 2.26, 2.51, 3.83
+
+
 # ---- density and draws --------------------------------------------------------------------------
 
 
@@ -317,8 +391,10 @@ def test_a_mixture_is_learned_to_its_entropy(denoiser):
 
 def test_ends_that_are_learned_have_gradients_and_stay_in_order():
     prior = DiffusionPrior(2, gamma="learned")
+    torch.nn.init.normal_(prior.denoiser.end.weight)
     (-prior.distribution().log_bound(torch.randn(8, 2), torch.randn(8, 2)).mean()).backward()
     assert prior.ends.grad.abs().min() > 0
+    assert all(each.grad.abs().max() > 0 for each in prior.schedule.parameters())
     low, high = prior.gamma()
     assert low < high
 

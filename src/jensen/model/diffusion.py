@@ -22,7 +22,7 @@ from jensen.base.ranks import world
 from jensen.family import gaussian
 from jensen.family.diffuse import diffuse, score
 from jensen.family.mixture import Mixture
-from jensen.model.schedules import Schedule, linear
+from jensen.model.schedules import Monotone, Schedule, linear
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """z_gamma `(N, D)` and gamma `(N,)` to the guess of eps, `(N, D)`."""
@@ -80,8 +80,11 @@ class Diffusion(NamedTuple):
         eps = normal(key, index, (count, self.dim), _drawn(z)).to(z).flatten(0, 1)
         repeated = z.repeat_interleave(count, 0)
         gamma, slope = self.schedule(times.flatten(), low, high)
-        gain = _gain(self.denoise, repeated, eps, gamma, slope).unflatten(0, (-1, count)).mean(1)
-        diffusion = _plain(z, low, high) - gain
+        gain = _gain(self.denoise, repeated, eps, gamma, slope)
+        diffusion = _plain(z, low, high) - gain.unflatten(0, (-1, count)).mean(1)
+        if isinstance(self.schedule, Monotone):
+            spread = self.schedule.spread(times.flatten(), gain / self.dim)
+            diffusion = diffusion + spread.unflatten(0, (-1, count)).mean(1)
         reconstruction = 0.5 * self.dim * (gaussian.LOG_2PI + 1 + low)
         kept, spread = levels(high)
         last = spread.square() - 1 - 2 * spread.log() + (kept * z).square()

@@ -15,10 +15,10 @@ from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture
 from jensen.model.diffusion import SAMPLERS, Denoise, Diffusion, exact, levels
 from jensen.model.prior import check_trained
-from jensen.model.schedules import Schedule, linear, logistic
+from jensen.model.schedules import Monotone, Schedule, linear, logistic
 
 DENOISERS = ("residual", "mlp", "mixture")
-GAMMAS = ("logistic", "linear", "learned")
+GAMMAS: dict[str, Schedule] = {"logistic": logistic, "linear": linear}
 _WAVES = 6
 _TOLD = 64
 """Numbers that a noise level becomes."""
@@ -45,7 +45,8 @@ class DiffusionPrior(nn.Module):
         hidden: widths of the network.
         components: of the mixture.
         gamma: between gamma_min and gamma_max `logistic` or `linear` in time (`schedules`), or
-            `learned`: logistic, and the two ends are, on which alone the bound depends.
+            `learned`: a monotone network between them, for the least variance, and both ends, on
+            which alone the bound depends.
         gamma_min, gamma_max: minus the log of the signal-to-noise ratio at both ends, rising.
         steps, sampler: of a draw: `ancestral` or `ddim`.
         draws: noise levels an example in evaluation.
@@ -81,7 +82,7 @@ class DiffusionPrior(nn.Module):
         check_choice("denoiser", denoiser, DENOISERS)
         check_counts("hidden", hidden)
         check_count("components", components)
-        check_choice("gamma", gamma, GAMMAS)
+        check_choice("gamma", gamma, (*GAMMAS, "learned"))
         check_number("gamma_min", gamma_min, low=-30, high=30)
         check_number("gamma_max", gamma_max, low=-30, high=30)
         if not gamma_min < gamma_max:
@@ -103,7 +104,7 @@ class DiffusionPrior(nn.Module):
             network = Residual if denoiser == "residual" else Network
             self.denoiser = network(latent_dim, hidden)
         ends = torch.tensor([gamma_min, math.log(gamma_max - gamma_min)])
-        self.schedule: Schedule = linear if gamma == "linear" else logistic
+        self.schedule: Schedule = Monotone() if gamma == "learned" else GAMMAS[gamma]
         if gamma == "learned":
             self.ends = nn.Parameter(ends)
         else:
