@@ -5,10 +5,14 @@ of one.
 from functools import partial
 
 import pytest
+import torch
 from hydra.utils import instantiate
 
+import jensen
+from jensen.algorithm.snapshot import known
 from jensen.base.errors import InputError
 from jensen.diagnostics.preview import Preview, check_settings
+from jensen.diagnostics.snapshot import Snapshot
 from jensen.train import train
 
 QUICK = (
@@ -52,6 +56,10 @@ WRONG = {
     "water_filling.variances=[1,2]": "water_filling.variances has 2 numbers but examples have shape [5]: expected one for each",
     "water_filling.beta=0": "water_filling.beta is 0: expected a number of at least 1e-12",
     "probabilistic_pca.variances=[1,2,0]": "probabilistic_pca.variances is 0: expected a number of at least 1e-12",
+    "bayesian_mixture": "bayesian_mixture: diagnostics=[bayesian_mixture] is of a model that keeps beliefs: expected",
+    "modalities": "modalities: diagnostics holds modalities and model has one alone: expected model=multimodal",
+    "inference_gap.steps=0": "inference_gap.steps is 0: expected an integer of at least 1",
+    "samples.temperature=1e300": "samples.temperature is 1e+300: expected a number within 3.4e+38",
     "em_slides": "em_slides: the model is no mixture of two normals with one variance: expected experiment=em_slides",
 }
 EM_SLIDES = (
@@ -161,3 +169,12 @@ def test_a_users_diagnostic_is_not_called_but_its_keywords_are_checked():
         match=r"^diagnostics.mine cannot be called \(.*\): expected settings that it has$",
     ):
         check_settings({"mine": partial(mine, sise=3)}, Preview())
+
+
+@pytest.mark.parametrize("kind", ["vae", "gmm"])
+def test_whether_a_model_has_what_some_alone_have_is_known_before_the_first_step(kind):
+    """Else a diagnostic that needs it would be refused at the first validation."""
+    x = torch.randn(20, 2)
+    vae = jensen.VAE("mlp", "mlp", likelihood="normal", latent_dim=2, x_shape=[2])
+    model = vae if kind == "vae" else jensen.GMM(2).fit(x)
+    assert {*Snapshot._field_defaults} <= known(model, x).keys()

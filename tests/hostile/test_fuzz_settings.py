@@ -79,7 +79,7 @@ ACCEPTED = {  # leaves, by regular expression: odd values that are in their doma
         "none; points at one place",
     ),
     r"data\.seed|data\.source\.seed": (("0",), "a seed"),
-    r"model\.prior\.(warmup|dead|power|delay|forget)": (("0",), "no such phase, or change"),
+    r"model\.prior\.(warmup|settle|dead|power|delay|forget)": (("0",), "no such phase, or change"),
     r"model\.prior\.delay|model\.likelihood\.variance": (("1e300",), "any number above"),
     r"model\.(max_iter|restarts)": (("0",), "the start itself"),
     r"model\.likelihood\.decay": (("0",), "no memory"),

@@ -53,6 +53,7 @@ def known_of_vae(model: VAE, images: Tensor) -> dict[str, Any]:
         "infer": model,
         "prior": model.prior.distribution(),
         "senses": model if isinstance(model, MultimodalVAE) else None,
+        "beliefs": None,
     }
 
 
@@ -104,6 +105,8 @@ def known_of_mixture(model: Scored, images: Tensor) -> dict[str, Any]:
         "infer": lambda x, noise: point_inference(model, x),
         "prior": model.mixture,
         "beliefs": model if isinstance(model, BayesianGMM) else None,
+        "senses": None,
+        "observe": None,
     }
 
 

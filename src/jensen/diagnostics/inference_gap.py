@@ -38,7 +38,7 @@ def inference_gap(
     gap with it. `..._se` are standard errors over draws.
     """
     check_count("count", count, least=2)
-    check_count("steps", steps, least=0)
+    check_count("steps", steps)
     check_count("samples", samples, least=2)
     check_seed("seed", seed)
     x = snapshot.images[:count]

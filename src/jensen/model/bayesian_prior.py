@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jensen.base.errors import InputError, check_count, check_number
+from jensen.base.errors import InputError, check_count, check_float32
 from jensen.bound.rate import diagonal_components, responsibilities
 from jensen.em.variational import Belief, Shares, expected
 from jensen.family.believed import DiagonalBelief
@@ -88,7 +88,7 @@ class BelievedMixture(OnlineMixture):
             "variance": variance,
         }
         for name, value in numbers.items():
-            check_number(name, value, low=0)
+            check_float32(name, value, low=0)
             if not value > 0:
                 raise InputError(f"{name} is {value!r}: expected a number above 0")
         check_count("settle", settle, least=0)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from jensen.base.errors import InputError, check_count, check_number
+from jensen.base.errors import InputError, check_count, check_float32, check_number
 from jensen.base.random import uniform
 
 
@@ -11,7 +11,7 @@ def check_choosing(
     temperature: float, top_k: int | None, top_p: float | None, symbols: int | None
 ) -> None:
     """Refuse what no distribution over so many symbols, or over what is none, can be sharpened by."""
-    check_number("temperature", temperature)
+    check_float32("temperature", temperature)
     if not temperature > 0:
         raise InputError(
             f"temperature is {temperature:g}: expected more than 0; top_k=1 always takes the"
