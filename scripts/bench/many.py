@@ -21,7 +21,7 @@ if __name__ == "__main__":  # before numpy and torch are loaded
 import torch
 
 import jensen
-from jensen.em import many
+from jensen.em import many_start
 
 
 def sets(count: int, points: int, dim: int) -> torch.Tensor:
@@ -39,12 +39,12 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def with_one_start(run: Callable[[], object]) -> None:
-    several = many.CANDIDATES
-    many.CANDIDATES = 1
+    several = many_start.CANDIDATES
+    many_start.CANDIDATES = 1
     try:
         run()
     finally:
-        many.CANDIDATES = several
+        many_start.CANDIDATES = several
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jensen import GMM
 from jensen.base.errors import InputError
-from jensen.em import many
+from jensen.em import many, many_start
 from jensen.family.structures import STRUCTURES
 
 every_covariance = pytest.mark.parametrize("covariance", list(STRUCTURES))
@@ -150,7 +150,7 @@ def test_a_set_out_of_the_ordinary_is_fitted_alone_and_the_others_are_not(monkey
 def test_blocks_are_the_whole(monkeypatch):
     x = sets(5)
     whole = GMM(2).fit(x)
-    monkeypatch.setattr(many, "_WORKING_SET", 1)
+    monkeypatch.setattr(many_start, "_WORKING_SET", 1)
     monkeypatch.setattr("jensen.model.many_fit._WORKING_SET", 1)
     parts = GMM(2).fit(x)
     torch.testing.assert_close(parts.mean, whole.mean, rtol=1e-12, atol=1e-12)

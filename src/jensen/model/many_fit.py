@@ -9,10 +9,11 @@ from torch import Tensor
 from jensen.base.errors import InputError
 from jensen.base.memory import freed_kept
 from jensen.base.tree import tree_map
-from jensen.em import many
+from jensen.em import many, many_start
 from jensen.em.fit import Step
-from jensen.em.many import Ends, Sets
+from jensen.em.many import Ends
 from jensen.em.reseed import Reseed
+from jensen.em.sets import Sets, features
 from jensen.family.full import FullGaussian, full
 from jensen.family.mixture import Mixture, reordered
 from jensen.model.arrays import as_tensor, is_array
@@ -193,35 +194,14 @@ def _at_a_time(recipe: Recipe, points: Tensor) -> int:
 
 def _batch(recipe: Recipe, points: Tensor, there: Tensor, summary: _Summary) -> Ends:
     """The fits to sets without anything out of the ordinary, about zero."""
-    mean, var, _ = summary
-    origin = mean.to(points.dtype)
-    sizes = there.sum(1).tolist()
-    known = {
-        size: many.draws(size, points.shape[2], recipe.components, recipe.seed) for size in {*sizes}
-    }
-    x = points.double() - origin.double().unsqueeze(1)
-    weight = there.double()
-    if not bool(there.all()):  # points that are there first, in their order
-        x = torch.where(there.unsqueeze(-1), x, 0.0)
-        first = (~there).long().argsort(dim=1, stable=True)
-        x, weight = x.take_along_dim(first.unsqueeze(-1), 1), weight.take_along_dim(first, 1)
-    sets = Sets(
-        x=x,
-        weight=weight,
-        order=_orders(known, sizes, points.shape[1]).to(points.device),
-        uniform=torch.stack([known[size][1] for size in sizes]).to(points.device),
-        mean=mean - origin.double(),
-        var=var,
-        origin=origin,
-    )
+    sets = _sets(recipe, points, there, summary)
     structure = recipe.structure
+    known = features(sets, structure)
+    p, few = many_start.start(structure, sets, known, recipe.components)
     if structure is FullGaussian and points.shape[2] == 1:
-        p, few = many.start(FullGaussian, sets, recipe.components)
         p = p._replace(components=full(p.components).marginals())
-    else:
-        p, few = many.start(structure, sets, recipe.components)
-    ends = many.fit(sets, p, recipe.tolerance, recipe.max_iter, recipe.accelerate)
-    moved = ends.mixture.components.mean + origin.double().unsqueeze(1)
+    ends = many.fit(sets, known, p, recipe.tolerance, recipe.max_iter, recipe.accelerate)
+    moved = ends.mixture.components.mean + sets.origin.double().unsqueeze(1)
     components: Any = ends.mixture.components._replace(mean=moved)  # type: ignore[attr-defined]
     if structure is FullGaussian:
         components = full(components)
@@ -229,10 +209,35 @@ def _batch(recipe: Recipe, points: Tensor, there: Tensor, summary: _Summary) -> 
     return ends._replace(mixture=mixture, alone=ends.alone | few)
 
 
-def _orders(known: dict[int, tuple[Tensor, Tensor]], sizes: list[int], most: int) -> Tensor:
-    rest = torch.arange(most)
-    rows = {size: torch.cat([order, rest[size:]]) for size, (order, _) in known.items()}
-    return torch.stack([rows[size] for size in sizes])
+def _sets(recipe: Recipe, points: Tensor, there: Tensor, summary: _Summary) -> Sets:
+    """The points about their means, in the order of each set's draws; those that are not there last."""
+    mean, var, _ = summary
+    origin = mean.to(points.dtype)
+    sizes, row = there.sum(1).unique(return_inverse=True)
+    known = [
+        many_start.draws(size, points.shape[2], recipe.components, recipe.seed)
+        for size in sizes.tolist()
+    ]
+    rest = torch.arange(points.shape[1])
+    orders = torch.stack([torch.cat([order, rest[len(order) :]]) for order, _ in known])
+    order = orders.to(points.device)[row]
+    whole = bool(there.all())
+    if not whole:
+        order = (~there).long().argsort(dim=1, stable=True).take_along_dim(order, 1)
+    x = points.mT.take_along_dim(order.unsqueeze(1), 2).double()
+    x = x.sub_(origin.double().unsqueeze(2))
+    weight = there.double()
+    if not whole:
+        weight = weight.take_along_dim(order, 1)
+        x = torch.where(weight.unsqueeze(1) > 0, x, 0.0)
+    return Sets(
+        x=x,
+        weight=weight,
+        uniform=torch.stack([uniform for _, uniform in known]).to(points.device)[row],
+        mean=mean - origin.double(),
+        var=var,
+        origin=origin,
+    )
 
 
 def _one(
