@@ -202,7 +202,6 @@ class _Fits:
         self.ends.log_likelihood[at] = self.last[leaving]
         self.ends.iterations[at] = self.iteration
         self.ends.converged[at] = done[leaving]
-        self.ends.collapsed[at] = on_floor(best, self._floor(leaving))
         self.ends.alone[at] = self.odd[leaving]
 
     def _leave(self, stay: Tensor, following: Mixture) -> Mixture:
@@ -254,7 +253,9 @@ def fit(
     fits = _Fits(sets, known, p, tolerance, accelerate)
     while len(fits.alive):
         fits.move(fits.look(), most)
-    return fits.ends._replace(history=fits.history(len(sets.x)))
+    return fits.ends._replace(
+        collapsed=on_floor(fits.ends.mixture, sets.floor()), history=fits.history(len(sets.x))
+    )
 
 
 def _needs_deviations(p: Mixture, coefficient: Tensor) -> Tensor:

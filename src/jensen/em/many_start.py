@@ -150,14 +150,12 @@ def _square(space: Space, candidate: Tensor, x: Tensor, out: Tensor) -> Tensor:
     """Squared distances of `(M, D, C)` or `(M, D, C, T)` from points `(M, D, N)`, in `out` `(M, C, N)`
     or `(M, C, T, N)`.
     """
-    gap = space("gap", *out.shape)
     column = x.view(*x.shape[:2], *[1] * (out.dim() - 2), x.shape[2])
-    for row in range(x.shape[1]):
+    torch.sub(candidate[:, 0].unsqueeze(-1), column[:, 0], out=out).square_()
+    for row in range(1, x.shape[1]):
+        gap = space("gap", *out.shape)
         torch.sub(candidate[:, row].unsqueeze(-1), column[:, row], out=gap)
-        if row:
-            out.addcmul_(gap, gap)
-        else:
-            torch.mul(gap, gap, out=out)
+        out.addcmul_(gap, gap)
     return out
 
 

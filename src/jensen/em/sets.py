@@ -104,9 +104,9 @@ def responsibilities(space: "Space", log_odds: Tensor) -> tuple[Tensor, Tensor]:
     if others == 1:  # a logistic function: half of the exponentials would be 1
         only = log_odds.squeeze(-2)
         value = torch.clamp(only, min=0.0, out=first).sum(-1)
-        torch.neg(only, out=first)
-        r[..., 1, :] = only
-        return r, value - log_of_products(r.sigmoid_().amax(-2), 2)
+        second = torch.sigmoid(only, out=r[..., 1, :])
+        torch.sub(1.0, second, out=first)
+        return r, value - log_of_products(r.amax(-2), 2)
     first.zero_()
     r[..., 1:, :] = log_odds
     top = r.amax(-2, keepdim=True)

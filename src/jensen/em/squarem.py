@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from jensen.base.tree import tree_map
 from jensen.em.coordinates import coordinates, mixture_at, reach
 from jensen.family.mixture import Mixture
 
@@ -22,8 +23,8 @@ def extrapolate(
     iterate. No farther than `_TRUST` from the third iterate, within the basin that EM is in: near
     the maximum, where EM is slow, that is no restriction.
     """
-    before = coordinates(first, third)
-    between = coordinates(second, third)
+    both = tree_map(lambda *parts: torch.stack(parts), first, second)
+    before, between = coordinates(both, third)
     step = between - before
     bend = -between - step
     ratio = torch.linalg.vector_norm(step, dim=-1) / torch.linalg.vector_norm(bend, dim=-1).clamp(

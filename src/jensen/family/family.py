@@ -198,9 +198,16 @@ class GaussianComponents(Components, Protocol):
     def layout(self, dim: int) -> GaussianLayout: ...
 
 
+_FACTORED: dict[type, bool] = {}
+"""Whether components of a type are Gaussians: to ask a protocol takes longer than a kernel."""
+
+
 def are_gaussians(components: object) -> bool:
     """Tell whether components are Gaussians."""
-    return isinstance(components, Factored)
+    family = type(components)
+    if family not in _FACTORED:
+        _FACTORED[family] = isinstance(components, Factored)
+    return _FACTORED[family]
 
 
 def gaussians(components: Components) -> GaussianComponents:

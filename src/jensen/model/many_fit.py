@@ -86,7 +86,8 @@ def fit_many(recipe: Recipe, x: Any, asked: Asked, device: torch.device) -> Fitt
     parts = []
     rows = (~alone).nonzero().flatten()
     for part in torch.split(rows, _at_a_time(recipe, points)) if len(rows) else ():
-        ends = _batch(recipe, points[part], there[part], summary.of(part))
+        with torch.inference_mode():
+            ends = _batch(recipe, points[part], there[part], summary.of(part))
         for row in part[ends.alone].tolist():
             found[row] = _one(recipe, points[row], there[row], row)
         parts.append((part, ends))
@@ -174,11 +175,10 @@ def _odd(recipe: Recipe, points: Tensor, summary: _Summary) -> Tensor:
 
 def _moments(points: Tensor, there: Tensor) -> _Summary:
     first = points.take_along_dim(there.byte().argmax(1)[:, None, None], 1).double()
-    about = points.mT.double() - first.mT  # points last: sums over them are a fifth of the time
+    about = points.mT.contiguous().double() - first.mT  # points last: sums are a fifth of the time
     count = there.double().sum(1, keepdim=True)
     whole = bool(there.all())
     about = about if whole else torch.where(there.unsqueeze(1), about, 0.0)
-    about = about.contiguous()
     move = about.sum(-1) / count
     reach = about.abs().amax(-1)
     centred = about.sub_(move.unsqueeze(-1))
@@ -224,7 +224,7 @@ def _sets(recipe: Recipe, points: Tensor, there: Tensor, summary: _Summary) -> S
     whole = bool(there.all())
     if not whole:
         order = (~there).long().argsort(dim=1, stable=True).take_along_dim(order, 1)
-    x = points.mT.take_along_dim(order.unsqueeze(1), 2).double()
+    x = points.mT.contiguous().take_along_dim(order.unsqueeze(1), 2).double()
     x = x.sub_(origin.double().unsqueeze(2))
     weight = there.double()
     if not whole:
