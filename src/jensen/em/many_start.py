@@ -114,7 +114,7 @@ def _seeds(
     odds = weight.cumsum(-1).unsqueeze(1)
     draw = uniform[:, 0, :, :1].mT  # of all candidates from the same odds
     index = torch.searchsorted(odds, draw * odds[..., -1:], right=True).minimum(last)
-    centre = _picked(x, index)  # (M, D, C)
+    centre = _picked(x, index.squeeze(1))  # (M, D, C)
     centres = [centre]
     nearest = None if count == 1 else _square(space, centre, x, space("0", size, several, points))
     for place in range(1, count):
@@ -140,10 +140,9 @@ def _seeds(
 
 
 def _picked(x: Tensor, index: Tensor) -> Tensor:
-    """Those of the points `(M, D, N)` at `index` `(M, 1 or C, C or T)`, `(M, D, C)` or `(M, D, C, T)`."""
+    """Those of the points `(M, D, N)` at `index` `(M, ...)`, `(M, D, ...)`."""
     at = index.flatten(1).unsqueeze(1).expand(-1, x.shape[1], -1)
-    found = x.gather(2, at)
-    return found if index.shape[1] == 1 else found.view(*found.shape[:2], *index.shape[1:])
+    return x.gather(2, at).view(*x.shape[:2], *index.shape[1:])
 
 
 def _square(space: Space, candidate: Tensor, x: Tensor, out: Tensor) -> Tensor:
@@ -229,12 +228,14 @@ def _nearer(space: Space, x: Tensor, centre: Tensor) -> Tensor:
     ahead = (centre[:, :, 1:] - centre[:, :, :1]).flatten(1, 2)
     distance = space("distance", *shape)
     torch.baddbmm(beyond, ahead, x, alpha=-1, out=distance.flatten(1, 2))
-    r = space("nearer", *shape)  # in doubles, since bools take longer
+    if count == 2:
+        return distance.lt_(0.0)  # in doubles, since bools take longer
+    r = space("nearer", *shape)
     least: Tensor | None = None
     for place, each in enumerate(distance.unbind(2)):  # nearer than all before it
         if least is None:
             torch.lt(each, 0.0, out=r[:, :, place])
-            least = each.clamp(max=0.0) if count > 2 else each
+            least = each.clamp(max=0.0)
         else:
             torch.lt(each, least, out=r[:, :, place])
             least = torch.minimum(least, each)

@@ -220,7 +220,7 @@ def _sets(recipe: Recipe, points: Tensor, there: Tensor, summary: _Summary) -> S
     ]
     rest = torch.arange(points.shape[1])
     orders = torch.stack([torch.cat([order, rest[len(order) :]]) for order, _ in known])
-    order = orders.to(points.device)[row]
+    order = _each_its(orders, row)
     whole = bool(there.all())
     if not whole:
         order = (~there).long().argsort(dim=1, stable=True).take_along_dim(order, 1)
@@ -233,11 +233,17 @@ def _sets(recipe: Recipe, points: Tensor, there: Tensor, summary: _Summary) -> S
     return Sets(
         x=x,
         weight=weight,
-        uniform=torch.stack([uniform for _, uniform in known]).to(points.device)[row],
+        uniform=_each_its(torch.stack([uniform for _, uniform in known]), row),
         mean=mean - origin.double(),
         var=var,
         origin=origin,
     )
+
+
+def _each_its(several: Tensor, row: Tensor) -> Tensor:
+    """Those of `several` that are in `row` `(M,)`, without copies where there is one."""
+    several = several.to(row.device)
+    return several.expand(len(row), *several.shape[1:]) if len(several) == 1 else several[row]
 
 
 def _one(
