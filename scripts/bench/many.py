@@ -96,7 +96,7 @@ def main() -> None:
     base = statistics.median(found["jensen, one batch"][1:])
     for name, values in found.items():
         middle = statistics.median(values[1:])
-        print(f"| {name} | {middle:.2f} | {middle / base:.1f} |")
+        print(f"| {name} | {middle:.3f} | {middle / base:.1f} |")
 
 
 if __name__ == "__main__":

@@ -115,6 +115,14 @@ def test_starts_that_differ_between_candidates_are_the_single_fits(count, option
         torch.testing.assert_close(found.mean[row], one.mean, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize(("count", "points", "components"), [(300, 12, 2), (2, 2500, 3)])
+def test_many_sets_and_many_points_are_the_single_fits(count, points, components):
+    x = sets(count, points=points, seed=4)
+    found = GMM(components).fit(x)
+    for row in {0, 1, count - 1}:
+        same(found, row, GMM(components).fit(x[row]))
+
+
 def test_float32_and_points_far_from_zero():
     x = sets(3).float() + 1000
     found = GMM(2).fit(x)

@@ -96,7 +96,9 @@ def _all_seeds(space: Space, standard: Tensor, sets: Sets, whole: bool) -> tuple
     each = sets.uniform.shape[2] * sets.uniform.shape[3] * standard.shape[2]
     size = max(1, _WORKING_SET // each)
     blocks = (torch.split(part, size) for part in (standard, sets.weight, sets.uniform))
-    parts = [_seeds(space, *block, whole) for block in zip(*blocks, strict=True)]
+    parts = [
+        _seeds(space, x, weight, uniform, whole) for x, weight, uniform in zip(*blocks, strict=True)
+    ]
     centre, few = (torch.cat(each) for each in zip(*parts, strict=True))
     return centre, few
 

@@ -121,7 +121,7 @@ def log_of_products(value: Tensor, most: float) -> Tensor:
     A product of numbers that cannot leave float64 takes a tenth of the time of their logarithms.
     """
     size = max(1, int(1000 / max(1.0, math.log2(most))))
-    return torch.stack([part.prod(-1) for part in value.split(size, -1)]).log_().sum(0)
+    return torch.stack([part.prod(-1) for part in torch.split(value, size, -1)]).log_().sum(0)
 
 
 @final
