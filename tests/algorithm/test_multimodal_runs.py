@@ -71,7 +71,8 @@ def test_a_run_that_goes_on_has_the_bytes_of_one_that_was_never_stopped(tmp_path
     assert weights(again).equal(weights(whole))
 
 
-def test_models_in_a_stack_say_what_each_says_alone():
+@pytest.mark.parametrize("reconstruct", ["all", "given"])
+def test_models_in_a_stack_say_what_each_says_alone(reconstruct):
     def made(seed):
         torch.manual_seed(seed)
         return MultimodalVAE(
@@ -82,6 +83,7 @@ def test_models_in_a_stack_say_what_each_says_alone():
             StandardNormal(),
             2,
             "subsets",
+            reconstruct=reconstruct,
         )
 
     models = [made(seed) for seed in range(2)]

@@ -162,6 +162,43 @@ def test_a_missing_sense_leaves_no_trace_in_loss_or_gradient():
     assert all(part.grad.eq(0).all() for part in model.decoder.each["hear"].parameters())
 
 
+@pytest.mark.parametrize("reconstruct", ["all", "given"])
+def test_a_decoder_works_for_the_draws_that_are_asked_for_its_modality(monkeypatch, reconstruct):
+    torch.manual_seed(0)
+    model = small("subsets", reconstruct=reconstruct, weights={"hear": 2.0})
+    x = torch.randn(6, 5)
+    x[:2, 3:] = NAN
+    noise = torch.randn(3 * 6, 3)
+    asked = {}
+    for name, decoder in model.decoder.each.items():
+        decoder.register_forward_hook(
+            lambda _, codes, __, name=name: asked.update({name: len(codes[0])})
+        )
+
+    def learned():
+        model.zero_grad()
+        bound = model(x, noise).bound
+        bound.elbo.sum().backward()
+        return [*bound, *(part.grad for part in model.parameters())]
+
+    found = learned()
+    # of see, hear and both: two ask for each, but where an example has sight alone all three do
+    assert asked == ({"see": 18, "hear": 12} if reconstruct == "all" else {"see": 14, "hear": 8})
+    monkeypatch.setattr("jensen.model.multimodal.rows_of", lambda *_: {})
+    everything = learned()
+    assert asked == {"see": 18, "hear": 18}
+    for one, other in zip(found, everything, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_decoder_that_nobody_asks_works_for_one_draw_and_learns_nothing():
+    model = small()
+    x = torch.randn(4, 5)
+    x[:, 3:] = NAN
+    model(x).bound.elbo.sum().backward()
+    assert all(part.grad.eq(0).all() for part in model.decoder.each["hear"].parameters())
+
+
 def small(fusion="product", **more):
     return MultimodalVAE(
         {"see": [3], "hear": [2]},

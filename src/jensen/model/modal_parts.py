@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from jensen.base.errors import InputError, check_count
 from jensen.family.gaussian import Gaussian, bounded
 from jensen.model.likelihood import Likelihood
-from jensen.model.modalities import Modalities, filled, repeated
+from jensen.model.modalities import Modalities, Rows, filled, repeated
 
 Part = nn.Module | Callable[..., nn.Module]
 """A module, or what makes one of `x_shape` and `latent_dim`."""
@@ -152,9 +152,14 @@ class Tellers(nn.Module):
     def forward(self, z: Tensor, x: Tensor | None = None) -> Tensor:
         return self.modalities.join(self.outputs(z, x))
 
-    def outputs(self, z: Tensor, x: Tensor | None = None) -> dict[str, Tensor]:
+    def outputs(
+        self, z: Tensor, x: Tensor | None = None, rows: Rows | None = None
+    ) -> dict[str, Tensor]:
         """The decoders' numbers by name, `(S B, D)` to `(S B, *shape)`: rows i, i + B, ... are of
         example i of `x` `(B, P)`.
+
+        Args:
+            rows: those that are asked of a modality, `(R,)`, to `(R, *shape)`.
 
         Raises:
             InputError: x is not given, and the model has conditions; a decoder of another shape.
@@ -175,9 +180,11 @@ class Tellers(nn.Module):
         shape_of = self.modalities.shape_of
         for name in self.modalities.modelled:
             own = self.latents.of_modality(name, z)
-            found[name] = self.each[name](
-                own if conditions is None else torch.cat([own, conditions.to(own)], 1)
-            )
+            if conditions is not None:
+                own = torch.cat([own, conditions.to(own)], 1)
+            if rows and name in rows:
+                own = own[rows[name]]
+            found[name] = self.each[name](own)
             if found[name].shape[1:] != shape_of[name]:
                 raise InputError(
                     f"model.decoders.{name} gives shape {list(found[name].shape[1:])}: expected"

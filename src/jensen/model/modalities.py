@@ -14,6 +14,9 @@ from jensen.model.likelihood import Likelihood
 
 T = TypeVar("T")
 
+Rows = Mapping[str, Tensor]
+"""Places `(R,)` among draws, by modality; one that is not named has all of them."""
+
 
 class Modalities(NamedTuple):
     """Names and shapes of the parts of an observation `(B, P)`.
@@ -145,6 +148,24 @@ def filled(x: Tensor) -> Tensor:
     return x.nan_to_num(0.0, torch.inf, -torch.inf)
 
 
+def rows_of(counted: Tensor, names: Sequence[str]) -> Rows:
+    """The draws of which each modality counts, `counted` `(S B, M)` bool, so that no decoder works
+    for the others; one draw at least.
+
+    All of them where that is not to be asked: of a device, which the host would wait for, and of
+    models that are one program.
+    """
+    if counted.device.type != "cpu" or torch.compiler.is_compiling():
+        return {}
+    if torch._C._are_functorch_transforms_active():
+        return {}
+    rows = {}
+    for place, (name, total) in enumerate(zip(names, counted.sum(0).tolist(), strict=True)):
+        if total < len(counted):
+            rows[name] = counted[:, place].nonzero()[:, 0] if total else torch.zeros(1).long()
+    return rows
+
+
 def repeated(tree: T, times: int) -> T:
     """Each tensor `times` over along its first axis."""
     if times == 1:
@@ -188,35 +209,36 @@ class JointLikelihood(nn.Module):
         """-log p(x_m | output) of each modality, `(B, P)`, `(B, P)` to `(B, M)`, nats: 0 where it
         is missing.
         """
-        return self.distortions_of(self.modalities.split(output), x)
+        return self.distortions_of(self.modalities.split(output), x, self.modalities.present(x), {})
 
-    def distortions_of(self, outputs: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """The same of outputs by name, `(S B, *shape)` each, and `x` `(B, P)`: rows i, i + B, ...
-        are of example i; to `(S B, M)`.
-        """
-        modelled = self.modalities.modelled
-        times = len(outputs[modelled[0]]) // len(x)
-        present = self.modalities.present(x)
-        seen = self.modalities.split(filled(x))
-        each = [
-            self.each[name].distortion(outputs[name], repeated(seen[name], times))
-            for name in modelled
-        ]
-        return torch.stack(each, 1).masked_fill(~repeated(present, times), 0.0)
-
-    def distortion(self, output: Tensor, x: Tensor, counted: Tensor | None = None) -> Tensor:
-        """-log p(x | output), `(B, P)`, `(B, P)` to `(B,)`, nats; of the modalities that are
-        `counted`, `(B, M)` bool, all by default.
-        """
-        return self.distortion_of(self.modalities.split(output), x, counted)
-
-    def distortion_of(
-        self, outputs: Mapping[str, Tensor], x: Tensor, counted: Tensor | None = None
+    def distortions_of(
+        self, outputs: Mapping[str, Tensor], x: Tensor, counted: Tensor, rows: Rows
     ) -> Tensor:
-        """The same of outputs by name, as `distortions_of` takes them, to `(S B,)`."""
-        each = self.distortions_of(outputs, x)
-        if counted is not None:
-            each = each.masked_fill(~counted, 0.0)
+        """The same of outputs by name, `(R, *shape)` each, those of the `rows` of a modality alone
+        where these are named, and `x` `(B, P)`: of S B draws, draws i, i + B, ... are of example i.
+
+        Args:
+            counted: `(S B, M)` bool; of what is not, 0.
+        """
+        times = len(counted) // len(x)
+        seen = self.modalities.split(filled(x))
+        each = []
+        for name in self.modalities.modelled:
+            if name in rows:
+                own = seen[name][rows[name] % len(x)]
+                found = self.each[name].distortion(outputs[name], own)
+                found = found.new_zeros(len(counted)).index_copy(0, rows[name], found)
+            else:
+                found = self.each[name].distortion(outputs[name], repeated(seen[name], times))
+            each.append(found)
+        return torch.stack(each, 1).masked_fill(~counted, 0.0)
+
+    def distortion(self, output: Tensor, x: Tensor) -> Tensor:
+        """-log p(x | output), `(B, P)`, `(B, P)` to `(B,)`, nats."""
+        return self.total(self.distortions(output, x))
+
+    def total(self, each: Tensor) -> Tensor:
+        """The distortion of all modalities, `(B, M)` to `(B,)`; in training each by its weight."""
         if self.training and self.weights:
             weight = [self.weights.get(name, 1.0) for name in self.modalities.modelled]
             each = each * each.new_tensor(weight)

@@ -26,7 +26,7 @@ from jensen.model.modal_parts import (
     encoders_of,
     likelihoods_of,
 )
-from jensen.model.modalities import JointLikelihood, Modalities, repeated
+from jensen.model.modalities import JointLikelihood, Modalities, repeated, rows_of
 from jensen.model.prior import Prior, StandardNormal
 from jensen.model.vae import VAE, still
 
@@ -215,7 +215,7 @@ class MultimodalVAE(VAE):
         else:
             posterior = repeated(self.fuse(experts, present, p), times)
             seen = repeated(present, times)
-        counted = seen if self.reconstruct_given else None
+        counted = seen if self.reconstruct_given else repeated(present, times)
         return self._bound(posterior, x, p, noise[:, : self.latent_dim], counted)
 
     def _bound(
@@ -224,15 +224,25 @@ class MultimodalVAE(VAE):
         x: Tensor,
         p: Family,
         noise: Tensor,
-        counted: Tensor | None = None,
+        counted: Tensor,
     ) -> Inference:
-        """The inference of draws of the posterior `(S B, D)`, of examples `x` `(B, P)` under p."""
+        """The inference of draws of the posterior `(S B, D)`, of examples `x` `(B, P)` under p, and
+        of the modalities that are counted, `(S B, M)` bool.
+        """
         z = posterior.rsample(noise)
-        distortion = self.likelihood.distortion_of(self.decoder.outputs(z, x), x, counted)
+        distortion = self.likelihood.total(self._distortions(z, x, counted))
         p = for_each(p, len(z) // len(x))
         log_prior = log_density(p, z, noise)
         rated = rate(posterior, p, z, log_prior, bounded=self.prior.rate_is_bound)
         return Inference(Bound(distortion, rated), posterior, z, log_prior)
+
+    def _distortions(self, z: Tensor, x: Tensor, counted: Tensor) -> Tensor:
+        """-log p(x_m | z) of each modality, of codes `(S B, D)` of examples `x` `(B, P)`, to
+        `(S B, M)`: 0 where it is not counted, `(S B, M)` bool.
+        """
+        rows = rows_of(counted, self.modalities.modelled)
+        outputs = self.decoder.outputs(z, x, rows)
+        return self.likelihood.distortions_of(outputs, x, counted, rows)
 
     # ---- for looking at a model -----------------------------------------------------------------
 
@@ -288,7 +298,8 @@ class MultimodalVAE(VAE):
         )
         log_q = torch.stack([q.log_prob(z).double() for q in each]) + share.unsqueeze(1)
         flat = z.flatten(0, 1)
-        distortion = self.likelihood.distortion_of(self.decoder.outputs(flat, x), x).double()
+        present = repeated(self.modalities.present(x), times)
+        distortion = self.likelihood.total(self._distortions(flat, x, present)).double()
         log_p = for_each(p, times).log_prob(flat).double() - distortion
         return log_p.unflatten(0, (times, size)) - log_q.logsumexp(0)
 
@@ -325,10 +336,10 @@ class MultimodalVAE(VAE):
             noise: `(B, noise_dim)`, of that draw.
         """
         names = self.modalities.modelled
-        each = self.likelihood.distortions_of(self.decoder.outputs(inference.z, x), x)
-        terms = {f"distortion_{name}": each[:, place] for place, name in enumerate(names)}
         experts = self.encoder(x)
         present = self.modalities.present(x)
+        each = self._distortions(inference.z, x, present)
+        terms = {f"distortion_{name}": each[:, place] for place, name in enumerate(names)}
         p = self.prior_of(x)
         own_noise = noise[:, : self.latent_dim]
         alone = torch.eye(len(names), dtype=torch.bool, device=x.device)
