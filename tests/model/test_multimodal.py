@@ -288,6 +288,9 @@ def test_what_is_missing_is_generated_from_the_rest():
     assert made[..., 1].var().item() == pytest.approx(0.2, rel=0.05)
     again = model.generate(x[:3], index=torch.tensor([0, 1, 2]), samples=10)
     assert again.equal(made[:, :3])
+    assert not model.generate(x[:3], key=1, samples=10).equal(again)
+    with pytest.raises(TypeError):
+        model.generate(x, 10)  # of samples, which would be a key
 
 
 def test_weights_count_in_training_alone(caplog):

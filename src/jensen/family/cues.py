@@ -4,6 +4,7 @@ Koerding et al. 2007 ("Causal inference in multisensory perception", PLoS ONE 2,
 9-12. All densities are in nats; a cue that is absent is NaN.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -98,21 +99,19 @@ class Cues(NamedTuple):
         Raises:
             InputError: a variance that is not above 0, a probability outside [0, 1].
         """
+        numbers = (common, _listed("noise_var", noise_var), prior_mean, prior_var)
         check_number("common", common, low=0, high=1)
         check_number("prior_mean", prior_mean)
-        for name, value in (*(("noise_var", each) for each in noise_var), ("prior_var", prior_var)):
-            check_number(name, value, low=0)
-            if value == 0:
-                raise InputError(f"{name} is {value}: expected a variance above 0")
-        if not len(noise_var):
-            raise InputError("noise_var is empty: expected a variance for each cue")
-        numbers = (common, [*noise_var], prior_mean, prior_var)
+        for value in numbers[1]:
+            _check_spread("noise_var", value)
+        _check_spread("prior_var", prior_var)
         return cls(*(torch.tensor(each, dtype=torch.float64) for each in numbers))
 
     def mixture(self) -> Mixture:
         """p(x) of complete observations `(N, M)`, a mixture of two full Gaussians: one cause, and
         one each.
         """
+        self._check()
         count = len(self.noise_var)
         own = self.noise_var.diag()
         one = own + self.prior_var * torch.ones_like(own)
@@ -137,9 +136,13 @@ class Cues(NamedTuple):
         """The posterior of cause and sources, from `x` `(N, M)` with NaN for absent cues.
 
         Raises:
-            InputError: observations of another number of cues, or infinite ones.
+            InputError: observations of another number of cues, or infinite ones; cues whose numbers
+                are no variances or no chance.
         """
-        x = self._checked(x)
+        return self._infer(self._checked(x))
+
+    def _infer(self, x: Tensor) -> Inferred:
+        """The same of observations that are checked."""
         present = ~x.isnan()
         from_mean = torch.where(present, x - self.prior_mean, 0.0)
         precision = torch.where(present, 1 / self.noise_var, 0.0)
@@ -174,8 +177,11 @@ class Cues(NamedTuple):
         that have cue m, prior_var the sum of E (s - prior_mean)^2 over sources divided by their
         expected number, common the mean of p(one cause | x). Sources of absent cues are not counted.
         """
-        x = self._checked(x)
-        found = self.infer(x)
+        return self._em_step(self._checked(x))
+
+    def _em_step(self, x: Tensor) -> "Cues":
+        """The same of observations that are checked."""
+        found = self._infer(x)
         present = (~x.isnan()).to(x)
         seen = x.nan_to_num(0.0)
         one = found.common.unsqueeze(1)
@@ -212,11 +218,11 @@ class Cues(NamedTuple):
         if not bool((~x.isnan()).any()):
             raise InputError("x has no cue at all: expected one at least; give observations")
         cues = self
-        history = [cues.infer(x).log_prob.sum()]
+        history = [cues._infer(x).log_prob.sum()]
         converged = False
         while len(history) <= max_iter and not converged:
-            step = cues.em_step(x)
-            value = step.infer(x).log_prob.sum()
+            step = cues._em_step(x)
+            value = step._infer(x).log_prob.sum()
             if not bool(value >= history[-1] - 1e-9 * value.abs()):
                 break  # by rounding, where a variance nears 0
             cues = step
@@ -224,9 +230,22 @@ class Cues(NamedTuple):
             history.append(value)
         return Fit(cues, torch.stack(history), converged)
 
+    def _check(self) -> None:
+        """Refuse numbers that are no chance and no variances."""
+        _check_tensors(self, "Cues.of")
+        check_number("common", self.common.item(), low=0, high=1)
+        for value in self.noise_var.tolist():
+            _check_spread("noise_var", value)
+        _check_spread("prior_var", self.prior_var.item())
+
     def _checked(self, x: Tensor) -> Tensor:
         """`x` in the precision of the cues."""
+        self._check()
         count = len(self.noise_var)
+        if not isinstance(x, Tensor):
+            raise InputError(
+                f"x is a {type(x).__name__}: expected a tensor (N, {count}); use torch.tensor(x)"
+            )
         if x.dim() != 2 or x.shape[1] != count:
             raise InputError(
                 f"x has the shape {list(x.shape)}: expected (N, {count}), a column for each cue"
@@ -304,12 +323,8 @@ class CountCues(NamedTuple):
         """
         check_number("common", common, low=0, high=1)
         check_count("counts", counts, least=2)
-        for each in noise_sd:
-            check_number("noise_sd", each, low=0)
-            if each == 0:
-                raise InputError(f"noise_sd is {each}: expected a standard deviation above 0")
-        if not len(noise_sd):
-            raise InputError("noise_sd is empty: expected a standard deviation for each cue")
+        for each in _listed("noise_sd", noise_sd):
+            _check_spread("noise_sd", each)
         prior = torch.full((counts,), 1 / counts, dtype=torch.float64).log()
         one = torch.tensor(common, dtype=torch.float64)
         return cls(one, torch.tensor([*noise_sd], dtype=torch.float64), prior)
@@ -366,10 +381,19 @@ class CountCues(NamedTuple):
 
     def _checked(self, x: Tensor) -> Tensor:
         """`x` in the precision of the cues."""
+        _check_tensors(self, "CountCues.of")
+        check_number("common", self.common.item(), low=0, high=1)
+        for value in self.noise_sd.tolist():
+            _check_spread("noise_sd", value)
         count = len(self.noise_sd)
-        if x.dim() != 2 or x.shape[1] != count or bool(x.isinf().any()):
+        if (
+            not isinstance(x, Tensor)
+            or x.dim() != 2
+            or x.shape[1] != count
+            or bool(x.isinf().any())
+        ):
             raise InputError(
-                f"x has the shape {list(x.shape)}: expected (N, {count}) of finite numbers, and NaN"
+                f"x has the shape {[*getattr(x, 'shape', ())]}: expected (N, {count}) of finite numbers, and NaN"
                 " for absent cues"
             )
         return x.to(self.noise_sd)
@@ -394,3 +418,25 @@ def linear(
     mean = prior_mean + (gain @ off.unsqueeze(2)).squeeze(2)
     variance = (sources - gain @ reach.mT).diagonal(dim1=1, dim2=2)
     return Gaussian(mean, variance.log())
+
+
+def _listed(name: str, values: object) -> list[float]:
+    """The spreads of cues, at least one."""
+    if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+        raise InputError(f"{name} is {values!r}: expected a list, with a number for each cue")
+    return [*values]
+
+
+def _check_spread(name: str, value: float) -> None:
+    """Refuse a variance or standard deviation that is not above 0."""
+    check_number(name, value, low=0)
+    if value == 0:
+        raise InputError(f"{name} is {value}: expected a number above 0")
+
+
+def _check_tensors(cues: tuple[object, ...], maker: str) -> None:
+    """Refuse cues of plain numbers."""
+    names = cues._fields  # type: ignore[attr-defined]
+    for name, value in zip(names, cues, strict=True):
+        if not isinstance(value, Tensor):
+            raise InputError(f"{name} is {value!r}: expected a tensor; make cues by {maker}")

@@ -304,12 +304,15 @@ class MultimodalVAE(VAE):
         return log_p.unflatten(0, (times, size)) - log_q.logsumexp(0)
 
     def generate(
-        self, x: Tensor, key: int = 0, index: Tensor | None = None, samples: int = 1
+        self, x: Tensor, *, key: int = 0, index: Tensor | None = None, samples: int = 1
     ) -> Tensor:
         """`x` `(B, P)` with each missing modality filled by E[x_m|z] at a draw of z given the
         others and the conditions: `(samples, B, P)`.
 
+        What follows x is named, so that no number of samples is taken for a key.
+
         Args:
+            key: of the draws; another gives others.
             index: `(B,)`, places of the examples in their data set, which the draws belong to.
         """
         check_count("samples", samples)
