@@ -52,7 +52,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
     try:
         return (yield)
     except InputError as error:
-        if "flows need zuko" in str(error) and not _has_zuko():
+        if "which needs zuko" in str(error) and not _has_zuko():
             pytest.skip("zuko is not installed: pip install 'jensen[flows]'")
         raise
 

@@ -87,6 +87,17 @@ def test_a_mixture_of_discretised_logistics_sums_to_one_and_draws_follow_it():
     assert stats.chisquare(count, 4000 * p / p.sum()).pvalue > 1e-3
 
 
+@pytest.mark.parametrize(("levels", "components"), [(256, 1), (5, 3), (2, 2)])
+def test_the_mean_of_a_discretised_logistic_is_the_sum_over_its_levels(levels, components):
+    likelihood = DiscretisedLogistic(levels, components, scale=0.3).double()
+    with torch.no_grad():
+        likelihood.log_weight += torch.arange(components)
+        output = 3 * torch.randn(2, 3, 4, dtype=torch.float64)
+        level = torch.linspace(0, 1, levels, dtype=torch.float64)
+        expected = (likelihood.log_levels(output).exp() * level).sum(-1)
+        torch.testing.assert_close(likelihood.mean(output), expected, rtol=0, atol=1e-12)
+
+
 def test_categories_numbered_and_one_hot_are_the_same():
     likelihood = Categorical(4)
     output = torch.randn(5, 4, 3, generator=torch.Generator().manual_seed(0))

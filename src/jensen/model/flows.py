@@ -37,7 +37,7 @@ def chain(
     check_count("transforms", transforms)
     check_counts("hidden", hidden)
     check_count("latent_dim", latent_dim)
-    zuko = _zuko()
+    zuko = _zuko(kind)
     one = zuko.flows.MaskedAutoregressiveTransform
     affine = functools.partial(one, latent_dim, context, hidden_features=[*hidden])
     spline = functools.partial(
@@ -68,11 +68,12 @@ def _stay(transform: Any) -> None:
         nn.init.zeros_(parameter)
 
 
-def _zuko() -> Any:
+def _zuko(kind: str) -> Any:
     try:
         import zuko
     except ImportError as error:
         raise InputError(
-            "flows need zuko, which is not installed: expected it; pip install 'jensen[flows]'"
+            f"kind is {kind}, which needs zuko, and that is not installed: expected it; pip install"
+            " 'jensen[flows]'"
         ) from error
     return zuko

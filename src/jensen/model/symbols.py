@@ -120,10 +120,19 @@ class DiscretisedLogistic(nn.Module):
         return (each + self.log_weight.log_softmax(0)).logsumexp(-1)
 
     def mean(self, output: Tensor) -> Tensor:
-        """E[x | output], `(B, *event)`."""
-        level = torch.linspace(0, 1, self.levels, device=output.device)
-        rows = output.split(max(1, (1 << 22) // (self.levels * max(1, output[0].numel()))))
-        return torch.cat([(self.log_levels(row).exp() * level).sum(-1) for row in rows])
+        """E[x | output], `(B, *event)`: the sum over levels above 0 of p(that or a higher one)."""
+        flat = _wide(output).flatten()
+        found = [self._mean(part) for part in flat.split(max(1, (1 << 20) // self.levels))]
+        return torch.cat(found).view(output.shape)
+
+    def _mean(self, output: Tensor) -> Tensor:
+        """Of numbers `(N,)`, `(N,)`."""
+        centre = (2 * output.sigmoid() - 1)[:, None] + self.offset  # (N, L)
+        inverse = (-self.log_scale.clamp(min=-9)).exp()
+        level = torch.arange(1, self.levels).to(output)
+        below = (2 * level - 1) / (self.levels - 1) - 1
+        above = ((centre[..., None] - below) * inverse[:, None]).sigmoid().mean(-1)
+        return (above * self.log_weight.softmax(0)).sum(-1)
 
     def sample(
         self,
