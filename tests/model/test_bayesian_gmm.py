@@ -294,7 +294,7 @@ def test_what_is_believed_can_be_drawn_pruned_and_saved():
         (lambda x: jensen.BayesianGMM(2, scale=[1.0]).fit(x), r"scale has the shape \(1,\)"),
         (lambda x: jensen.BayesianGMM(2, mean=[1.0]).fit(x), r"mean has the shape \(1,\)"),
         (lambda x: jensen.BayesianGMM(2, concentration=0.0), "concentration is 0.0"),
-        (lambda x: jensen.BayesianGMM(2, mean_count=-1.0), "mean_count is -1.0"),
+        (lambda x: jensen.BayesianGMM(2, mean_count=-1.0), "mean_count is -1.0: expected a number"),
         (lambda x: jensen.BayesianGMM(2, weights="sticks"), "did you mean stick"),
         (lambda x: jensen.BayesianGMM(2).predict(x), "has no parameters"),
         (

@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Mapping
+from functools import partial
 
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor
 
 from jensen.base.errors import check_count, check_seed
 from jensen.base.random import fold, normal
 from jensen.bound.rate import BoundedBelow
+from jensen.diagnostics.picture import chart
 from jensen.diagnostics.snapshot import Snapshot, takes
 from jensen.family.gaussian import Gaussian
 
@@ -35,7 +38,7 @@ def inference_gap(
     variance, from the encoder's. `approximation` is what is missing to the evidence even then,
     `amortisation` what the encoder's Gaussian has less than that one. The evidence is by importance
     sampling with `samples` draws of the best Gaussian: too low, if anything, and the approximation
-    gap with it. `..._se` are standard errors over draws.
+    gap with it. `..._se` are standard errors over draws. `parts`: the two as bars.
     """
     check_count("count", count, least=2)
     check_count("steps", steps)
@@ -56,7 +59,7 @@ def inference_gap(
     approximation, amortisation = evidence - top, top - elbo
     spread = math.sqrt(samples) * math.sqrt(len(x))
     error = (own.var(0).mean() + fitted.var(0).mean()).sqrt() / spread
-    return {
+    found = {
         "evidence": evidence.mean(),
         "elbo": elbo.mean(),
         "gap": (evidence - elbo).mean(),
@@ -65,6 +68,23 @@ def inference_gap(
         "amortisation_se": error,
         "approximation_se": fitted.var(0).mean().sqrt() / spread,
     }
+    numbers = {name: float(value) for name, value in found.items()}
+    return found | {"parts": chart(partial(_bars, numbers))}
+
+
+def _bars(found: Mapping[str, float], axes: Axes) -> None:
+    parts = ("approximation", "amortisation")
+    axes.bar(
+        [f"{part}: {found[part]:.2f}" for part in parts],
+        [found[part] for part in parts],
+        yerr=[found[f"{part}_se"] for part in parts],
+        capsize=3,
+    )
+    axes.set(
+        ylabel="nats per example, with standard errors",
+        ylim=(0, None),
+        title=f"evidence {found['evidence']:.2f} - elbo {found['elbo']:.2f} = {found['gap']:.2f}",
+    )
 
 
 def _best(

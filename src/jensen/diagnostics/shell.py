@@ -17,7 +17,7 @@ _DRAWS = 10_000
 """Draws of a prior whose norms have no known law."""
 
 
-def shell(snapshot: Snapshot, bins: int = 60) -> Mapping[str, Tensor]:
+def shell(snapshot: Snapshot, bins: int = 30) -> Mapping[str, Tensor]:
     """The lengths of samples of q(z|x), in `bins`, beside those of draws of the prior: of N(0, I)
     by the chi law with D degrees of freedom. `norm` and `prior` are the means, `distance` is that
     of Kolmogorov and Smirnov.
@@ -60,7 +60,7 @@ def shell(snapshot: Snapshot, bins: int = 60) -> Mapping[str, Tensor]:
                 label="prior",
             )
         axes.set(xlabel="norm of z", ylabel="density", xlim=(0, top))
-        axes.set_title("the shell that codes lie in")
+        axes.set_title(f"the shell that codes lie in: KS distance {float(distance):.3f}")
         axes.legend()
 
     found = {"norm": norm.mean(), "prior": norm.new_tensor(mean), "distance": distance}

@@ -44,7 +44,7 @@ class PriorAsked(NamedTuple):
         """Refuse numbers that no prior has."""
         for name in ("concentration", "mean_count"):
             value = getattr(self, name)
-            check_number(name, value, low=0)
+            check_number(name, value)
             if not value > 0:
                 raise InputError(f"{name} is {value!r}: expected a number above 0")
         if self.df is not None:

@@ -61,7 +61,7 @@ class Comparison(NamedTuple):
         for name, value, error in self._divergences():
             names = [f"{self.rows[at].model} {self.rows[at].components}" for at in self.compared]
             cells = [
-                [f"{float(v):.3f} ± {float(e):.3f}" for v, e in zip(*each, strict=True)]
+                [f"{float(v):z.3f} ± {float(e):.3f}" for v, e in zip(*each, strict=True)]
                 for each in zip(value, error, strict=True)
             ]
             head = [f"{name} of row to column, nats", *names]
