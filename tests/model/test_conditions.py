@@ -213,7 +213,7 @@ PARTS = {
         ({"condition": "who"}, "condition is 'who': expected a list"),
         ({"condition": ["see", "hear", "who"]}, "one that is modelled"),
         ({"condition": [], "prior": ConditionalNormal(1)}, r"data\.condition is \[\]"),
-        ({"latent_private": {"see": 0}}, r"latent_private\.see is 0"),
+        ({"latent_private": {"see": 0}}, r"latent_private of see is 0"),
         ({"latent_private": {"sea": 1}}, "latent_private has 'sea'"),
         ({"latent_private": 3}, "latent_private is 3"),
         ({"latent_private": {"see": 1}, "prior": ConditionalNormal(1)}, "prior=standard_normal"),

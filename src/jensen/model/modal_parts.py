@@ -42,7 +42,7 @@ class Latents(NamedTuple):
             )
         modalities.check_keys("latent_private", given, all_of_them=False)
         for name, count in given.items():
-            check_count(f"latent_private.{name}", count)
+            check_count(f"latent_private of {name}", count)
         own = tuple((name, given[name]) for name in modalities.modelled if name in given)
         return cls(shared, own)
 

@@ -198,10 +198,10 @@ class JointLikelihood(nn.Module):
         self.weights = dict(weights or {})
         modalities.check_keys("weights", self.weights, all_of_them=False)
         for name, weight in self.weights.items():
-            check_number(f"weights.{name}", weight)
+            check_number(f"weights of {name}", weight)
             if weight <= 0:
                 raise InputError(
-                    f"weights.{name} is {weight}: expected a number above 0; give a small one, or"
+                    f"weights of {name} is {weight}: expected a number above 0; give a small one, or"
                     " leave the modality out of data.modalities"
                 )
 

@@ -7,7 +7,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from jensen.base.errors import InputError, check_choice, check_count
+from jensen.base.errors import InputError, check_choice, check_count, check_flag
 from jensen.base.random import fold, normal
 from jensen.base.tree import tree_map
 from jensen.bound.bound import Bound, Inference
@@ -124,6 +124,8 @@ class MultimodalVAE(VAE):
         latents = Latents.of(latent_dim, latent_private, parts)
         check_choice("reconstruct", reconstruct, ("all", "given"))
         many = len(parts.modelled) > 1
+        if prior_expert is not None:
+            check_flag("prior_expert", prior_expert)
         fuse = Fusion(
             parts, latents, fusion, subsets, many if prior_expert is None else prior_expert
         )
