@@ -43,8 +43,8 @@ SENSES = (
     "data=incomplete", "data.of.size=300", "data.of.validation=61", "data.batch_size=12", "data.of.common=0.5",
     "+data.of.noise.touch=2.0", "+data.of.modalities.touch=[1]",
     "data.of.x_shape=[3]", "data.of.condition=[touch]", "model.latent_private={see: 1}", "algorithm.encoder_steps=2",
-    "model=multimodal", "model.encoders.each.hidden=[8]", "model.fusion=subsets", "latent_dim=2", "objective.beta=1",
-    "+objective.samples=3", "trainer.accelerator=cpu", "trainer.log_every_n_steps=2", "trainer.max_steps=8",
+    "model=multimodal", "model.encoders.each.hidden=[8]", "model.fusion=subsets", "model.reconstruct=given", "latent_dim=2",
+    "objective.beta=1", "+objective.samples=3", "trainer.accelerator=cpu", "trainer.log_every_n_steps=2", "trainer.max_steps=8",
     "trainer.val_check_interval=4", "diagnostics=[rate,decomposition,modalities]", "diagnostics.modalities.samples=4",
 )  # fmt: skip
 # What is learned of flows, diffusions and decoders that hear what they have said.

@@ -9,7 +9,7 @@ import torch
 from torch import distributions
 
 from jensen.base.errors import InputError
-from jensen.family.cues import CountCues, Cues, em_step, infer, mixture
+from jensen.family.cues import CountCues, Cues, em_step, fit, infer, mixture
 
 NAN = math.nan
 FITS = Cues.of(0.28, [2.14**2, 9.2**2], 0.0, 12.3**2)
@@ -55,6 +55,7 @@ def test_a_sound_is_drawn_to_what_is_seen_as_far_as_they_may_have_one_cause(
 def test_the_functions_say_what_the_methods_say():
     x = row(5, 0)
     assert infer(x, FITS).common.equal(FITS.infer(x).common)
+    assert fit(x, FITS, 3).log_likelihood.equal(FITS.fit(x, 3).log_likelihood)
     stepped = zip(em_step(x, FITS), FITS.em_step(x), strict=True)
     assert all(one.equal(other) for one, other in stepped)
     assert mixture(FITS).log_prob(x).item() == pytest.approx(FITS.infer(x).log_prob.item())

@@ -275,6 +275,11 @@ def em_step(x: Tensor, c: Cues) -> Cues:
     return c.em_step(x)
 
 
+def fit(x: Tensor, c: Cues, max_iter: int = 10_000, tolerance: float = 1e-12) -> Fit:
+    """`c.fit(x)`: the maximum of log p(x) that EM finds from `c`."""
+    return c.fit(x, max_iter, tolerance)
+
+
 class Counted(NamedTuple):
     """Counts on a grid of C integers, as far as N observations tell.
 
