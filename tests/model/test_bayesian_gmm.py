@@ -132,6 +132,15 @@ def test_the_elbo_is_that_of_direct_sums(covariance, weights):
 
 
 @every_structure
+@pytest.mark.parametrize("weights", ["dirichlet", "stick"])
+def test_the_elbo_never_falls(covariance, weights):
+    model = jensen.BayesianGMM(4, covariance, weights=weights, tolerance=0.0, max_iter=60)
+    bounds = torch.tensor([step.bound for step in model.fit(clusters(40)).history])
+    assert len(bounds) > 20
+    assert bounds.diff().min() > -1e-9
+
+
+@every_structure
 def test_an_m_step_is_a_natural_gradient_step_of_length_one(covariance):
     """Hoffman et al. 2013: averaged sums of weight rho are lambda <- (1 - rho) lambda + rho (prior + sums)."""
     x = clusters(20)
