@@ -49,6 +49,12 @@ def expected_pixels(snapshot, image, latents, columns, tail):
     return np.rint(255 * np.clip((rows + 5) / 10, 0, 1))
 
 
+def test_a_decoder_that_draws_is_shown_by_the_chances_of_one_draw(shown):
+    drawing = shown._replace(decode=lambda z: torch.rand(len(z), 1, 1, DIM), alike=shown.decode)
+    for name, picture in traversals(shown, images=1).items():
+        assert torch.equal(traversals(drawing, images=1)[name], picture)
+
+
 @pytest.mark.parametrize(("latents", "columns", "tail"), [(10, 11, 0.01), (2, 5, 0.1), (3, 2, 0.0)])
 def test_the_latent_of_a_row_goes_from_quantile_to_quantile_and_the_others_stay(
     shown, latents, columns, tail

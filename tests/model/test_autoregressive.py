@@ -10,11 +10,13 @@ import torch
 from scipy import stats
 
 import jensen
+from jensen.algorithm.snapshot import known
 from jensen.base.errors import InputError
 from jensen.base.random import fold
 from jensen.data.chain import START, STEP, chain, log_prob
 from jensen.model.autoregressive import MADE
 from jensen.model.choice import choose
+from jensen.model.likelihood import Bernoulli
 from jensen.model.pixelcnn import PixelCNN
 from jensen.objective.free_bits import FreeBits
 
@@ -242,3 +244,22 @@ def test_with_free_bits_the_rate_is_what_was_asked(seed):
         bound = model(held_out).bound
     assert 1.0 <= bound.rate.mean().item() < 1.16
     assert -bound.elbo.mean().item() < ENTROPY + 0.08
+
+
+@pytest.mark.parametrize("make", [lambda: MADE([1, 6, 6], [20]), lambda: PixelCNN([1, 6, 6], 4, 2)])
+def test_pictures_that_compare_codes_are_by_the_chances_of_one_draw(make):
+    torch.manual_seed(0)
+    model = jensen.VAE(
+        "mlp", "mlp", likelihood=wild(make()), latent_dim=2, x_shape=[1, 6, 6]
+    ).eval()
+    z = 3 * torch.randn(12, 2)
+    shown = known(model, torch.zeros(1, 1, 6, 6))
+    assert torch.equal(shown["alike"](z[:1]), shown["decode"](z[:1]))
+    assert (shown["alike"](z) != shown["alike"](z)[:1]).any()
+    with torch.no_grad():
+        for parameter in model.decoder.parameters():
+            parameter.zero_()
+    assert (shown["alike"](z) == shown["alike"](z)[:1]).all()
+    assert (shown["decode"](z) != shown["decode"](z)[:1]).any()
+    model.likelihood = Bernoulli()
+    assert known(model, torch.zeros(1, 1, 6, 6))["alike"] is None

@@ -46,10 +46,15 @@ def known_of_vae(model: VAE, images: Tensor) -> dict[str, Any]:
         key = fold(0, "observations")
         return model.likelihood.sample(model.decoded(z), key, index, temperature, top_k, top_p)
 
+    def alike(z: Tensor) -> Tensor:
+        index = torch.zeros(len(z), dtype=torch.int64, device=z.device)
+        return model.likelihood.sample(model.decoded(z), 0, index)
+
     return {
         "encode": model.encode,
         "decode": model.decode,
         "observe": observe,
+        "alike": alike if getattr(model.likelihood, "mean_is_drawn", False) else None,
         "infer": model,
         "prior": model.prior.distribution(),
         "senses": model if isinstance(model, MultimodalVAE) else None,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from jensen.base.errors import check_choice, check_count
 from jensen.diagnostics.picture import grid, is_image
-from jensen.diagnostics.snapshot import Snapshot
+from jensen.diagnostics.snapshot import Snapshot, decoded_alike
 
 
 def interpolation(
@@ -34,7 +34,7 @@ def interpolation(
     share = torch.linspace(0, 1, columns, device=first.device, dtype=first.dtype)[:, None]
     between = torch.lerp if path == "line" else slerp
     z = between(first[:, None], last[:, None], share)  # (rows, columns, D)
-    decoded = snapshot.decode(z.flatten(0, 1)).unflatten(0, z.shape[:2])
+    decoded = decoded_alike(snapshot, z.flatten(0, 1)).unflatten(0, z.shape[:2])
     ends = pairs.unflatten(0, (-1, 2))
     heads = ("data", *(f"{at:.2g}" for at in share[:, 0].tolist()), "data")
     return {"images": grid(torch.cat([ends[:, :1], decoded, ends[:, 1:]], 1), heads=heads)}

@@ -35,6 +35,8 @@ class Snapshot(NamedTuple):
     senses: the model, where that takes several modalities: a `jensen.model.MultimodalVAE`.
     observe: `(B, D)`, a temperature, a top_k and a top_p to observations drawn given each code;
         None where nothing draws them.
+    alike: where `decode` gives a draw of each code, as of an autoregressive decoder: the same by the
+        chances of one draw, so that they differ in what the codes change alone (`decoded_alike`).
     """
 
     bound: Bound
@@ -53,6 +55,12 @@ class Snapshot(NamedTuple):
     beliefs: Any = None
     senses: Any = None
     observe: Callable[[Tensor, float, int | None, float | None], Tensor] | None = None
+    alike: Callable[[Tensor], Tensor] | None = None
+
+
+def decoded_alike(snapshot: Snapshot, z: Tensor) -> Tensor:
+    """Observations of codes that are to be compared, `(B, D)` to `(B, *event)`."""
+    return (snapshot.alike or snapshot.decode)(z)
 
 
 STANDARD_NORMAL = "standard_normal"

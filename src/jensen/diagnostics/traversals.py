@@ -9,7 +9,7 @@ from jensen.base.errors import check_count, check_number
 from jensen.diagnostics import conditions
 from jensen.diagnostics.factor_map import normalised_information
 from jensen.diagnostics.picture import grid, is_image
-from jensen.diagnostics.snapshot import Snapshot, by_rate
+from jensen.diagnostics.snapshot import Snapshot, by_rate, decoded_alike
 
 
 def traversals(
@@ -21,7 +21,8 @@ def traversals(
     In a row one latent goes in equal steps from the `tail` to the 1 - `tail` quantile of its codes
     on the held-out set; the others stay at the image's code. Each row is labelled with its latent,
     that latent's mean rate and, where factors are known and it tells a twentieth of one for at
-    least a twentieth of a nat, the factor it tells most of. Empty for vectors.
+    least a twentieth of a nat, the factor it tells most of. Of a decoder that draws all images are by
+    the chances of one draw: they are the same where it does not listen to z. Empty for vectors.
 
     Of several modalities there is a grid for each that is an image, `image_<number>_<name>`; of a
     model with conditions also `given_<name>`, the first latent's row for each of their values.
@@ -70,7 +71,7 @@ def _decoded(snapshot: Snapshot, z: Tensor, x: Tensor) -> Tensor:
     its only one.
     """
     if snapshot.senses is None:
-        return snapshot.decode(z.flatten(0, 1)).unflatten(0, z.shape[:2])
+        return decoded_alike(snapshot, z.flatten(0, 1)).unflatten(0, z.shape[:2])
     x = x.expand(len(z), -1)
     made = snapshot.senses.decode(z.transpose(0, 1).flatten(0, 1), x)
     return made.unflatten(0, (z.shape[1], len(z))).transpose(0, 1)

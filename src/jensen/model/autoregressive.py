@@ -1,7 +1,8 @@
 """p(x|z) in which each place of x is told those before it: a decoder that may need no z at all.
 
 The decoder's output, one number a place, is the condition. `mean` is a sample, since that of all
-places together says little.
+places together says little; `mean_is_drawn` tells pictures so, which compare codes by the chances of
+one draw.
 """
 
 import math
@@ -30,6 +31,8 @@ class MADE(nn.Module):
         hidden: widths.
         reach: how far back a place looks; null: to the start.
     """
+
+    mean_is_drawn = True
 
     def __init__(
         self, x_shape: Sequence[int], hidden: Sequence[int] = (256,), reach: int | None = None

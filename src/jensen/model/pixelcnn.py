@@ -24,6 +24,8 @@ class PixelCNN(nn.Module):
         x_shape: of an image. channels: of features. layers, kernel: an odd side. levels: of grey.
     """
 
+    mean_is_drawn = True
+
     def __init__(
         self,
         x_shape: Sequence[int],
