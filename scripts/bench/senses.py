@@ -32,7 +32,10 @@ SD = {"see": 0.5, "hear": 1.0}
 DRAWS = (100, 1000, 10_000)
 SUBSETS = [["see"], ["hear"], ["see", "hear"]]
 FUSION = {"MVAE": "product", "MMVAE": "mixture", "MoPoE": "subsets"}
-PACKAGES = ("multivae==1.0.3", "pythae==0.1.2", "nltk", "regex", "defusedxml", "imageio")
+PACKAGES = (
+    *("multivae==1.0.3", "pythae==0.1.2", "nltk", "regex", "defusedxml", "imageio"),
+    *("pydantic==2.11.7", "pydantic-core==2.33.2", "annotated-types", "typing-inspection"),
+)
 """MultiVae and what it loads that is not here, installed without what they ask for."""
 
 
@@ -141,13 +144,13 @@ def theirs(kind: str, x: Any) -> list[float]:
 def install(folder: Path) -> str:
     """Install MultiVae into a folder of its own; the reason where that fails."""
     done = folder / "installed"
-    if done.exists():
+    if done.exists() and done.read_text() == " ".join(PACKAGES):
         return ""
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder)]
     found = subprocess.run([*command, *PACKAGES], capture_output=True, text=True)
     if found.returncode:
         return found.stderr.strip().splitlines()[-1]
-    done.touch()
+    done.write_text(" ".join(PACKAGES))
     return ""
 
 
