@@ -12,7 +12,10 @@ from jensen.callbacks.tell import numbers
 from jensen.run.folder import BEST, FINISHED, WARNINGS
 from jensen.run.record import get_json
 
-_PICTURES = ("reconstructions", "samples", "traversals", "traversal_film", "factor_map")
+_PICTURES = (
+    *("reconstructions", "samples", "traversals", "traversal_film", "factor_map"),
+    *("ventriloquism", "double_flash", "mcgurk"),
+)
 
 
 def brief(folder: Path, results: dict[str, float]) -> list[str]:
@@ -25,11 +28,9 @@ def summary(folder: Path, cfg: DictConfig, results: Mapping[str, float]) -> list
     its pictures are.
     """
     finished = get_json(folder / FINISHED)
-    lines = [
-        f"{name:16} {value:10.3f} nats per example"
-        for name, value in results.items()
-        if name.startswith(("val/", "test/"))
-    ]
+    bounds = {name: value for name, value in results.items() if name.startswith(("val/", "test/"))}
+    width = max([16, *map(len, bounds)])
+    lines = [f"{name:{width}} {value:10.3f} nats per example" for name, value in bounds.items()]
     lines += [line for line in (_latents(cfg, results), _best(finished)) if line]
     lines += _warnings(finished) if results else []
     return [*lines, *_places(folder, cfg, results)]
