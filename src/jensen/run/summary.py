@@ -6,16 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from jensen.callbacks.tell import numbers
 from jensen.run.folder import BEST, FINISHED, WARNINGS
 from jensen.run.record import get_json
 
-_PICTURES = (
-    *("reconstructions", "samples", "traversals", "traversal_film", "factor_map"),
-    *("ventriloquism", "double_flash", "mcgurk"),
-)
+_PICTURES = ("samples", "ventriloquism", "double_flash", "mcgurk")
+_OF_IMAGES = ("reconstructions", "samples", "traversals", "traversal_film", "factor_map")
 
 
 def brief(folder: Path, results: dict[str, float]) -> list[str]:
@@ -42,10 +40,18 @@ def _places(folder: Path, cfg: DictConfig, results: Mapping[str, float]) -> list
     places = [f"its numbers are in {shlex.quote(str(table))}"] if table.is_file() else []
     if not any(folder.glob("events.out.tfevents.*")):
         return places
-    drawn = [name for name in _PICTURES if cfg.diagnostics.get(name) is not None]
+    pictures = _OF_IMAGES if _has_images(cfg) else _PICTURES
+    drawn = [name for name in pictures if cfg.diagnostics.get(name) is not None]
     if drawn and results:
         places.append(f"pictures ({', '.join(drawn)}) are in TensorBoard's IMAGES")
     return [*places, f"tensorboard --logdir {shlex.quote(str(folder))}"]
+
+
+def _has_images(cfg: DictConfig) -> bool:
+    """Tell whether an observation, or a modality of it, is an image, as far as the data say."""
+    shapes = (OmegaConf.select(cfg, "data.modalities") or {}).values()
+    shapes = [*shapes] or [OmegaConf.select(cfg, "data.x_shape")]
+    return any(shape is None or len(shape) == 3 for shape in shapes)
 
 
 def _latents(cfg: DictConfig, results: Mapping[str, float]) -> str:
@@ -53,6 +59,9 @@ def _latents(cfg: DictConfig, results: Mapping[str, float]) -> str:
     others = {name: value for name, value in results.items() if not name.startswith("val/")}
     line = numbers(others)
     dim = cfg.get("latent_dim")
+    if dim:
+        private = OmegaConf.select(cfg, "model.latent_private") or {}
+        dim += sum(private.values())
     return line.replace(" latent", f" of {dim} latent", 1) if dim else line
 
 
