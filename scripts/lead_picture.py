@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from jensen.base.errors import InputError
-from jensen.callbacks.durable import write
+from jensen.base.files import write
 from jensen.diagnostics.picture import gif
 from jensen.diagnostics.snapshot import Film, Snapshot
 from jensen.diagnostics.traversal_film import traversal_film

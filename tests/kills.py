@@ -3,7 +3,7 @@ were not killed.
 
     scripts/faults [N] [SEED] [CASE ...]      N kills, over the cases in turn
 
-A run is `jensen.train.train` in a process forked from this one, which has imported everything; or,
+A run is `jensen.launch.training.train` in a process forked from this one, which has imported everything; or,
 in the case of that name, the whole command `python -m jensen.train`, which may die while it starts.
 Of two ranks one is killed, or both. Two kills in five wait until a checkpoint is being written.
 """
@@ -28,8 +28,8 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from resume import differences
 from tiny import TINY
 
+from jensen.launch.training import train
 from jensen.run.conf import conf_folder
-from jensen.train import train
 
 OVERRIDES = (
     *(

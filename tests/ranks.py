@@ -53,7 +53,7 @@ def _live(rank: int, port: int, function: Callable[..., None], arguments: tuple[
 
 def fit(rank: int, runs: Sequence[tuple[Path, Sequence[str]]]) -> None:
     """Trains runs, a folder and its overrides each, one after the other."""
-    from jensen.train import train
+    from jensen.launch.training import train
 
     read_once()
     for folder, overrides in runs:

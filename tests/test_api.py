@@ -15,9 +15,9 @@ from torch.utils.data import IterableDataset, TensorDataset
 
 import jensen
 from jensen.base.errors import InputError
+from jensen.launch.training import train
 from jensen.model.likelihood import Bernoulli
 from jensen.objective.beta import Beta
-from jensen.train import train
 
 QUIET = (
     *(

@@ -15,10 +15,10 @@ from jensen.base.errors import InputError
 from jensen.base.schedule import Schedule
 from jensen.data.module import DataModule
 from jensen.launch import loggers
+from jensen.launch.training import train
 from jensen.run.conf import conf_folder
 from jensen.run.trust import build
 from jensen.run.words import explain
-from jensen.train import train
 
 NODES = {"data", "model", "objective", "algorithm", "trainer", "logger", "callbacks", "diagnostics"}
 

@@ -17,9 +17,9 @@ import jensen
 from jensen.base.errors import InputError
 from jensen.bound.decomposition import decompose
 from jensen.family.gaussian import Gaussian
+from jensen.launch.training import train
 from jensen.model.em_layer import EMLayer
 from jensen.model.gmm import GMM
-from jensen.train import train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch sees")
 

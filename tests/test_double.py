@@ -9,9 +9,9 @@ from tiny import TINY
 
 import jensen
 from jensen.base.errors import InputError
+from jensen.launch.training import train
 from jensen.run.diagnose import on_run
 from jensen.run.load import state
-from jensen.train import train
 
 RUN = (
     *(

@@ -21,12 +21,13 @@ from jensen.base.errors import InputError
 from jensen.diagnostics.from_codes import read_codes
 from jensen.encode import write_codes
 from jensen.evaluate import evaluate, evaluate_sweep
+from jensen.launch.training import train
 from jensen.run.borrowed import borrowed
 from jensen.run.compose import compose
 from jensen.run.diagnose import on_run
-from jensen.run.load import configuration, restored
+from jensen.run.load import restored
+from jensen.run.reading import configuration
 from jensen.run.record import put_json, put_scores
-from jensen.train import train
 
 OVERRIDES = (*TINY, "trainer.accelerator=cpu", "trainer.max_steps=30", "diagnostics=[]")
 

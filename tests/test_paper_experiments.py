@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 from tiny import TINY
 
 from jensen.algorithm.gradient import Gradient
+from jensen.launch.training import train
 from jensen.run.conf import conf_folder
-from jensen.train import train
 
 FULL = {  # from the papers and their authors' code: objective, strength, lr, steps, batch size
     "beta_vae": ("Beta", {"beta": 4.0}, 1e-2, 300_000, 64),

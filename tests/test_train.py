@@ -14,7 +14,7 @@ from runs import ILLUSTRATED, QUICK, TRAINER, command, events, scalar, weights
 
 from jensen.algorithm.logs import TERMS
 from jensen.base.errors import InputError
-from jensen.train import train
+from jensen.launch.training import train
 
 PARTS = (
     "decomposition/mutual_information",

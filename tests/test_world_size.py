@@ -17,8 +17,8 @@ from runs import weights
 from tiny import TINY
 from torch.utils.tensorboard import SummaryWriter
 
+from jensen.launch.training import train
 from jensen.run.conf import conf_folder
-from jensen.train import train
 
 BOUND = {"32-true": 1e-6, "64-true": 1e-10}
 """The largest relative difference, by precision: of a number, or of a tensor of weights in norm.

@@ -139,9 +139,9 @@ def train(overrides: Sequence[str], folder: Path, found: Any, hook: Any) -> None
     """A run of jensen as its command has it, on examples that are there, with a callback more."""
     from omegaconf import open_dict
 
+    from jensen.launch.training import train as run
     from jensen.run.compose import compose
     from jensen.run.given import giving, node
-    from jensen.train import train as run
 
     cfg = compose("train", [*overrides, "diagnostics=[]", "+trainer.limit_val_batches=0"])
     with open_dict(cfg):

@@ -32,7 +32,8 @@ from jensen.model.autoregressive import MADE
 from jensen.model.pixelcnn import PixelCNN
 from jensen.model.vae import VAE, still
 from jensen.objective.beta import Beta
-from jensen.run.load import configuration, load
+from jensen.run.load import load
+from jensen.run.reading import configuration
 
 PRIORS = ("standard_normal", "mixture", "factorised", "vamp", "flow", "diffusion")
 

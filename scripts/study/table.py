@@ -14,7 +14,7 @@ from report import document
 from report import read as read_rows
 from sessions import MARK
 
-from jensen.callbacks import durable
+from jensen.base import files
 from jensen.reports.read import read
 from jensen.reports.sweep import Run, numbers
 from jensen.run.record import get_json, put
@@ -156,6 +156,4 @@ def report(table: Path, folder: Path) -> None:
     for name, figure in draw(found).items():
         drawn = io.BytesIO()
         figure.savefig(drawn, format="png")
-        durable.write(
-            folder / f"{name}.png", lambda file, drawn=drawn: file.write(drawn.getvalue())
-        )
+        files.write(folder / f"{name}.png", lambda file, drawn=drawn: file.write(drawn.getvalue()))

@@ -54,11 +54,14 @@ class _SweepLauncher(Launcher):
             return self.sweep.returns(jobs)
 
     @abstractmethod
-    def work(self, jobs: Sequence[Any]) -> None: ...
+    def work(self, jobs: Sequence[Any]) -> None:
+        """Do the jobs. Where there are none, it imports nothing that takes time."""
 
 
 class Sequential(_SweepLauncher):
     def work(self, jobs: Sequence[Any]) -> None:
+        if not jobs:
+            return
         from jensen.launch import sequential
 
         sequential.launch(self.sweep, jobs, self.task)
@@ -73,6 +76,8 @@ class Stacked(_SweepLauncher):
 
 class Subprocess(_SweepLauncher):
     def work(self, jobs: Sequence[Any]) -> None:
+        if not jobs:
+            return
         from jensen.launch import processes
 
         processes.launch(self.sweep, jobs, **self.settings)

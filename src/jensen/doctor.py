@@ -23,9 +23,9 @@ from jensen.diagnostics.probabilistic_pca import best_evidence
 from jensen.diagnostics.water_filling import optimum
 from jensen.launch import known
 from jensen.launch.known import Check
+from jensen.launch.training import train
 from jensen.run.conf import conf_folder
 from jensen.run.words import say
-from jensen.train import train
 
 VARIANCES = (4.0, 2.0, 1.0, 0.5, 0.25)
 

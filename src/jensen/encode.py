@@ -16,11 +16,12 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from jensen.base.errors import InputError, check_path
-from jensen.callbacks.durable import target, write
+from jensen.base.files import target, write
 from jensen.diagnostics.snapshot import Snapshot, kind
 from jensen.family.codes import Codes
 from jensen.family.family import diagonal
 from jensen.family.flowed import FlowedGaussian
+from jensen.launch import threads
 from jensen.launch.console import program
 from jensen.run.diagnose import on_run
 from jensen.run.words import say
@@ -60,6 +61,7 @@ def write_codes(snapshot: Snapshot, out: Path | str) -> Mapping[str, Tensor]:
 
 @program("encode")
 def main(cfg: DictConfig) -> None:
+    threads.take()
     if cfg.run is None:
         raise InputError("run is not set: expected run=FOLDER, the folder of a run")
     check_path("run", cfg.run)

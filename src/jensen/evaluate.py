@@ -26,18 +26,20 @@ from torch.utils.tensorboard import SummaryWriter
 
 import jensen
 from jensen.base.errors import InputError, check_count, check_path
+from jensen.base.files import target
 from jensen.callbacks.diagnose import write
-from jensen.callbacks.durable import target
 from jensen.diagnostics.from_codes import read_codes
 from jensen.diagnostics.snapshot import Diagnostic, Results, Snapshot, check_families
 from jensen.family.unknown import Unknown
+from jensen.launch import threads
 from jensen.launch.beside import beside
 from jensen.launch.console import program
 from jensen.launch.threads import cores
 from jensen.run.borrowed import borrowed
 from jensen.run.diagnose import on_run
 from jensen.run.folder import FINISHED, first_line
-from jensen.run.record import get_json, numbers, put_scores
+from jensen.run.record import get_json, put_scores
+from jensen.run.results import numbers
 from jensen.run.words import say
 
 
@@ -238,6 +240,7 @@ def _one_subject(cfg: DictConfig) -> None:
 
 @program("evaluate")
 def main(cfg: DictConfig) -> None:
+    threads.take()
     if cfg.sweep is None:
         evaluate(cfg)
     else:

@@ -16,7 +16,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from jensen.base.errors import InputError, check_flag, check_path
-from jensen.callbacks.durable import target_folder
+from jensen.base.files import target_folder
+from jensen.launch import threads
 from jensen.launch.console import program
 from jensen.reports.criteria import chosen
 from jensen.reports.document import CAUTION, EXPLAINED, document, keep, missing, show
@@ -33,6 +34,7 @@ from jensen.run.words import say
 
 @program("report")
 def main(cfg: DictConfig) -> None:
+    threads.take()
     if cfg.sweep is None:
         raise InputError(
             "sweep is not given: expected sweep=FOLDER, the folder of a sweep of jensen.train -m"

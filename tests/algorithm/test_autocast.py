@@ -14,7 +14,7 @@ from jensen.algorithm.gradient import Gradient
 from jensen.algorithm.step import loss_of
 from jensen.base.errors import InputError
 from jensen.family.gaussian import Gaussian
-from jensen.train import train
+from jensen.launch.training import train
 
 DTYPES = (torch.bfloat16, torch.float16)
 RUN = (

@@ -13,11 +13,11 @@ from torch import nn
 from jensen.algorithm.checks import check_shapes, check_stated
 from jensen.base.errors import InputError
 from jensen.family.gaussian import Gaussian
+from jensen.launch.training import train
 from jensen.model.likelihood import Normal
 from jensen.model.prior import StandardNormal
 from jensen.model.vae import VAE
 from jensen.run.load import state
-from jensen.train import train
 
 SHAPES = {"mlp": [1, 4, 4], "conv": [1, 16, 16], "linear": [5]}
 SMALL = {

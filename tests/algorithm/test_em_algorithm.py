@@ -24,10 +24,10 @@ from jensen.data.blobs import blobs
 from jensen.data.examples import Examples, identity
 from jensen.data.module import DataModule
 from jensen.family.structures import STRUCTURES
+from jensen.launch.training import train
 from jensen.model.bayesian_gmm import BayesianGMM
 from jensen.model.gmm import GMM
 from jensen.model.mixture_model import MixtureModel
-from jensen.train import train
 
 QUICK = (
     "experiment=gmm",

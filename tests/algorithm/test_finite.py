@@ -19,8 +19,8 @@ from torch import nn
 from jensen.algorithm.fault import first_module, not_finite
 from jensen.algorithm.finite import NEVER, FirstSteps
 from jensen.base.errors import InputError
+from jensen.launch.training import train
 from jensen.run.load import restored
-from jensen.train import train
 
 BAD = 7
 """The step whose batch holds the observation that breaks the encoder."""

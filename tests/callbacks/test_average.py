@@ -13,9 +13,9 @@ from torch import nn
 
 from jensen.base.errors import InputError
 from jensen.callbacks import Average
+from jensen.launch.training import train
 from jensen.run.identity import difference, identity
 from jensen.run.load import load, state
-from jensen.train import train
 
 RUN = (
     *(*TINY, "trainer.accelerator=cpu", "trainer.max_steps=8", "trainer.val_check_interval=4"),

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from jensen.base.errors import InputError
-from jensen.callbacks.durable import Durable, read, write
+from jensen.base.files import write
+from jensen.callbacks.durable import Durable, read
 
 SAVED = {
     "state_dict": {"weight": torch.arange(300.0), "bias": torch.ones(3)},

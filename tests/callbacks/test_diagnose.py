@@ -20,12 +20,12 @@ from jensen.base.batch import Batch
 from jensen.base.errors import InputError
 from jensen.callbacks.diagnose import PICTURED, Diagnose, write
 from jensen.diagnostics.snapshot import Film
+from jensen.launch.training import train
 from jensen.model.likelihood import Normal
 from jensen.model.linear import LinearDecoder, LinearEncoder
 from jensen.model.prior import StandardNormal
 from jensen.model.vae import VAE
 from jensen.objective.beta import Beta
-from jensen.train import train
 
 COUNT = 23
 DIM = 4

@@ -16,10 +16,10 @@ from resume import TRAINED, equal, records
 from tiny import TINY
 
 from jensen.base.errors import InputError
+from jensen.launch.training import train
 from jensen.run.folder import FINISHED
-from jensen.run.load import saved_step
+from jensen.run.reading import saved_step
 from jensen.run.words import explain
-from jensen.train import train
 
 RUN = (
     *(

@@ -18,7 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from jensen.callbacks import hparams as module
 from jensen.callbacks.hparams import HParams, entry_of, started_with, swept
-from jensen.train import train
+from jensen.launch.training import train
 
 QUICK = (
     *TINY,

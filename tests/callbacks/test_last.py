@@ -8,7 +8,7 @@ from tiny import TINY
 
 from jensen.callbacks import last
 from jensen.callbacks.last import Last, keep, previous
-from jensen.train import train
+from jensen.launch.training import train
 
 RUN = (
     *TINY,

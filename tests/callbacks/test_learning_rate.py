@@ -3,7 +3,7 @@
 from runs import scalar
 from tiny import TINY
 
-from jensen.train import train
+from jensen.launch.training import train
 
 RUN = (
     *(*TINY, "trainer.accelerator=cpu", "trainer.val_check_interval=4", "diagnostics=[]"),

@@ -21,7 +21,7 @@ from runs import QUICK, scalar, weights
 
 from jensen.base import signals
 from jensen.base.signals import Stopped
-from jensen.train import train
+from jensen.launch.training import train
 
 pytestmark = pytest.mark.usefixtures("_forgotten")
 BEFORE = {number: signal.getsignal(number) for number in signals.ASKING}

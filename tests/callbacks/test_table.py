@@ -10,7 +10,7 @@ from tiny import TINY
 
 from jensen.base.errors import InputError
 from jensen.callbacks.table import CSV
-from jensen.train import train
+from jensen.launch.training import train
 
 RUN = (
     *(*TINY, "trainer.accelerator=cpu", "trainer.max_steps=8", "trainer.val_check_interval=4"),

@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 from resume import differences
 from tiny import TINY
 
-from jensen.train import train
+from jensen.launch.training import train
 
 RUN = (
     *(*TINY, "model.encoder.hidden=[4]", "data.batch_size=60", "data.validation=60"),

@@ -20,9 +20,9 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset
 from jensen.base.errors import InputError
 from jensen.data.examples import Examples, identity
 from jensen.data.module import DataModule
+from jensen.launch.training import train
 from jensen.model.likelihood import Bernoulli, CrossEntropy, Normal
 from jensen.run.fingerprint import fingerprint
-from jensen.train import train
 
 SHAPE = (1, 2, 3)
 RUN = (

@@ -11,8 +11,8 @@ from jensen.data.normals import normals
 from jensen.diagnostics.em_slides import em_slides, two_normals
 from jensen.em import steps as em
 from jensen.family.mixture import log_prob
+from jensen.launch.training import train
 from jensen.run.load import load
-from jensen.train import train
 
 
 @pytest.mark.slow

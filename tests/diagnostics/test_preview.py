@@ -13,7 +13,7 @@ from jensen.algorithm.snapshot import known
 from jensen.base.errors import InputError
 from jensen.diagnostics.preview import Preview, check_settings
 from jensen.diagnostics.snapshot import Snapshot
-from jensen.train import train
+from jensen.launch.training import train
 
 QUICK = (
     *(

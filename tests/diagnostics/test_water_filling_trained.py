@@ -2,7 +2,7 @@
 
 import pytest
 
-from jensen.train import train
+from jensen.launch.training import train
 
 EXPECTED = {
     0.5: (5.756463, 0.50, 5),

@@ -8,8 +8,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from tiny import TINY
 
+from jensen.launch.training import train
 from jensen.run.conf import conf_folder
-from jensen.train import train
 
 QUICK = (
     *TINY,

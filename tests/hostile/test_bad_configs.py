@@ -10,7 +10,8 @@ from commands import contents, run_here, sentence
 from tiny import TINY
 
 from jensen.base.errors import InputError
-from jensen.train import main, train
+from jensen.launch.training import train
+from jensen.train import main
 
 LIGHTNING = "pytorch_lightning.callbacks"
 QUICK = (*TINY, "diagnostics=[]", "trainer.max_steps=5", "trainer.accelerator=cpu")

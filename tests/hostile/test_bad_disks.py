@@ -12,6 +12,7 @@ from jensen import encode, evaluate
 from jensen import train as training
 from jensen.base.errors import InputError
 from jensen.data.cache import cached
+from jensen.launch.training import train
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def test_training_on_a_read_only_disk(configure, read_only):
     with pytest.raises(
         InputError, match=r"cannot be written \(Read-only file system\): expected a folder of yours"
     ):
-        training.train(configure(*QUICK, "trainer.max_steps=9"), read_only)
+        train(configure(*QUICK, "trainer.max_steps=9"), read_only)
     assert contents(read_only) == before
 
 

@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from jensen import encode, evaluate, report
 from jensen import train as training
+from jensen.launch.training import train
 from jensen.run import folder as folders
 
 RATE = "diagnostics=[rate]"
@@ -233,7 +234,7 @@ def test_a_torn_marker_is_no_marker(configure, run, content):
     """The run is continued, from where it is: finished, it is the same again."""
     whole = contents(run)
     (run / "finished.json").write_text(content)
-    training.train(configure(*QUICK), run)
+    train(configure(*QUICK), run)
     assert np.array_equal(contents(run)["checkpoints/best.ckpt"], whole["checkpoints/best.ckpt"])
 
 

@@ -28,6 +28,7 @@ from jensen import encode, evaluate, report, train
 from jensen.algorithm.em import EM
 from jensen.algorithm.gradient import Gradient
 from jensen.data import sprites
+from jensen.launch import training
 from jensen.run.conf import conf_folder
 from jensen.run.words import explain
 
@@ -321,7 +322,7 @@ def tried(cfg, folder, steps):
             train.check_choice(
                 "maximise", str(cfg.maximise).split("/")[0], ("val", "test", *cfg.diagnostics)
             )
-        train.train(cfg, folder)
+        training.train(cfg, folder)
         return Outcome("accepted", "")
     except HangError:
         return Outcome("hang", "")

@@ -110,7 +110,7 @@ MAKERS = {
     },
     "by an import of ours": lambda mark: evil(mark, "jensen.encode.os.makedirs"),
     "by a module of ours": lambda mark: {
-        "_target_": "jensen.callbacks.durable.write",
+        "_target_": "jensen.base.files.write",
         "path": str(mark),
     },
     "by name": lambda mark: {"_target_": "hydra.utils.get_method", "path": "os.makedirs"},

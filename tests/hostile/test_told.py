@@ -20,6 +20,7 @@ from jensen.callbacks.tell import Tell
 from jensen.callbacks.words import say
 from jensen.family.gaussian import Gaussian
 from jensen.launch import console
+from jensen.launch.training import train
 from jensen.model.likelihood import LearnedNormal, OptimalNormal
 from jensen.model.mixture_prior import MixturePrior
 from jensen.objective import Beta, Capacity, Decomposed
@@ -27,7 +28,7 @@ from jensen.objective.control import Control
 from jensen.run.log import Lines, RunLog
 from jensen.run.summary import summary
 from jensen.run.words import warnings_noted
-from jensen.train import main, train
+from jensen.train import main
 
 COLLAPSED = ("objective.beta=1e5", "optimizer.lr=0.05", "diagnostics=[rate]")
 

@@ -10,6 +10,7 @@ from sweeps import planning
 
 from jensen.launch import compositions, done
 from jensen.run import folder as folders
+from jensen.run import seal
 from jensen.run.folder import open_run
 
 BLOBS = ("data=blobs", "model=linear", "latent_dim=2", "trainer.max_steps=20")
@@ -125,8 +126,25 @@ def test_a_run_whose_files_have_changed_is_looked_at_anew(sweep, composed, chang
 
 
 def test_other_data_are_another_run(sweep, composed, monkeypatch):
-    monkeypatch.setattr("jensen.launch.places.fingerprint", lambda data: "others")
+    monkeypatch.setattr("jensen.run.fingerprint.fingerprint", lambda data: "others")
+    assert stand(sweep()) == [
+        "finished",
+        "finished",
+        "new",
+    ]  # nothing that they are read from changed
+    monkeypatch.setattr(seal, "_package", lambda: ["another"])
     assert stand(sweep()) == ["new", "new", "new"]
+
+
+def test_data_that_have_not_changed_are_not_read(sweep, monkeypatch):
+    def read(data):
+        raise AssertionError
+
+    monkeypatch.setattr("jensen.run.fingerprint.fingerprint", read)
+    made = sweep()
+    planned = made.plan(JOBS[:2])
+    assert [job.before for job in planned] == ["finished", "finished"]
+    made.report(planned)
 
 
 def test_nothing_is_believed_where_what_composes_has_changed(

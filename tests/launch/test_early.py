@@ -4,6 +4,8 @@ import subprocess
 import sys
 
 import pytest
+import shell
+from runs import QUICK
 
 _ASK = """
 import runpy, sys
@@ -12,7 +14,8 @@ try:
     runpy.run_module("jensen.{command}", run_name="__main__", alter_sys=True)
 except SystemExit as end:
     assert not end.code, end
-assert not {{"torch", "lightning_fabric", "numpy"}} & {{*sys.modules}}
+heavy = {{"torch", "lightning_fabric", "numpy"}} & {{*sys.modules}}
+assert not heavy, heavy
 """
 
 
@@ -32,3 +35,23 @@ def test_help_and_configuration_import_nothing_that_trains(command, words, said)
     )
     assert done.returncode == 0, done.stderr
     assert said in done.stdout
+
+
+def test_a_sweep_and_a_run_that_are_finished_import_nothing_that_trains(tmp_path):
+    words = [*QUICK, "trainer.max_steps=10", "diagnostics=[]", "objective.beta=2"]
+    sweep = ["-m", f"hydra.sweep.dir={tmp_path / 'sweep'}", *words]
+    trained = shell.run("jensen.train", *sweep, cwd=tmp_path)
+    assert not trained.returncode, trained.stderr
+    (marker,) = tmp_path.glob("sweep/*/finished.json")
+    run = [f"hydra.run.dir='{marker.parent}'", *words]
+    for asked, said in ((sweep, "sweep of 1: 1 skipped"), (run, "is finished: nothing to do")):
+        done = subprocess.run(
+            [sys.executable, "-c", _ASK.format(command="train", words=asked)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, done.stderr
+        assert said in done.stdout
+    assert "val/elbo" in done.stdout

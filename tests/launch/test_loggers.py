@@ -14,7 +14,7 @@ from jensen.base.errors import InputError
 from jensen.callbacks import sinks
 from jensen.diagnostics.snapshot import Embedding, Film
 from jensen.launch import loggers
-from jensen.train import train
+from jensen.launch.training import train
 
 RUN = (
     *(*TINY, "trainer.accelerator=cpu", "trainer.max_steps=4", "trainer.val_check_interval=2"),

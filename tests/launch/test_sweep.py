@@ -11,7 +11,7 @@ import shell
 import torch
 from tiny import TINY
 
-from jensen.train import train
+from jensen.launch.training import train
 
 SHORT = (
     "trainer.accelerator=cpu",

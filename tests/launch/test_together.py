@@ -20,9 +20,9 @@ from jensen.base import signals
 from jensen.base.errors import InputError
 from jensen.base.signals import Stopped
 from jensen.launch import conflicts, groups, sequential, stacked
+from jensen.launch.training import train
 from jensen.reports.read import read
 from jensen.reports.sweep import flat
-from jensen.train import train
 
 SHORT = (
     *TINY,

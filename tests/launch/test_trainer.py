@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny import TINY
 
-from jensen.train import train
+from jensen.launch.training import train
 
 RUN = (
     *(*TINY, "trainer.accelerator=cpu", "trainer.max_steps=2", "trainer.log_every_n_steps=1"),

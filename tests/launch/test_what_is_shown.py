@@ -6,8 +6,8 @@ import pytest
 from tiny import TINY
 
 from jensen.base.errors import InputError
+from jensen.launch.training import train
 from jensen.run.words import explain
-from jensen.train import train
 
 RUN = (
     *(*TINY, "trainer.accelerator=cpu", "trainer.max_steps=2", "trainer.val_check_interval=2"),

@@ -27,12 +27,12 @@ from jensen.encode import write_codes
 from jensen.family.codes import Codes
 from jensen.family.flowed import FlowedGaussian
 from jensen.family.gaussian import STANDARD, Gaussian
+from jensen.launch.training import train
 from jensen.model.flow_posterior import FlowPosterior
 from jensen.model.flow_prior import FlowPrior
 from jensen.model.likelihood import Normal
 from jensen.model.prior import StandardNormal
 from jensen.model.vae import VAE
-from jensen.train import train
 
 KINDS = ("maf", "nsf")
 SCALES = {"maf": 0.2, "nsf": 0.1}

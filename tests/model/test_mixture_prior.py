@@ -19,10 +19,10 @@ from jensen.bound.decomposition import decompose
 from jensen.bound.rate import divergence, latent_divergence, latent_mixtures
 from jensen.family.gaussian import Gaussian, sample
 from jensen.family.mixture import Mixture
+from jensen.launch.training import train
 from jensen.model.factorised_prior import FactorisedMixturePrior
 from jensen.model.mixture_prior import FITS, MixturePrior, em_step
 from jensen.model.prior import StandardNormal
-from jensen.train import train
 
 COUNT = 64
 COMPONENTS = 5

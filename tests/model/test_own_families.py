@@ -29,10 +29,10 @@ from jensen.diagnostics.water_filling import water_filling
 from jensen.family import gaussian
 from jensen.family.full import FullGaussian
 from jensen.family.gaussian import Gaussian
+from jensen.launch.training import train
 from jensen.model.mlp import MLPEncoder
 from jensen.model.vae import VAE
 from jensen.run.conf import conf_folder
-from jensen.train import train
 
 QUICK = (*TINY, "trainer.accelerator=cpu", "trainer.max_steps=3", "callbacks=[checkpoint,diagnose]")
 OWN = "model.encoder._target_=own_families.Correlated"

@@ -35,7 +35,7 @@ from jensen.reports.read import read
 from jensen.reports.sweep import Group, Run, Sweep, flat, grouped, numbers, shown
 from jensen.reports.table import as_csv, cell, columns, measured, quartiles, tables
 from jensen.run.identity import LOCATION
-from jensen.run.load import written_tree
+from jensen.run.reading import written_tree
 from jensen.run.targets import one_spelling
 
 SCORE = "jensen.diagnostics.score.score"

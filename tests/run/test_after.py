@@ -7,7 +7,7 @@ from tiny import TINY
 
 import jensen
 from jensen.base.errors import InputError
-from jensen.train import train
+from jensen.launch.training import train
 
 QUICK = (*TINY, "trainer.accelerator=cpu", "diagnostics=[]", "callbacks=[checkpoint]")
 SMALL = {"diffusion": ("model.prior.hidden=[16]",), "flow": ("model.prior.hidden=[8]",)}

@@ -7,7 +7,7 @@ import torch
 from omegaconf import OmegaConf
 
 from jensen.base.errors import InputError
-from jensen.run.load import read_tree, read_yaml, saved_step
+from jensen.run.reading import read_tree, read_yaml, saved_step
 
 
 def test_settings_are_read_as_omegaconf_reads_them(configure, tmp_path):

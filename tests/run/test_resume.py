@@ -14,8 +14,8 @@ from resume import differences, equal, records
 from tiny import TINY
 
 from jensen.base.errors import InputError, RefusedError
+from jensen.launch.training import train
 from jensen.run.load import resume_from, state
-from jensen.train import train
 
 PLAIN = (
     *(

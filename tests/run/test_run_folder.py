@@ -56,7 +56,7 @@ def contents(folder):
     return {
         file: file.read_bytes()
         for file in folder.rglob("*")
-        if file.is_file() and file.name != ".lock"
+        if file.is_file() and file.name not in (".lock", "seal.json")
     }
 
 
@@ -141,7 +141,7 @@ def test_a_folder_without_training_belongs_to_nobody(cfg, tmp_path):
 def test_other_data_under_the_same_configuration_are_refused(cfg, tmp_path, monkeypatch):
     go(tmp_path, cfg(), until="saved")
     before = contents(tmp_path)
-    monkeypatch.setattr(folders, "fingerprint", lambda data: "others")
+    monkeypatch.setattr("jensen.run.fingerprint.fingerprint", lambda data: "others")
     with pytest.raises(
         RefusedError, match="was trained on other data under the same configuration"
     ):

@@ -7,7 +7,7 @@ in `non_finite.json` in the run's folder. The same command again comes to the sa
 
     facts = json.loads(Path(run, "non_finite.json").read_text())
     algorithm, step = jensen.run.load.restored(run)
-    data = instantiate(jensen.run.load.configuration(run).data)
+    data = instantiate(jensen.run.reading.configuration(run).data)
     inference = algorithm.infer(data.batch(facts["rows"], facts["step"]), facts["step"])
 
 A held-out loss that is not finite ends the run too; then `held_out_rows` in the file are rows of

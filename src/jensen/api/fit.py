@@ -14,12 +14,12 @@ from jensen.api.run import Run, objects_of
 from jensen.api.vae import PARTS, described
 from jensen.base.errors import InputError, check_count, check_list
 from jensen.data.torch_dataset import Stream, drawing, given
+from jensen.launch.training import train
 from jensen.model.vae import VAE
 from jensen.run import load as runs
 from jensen.run.compose import chosen, compose
 from jensen.run.given import giving, node
 from jensen.run.words import explain
-from jensen.train import train
 
 MOST_HELD_OUT = 8192
 

@@ -8,12 +8,7 @@ from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, Timer
 from pytorch_lightning.trainer.states import TrainerFn
 
 from jensen.callbacks.last import Last, whole_step
-
-STEPS = "trainer.max_steps"
-EPOCHS = "trainer.max_epochs"
-TIME = "trainer.max_time"
-CALLBACK = "a callback"
-EARLY = "EarlyStopping"
+from jensen.callbacks.reasons import CALLBACK, EARLY, EPOCHS, STEPS, TIME
 
 
 class TimeUpError(Exception):

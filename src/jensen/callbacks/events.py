@@ -11,9 +11,9 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from tensorboard.summary.writer import event_file_writer
 
+from jensen.base.files import sync
 from jensen.callbacks import sinks
 from jensen.callbacks.diagnose import writers
-from jensen.callbacks.durable import sync
 from jensen.callbacks.table import FILE, ours
 
 SUFFIX = ".train"

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from jensen.callbacks.durable import within, write
+from jensen.base.files import within, write
 from jensen.diagnostics.snapshot import Embedding
 
 FOLDER = "projector"

@@ -16,7 +16,7 @@ import numpy as np
 from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from torch import Tensor
 
-from jensen.callbacks.durable import write as write_file
+from jensen.base.files import write as write_file
 from jensen.diagnostics.picture import gif
 from jensen.diagnostics.snapshot import Embedding, Film, Results
 

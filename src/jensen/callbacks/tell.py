@@ -9,7 +9,7 @@ from torch import Tensor
 
 from jensen.callbacks.health import Ills, ills
 from jensen.callbacks.progress import last_step
-from jensen.callbacks.words import note, say
+from jensen.callbacks.words import note, numbers, say
 from jensen.data.module import DataModule
 from jensen.model.scored import Scored
 
@@ -105,24 +105,3 @@ def validated(trainer: Trainer) -> str:
     """One line of a validation: the bound, active latents, and scores."""
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     return f"step {trainer.global_step:,}: {numbers(metrics)}"
-
-
-def numbers(metrics: dict[str, float], tag: str = "val") -> str:
-    """The bound in nats per example, the active latents and the scores, as far as they are there.
-
-    >>> numbers({"val/elbo": -60.1234, "val/rate": 12.0, "rate/active_units": 5.0, "sap/sap": 0.1})
-    'elbo -60.12, rate 12.00, 5 latents active, sap 0.100'
-    """
-    bound = [
-        f"{name} {metrics[f'{tag}/{name}']:.2f}"
-        for name in ("elbo", "distortion", "rate")
-        if f"{tag}/{name}" in metrics
-    ]
-    active = metrics.get("rate/active_units")
-    latents = [] if active is None else [f"{active:.0f} latent{'s' * (active != 1)} active"]
-    scores = [
-        f"{name} {value:.3f}"
-        for name, _, key, value in ((*tag.partition("/"), value) for tag, value in metrics.items())
-        if name == key
-    ]
-    return ", ".join([*bound, *latents, *scores])

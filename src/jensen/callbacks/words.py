@@ -1,17 +1,24 @@
 """Lines for the person at the terminal, which the run's log keeps."""
 
 import logging
+import os
 import sys
 
 from lightning_utilities.core.rank_zero import rank_zero_only
 from tqdm import tqdm
+
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+"""Variables that Lightning reads a rank from, in its order."""
 
 
 def leads() -> bool:
     """Tell whether this process is rank zero, the one that writes; of ranks that are yet to be
     started, it is the first.
     """
-    return getattr(rank_zero_only, "rank", 0) == 0  # Lightning's, unset until that is loaded
+    told = next((os.environ[name] for name in _RANKS if name in os.environ), "0")
+    return (
+        str(getattr(rank_zero_only, "rank", told)) == "0"
+    )  # Lightning's, unset until it is loaded
 
 
 def say(line: str) -> None:
@@ -36,3 +43,24 @@ def note(line: str, error: BaseException | None = None) -> None:
     for handler in logging.root.handlers:
         if isinstance(handler, logging.FileHandler):
             handler.handle(record)
+
+
+def numbers(metrics: dict[str, float], tag: str = "val") -> str:
+    """The bound in nats per example, the active latents and the scores, as far as they are there.
+
+    >>> numbers({"val/elbo": -60.1234, "val/rate": 12.0, "rate/active_units": 5.0, "sap/sap": 0.1})
+    'elbo -60.12, rate 12.00, 5 latents active, sap 0.100'
+    """
+    bound = [
+        f"{name} {metrics[f'{tag}/{name}']:.2f}"
+        for name in ("elbo", "distortion", "rate")
+        if f"{tag}/{name}" in metrics
+    ]
+    active = metrics.get("rate/active_units")
+    latents = [] if active is None else [f"{active:.0f} latent{'s' * (active != 1)} active"]
+    scores = [
+        f"{name} {value:.3f}"
+        for name, _, key, value in ((*tag.partition("/"), value) for tag, value in metrics.items())
+        if name == key
+    ]
+    return ", ".join([*bound, *latents, *scores])

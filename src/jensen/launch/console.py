@@ -42,9 +42,6 @@ def program(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
     def wrap(main: Callable[[DictConfig], Any]) -> Callable[[], None]:
         @functools.wraps(main)
         def job(cfg: DictConfig) -> Any:
-            from jensen.launch import threads  # torch takes seconds, and a refusal needs none of it
-
-            threads.take()
             try:
                 with one_sentence(), warnings_noted():
                     _refuse_unread(cfg)

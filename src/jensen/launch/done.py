@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
+from jensen.run import seal
 from jensen.run.record import get_json, put_json
 
 NAME = "done.json"
 _LIBRARIES = ("jensen", "hydra-core", "omegaconf")
-_STAMPED = ("finished.json", "checkpoints/last.ckpt", ".hydra/config.yaml", ".hydra/identity.json")
-"""Files of a run that say whether it is finished, and which one it is."""
 _HYDRAS = (("pkg", "hydra"), ("structured", "schema"))
 """Kinds and owners of what is known by Hydra's version."""
 _MOST = 2000
@@ -32,7 +31,8 @@ _ASKS = re.compile(r"\$\{|^hydra\.searchpath").search
 
 class Known(NamedTuple):
     """A finished run: its folder and that of its sweep, which experiment has; the settings and the
-    fingerprint of its data; the name of the result that a sweeper asks for.
+    fingerprint of its data, and what these were read from (`seal.evidence`); the name of the result
+    that a sweeper asks for.
     """
 
     folder: Path
@@ -40,6 +40,7 @@ class Known(NamedTuple):
     experiment: str | None
     source: str
     data: str
+    read: str
     maximise: str | None
 
 
@@ -64,15 +65,16 @@ class Done:
         """The finished run of a job, by its words; None where none is known, or it has changed."""
         entry = self._runs.get(_words(overrides))
         try:
-            if entry is None or _stamps(self.above / entry["folder"]) != entry["stamps"]:
+            if entry is None or seal.stamps(self.above / entry["folder"]) != entry["stamps"]:
                 return None
-            source, data = self._sources[entry["source"]]
+            source, data, read = self._sources[entry["source"]]
             return Known(
                 self.above / entry["folder"],
                 self.above / entry["sweep"],
                 entry["experiment"],
                 source,
                 data,
+                read,
                 entry["maximise"],
             )
         except (KeyError, IndexError, TypeError, ValueError):  # not what was written here
@@ -80,10 +82,10 @@ class Done:
 
     def add(self, overrides: Sequence[str], known: Known) -> None:
         """Remember the run of a job that was found finished."""
-        stamps = _stamps(known.folder)
+        stamps = seal.stamps(known.folder)
         if not self.ground or not stamps or any(map(_ASKS, overrides)):
             return
-        of = [known.source, known.data]
+        of = [known.source, known.data, known.read]
         if of not in self._sources:
             self._sources.append(of)
         entry = {
@@ -110,15 +112,6 @@ class Done:
 
 def _words(overrides: Sequence[str]) -> str:
     return hashlib.sha256("\0".join(overrides).encode()).hexdigest()[:32]
-
-
-def _stamps(folder: Path) -> str:
-    """Size and time of the files that say what a run is; empty where one is absent."""
-    try:
-        found = [(folder / name).stat() for name in _STAMPED]
-    except OSError:
-        return ""
-    return " ".join(f"{each.st_size}@{each.st_mtime_ns}" for each in found)
 
 
 def _ground(config: DictConfig) -> str:

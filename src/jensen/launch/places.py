@@ -20,7 +20,7 @@ from jensen.base.errors import InputError
 from jensen.launch.done import Known
 from jensen.launch.job import Job
 from jensen.launch.names import Names
-from jensen.run.fingerprint import fingerprint
+from jensen.run import seal
 from jensen.run.folder import DATA, lock, standing
 from jensen.run.identity import identity
 from jensen.run.record import get_json, put_json
@@ -43,6 +43,7 @@ class Places:
         self._experiments: dict[Path, str | None] = {}
         self._sweeps: dict[Path, Path] = {}
         self._data: dict[str, str] = {}
+        self._read: dict[str, str] = {}
         self._trained: dict[Path, dict[str, list[Path]]] = {}
 
     def place(self, overrides: tuple[str, ...], config: DictConfig, jobs: dict[Path, Job]) -> Job:
@@ -76,7 +77,12 @@ class Places:
         """
         if known.source not in self._data:
             config = compose()
-            if _source(config) != known.source or self._data_of(config) != known.data:
+            if _source(config) != known.source:
+                return None
+            if known.read and _evidence(known.source) == known.read:
+                self._data[known.source] = known.data
+                self._read[known.source] = known.read
+            elif self._data_of(config) != known.data:
                 return None
         if self._data[known.source] != known.data:
             return None
@@ -93,6 +99,7 @@ class Places:
             self._experiments.get(sweep),
             _source(job.cfg),
             self._fingerprint(job.cfg),
+            self._read[_source(job.cfg)],
             job.maximise,
         )
 
@@ -190,8 +197,17 @@ class Places:
         """The fingerprint of the data, which are read once for all jobs that share them."""
         key = _source(cfg)
         if key not in self._data:
+            from jensen.run.fingerprint import fingerprint  # its imports take seconds
+
+            read = _evidence(key)
             self._data[key] = fingerprint(instantiate(cfg.data))
+            self._read[key] = read
         return self._data[key]
+
+
+def _evidence(source: str) -> str:
+    """What the data of a `_source` are read from, as a hash."""
+    return seal.evidence({"data": json.loads(source)}, ("data",))
 
 
 def _source(cfg: DictConfig) -> str:

@@ -16,7 +16,7 @@ import torch
 from omegaconf import DictConfig
 
 from jensen.base.errors import InputError, check_count
-from jensen.callbacks.durable import within
+from jensen.base.files import within
 from jensen.launch.console import quoted
 from jensen.launch.job import Job
 from jensen.launch.parent import ENDS_WITH_PARENT

@@ -6,12 +6,8 @@ from hydra.core.utils import configure_log
 from hydra.types import TaskFunction
 
 from jensen.base.errors import InputError, check_choice, check_count
-from jensen.base.ranks import world
-from jensen.data.source import shared
-from jensen.launch import groups, sequential
 from jensen.launch.job import Job
 from jensen.launch.sweep import Sweep
-from jensen.launch.together import Together
 from jensen.run.words import quieten, say
 
 
@@ -28,6 +24,18 @@ def launch(
     if members != "auto":
         check_count("hydra.launcher.members", members)
     check_choice("hydra.launcher.convolutions", convolutions, ("branches", "grouped"))
+    if jobs:
+        _train(sweep, jobs, task, members, convolutions)
+
+
+def _train(
+    sweep: Sweep, jobs: Sequence[Job], task: TaskFunction, members: str | int, convolutions: str
+) -> None:
+    from jensen.base.ranks import world  # these imports take seconds
+    from jensen.data.source import shared
+    from jensen.launch import groups, sequential
+    from jensen.launch.together import Together
+
     quieten()
     trainers = sequential.trainers(jobs)
     if world()[1] > 1 or any(trainer.world_size > 1 for trainer in trainers.values()):

@@ -10,4 +10,5 @@ from jensen.base import signals
 from jensen.launch.server import MODULE
 
 import_module(MODULE)
+import_module("jensen.launch.training")
 signals.hold(True)

@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
-from jensen.callbacks.durable import within, write
+from jensen.base.files import within, write
 from jensen.reports.choice import Choice
 from jensen.reports.comparable import apart
 from jensen.reports.criteria import verdicts

@@ -16,7 +16,7 @@ from jensen.reports.evidence import evidence
 from jensen.reports.models import Strip
 from jensen.reports.sweep import Run, Sweep
 from jensen.reports.table import Values, columns
-from jensen.run.load import configuration
+from jensen.run.reading import configuration
 from jensen.run.targets import short
 
 LINEAR = {

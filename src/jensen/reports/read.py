@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from jensen.base.errors import InputError, check_seed
-from jensen.callbacks.durable import within
+from jensen.base.files import within
 from jensen.reports.sweep import Run, Sweep, Whole, flat, grouped, odd, shown, told_apart
 from jensen.run.folder import DATA, FAILED, FINISHED, HELD_OUT, WARNINGS
 from jensen.run.identity import LOCATION, has_effect
-from jensen.run.load import read_tree, saved_step, written_tree
+from jensen.run.reading import read_tree, saved_step, written_tree
 from jensen.run.record import get_json
 from jensen.run.targets import one_spelling
 

@@ -9,7 +9,8 @@ from torch import nn
 from jensen.base.errors import InputError
 from jensen.model.vae import VAE
 from jensen.run.given import TARGET
-from jensen.run.load import configuration, is_double, state
+from jensen.run.load import is_double, state
+from jensen.run.reading import configuration
 from jensen.run.targets import one_spelling
 from jensen.run.words import say
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
-from jensen.run.load import written_tree
+from jensen.run.reading import written_tree
 from jensen.run.typos import choices_with
 from jensen.run.words import lacking
 

@@ -12,7 +12,8 @@ from jensen.callbacks.diagnose import Diagnose
 from jensen.data.downloads import downloads
 from jensen.data.module import DataModule
 from jensen.diagnostics.snapshot import Diagnostic
-from jensen.run.load import configuration, is_double, restored
+from jensen.run.load import is_double, restored
+from jensen.run.reading import configuration
 from jensen.run.record import get_json
 from jensen.run.trust import build
 from jensen.run.words import quieten, say

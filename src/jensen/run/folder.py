@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
@@ -20,14 +20,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from jensen.base.errors import InputError, RefusedError
-from jensen.callbacks.durable import within
-from jensen.callbacks.end import CALLBACK, EARLY, TIME
-from jensen.data.module import DataModule
-from jensen.run.fingerprint import fingerprint
+from jensen.base.files import within
+from jensen.callbacks.reasons import CALLBACK, EARLY, TIME
+from jensen.run import seal
 from jensen.run.identity import VALIDATION, difference, identity, written
-from jensen.run.load import configuration, saved_step
+from jensen.run.reading import configuration, saved_step
 from jensen.run.record import get_json, put, put_json, put_scores
 from jensen.run.words import FULL, explain, leads, say
+
+if TYPE_CHECKING:  # it takes seconds to import, which a run that is finished does without
+    from jensen.data.module import DataModule
 
 FINISHED = "finished.json"
 FAILED = "failed.json"
@@ -57,12 +59,21 @@ class RunFolder:
         self.cfg = cfg
         self.leads = leads()
         self.mark = {"identity": identity(cfg)}
+        self.evidence = _evidence(cfg)
         self.goes_on = False
         self._held_out = 0
         self._claimed = False
         self._start = time.monotonic()
 
-    def begin(self, data: DataModule) -> dict[str, float] | None:
+    def found(self) -> dict[str, float] | None:
+        """The results of a run that was found finished before, of which nothing has changed that
+        this came of (`seal`); None of any other, which may be finished too.
+        """
+        if not self.leads or not seal.is_whole(self.folder, self.evidence):
+            return None
+        return self._nothing_to_do(marker(self.folder))
+
+    def begin(self, data: "DataModule") -> dict[str, float] | None:
         """Makes the folder this run's; the results, if it is finished already.
 
         A finished run that is to go on remains what it is until `claim`: what comes before may
@@ -75,6 +86,8 @@ class RunFolder:
         finished = marker(self.folder)
         if not self.leads and not finished:
             return None
+        from jensen.run.fingerprint import fingerprint  # its imports take seconds
+
         self.mark["data"] = fingerprint(data)
         self._held_out = len(data.source.rows[0])
         if (
@@ -87,9 +100,9 @@ class RunFolder:
             )
         if finished and self.mark == {key: finished.get(key) for key in self.mark}:
             if not (problem := unfinished(self.folder, self.cfg, finished)):
-                if NOTE in finished:
-                    say(unvalidated(self.folder, finished["step"]))
-                return dict(finished["results"])
+                if self.leads:
+                    seal.put(self.folder, self.evidence)
+                return self._nothing_to_do(finished)
             say(f"{problem}: this goes on")
             self.goes_on = True
         self._check_length(finished)
@@ -97,12 +110,19 @@ class RunFolder:
             self.claim()
         return None
 
+    def _nothing_to_do(self, finished: Mapping[str, Any]) -> dict[str, float]:
+        """The results of a finished run, which is said."""
+        if NOTE in finished:
+            say(unvalidated(self.folder, finished["step"]))
+        say(f"{self.folder} is finished: nothing to do")
+        return dict(finished["results"])
+
     def claim(self) -> None:
         """Makes the folder this run's, and no finished one any more."""
         if self._claimed or not self.leads:
             return
         self._claimed = True
-        for name in (FAILED, FINISHED):
+        for name in (FAILED, FINISHED, seal.NAME):
             (self.folder / name).unlink(missing_ok=True)
         _describe(self.folder / ".hydra", self.cfg)
         put_json(self.folder / DATA, {**self.mark, HELD_OUT: self._held_out})
@@ -157,6 +177,9 @@ class RunFolder:
             found[NOTE] = unvalidated(self.folder, step)
             say(found[NOTE])
         put_json(self.folder / FINISHED, self.mark | found)
+        # Of data or code that were changed meanwhile this run says nothing.
+        if _evidence(self.cfg) == self.evidence and not unfinished(self.folder, self.cfg, found):
+            seal.put(self.folder, self.evidence)
 
     def fail(self, error: Exception) -> None:
         """Writes down why, but of an attempt that has left a finished run as it was."""
@@ -166,6 +189,11 @@ class RunFolder:
             ):  # a full disk may be why; the error itself is what is to be seen
                 mark = {"identity": self.mark["identity"], "configuration": written(self.cfg)}
                 put_json(self.folder / FAILED, mark | {"error": first_line(error)})
+
+
+def _evidence(cfg: DictConfig) -> str:
+    tree: Any = OmegaConf.to_container(cfg, resolve=True)
+    return seal.evidence(tree)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from jensen.callbacks.tell import numbers
+from jensen.callbacks.words import numbers
 from jensen.run.folder import BEST, FINISHED, WARNINGS
 from jensen.run.record import get_json
 
