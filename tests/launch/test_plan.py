@@ -19,7 +19,6 @@ from PIL import Image
 from sweeps import planning
 
 from jensen.base.errors import InputError
-from jensen.launch import places as folders_of_jobs
 from jensen.launch import sequential, slurm
 from jensen.launch.console import quoted
 from jensen.run import folder as folders
@@ -184,7 +183,7 @@ def test_data_that_changed_make_another_run(sweep, monkeypatch):
     done(job)
     calls = []
     monkeypatch.setattr(
-        folders_of_jobs, "fingerprint", lambda data: calls.append(data) or "other data"
+        "jensen.run.fingerprint.fingerprint", lambda data: calls.append(data) or "other data"
     )
     second = again(sweep, first)
     planned = second.plan([*jobs(1, 2), *jobs(1, extra=("seed=4",))])
@@ -420,7 +419,7 @@ def test_the_same_data_in_two_places_under_one_name_are_one_run(sweep, places):
 )
 def test_a_sweep_over_a_key_without_effect_is_one_run(sweep, monkeypatch, key, values):
     monkeypatch.setattr(
-        folders_of_jobs, "fingerprint", lambda data: pytest.fail("nothing asks for the data")
+        "jensen.run.fingerprint.fingerprint", lambda data: pytest.fail("nothing asks for the data")
     )
     made = sweep(f"{key}={values}")
     added = f"+{key}" if key == "trainer.benchmark" else key
