@@ -9,9 +9,10 @@ from jensen.base.files import within
 from jensen.reports.sweep import Run, Sweep, Whole, flat, grouped, odd, shown, told_apart
 from jensen.run.folder import DATA, FAILED, FINISHED, HELD_OUT, WARNINGS
 from jensen.run.identity import LOCATION, has_effect
-from jensen.run.reading import read_tree, saved_step, written_tree
+from jensen.run.reading import Parse, read_tree, saved_step, written_tree
 from jensen.run.record import get_json
 from jensen.run.targets import one_spelling
+from jensen.run.templates import Templates
 
 SAME = ("data.source._target_", "data.x_shape", "data.factors", "data.values")
 """Keys that runs must share for their numbers to be comparable."""
@@ -39,14 +40,15 @@ def read(folder: Path) -> Sweep:
             f"sweep={folder} holds no runs (.hydra/config.yaml): expected the folder of a sweep of"
             " jensen.train -m"
         )
+    parse = Templates().parse
     runs = []
     left_out = {}
     experiments: dict[tuple[str, str], str] = {}
     for place in places:
         name = str(place.relative_to(folder))
         try:
-            run = _read_run(place, name)
-            experiment = _experiment(place, run)
+            run = _read_run(place, name, parse)
+            experiment = _experiment(place, run, parse)
         except (_LeftOutError, InputError) as reason:
             left_out[name] = str(reason)
             continue
@@ -74,7 +76,7 @@ class _LeftOutError(Exception):
     """The reason why a run is not counted."""
 
 
-def _read_run(place: Path, name: str) -> Run:
+def _read_run(place: Path, name: str, parse: Parse) -> Run:
     if not (finished := get_json(place / FINISHED)):
         if failed := get_json(place / FAILED):
             raise _LeftOutError(f"failed: {failed.get('error', 'it does not say why')}")
@@ -91,7 +93,7 @@ def _read_run(place: Path, name: str) -> Run:
                 f"its last.ckpt holds step {saved} of {finished['step']}; the sweep's command"
                 " again continues it"
             )
-    tree = cast(dict[str, Any], one_spelling(written_tree(place)))
+    tree = cast(dict[str, Any], one_spelling(written_tree(place, parse)))
     settings = flat(tree)
     seed = tree.get("seed", 0)
     check_seed("seed", seed)
@@ -116,13 +118,13 @@ def _read_run(place: Path, name: str) -> Run:
     )
 
 
-def _experiment(place: Path, run: Run) -> tuple[str, str]:
+def _experiment(place: Path, run: Run, parse: Parse) -> tuple[str, str]:
     """Facts that must be one for the whole folder: the experiment it was started as, and what its
     numbers are of.
     """
     path = place / ".hydra" / "hydra.yaml"
     within(place, path)
-    started = _started_as(path) if path.exists() else None
+    started = _started_as(path, parse) if path.exists() else None
     split = run.scores.get("split")
     checkpoint = run.scores.get("checkpoint")
     data = ", ".join(f"{key} {shown(run.settings[key])}" for key in SAME if key in run.settings)
@@ -132,9 +134,9 @@ def _experiment(place: Path, run: Run) -> tuple[str, str]:
     )
 
 
-def _started_as(path: Path) -> Any:
+def _started_as(path: Path, parse: Parse) -> Any:
     """The experiment that a run's hydra.yaml names; None where none was chosen."""
-    tree: Any = read_tree(path)
+    tree: Any = read_tree(path, parse)
     for key in ("hydra", "runtime", "choices"):
         tree = tree.get(key) if isinstance(tree, dict) else None
     if not isinstance(tree, dict):

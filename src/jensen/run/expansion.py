@@ -61,6 +61,11 @@ def _leaves(tree: Any) -> Iterator[Any]:
         yield tree
 
 
+def _of_another_kind(node: dict[Any, Any], part: str) -> Any:
+    """The value at a key that is no text, such as a number."""
+    return next((value for key, value in node.items() if str(key) == part), None)
+
+
 class _Sizes:
     """Sizes of the nodes of a tree, by path, in characters and nodes, each found once; any may be
     less, none more.
@@ -100,7 +105,7 @@ class _Sizes:
         node = self._tree
         for part in path:
             if isinstance(node, dict):
-                node = node.get(part, {str(key): value for key, value in node.items()}.get(part))
+                node = node[part] if part in node else _of_another_kind(node, part)
             elif isinstance(node, list) and part.isdecimal() and int(part) < len(node):
                 node = node[int(part)]
             else:

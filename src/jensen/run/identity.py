@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import cache
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -80,6 +81,7 @@ would not compare.
 """
 
 
+@cache
 def has_effect(key: str) -> bool:
     if key.startswith(tuple(f"callbacks.{name}." for name in AVERAGES)):
         return True
