@@ -43,7 +43,9 @@ PEERS: dict[str, tuple[str, ...]] = {
     "pythae": ("pythae", "imageio"),
     "disent": ("disent", "lightning"),
 }
-"""Packages of each, installed without what they ask for, which is here."""
+"""Packages of each, installed without what they ask for, which is here but for `MORE`."""
+MORE: dict[str, tuple[str, ...]] = {"pythae": ("pydantic",)}
+"""Packages that they need beside those, installed with what these ask for."""
 
 
 class Turns:
@@ -295,10 +297,13 @@ def install(name: str, folder: Path) -> str:
     done = where / "installed"
     if done.exists():
         return ""
-    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(where)]
-    found = subprocess.run([*command, *PEERS[name]], capture_output=True, text=True)
-    if found.returncode:
-        return found.stderr.strip().splitlines()[-1]
+    command = [sys.executable, "-m", "pip", "install", "-q", "--target", str(where)]
+    for words in (("--no-deps", *PEERS[name]), MORE.get(name, ())):
+        if not words:
+            continue
+        found = subprocess.run([*command, *words], capture_output=True, text=True)
+        if found.returncode:
+            return found.stderr.strip().splitlines()[-1]
     done.touch()
     return ""
 

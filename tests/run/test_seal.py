@@ -131,13 +131,13 @@ def test_another_run_is_refused_as_without_a_seal(run, cfg):
     assert len(refusals) == 1
 
 
-def test_a_run_that_goes_on_has_no_seal(run, cfg):
+def test_the_seal_of_a_run_that_goes_on_is_broken(run, cfg):
     longer = cfg("trainer.max_steps=30")
     assert known(run, longer) is None
     with open_run(run, longer) as this:
         assert this.begin(instantiate(longer.data)) is None
         this.claim()
-    assert not (run / seal.NAME).exists()
+    assert known(run, longer) is known(run, cfg()) is None
 
 
 def test_a_package_that_has_changed_is_another(run, cfg, monkeypatch):

@@ -122,7 +122,7 @@ class RunFolder:
         if self._claimed or not self.leads:
             return
         self._claimed = True
-        for name in (FAILED, FINISHED, seal.NAME):
+        for name in (FAILED, FINISHED):
             (self.folder / name).unlink(missing_ok=True)
         _describe(self.folder / ".hydra", self.cfg)
         put_json(self.folder / DATA, {**self.mark, HELD_OUT: self._held_out})
