@@ -8,7 +8,7 @@ from torch.func import grad, vmap
 from torch.nn import functional
 
 from jensen.model import bernoulli
-from jensen.model.bernoulli import LogSigmoid, bernoulli_distortion
+from jensen.model.bernoulli import LogSigmoid, _OfStep, bernoulli_distortion
 
 LOGITS = [0.0, 1e-30, 1e-4, 0.3, 1.0, 5.0, 15.0, 17.0, 40.0, 88.0, 104.0, 1e3, 1e4]
 LOGITS = sorted({sign * logit for logit in LOGITS for sign in (1, -1)})
@@ -117,3 +117,19 @@ def test_processors_without_fast_logarithms_and_other_devices_take_torch_s_own(m
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda c=capability: c)
         assert bernoulli._log_is_faster(torch.zeros(1)) == faster
         assert not bernoulli._log_is_faster(torch.zeros(1, device="meta"))
+
+
+def test_a_step_takes_the_same_bits_as_a_function_that_can_be_transformed():
+    logit = 3 * torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(0))
+    logit[0] = torch.tensor([-90.0, 0.0, 90.0])
+    x = torch.rand(5, 2, 3, generator=torch.Generator().manual_seed(1))
+    outcomes = []
+    for function in (LogSigmoid, _OfStep):
+        at = logit.clone().requires_grad_()
+        found = function.apply(at, x)
+        outcomes.append((found, *torch.autograd.grad(found.mean(), at)))
+    for one, other in zip(*outcomes, strict=True):
+        assert torch.equal(one, other)
+    wide = (logit[1:].double().requires_grad_(), x[1:].double().requires_grad_())
+    assert gradcheck(_OfStep.apply, wide)
+    assert gradgradcheck(_OfStep.apply, wide)

@@ -18,7 +18,9 @@ def bernoulli_distortion(logit: Tensor, x: Tensor) -> Tensor:
     wide = logit.to(torch.promote_types(logit.dtype, torch.float32))
     x = x.to(wide.dtype)
     if _log_is_faster(wide):
-        return LogSigmoid.apply(wide, x)  # type: ignore[no-any-return, no-untyped-call]
+        known = torch._C._are_functorch_transforms_active()
+        function = LogSigmoid if known else _OfStep
+        return function.apply(wide, x)  # type: ignore[no-any-return, no-untyped-call]
     every = functional.binary_cross_entropy_with_logits(wide, x, reduction="none")
     return every.flatten(1).sum(1)
 
@@ -64,4 +66,23 @@ class LogSigmoid(autograd.Function):
         logit, x = ctx.saved_tensors  # type: ignore[attr-defined]
         each = slope.reshape(-1, *[1] * (logit.ndim - 1))
         of_x = -logit * each if ctx.needs_input_grad[1] else None  # type: ignore[attr-defined]
-        return (logit.sigmoid() - x) * each, of_x
+        p = logit.sigmoid()
+        if torch.is_grad_enabled():  # for a second derivative, which asks for p again
+            return (p - x) * each, of_x
+        return p.sub_(x).mul_(each), of_x
+
+
+class _OfStep(LogSigmoid):
+    """The same without `torch.func`, for which torch would look up the signature of `forward` at
+    each call: longer than a small model's products take.
+    """
+
+    generate_vmap_rule = False
+    setup_context = staticmethod(autograd.Function.setup_context)
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: autograd.function.FunctionCtx, logit: Tensor, x: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(logit, x)
+        return LogSigmoid.forward(logit, x)
