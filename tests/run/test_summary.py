@@ -8,7 +8,7 @@ from jensen.run.summary import summary
 def test_numbers_stand_below_each_other_and_the_pictures_of_an_experiment_are_named(tmp_path):
     (tmp_path / "events.out.tfevents.1").touch()
     data = {"modalities": {"see": [1]}, "x_shape": [1]}
-    diagnostics = {"rate": {}, "mcgurk": {}, "reconstructions": {}}
+    diagnostics = {"rate": {}, "mcgurk": {}, "reconstructions": {}, "traversals": {}}
     cfg = OmegaConf.create({"diagnostics": diagnostics, "latent_dim": 4, "data": data})
     results = {"val/elbo": -3.599, "val/distortion_phoneme": 0.199}
     first, second, *places = summary(tmp_path, cfg, results)
@@ -16,7 +16,10 @@ def test_numbers_stand_below_each_other_and_the_pictures_of_an_experiment_are_na
     assert any(line.startswith("pictures (mcgurk) are in") for line in places)
     cfg.data.modalities.see = [1, 8, 8]
     *_, told, _ = summary(tmp_path, cfg, results)
-    assert told.startswith("pictures (reconstructions) are in")
+    assert told.startswith("pictures (traversals) are in")
+    cfg.data = {"x_shape": [1, 8, 8]}
+    *_, told, _ = summary(tmp_path, cfg, results)
+    assert told.startswith("pictures (reconstructions, traversals) are in")
 
 
 def test_latents_of_a_modality_of_its_own_are_counted(tmp_path):

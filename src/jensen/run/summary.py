@@ -12,8 +12,9 @@ from jensen.callbacks.words import numbers
 from jensen.run.folder import BEST, FINISHED, WARNINGS
 from jensen.run.record import get_json
 
-_PICTURES = ("samples", "ventriloquism", "double_flash", "mcgurk")
+_ALWAYS = ("samples", "ventriloquism", "double_flash", "mcgurk")
 _OF_IMAGES = ("reconstructions", "samples", "traversals", "traversal_film", "factor_map")
+_OF_SEVERAL = ("samples", "traversals", "factor_map")
 
 
 def brief(folder: Path, results: dict[str, float]) -> list[str]:
@@ -40,18 +41,19 @@ def _places(folder: Path, cfg: DictConfig, results: Mapping[str, float]) -> list
     places = [f"its numbers are in {shlex.quote(str(table))}"] if table.is_file() else []
     if not any(folder.glob("events.out.tfevents.*")):
         return places
-    pictures = _OF_IMAGES if _has_images(cfg) else _PICTURES
-    drawn = [name for name in pictures if cfg.diagnostics.get(name) is not None]
+    drawn = [name for name in _pictures(cfg) if cfg.diagnostics.get(name) is not None]
     if drawn and results:
         places.append(f"pictures ({', '.join(drawn)}) are in TensorBoard's IMAGES")
     return [*places, f"tensorboard --logdir {shlex.quote(str(folder))}"]
 
 
-def _has_images(cfg: DictConfig) -> bool:
-    """Tell whether an observation, or a modality of it, is an image, as far as the data say."""
-    shapes = (OmegaConf.select(cfg, "data.modalities") or {}).values()
-    shapes = [*shapes] or [OmegaConf.select(cfg, "data.x_shape")]
-    return any(shape is None or len(shape) == 3 for shape in shapes)
+def _pictures(cfg: DictConfig) -> tuple[str, ...]:
+    """The diagnostics that draw an observation: an image, one of several modalities, or no image."""
+    modalities = OmegaConf.select(cfg, "data.modalities")
+    shape = OmegaConf.select(cfg, "data.x_shape")
+    if modalities is None:
+        return _OF_IMAGES if shape is None or len(shape) == 3 else _ALWAYS
+    return _OF_SEVERAL if any(len(each) == 3 for each in modalities.values()) else _ALWAYS
 
 
 def _latents(cfg: DictConfig, results: Mapping[str, float]) -> str:
