@@ -19,8 +19,8 @@ from jensen.family.spherical import SphericalGaussian
 from jensen.family.structures import Structure
 from jensen.family.tied import TiedGaussian
 
-_WORKING_SET = 1 << 19
-"""Distances of points from possible centres that are held at a time, 4 MB."""
+_WORKING_SET = 1 << 18
+"""Distances of points from possible centres that are held at a time, 2 MB."""
 
 _SAME = 1e-12
 """Deviations between two centres that are rounding."""
@@ -164,7 +164,7 @@ def _rounds(space: Space, x: Tensor, weight: Tensor, centre: Tensor) -> Tensor:
     """Those of k-means from the centres `(M, C, K, D)`. A candidate that comes to where another of
     its set is, while most still move, goes no further, and ends where that does.
     """
-    size, several, count, dim = centre.shape
+    size, several = centre.shape[:2]
     counted = torch.cat([weight.unsqueeze(1), x], 1)
     whole = counted.sum(-1)
     live = every = torch.arange(size * several, device=x.device)
@@ -174,9 +174,11 @@ def _rounds(space: Space, x: Tensor, weight: Tensor, centre: Tensor) -> Tensor:
     together = True
     for _ in range(ROUNDS):
         at = live // several
-        own = counted if together else counted.index_select(0, at)
         now = found.index_select(0, live)
-        sums = _sums_of_cells(space, own, now.view(len(own), -1, count, dim)).flatten(0, 1)
+        if together:
+            sums = _sums_of_cells(space, counted, None, now.view(centre.shape)).flatten(0, 1)
+        else:
+            sums = _sums_of_cells(space, counted, at, now.unsqueeze(1)).squeeze(1)
         rest = whole.index_select(0, at).unsqueeze(1) - sums.sum(1, keepdim=True)
         sums = torch.cat([rest, sums], 1)
         total = sums[..., :1]
@@ -194,17 +196,20 @@ def _rounds(space: Space, x: Tensor, weight: Tensor, centre: Tensor) -> Tensor:
     return found[leader].view(centre.shape)
 
 
-def _sums_of_cells(space: Space, counted: Tensor, centre: Tensor) -> Tensor:
-    """Number and sum of the points in each cell but the first of the centres `(M, C, K, D)`,
-    `(M, C, K - 1, 1 + D)`, of points `counted` `(M, 1 + D, N)`, whose first row is 1.
+def _sums_of_cells(space: Space, counted: Tensor, at: Tensor | None, centre: Tensor) -> Tensor:
+    """Number and sum of the points in each cell but the first of the centres `(R, C, K, D)`,
+    `(R, C, K - 1, 1 + D)`, of points `counted` `(M, 1 + D, N)`, whose first row is 1: each set's
+    own, or those that are `at` `(R,)`.
     """
     size, several, count, dim = centre.shape
     found = centre.new_empty(size, several * (count - 1), 1 + dim)
-    block = max(1, _WORKING_SET // (2 * several * max(1, count - 1) * counted.shape[2]))
-    parts = (torch.split(part, block) for part in (counted, centre, found))
-    for points, place, sums in zip(*parts, strict=True):
-        inside = _nearer(space, points[:, 1:], place)
-        torch.bmm(inside.flatten(1, 2), points.mT, out=sums)
+    width = several * max(1, count - 1) + (0 if at is None else 1 + dim)
+    block = max(1, _WORKING_SET // (width * counted.shape[2]))
+    for start in range(0, size, block):
+        part = slice(start, start + block)
+        points = counted[part] if at is None else counted.index_select(0, at[part])
+        inside = _nearer(space, points[:, 1:], centre[part])
+        torch.bmm(inside.flatten(1, 2), points.mT, out=found[part])
     return found.view(size, several, count - 1, 1 + dim)
 
 

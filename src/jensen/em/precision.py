@@ -46,7 +46,7 @@ def ridge(components: Components) -> Tensor:
     if not isinstance(components, TiedGaussian | FullGaussian) or mean.shape[-1] == 1:
         return torch.ones_like(mean[..., 0])
     factor = components.scale_tril
-    variance = torch.linalg.vecdot(factor, factor)
+    variance = factor.square().sum(-1)
     worst: Tensor = (variance / factor.diagonal(dim1=-2, dim2=-1).square()).amax(-1)
     return worst if isinstance(components, FullGaussian) else worst.unsqueeze(-1)
 

@@ -99,14 +99,14 @@ def responsibilities(space: "Space", log_odds: Tensor) -> tuple[Tensor, Tensor]:
     over points of log sum_k of their exponentials, `(...)`.
     """
     *axes, others, points = log_odds.shape
-    r = space("r", *axes, 1 + others, points)
+    r = space("r", 1 + others, *axes, points).movedim(0, -2)  # each component's in one piece
     first = r[..., 0, :]
     if others == 1:  # a logistic function: half of the exponentials would be 1
         only = log_odds.squeeze(-2)
         value = torch.clamp(only, min=0.0, out=first).sum(-1)
         second = torch.sigmoid(only, out=r[..., 1, :])
         torch.sub(1.0, second, out=first)
-        return r, value - log_of_products(r.amax(-2), 2)
+        return r, value - log_of_products(torch.maximum(first, second), 2)
     first.zero_()
     r[..., 1:, :] = log_odds
     top = r.amax(-2, keepdim=True)
