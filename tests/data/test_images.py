@@ -294,7 +294,7 @@ def test_without_h5py_an_npz_file_is_read_and_an_hdf5_file_names_the_extra(tmp_p
     np.savez(tmp_path / "data.npz", images=LEVELS)
     monkeypatch.setitem(sys.modules, "h5py", None)
     assert len(images(tmp_path / "data.npz", **SHAPE)) == 20
-    with pytest.raises(InputError, match=r"need h5py, .*pip install 'jensen\[hdf5\]'"):
+    with pytest.raises(InputError, match=r"needs h5py, .*pip install 'jensen\[hdf5\]'"):
         images(tmp_path / "data.h5", **SHAPE)
 
 

@@ -20,6 +20,7 @@ from jensen.model.likelihood import (
     LearnedNormal,
     Normal,
     OptimalNormal,
+    drawn,
 )
 from jensen.model.mlp import MLPDecoder, MLPEncoder
 from jensen.model.symbols import Categorical, DiscretisedLogistic
@@ -276,3 +277,44 @@ def test_categories_are_learned_through_a_run(given, tmp_path):
     assert found[-1] == pytest.approx(math.exp(run.results["val/distortion"] / 4), rel=1e-4)
     drawn = model.likelihood.sample(model.decoder(torch.zeros(50, 2)), 1, torch.arange(50))
     assert (drawn[..., 2:] == 0).float().mean() > 0.9
+
+
+class Heavy(Normal):
+    """A density of its own, and the draws of a normal one."""
+
+    def distortion(self, output, x):
+        return -torch.distributions.Laplace(output, 1.0).log_prob(x).flatten(1).sum(1)
+
+
+class Bare(torch.nn.Module):
+    def distortion(self, output, x):
+        return (output - x).abs().flatten(1).sum(1)
+
+
+class Whole(Heavy):
+    def sample(self, output, key, index, temperature=1.0, top_k=None, top_p=None):
+        return output
+
+
+class Derived(Whole):
+    """Of the same density."""
+
+
+class Heavier(Whole):
+    def distortion(self, output, x):
+        return 2 * super().distortion(output, x)
+
+
+def test_a_likelihood_that_would_draw_by_anothers_density_is_refused():
+    output = torch.zeros(2, 3)
+    given = (output, 0, torch.arange(2))
+    for likelihood in (Heavy(), Heavier()):
+        with pytest.raises(InputError, match="which has a distortion of its own and would draw as"):
+            drawn(likelihood, *given)
+    with pytest.raises(
+        InputError, match="Bare, which has a distortion of its own and has no sample"
+    ):
+        drawn(Bare(), *given)
+    for likelihood in (Whole(), Derived()):
+        assert torch.equal(drawn(likelihood, *given), output)
+    assert torch.equal(drawn(Normal(), *given), Normal().sample(*given))

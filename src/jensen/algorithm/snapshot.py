@@ -18,6 +18,7 @@ from jensen.family.codes import Codes
 from jensen.family.draw import draw as draws_of
 from jensen.family.unknown import Unknown
 from jensen.model.bayesian_gmm import BayesianGMM
+from jensen.model.likelihood import drawn
 from jensen.model.multimodal import MultimodalVAE
 from jensen.model.scored import Scored
 from jensen.model.vae import VAE
@@ -44,11 +45,11 @@ def known_of_vae(model: VAE, images: Tensor) -> dict[str, Any]:
     def observe(z: Tensor, temperature: float, top_k: int | None, top_p: float | None) -> Tensor:
         index = torch.arange(len(z), device=z.device)
         key = fold(0, "observations")
-        return model.likelihood.sample(model.decoded(z), key, index, temperature, top_k, top_p)
+        return drawn(model.likelihood, model.decoded(z), key, index, temperature, top_k, top_p)
 
     def alike(z: Tensor) -> Tensor:
         index = torch.zeros(len(z), dtype=torch.int64, device=z.device)
-        return model.likelihood.sample(model.decoded(z), 0, index)
+        return drawn(model.likelihood, model.decoded(z), 0, index)
 
     return {
         "encode": model.encode,

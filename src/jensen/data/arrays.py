@@ -165,18 +165,19 @@ def _rows_of_npz(path: Path, name: str, array: Named, rows: int) -> Iterator[np.
 # ---- HDF5 ---------------------------------------------------------------------------------------
 
 
-def _h5py() -> Any:
+def _h5py(path: Path) -> Any:
     try:
         import h5py
     except ImportError as error:
         raise InputError(
-            "HDF5 files need h5py, which is not installed: expected it; pip install 'jensen[hdf5]'"
+            f"path is {path}, which needs h5py, and that is not installed: expected it; pip install"
+            " 'jensen[hdf5]'"
         ) from error
     return h5py
 
 
 def _of_hdf5(path: Path) -> dict[str, Named]:
-    h5py = _h5py()
+    h5py = _h5py(path)
     found = {}
 
     def look(name: str, node: Any) -> None:
@@ -189,7 +190,7 @@ def _of_hdf5(path: Path) -> dict[str, Named]:
 
 
 def _rows_of_hdf5(path: Path, name: str, array: Named, rows: int) -> Iterator[np.ndarray]:
-    with _h5py().File(path, "r") as file:
+    with _h5py(path).File(path, "r") as file:
         data = file[name]
         if data.external or data.is_virtual:
             raise InputError(

@@ -52,6 +52,34 @@ class Likelihood(Protocol):
         ...
 
 
+def drawn(
+    likelihood: Likelihood,
+    output: Tensor,
+    key: int,
+    index: Tensor,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> Tensor:
+    """`likelihood.sample`, of the density that its `distortion` is of.
+
+    Raises:
+        InputError: one that has none, or a distortion of its own and the draws of the likelihood that
+            it is derived from.
+    """
+    ancestors = type(likelihood).__mro__
+    by = next((each for each in ancestors if "sample" in vars(each)), None)
+    own, *others = (each for each in ancestors if "distortion" in vars(each))
+    below = by is not None and own is not by and issubclass(own, by)
+    if by is None or (below and any(issubclass(o, by) or issubclass(by, o) for o in others)):
+        has = f"would draw as {others[0].__name__} does" if by else "has no sample"
+        raise InputError(
+            f"model.likelihood is {type(likelihood).__name__}, which has a distortion of its own and"
+            f" {has}: expected a sample of its own; add one, or ask for no draws of x"
+        )
+    return likelihood.sample(output, key, index, temperature, top_k, top_p)
+
+
 def normal_distortion(mean: Tensor, x: Tensor, log_var: Tensor) -> Tensor:
     """-log N(x; mean, exp(log_var) I), `(B, *event)`, `(B, *event)`, `()` to `(B,)`."""
     squares = (x - mean.float()).square().flatten(1)

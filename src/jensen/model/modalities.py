@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from jensen.base.errors import InputError, check_choices, check_counts, check_number
 from jensen.base.random import fold
 from jensen.base.tree import tree_map
-from jensen.model.likelihood import Likelihood
+from jensen.model.likelihood import Likelihood, drawn
 
 T = TypeVar("T")
 
@@ -264,8 +264,8 @@ class JointLikelihood(nn.Module):
         """
         outputs = self.modalities.split(output)
         made = {
-            name: self.each[name].sample(
-                outputs[name], fold(key, name), index, temperature, top_k, top_p
+            name: drawn(
+                self.each[name], outputs[name], fold(key, name), index, temperature, top_k, top_p
             )
             for name in self.modalities.modelled
         }
