@@ -1,7 +1,7 @@
 """How time and memory grow: of EM, the decomposition and a training step with N, D, K and the image
-side; of a study with its runs.
+side; of a stack with its members; of a study with its runs.
 
-    python scripts/bench/growth.py [--of em decomposition step study] [--runs 72 288 1152]
+    python scripts/bench/growth.py [--of em decomposition step members study] [--runs 72 288 1152]
 
 Each table has CPU seconds and the peak of resident memory beyond what was there before, and the
 slope: the exponent of the power of the size that fits best, 1 where it grows in proportion. A study
@@ -229,18 +229,39 @@ def study(runs: Sequence[int]) -> None:
         table(f"a study: {name} (CPU seconds)", "runs", runs, each)
 
 
+def members() -> None:
+    """1,000 steps of a stack of MLPs, less a command of 100, and the peak of the whole process."""
+    sizes = [2, 8, 32]
+    found = []
+    for count in sizes:
+        swept = f"objective.beta={','.join(map(str, range(1, count + 1)))}"
+        words = [*RUN, "hydra/launcher=stacked", "hydra.launcher.members=32", swept]
+        seconds = []
+        for steps in (100, 1100):
+            with tempfile.TemporaryDirectory() as made:
+                ends = [f"trainer.max_steps={steps}", f"trainer.val_check_interval={steps}"]
+                last = _command("train", "-m", f"hydra.sweep.dir={made}", *words, *ends)
+                seconds.append(last[0])
+        found.append((seconds[1] - seconds[0], last[1]))
+    table("1,000 steps of a stack (MiB: of the process)", "members", sizes, found)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     kinds = {"em": em, "decomposition": decomposition, "step": step}
-    parser.add_argument("--of", nargs="+", default=[*kinds, "study"], choices=[*kinds, "study"])
+    commands = ("members", "study")
+    parser.add_argument("--of", nargs="+", default=[*kinds, *commands], choices=[*kinds, *commands])
     parser.add_argument("--runs", type=int, nargs="+", default=[72, 288, 1152])
     options = parser.parse_args()
     torch.set_num_threads(1)
     for name in options.of:
         if name == "study":
             study(options.runs)
+            continue
+        if name == "members":
+            members()
             continue
         for title, of, sizes, make in kinds[name]():
             table(title, of, sizes, [peak(make(size)) for size in sizes])
