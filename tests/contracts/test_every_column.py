@@ -4,12 +4,13 @@ one of one's own, against torch.distributions and autograd. A family in `schema.
 
 import io
 import pickle
+from functools import partial
 
 import pytest
 import torch
 from mixtures import close, normal
 from torch import distributions as other
-from waiting import Waiting
+from waiting import Rate, Waiting
 
 import jensen
 from jensen.base.errors import InputError
@@ -157,9 +158,10 @@ def test_waits_and_counts_are_one_table_and_find_their_clusters():
     u = torch.rand(800, 2, generator=draw, dtype=torch.float64)
     wait = -torch.log1p(-u) * torch.where(one, 9.0, 0.5).unsqueeze(1)
     x = torch.cat([wait, torch.poisson(torch.where(one, 2.0, 9.0), generator=draw)[:, None]], 1)
-    for waiting in (Waiting, "waiting.Waiting"):
+    made_by_hydra = partial(Waiting)
+    for waiting, own in ((Waiting, []), ("waiting", [Waiting]), ("waiting", [made_by_hydra])):
         families = {waiting: [0, 1], "poisson": [2]}
-        model = jensen.MixtureModel(2, families, restarts=3, seed=1).fit(x)
+        model = jensen.MixtureModel(2, families, restarts=3, seed=1, own=own).fit(x)
         found = model.predict(x) == model.predict(x[one][:1])
         assert (found == one).float().mean() > 0.95
         means = model.as_given(model.mixture.components.mean)
@@ -170,8 +172,11 @@ def test_waits_and_counts_are_one_table_and_find_their_clusters():
     ("families", "said"),
     [
         (Waiting, "row 3, column 0 of x holds -1 and its family is waiting: expected a number of"),
-        ({"waiting.Wating": [0]}, "families names waiting.Wating, which cannot be imported"),
-        ({"waiting.Rate": [0]}, "waiting.Rate, which is no jensen.family.column.Column"),
+        (
+            {"waiting": [0]},
+            "families is 'waiting': expected one of normal, bernoulli, poisson, cat",
+        ),
+        ({Rate: [0]}, "Rate'>, which is no jensen.family.column.Column"),
         (type("Mine", (Waiting,), {"name": "poisson"}), "Mine and PoissonColumns, both called"),
     ],
 )

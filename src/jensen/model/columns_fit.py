@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -44,6 +44,7 @@ class Asked(NamedTuple):
     recipe: Recipe
     families: Families
     sizes: Any
+    own: Sequence[Any] = ()
 
 
 @freed_kept()
@@ -58,7 +59,7 @@ def fit_columns(
     recipe = asked.recipe
     generator = torch.Generator().manual_seed(recipe.seed)
     survey = points.survey(generator, recipe.missing)
-    schema = sized(Schema.of(asked.families, len(survey.mean)), asked.sizes, points)
+    schema = sized(Schema.of(asked.families, len(survey.mean), asked.own), asked.sizes, points)
     _check(recipe, survey, schema, points.names)
     mean = schema.ordered(survey.mean)
     variance = schema.ordered(survey.var)

@@ -30,8 +30,8 @@ class MixtureModel(Scored):
     Args:
         components: K.
         families: "bernoulli" (0 and 1), "categorical" (0..C - 1), "poisson" (counts) or "normal", for all
-            columns; or the columns of each: `{"normal": [0, 1], "bernoulli": [2]}`. One of your own is a
-            `jensen.family.column.Column`, given by its class or as "module.Class".
+            columns; or the columns of each: `{"normal": [0, 1], "bernoulli": [2]}`. In the place of a
+            name may stand a class of your own, a `jensen.family.column.Column`.
         sizes: the categories of each categorical column, or one number for all; by default as many as
             there are in the points.
         prior: pseudo-counts for a maximum a posteriori fit: `values` are points credited to each
@@ -40,6 +40,7 @@ class MixtureModel(Scored):
         seed, init, restarts, tolerance, max_iter, beta, missing, accelerate, warm_start, order: as of a
             `GMM`. NaN is a missing value with `missing=True`; `init` may be "kmeans++", "random"
             (responsibilities), means `(K, D)`, or a `Mixture`.
+        own: classes of your own that `families` calls by their name, as a conf file has to.
         covariance: refused, since columns are independent within a component.
 
     Attributes, after `fit`: history, converged, iterations, columns, log_likelihood, failure, as of a
@@ -71,6 +72,7 @@ class MixtureModel(Scored):
         accelerate: bool = True,
         warm_start: bool = False,
         order: str | None = None,
+        own: Sequence[Any] = (),
         covariance: None = None,
     ) -> None:
         if covariance is not None:
@@ -78,7 +80,7 @@ class MixtureModel(Scored):
                 f"covariance is {covariance!r} and the columns of a MixtureModel are independent within a"
                 " component: expected none; jensen.GMM has it, for columns of real numbers"
             )
-        check_families(families)
+        check_families(families, own)
         check_sizes(sizes)
         init = init.mixture if isinstance(init, MixtureModel) else init
         recipe = Recipe(
@@ -99,8 +101,8 @@ class MixtureModel(Scored):
         recipe.check()
         super().__init__()
         self.recipe = recipe
-        self._asked = Asked(recipe, families, sizes)
-        self._families = all_families(families)
+        self._asked = Asked(recipe, families, sizes, own)
+        self._families = all_families(families, own)
         names = [name for family in self._families for name in family.parameters]
         self._names = ("log_weight", *names, "order", "counts", "sizes")
         for name in self._names:

@@ -1,6 +1,5 @@
 """The family of each column of the points."""
 
-import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -30,43 +29,22 @@ Families = Named | Mapping[Named, Sequence[int]]
 """One family for all columns, or the columns of each."""
 
 
-def family_of(named: object) -> type[Column]:
-    """The family that is given, by its name, by itself, or as `module.Class`.
+def all_families(families: Families, own: Sequence[Any] = ()) -> tuple[type[Column], ...]:
+    """The named ones, and those of one's own: classes among `families`, and `own`, classes or what
+    Hydra makes of `_partial_: true`.
 
     Raises:
-        InputError: there is none.
-    """
-    if isinstance(named, type) and issubclass(named, Column):
-        return named
-    names = [family.name for family in FAMILIES]
-    module, _, own = named.rpartition(".") if isinstance(named, str) else ("", "", "")
-    if not module:
-        check_choice("families", named, names)
-        return FAMILIES[names.index(str(named))]
-    try:
-        found = getattr(importlib.import_module(module), own)
-    except (ImportError, AttributeError) as error:
-        raise InputError(
-            f"families names {named}, which cannot be imported ({error}): expected one of"
-            f" {', '.join(names)}, or a class of yours, such as my.Waiting"
-        ) from error
-    if not (isinstance(found, type) and issubclass(found, Column)):
-        raise InputError(
-            f"families names {named}, which is no jensen.family.column.Column: expected a class that"
-            " is; derive it from that"
-        )
-    return found
-
-
-def all_families(families: Families) -> tuple[type[Column], ...]:
-    """The named ones, and those of one's own.
-
-    Raises:
-        InputError: two of one name.
+        InputError: one that is none, or two of one name.
     """
     given = families if isinstance(families, Mapping) else [families]
+    mine = [getattr(each, "func", each) for each in (*given, *own) if not isinstance(each, str)]
     found = [*FAMILIES]
-    for family in map(family_of, given):
+    for family in mine:
+        if not (isinstance(family, type) and issubclass(family, Column)):
+            raise InputError(
+                f"families has {family!r}, which is no jensen.family.column.Column: expected a class"
+                " that is; derive it from that"
+            )
         same = next((other for other in found if other.name == family.name), family)
         if same is not family:
             raise InputError(
@@ -78,20 +56,34 @@ def all_families(families: Families) -> tuple[type[Column], ...]:
     return tuple(found)
 
 
-def check_families(families: object) -> None:
+def family_of(named: Named, every: Sequence[type[Column]]) -> type[Column]:
+    """The family that is named, or given itself, of `every` one.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if not isinstance(named, str):
+        return named
+    names = [family.name for family in every]
+    check_choice("families", named, names)
+    return every[names.index(named)]
+
+
+def check_families(families: object, own: Sequence[Any] = ()) -> None:
     """Refuse what names no family, or a column twice."""
-    if isinstance(families, str | type):
-        family_of(families)
-        return
-    if not isinstance(families, Mapping) or not families:
+    if not isinstance(families, str | type | Mapping) or not families:
         names = ", ".join(family.name for family in FAMILIES)
         raise InputError(
             f"families is {families!r}: expected one of {names}, or the columns of each, such as"
             ' {"normal": [0, 1], "bernoulli": [2]}'
         )
+    every = all_families(families, own)
+    if not isinstance(families, Mapping):
+        family_of(families, every)
+        return
     owner: dict[int, str] = {}
     for named, columns in families.items():
-        family = family_of(named).name
+        family = family_of(named, every).name
         if isinstance(columns, str) or not isinstance(columns, Sequence):
             raise InputError(
                 f"families.{family} is {columns!r}: expected a list of columns, such as [0, 1]"
@@ -119,16 +111,16 @@ class Schema(NamedTuple):
     families: tuple[type[Column], ...] = FAMILIES
 
     @classmethod
-    def of(cls, families: Families, dim: int) -> "Schema":
+    def of(cls, families: Families, dim: int, own: Sequence[Any] = ()) -> "Schema":
         """The schema of points with `dim` columns.
 
         Raises:
             InputError: a column that there is none of, or one that no family has.
         """
-        every = all_families(families)
+        every = all_families(families, own)
         if not isinstance(families, Mapping):
             families = {families: range(dim)}
-        given = {family_of(named): [*columns] for named, columns in families.items()}
+        given = {family_of(named, every): [*columns] for named, columns in families.items()}
         columns = [given.get(family, []) for family in every]
         order = [column for group in columns for column in group]
         beyond = [column for column in order if column >= dim]
