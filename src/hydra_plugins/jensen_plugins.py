@@ -15,6 +15,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from jensen.base import signals
+
 
 class _SweepLauncher(Launcher):
     """Plans the jobs, has `work` do those that are to do, and reports."""
@@ -62,14 +64,16 @@ class Sequential(_SweepLauncher):
     def work(self, jobs: Sequence[Any]) -> None:
         if not jobs:
             return
-        from jensen.launch import sequential
+        with signals.importing():
+            from jensen.launch import sequential
 
         sequential.launch(self.sweep, jobs, self.task)
 
 
 class Stacked(_SweepLauncher):
     def work(self, jobs: Sequence[Any]) -> None:
-        from jensen.launch import stacked
+        with signals.importing():
+            from jensen.launch import stacked
 
         stacked.launch(self.sweep, jobs, self.task, **self.settings)
 
@@ -78,14 +82,16 @@ class Subprocess(_SweepLauncher):
     def work(self, jobs: Sequence[Any]) -> None:
         if not jobs:
             return
-        from jensen.launch import processes
+        with signals.importing():
+            from jensen.launch import processes
 
         processes.launch(self.sweep, jobs, **self.settings)
 
 
 class Slurm(_SweepLauncher):
     def work(self, jobs: Sequence[Any]) -> None:
-        from jensen.launch import slurm
+        with signals.importing():
+            from jensen.launch import slurm
 
         slurm.launch(self.sweep, jobs, self.task, self.settings)
 
@@ -107,8 +113,10 @@ class Optuna(Sweeper):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        from jensen.launch import optuna
         from jensen.launch.console import one_sentence
+
+        with signals.importing():
+            from jensen.launch import optuna
 
         with one_sentence():
             self.sweeper = optuna.sweeper(self.settings)

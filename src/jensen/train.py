@@ -20,6 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from jensen.base import signals
 from jensen.base.errors import check_choice
 from jensen.launch import naming
 from jensen.launch.console import program
@@ -36,8 +37,8 @@ def main(cfg: DictConfig) -> float | None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     with open_run(folder, cfg) as this:
         if (results := this.found()) is None:
-            from jensen.launch import threads, training  # their imports take seconds
-
+            with signals.importing():
+                from jensen.launch import threads, training
             threads.take()
             results = training.fit(this)
     swept = HydraConfig.get().mode == RunMode.MULTIRUN

@@ -113,6 +113,7 @@ def known_of_mixture(model: Scored, images: Tensor) -> dict[str, Any]:
         "beliefs": model if isinstance(model, BayesianGMM) else None,
         "senses": None,
         "observe": None,
+        "alike": None,
     }
 
 

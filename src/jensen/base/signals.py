@@ -10,6 +10,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
@@ -65,6 +67,22 @@ def unwind_at_interrupt() -> None:
     """
     if signal.getsignal(signal.SIGINT) is _end:
         signal.signal(signal.SIGINT, _unwind)
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Imports that take seconds after `unwind_at_interrupt`: Ctrl-C ends the process again, since an
+    exception amid them may be swallowed or come out as another.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before is not _unwind:
+        yield
+        return
+    signal.signal(signal.SIGINT, _end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:
