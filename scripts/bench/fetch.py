@@ -62,7 +62,7 @@ def in_bulk(examples: Examples, batch: int, device: str) -> Iterator[torch.Tenso
     )
     loader = DataLoader(examples, sampler=order, batch_size=None)
     while True:
-        yield from (examples.decode(found.x.to(device)) for found in loader)
+        yield from (examples.decode(found.stored.to(device)) for found in loader)
 
 
 def rate(batches: Iterator[torch.Tensor], seconds: float, wait: Callable[[], None]) -> float:
