@@ -39,12 +39,8 @@ class Sums(NamedTuple):
     seen: Tensor
 
 
-class Column(ABC):
-    """W independent columns of one exponential family, of K components; the other parent is a
-    NamedTuple of tensors `(..., K, W)`.
-
-    A family of one's own says what is abstract here, and `jensen.MixtureModel` is given its class;
-    `BernoulliColumns` is a short one.
+class ColumnKind(ABC):
+    """A family of columns before there are parameters: the values that it takes, and how it starts.
 
     name: what `families` calls it.
     parameters: what a checkpoint calls its tensors, each unlike those of other families.
@@ -61,8 +57,6 @@ class Column(ABC):
     expected: ClassVar[str]
     remedy: ClassVar[str] = "mend it"
 
-    # ---- what a family says ---------------------------------------------------------------------
-
     @classmethod
     @abstractmethod
     def alike(cls, shape: tuple[int, ...], like: Tensor) -> Self:
@@ -78,6 +72,34 @@ class Column(ABC):
         Raises:
             InputError: a mean that no component can leave.
         """
+
+    @classmethod
+    @abstractmethod
+    def admits(cls, x: Tensor, size: int) -> Tensor:
+        """Tell of each value `(N, W)` whether it is one of the family's; size: of a sized column, 0
+        where it is not known yet.
+        """
+
+    @classmethod
+    @abstractmethod
+    def scaled(cls, x: Tensor, mean: Tensor, variance: Tensor, size: int) -> Tensor:
+        """Coordinates `(N, F)` of values `(N, W)` in which a deviation is about one unit."""
+
+    @classmethod
+    def refusal(cls, value: float, size: int) -> tuple[str, str]:
+        """The expectation and the remedy for a `value` that is not admitted."""
+        return cls.expected, cls.remedy
+
+
+class Column(ColumnKind):
+    """W independent columns of one exponential family, of K components; the other parent is a
+    NamedTuple of tensors `(..., K, W)`.
+
+    A family of one's own says what is abstract here and in `ColumnKind`, and `jensen.MixtureModel` is
+    given its class; `BernoulliColumns` is a short one.
+    """
+
+    # ---- what a family says ---------------------------------------------------------------------
 
     @property
     @abstractmethod
@@ -103,18 +125,6 @@ class Column(ABC):
         `(N,)`.
         """
 
-    @classmethod
-    @abstractmethod
-    def admits(cls, x: Tensor, size: int) -> Tensor:
-        """Tell of each value `(N, W)` whether it is one of the family's; size: of a sized column, 0
-        where it is not known yet.
-        """
-
-    @classmethod
-    @abstractmethod
-    def scaled(cls, x: Tensor, mean: Tensor, variance: Tensor, size: int) -> Tensor:
-        """Coordinates `(N, F)` of values `(N, W)` in which a deviation is about one unit."""
-
     # ---- what most families have alike ----------------------------------------------------------
 
     @property
@@ -124,16 +134,16 @@ class Column(ABC):
 
     @property
     def more(self) -> int:
-        """S, how many `statistics` there are beside the values."""
+        """S, the number of `statistics` beside the values."""
         return 0
 
     @property
     def degrees(self) -> int:
-        """How many numbers of a component are free."""
+        """The number of free parameters of a component."""
         return sum(part.shape[-1] for part in self.tensors())
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """One for each of `parameters`."""
+        """Its tensors, one for each of `parameters`."""
         return tuple(cast(Iterable[Tensor], self))
 
     def shifted(self, offset: Tensor) -> Self:
@@ -163,11 +173,6 @@ class Column(ABC):
         moves = torch.split(free, [part.shape[-2:].numel() for part in mine], -1)
         pairs = zip(mine, moves, strict=True)
         return type(self)(*(part + move.reshape(part.shape) for part, move in pairs))
-
-    @classmethod
-    def refusal(cls, value: float, size: int) -> tuple[str, str]:
-        """What is expected in the place of a `value` that is not admitted, and the remedy."""
-        return cls.expected, cls.remedy
 
 
 def kept(new: Tensor, seen: Tensor, old: Tensor) -> Tensor:

@@ -53,15 +53,10 @@ class Likelihood(Protocol):
 
 
 def drawn(
-    likelihood: Likelihood,
-    output: Tensor,
-    key: int,
-    index: Tensor,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
+    likelihood: Likelihood, output: Tensor, key: int, index: Tensor, *choosing: Any
 ) -> Tensor:
-    """`likelihood.sample`, of the density that its `distortion` is of.
+    """`likelihood.sample`, `(B, *event)`, of the density that its `distortion` is of; choosing: its
+    temperature, top_k and top_p.
 
     Raises:
         InputError: one that has none, or a distortion of its own and the draws of the likelihood that
@@ -77,7 +72,7 @@ def drawn(
             f"model.likelihood is {type(likelihood).__name__}, which has a distortion of its own and"
             f" {has}: expected a sample of its own; add one, or ask for no draws of x"
         )
-    return likelihood.sample(output, key, index, temperature, top_k, top_p)
+    return likelihood.sample(output, key, index, *choosing)
 
 
 def normal_distortion(mean: Tensor, x: Tensor, log_var: Tensor) -> Tensor:

@@ -151,24 +151,13 @@ class MixtureModel(Scored):
     @property
     def mixture(self) -> Mixture:
         """The parameters as a value, its columns in the order of `schema`."""
-        groups = tuple(self._groups(self.schema))
+        groups = tuple(_groups(self, self.schema))
         gaps = self.log_weight.new_zeros(len(self.log_weight), int(self.recipe.missing))
         return Mixture(self.log_weight, Columns(groups, gaps))
 
-    def _groups(self, schema: Schema) -> Iterator[Column]:
-        """The groups of columns, of the buffers of each family."""
-        for family in self._families:
-            stored = [self.get_buffer(name) for name in family.parameters]
-            if not family.sized:
-                yield family(*stored)
-                continue
-            sizes = [group.size for group in schema.groups() if group.family is family]
-            for parts in zip(*(torch.split(part, sizes, -1) for part in stored), strict=True):
-                yield family(*parts)
-
     @property
     def parameter_count(self) -> int:
-        each = sum(group.degrees for group in self._groups(self.schema))
+        each = sum(group.degrees for group in _groups(self, self.schema))
         return len(self.log_weight) * (each + 1) - 1
 
     def assign(self, p: Mixture) -> None:
@@ -225,6 +214,18 @@ class MixtureModel(Scored):
         if seed is not None:
             check_seed("seed", seed)
         return drawn(self.mixture, self.schema, n, self.recipe.seed if seed is None else seed)
+
+
+def _groups(model: MixtureModel, schema: Schema) -> Iterator[Column]:
+    """The groups of columns, of the buffers of each family."""
+    for family in schema.families:
+        stored = [model.get_buffer(name) for name in family.parameters]
+        if not family.sized:
+            yield family(*stored)
+            continue
+        sizes = [group.size for group in schema.groups() if group.family is family]
+        for parts in zip(*(torch.split(part, sizes, -1) for part in stored), strict=True):
+            yield family(*parts)
 
 
 def _flat(p: Mixture, families: tuple[type[Column], ...]) -> dict[str, Tensor]:
