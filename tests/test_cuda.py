@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny import TINY
 
 import jensen
+from jensen.base import replay
 from jensen.base.errors import InputError
 from jensen.bound.decomposition import decompose
 from jensen.family.gaussian import Gaussian
@@ -64,6 +65,26 @@ def test_a_mixture_is_that_of_the_cpu(covariance, dtype):
         rtol=1e-9,
         atol=1e-9,
     )
+
+
+@pytest.mark.parametrize("covariance", ["full", "tied", "diag", "spherical"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_an_iteration_of_em_is_made_of_graphs(covariance, dtype, monkeypatch, caplog):
+    x = torch.as_tensor(blobs(apart=1.0)).to(dtype).cuda()
+    captures = []
+
+    def capture(run):
+        captures.append(run)
+        return replay.captured(run)
+
+    monkeypatch.setitem(replay.CAPTURES, "cuda", capture)
+    settings = {"init": x[:4].double(), "tolerance": 0.0, "max_iter": 40}
+    graphed = GMM(4, covariance, **settings).fit(x)
+    assert len(captures) >= 4
+    assert "without a CUDA graph" not in caplog.text
+    monkeypatch.delitem(replay.CAPTURES, "cuda")
+    plain = GMM(4, covariance, **settings).fit(x)
+    assert abs(graphed.log_likelihood - plain.log_likelihood) / len(x) < 1e-6
 
 
 @pytest.mark.parametrize("covariance", ["full", "diag"])

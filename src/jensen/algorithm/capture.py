@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from jensen.algorithm.chunk import Chunk
+from jensen.base.replay import first_said
 
 if TYPE_CHECKING:
     from jensen.algorithm.gradient import Gradient
@@ -43,10 +44,8 @@ class State:
 
 def said(error: BaseException, inside: list[str]) -> str:
     """Name what first went wrong, and in which module, in one line."""
-    while error.__context__ is not None:  # the end of a failed capture fails too
-        error = error.__context__
     at = f"in {inside[-1]}, " if inside else ""
-    return f"{at}{str(error).splitlines()[0] if str(error) else type(error).__name__}"
+    return at + first_said(error)
 
 
 def part(chunk: Chunk, begin: int, end: int) -> Chunk:
@@ -117,19 +116,6 @@ def entered(model: nn.Module, inside: list[str]) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-@contextmanager
-def aside(device: torch.device) -> Iterator[None]:
-    """Another stream, as work before a capture must be on."""
-    if device.type != "cuda":
-        yield
-        return
-    torch.cuda.synchronize(device)
-    stream = torch.cuda.Stream(device)
-    with torch.cuda.stream(stream):
-        yield
-    torch.cuda.synchronize(device)
 
 
 def generator_state(device: torch.device) -> Tensor:

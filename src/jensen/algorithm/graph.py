@@ -14,7 +14,7 @@ the first chunk, and all state is put back.
 
 import gc
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -22,7 +22,6 @@ from torch import Tensor
 
 from jensen.algorithm.capture import (
     State,
-    aside,
     capturable,
     count_on_device,
     drawing,
@@ -36,28 +35,12 @@ from jensen.algorithm.chunk import Chunk, next_lr
 from jensen.algorithm.drive import Eager, Taken, Terms, terms_of
 from jensen.algorithm.step import Outcome
 from jensen.algorithm.trial import distrust, far, tried
+from jensen.base.replay import DEVICE, Capture, Run, aside, captured
 
 if TYPE_CHECKING:
     from jensen.algorithm.gradient import Gradient
 
-Run = Callable[[], None]
-Capture = Callable[[Run], Run]
-"""Takes a program on tensors that keep their place; gives one that repeats it."""
-
-_DEVICE = "CUDA error"
-
 logger = logging.getLogger(__name__)
-
-
-def captured(run: Run) -> Run:
-    """The replay of `run`, a CUDA graph. What other threads ask of the device meanwhile, a loader's
-    pinned memory say, does not matter.
-    """
-    program = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(program, capture_error_mode="thread_local"):
-        run()
-    replay: Run = program.replay
-    return replay
 
 
 class Inputs:
@@ -205,7 +188,7 @@ class Graphed:
         count_on_device(optimiser)
         state = State(self.algorithm, optimiser)
         self.why = self._captured(state) or ""
-        if self.why.startswith(_DEVICE):  # what a library sets up at its first capture in a process
+        if self.why.startswith(DEVICE):  # what a library sets up at its first capture in a process
             self.why = self._captured(state)
         if not self.why:
             self.why = self._tried(chunk, state)

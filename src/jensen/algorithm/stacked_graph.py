@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from jensen.algorithm.capture import aside, capturable, count_on_device, on_host, part, said
+from jensen.algorithm.capture import capturable, count_on_device, on_host, part, said
 from jensen.algorithm.chunk import Chunk
 from jensen.algorithm.drive import Taken
-from jensen.algorithm.graph import Capture, Run, Seen, captured
+from jensen.algorithm.graph import Seen
 from jensen.algorithm.stacked import Stack, minibatch
 from jensen.algorithm.stacked_watch import Steps, Words
 from jensen.algorithm.trial import distrust, far, tried
+from jensen.base.replay import Capture, Run, aside, captured
 
 logger = logging.getLogger(__name__)
 

@@ -28,6 +28,18 @@ def tree_map(function: Callable[..., Any], tree: T, *others: T) -> T:
     return cast(T, named(*parts) if hasattr(tree, "_fields") else named(parts))
 
 
+def tree_leaves(tree: Any) -> list[Tensor]:
+    """The tensors of nested tuples, in order.
+
+    >>> import torch
+    >>> tree_leaves((torch.zeros(1), (torch.ones(1),)))
+    [tensor([0.]), tensor([1.])]
+    """
+    if isinstance(tree, Tensor):
+        return [tree]
+    return [leaf for each in tree for leaf in tree_leaves(each)] if isinstance(tree, tuple) else []
+
+
 def tree_where(chosen: Tensor, a: T, b: T) -> T:
     """`a` where `chosen` `(R,)`, else `b`, row by row of tensors `(R, ...)` at equal places."""
 

@@ -6,11 +6,13 @@ ranks.
 
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor
 
+from jensen.base.replay import Replayed
 from jensen.base.tree import tree_map
 from jensen.em.collapse import twins
 from jensen.em.local import Local, expected_log_joint, moments, picked
@@ -164,6 +166,9 @@ class _Fitting:
         self.seeding = seeding
         self.options = options
         self.running = Running(p)
+        self.coefficients = Replayed("the natural form", partial(coefficients, beta=options.beta))
+        self.belief = Replayed("the density of the prior", partial(log_prior, prior=options.prior))
+        self.step = Replayed("the M-step", partial(_stepped, options.prior))
         self.starts = len(p.log_weight)
         self.exact = options.rough == 0
         self.iteration = 0
@@ -184,12 +189,11 @@ class _Fitting:
     def look(self) -> bool:
         """One E-step; False where it was none, of rows that have left."""
         running = self.running
-        prior = self.options.prior
         beta = self.options.beta
-        coefficient = coefficients(running.p, beta)
+        coefficient = self.coefficients(running.p)
         found = self.expect(running.p, coefficient, self.exact)
-        believes = prior.believes
-        belief = log_prior(running.p, prior) if believes else torch.zeros_like(running.limit)
+        believes = self.options.prior.believes
+        belief = self.belief(running.p) if believes else torch.zeros_like(running.limit)
         # The one question to the device in an iteration.
         objective = (found.log_likelihood + belief if believes else found.log_likelihood).tolist()
         if self._drop_broken(objective):
@@ -248,7 +252,7 @@ class _Fitting:
     def move(self) -> bool:
         """One M-step, after which some rows leave; False at the last iteration."""
         running = self.running
-        following, broken = _maximise(running.best, running.statistics, self.options.prior)
+        following, broken = _maximise(self.step, running.best, running.statistics)
         self.end(
             broken,
             failure=f"a covariance is not positive definite after iteration {self.iteration}",
@@ -293,10 +297,16 @@ class _Fitting:
         self.iteration += 1
 
 
-def _maximise(p: Mixture, s: Statistics | Local, prior: Prior) -> tuple[Mixture, set[int]]:
+def _stepped(prior: Prior, p: Mixture, s: Statistics | Local) -> Mixture:
+    return m_step(p, moments(p, s), prior)
+
+
+def _maximise(
+    step: Callable[[Mixture, Statistics | Local], Mixture], p: Mixture, s: Statistics | Local
+) -> tuple[Mixture, set[int]]:
     """The M-step, and the rows that have none, which stay as they are."""
     try:
-        return m_step(p, moments(p, s), prior), set()
+        return step(p, s), set()
     except torch.linalg.LinAlgError:
         found = []
         broken = set()
@@ -304,7 +314,7 @@ def _maximise(p: Mixture, s: Statistics | Local, prior: Prior) -> tuple[Mixture,
             index = torch.tensor([row], device=p.log_weight.device)
             one = tree_map(lambda part: part[index], p)  # noqa: B023
             try:
-                one = m_step(one, moments(one, picked(s, index)), prior)
+                one = step(one, picked(s, index))
             except torch.linalg.LinAlgError:
                 broken.add(row)
             found.append(one)

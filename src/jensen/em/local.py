@@ -41,17 +41,27 @@ class Local(NamedTuple):
     moments: Moments
 
 
-def needed(p: Mixture, coefficient: Tensor) -> bool:
-    """Tell whether products about the origin would lose too much of `p` `(..., K)`; `coefficient`:
-    of `stream.coefficients`.
+def figures(p: Mixture, coefficient: Tensor) -> Tensor:
+    """The least constant of `p` `(..., K)`, and where columns are correlated the greatest `ridge`:
+    `(1,)` or `(2,)`, of which `lossy` tells; `coefficient`: of `stream.coefficients`.
     """
-    # The first is -spread / 2, beside which the others of its terms are nothing here.
-    if bool(coefficient[..., 0].amin() < -0.5 * SPREAD):
-        return True
-    matrix = p.components.mean.shape[-1] > 1 and isinstance(
+    least = coefficient[..., 0].amin()
+    if p.components.mean.shape[-1] == 1 or not isinstance(
         p.components, TiedGaussian | FullGaussian
-    )
-    return matrix and bool(ridge(p.components).amax() > SPREAD)
+    ):
+        return least.reshape(1)
+    return torch.stack([least, ridge(p.components).amax()])
+
+
+def lossy(least: float, steepest: float = 1.0) -> bool:
+    """Tell whether products about the origin would lose too much."""
+    # The first is -spread / 2, beside which the others of its terms are nothing here.
+    return least < -0.5 * SPREAD or steepest > SPREAD
+
+
+def needed(p: Mixture, coefficient: Tensor) -> bool:
+    """Tell whether products about the origin would lose too much of `p`."""
+    return lossy(*figures(p, coefficient).tolist())
 
 
 def whiten(deviations: Tensor, components: Components) -> tuple[Tensor, Tensor]:

@@ -51,6 +51,16 @@ def ridge(components: Components) -> Tensor:
     return worst if isinstance(components, FullGaussian) else worst.unsqueeze(-1)
 
 
+def figures(p: Mixture) -> Tensor:
+    """Of `p` `(R, K)` what `Precision` goes by: the worst rounding, its mean, the greatest ridge,
+    `(3,)`.
+    """
+    ridges = ridge(p.components)
+    rounding = torch.finfo(torch.float32).eps * (spread(p.components) + ridges - 1)
+    mean = (rounding * p.log_weight.exp()).sum(-1).max()
+    return torch.stack([rounding.max(), mean, ridges.max()])
+
+
 @final
 class Precision:
     """In which dtype an E-step of float32 data is computed.
@@ -63,11 +73,10 @@ class Precision:
     def __init__(self) -> None:
         self._last: float | None = None
 
-    def __call__(self, p: Mixture, exact: bool) -> torch.dtype:
-        ridges = ridge(p.components)
-        rounding = torch.finfo(torch.float32).eps * (spread(p.components) + ridges - 1)
-        mean = (rounding * p.log_weight.exp()).sum(-1).max()
-        worst, mean_worst, steepest = torch.stack([rounding.max(), mean, ridges.max()]).tolist()
+    def __call__(
+        self, p: Mixture, exact: bool, worst: float, mean_worst: float, steepest: float
+    ) -> torch.dtype:
+        """The dtype for `p`, whose `figures` are given."""
         last = self._last
         self._last = worst
         if last is None:

@@ -7,6 +7,7 @@ from typing import NamedTuple, final
 import torch
 from torch import Tensor
 
+from jensen.base.replay import Replayed
 from jensen.base.tree import tree_map, tree_where
 from jensen.em.collapse import on_floor
 from jensen.em.coordinates import coordinates, reach
@@ -66,6 +67,7 @@ class Running:
         self.best = p
         self.limit = torch.full_like(p.log_weight[:, 0], 4)
         self.length = self.limit
+        self.extrapolate = Replayed("SQUAREM", extrapolate)
         self.begin()
 
     def begin(self) -> None:
@@ -114,7 +116,7 @@ class Running:
         self.phase = (self.phase + 1) % 3
         if self.phase == 2:
             first, second = self.cycle
-            following, self.length = extrapolate(first, second, following, self.limit)
+            following, self.length = self.extrapolate(first, second, following, self.limit)
         return following
 
     def leave(self, rows: Collection[int], following: Mixture | None = None) -> Mixture:

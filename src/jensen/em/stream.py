@@ -9,12 +9,14 @@ sum_k exp c.f)/dc = `sums`.
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
 
-from jensen.em.sums import sums
+from jensen.base.replay import Replayed, is_replayed
+from jensen.em.sums import DenseSums, Sums, sums
 from jensen.family.mixture import Mixture
 from jensen.family.moments import Moments
 
@@ -23,10 +25,19 @@ Chunks = Callable[[int], Iterable[tuple[Tensor, Tensor | None]]]
 size asked for.
 """
 
+Part = tuple[Tensor, Tensor | None]
+"""The features of a chunk, `(P, n)`, and the weights of its points, `(n,)`."""
+
+Empty = Callable[[str, int, int, torch.dtype], Tensor]
+"""An array of a name, `(rows, columns)`, with anything in it."""
+
 _KEPT = 1 << 26
 """Bytes of features that are kept from pass to pass: to read them takes less than to turn the points
 and to multiply them again.
 """
+
+_KEPT_SHARE = 0.25
+"""Of the memory that is free on a GPU, what may be kept there."""
 
 _WORKING_SET = {"cpu": 1 << 21}
 """Bytes of a chunk's features and responsibilities: on a CPU what stays in a core's own cache."""
@@ -88,7 +99,8 @@ class Stream:
         self._size = size
         self._origin = origin
         self._buffers: dict[tuple[str, torch.dtype], Tensor] = {}
-        self._kept: tuple[object, list[tuple[Tensor, Tensor | None]]] | None = None
+        self._kept: dict[tuple[type, torch.dtype], list[Part]] = {}
+        self._passes: dict[tuple[torch.dtype, float], Replayed[Statistics]] = {}
         self._shared: Tensor | None = None
         self._share = (
             1.0  # of the responsibilities, those that counted in the last pass (`em.sums`)
@@ -111,65 +123,45 @@ class Stream:
         """One E-step with the float64 mixtures `p` `(..., K)`, products in `dtype`; `coefficient`:
         of `coefficients`.
         """
+        coefficient = coefficients(p, beta) if coefficient is None else coefficient
         structure = type(p.components)
+        kept = self._kept.get((structure, dtype))
+        if kept is not None and self._shared is not None and is_replayed(self._origin):
+            return self._replayed(kept, self._shared, dtype, beta)(p, coefficient)
         mean = p.components.mean
         rows = mean[..., 0].numel()
-        components, dim = mean.shape[-2:]
-        layout = p.components.layout(dim)
-        width = layout.width
-        coefficient = coefficients(p, beta) if coefficient is None else coefficient
-        coefficient = coefficient.reshape(rows, width)
-        rounded = coefficient.to(dtype)
-        total: Tensor | float = 0.0
-        found = sums(structure, rows, dim, dtype, mean.device, self._share)
-        shared = self._shared
-        # Smaller responsibilities would be subnormal numbers: exp and the products are ten times
-        # slower on those.
-        low = -650.0 if dtype == torch.float64 else -75.0
-
-        for features, weight in self._features(p, dtype):
-            r = torch.mm(rounded, features, out=self._buffer("r", rows, features.shape[1], dtype))
-            joint = r.view(rows // components, components, -1)
-            top = joint.amax(1, keepdim=True)
-            evidence = joint.sub_(top).clamp_(min=low).exp_().sum(1, keepdim=True)
-            joint.mul_(evidence.reciprocal() if weight is None else weight / evidence)
-            log_prob = evidence.log_().add_(top).squeeze(1)
-            part = (log_prob if weight is None else log_prob * weight).sum(-1, dtype=torch.float64)
-            total = part if isinstance(total, float) else total + part
-            found.add(features, r, weight)
-            more = layout.shared(features, weight) if self._shared is None else None
-            if more is not None:
-                shared = more if shared is None else shared + more
-        assert isinstance(total, Tensor), "no points"
-        result = found.result()
+        found = sums(structure, rows, mean.shape[-1], dtype, mean.device, self._share)
+        parts = self._features(p, dtype) if kept is None else kept
+        result = over(parts, self._shared, found, self._empty, dtype, beta, p, coefficient)
         self._share = found.share
-        if rounded is not coefficient:
-            total = total + ((coefficient - rounded) * result).view(-1, components * width).sum(1)
-        total = total.view(mean.shape[:-2])
-        total = total if beta == 1 else beta * total
-        if shared is None:
-            shared = mean.new_zeros(layout.common, layout.common)
-        self._shared = shared  # the same whatever the mixture
-        common = p.components.common(shared)
-        total = total if common is None else total + common
-        result = result.reshape(*mean.shape[:-1], width)
-        return Statistics(total, result, shared.expand(*mean.shape[:-2], *shared.shape))
+        self._shared = result.scatter.reshape(-1, *result.scatter.shape[-2:])[0]
+        return result
 
-    def _features(self, p: Mixture, dtype: torch.dtype) -> Iterable[tuple[Tensor, Tensor | None]]:
-        """`(P, n)` and `(n,)` of each chunk."""
-        structure = type(p.components)
+    def _replayed(
+        self, kept: list[Part], shared: Tensor, dtype: torch.dtype, beta: float
+    ) -> Replayed[Statistics]:
+        """The pass over what is kept."""
+        if (dtype, beta) not in self._passes:
+
+            def again(p: Mixture, coefficient: Tensor) -> Statistics:
+                found = DenseSums(watch=False)
+                empty = partial(_fresh, shared.device)
+                return over(kept, shared, found, empty, dtype, beta, p, coefficient)
+
+            self._passes[dtype, beta] = Replayed("the E-step", again)
+        return self._passes[dtype, beta]
+
+    def _features(self, p: Mixture, dtype: torch.dtype) -> Iterable[Part]:
+        """Each chunk, which may be kept."""
         dim = p.components.mean.shape[-1]
         layout = p.components.layout(dim)
-        if self._kept is not None and self._kept[0] == (structure, dtype):
-            yield from self._kept[1]
-            return
-        keeps = 0 < self._size * layout.width * dtype.itemsize <= _KEPT
-        kept: list[tuple[Tensor, Tensor | None]] = []
+        keeps = 0 < self._size * layout.width * dtype.itemsize <= _room(self._origin.device)
+        kept: list[Part] = []
         for x, weight in self._chunks(self.chunk(p, dtype)):
             features = (
-                torch.empty(layout.width, len(x), dtype=dtype, device=self._origin.device)
+                _fresh(self._origin.device, "features", layout.width, len(x), dtype)
                 if keeps
-                else self._buffer("features", layout.width, len(x), dtype)
+                else self._empty("features", layout.width, len(x), dtype)
             )
             features[0] = 1
             points = features[1 : 1 + dim]
@@ -180,12 +172,76 @@ class Stream:
                 kept.append((features, weight))
             yield features, weight
         if kept:
-            self._kept = (structure, dtype), kept
+            self._kept[type(p.components), dtype] = kept
 
-    def _buffer(self, name: str, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
-        """A `(rows, columns)` array, written over by the next call of the same name."""
+    def _empty(self, name: str, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+        """An array that is written over by the next call of the same name."""
         key = (name, dtype)
         size = rows * columns
         if key not in self._buffers or self._buffers[key].numel() < size:
             self._buffers[key] = torch.empty(size, dtype=dtype, device=self._origin.device)
         return self._buffers[key][:size].view(rows, columns)
+
+
+def over(
+    parts: Iterable[Part],
+    shared: Tensor | None,
+    found: Sums,
+    empty: Empty,
+    dtype: torch.dtype,
+    beta: float,
+    p: Mixture,
+    coefficient: Tensor,
+) -> Statistics:
+    """One E-step over the features of a data set, whose `shared` sums are taken too if they are None."""
+    mean = p.components.mean
+    rows = mean[..., 0].numel()
+    components, dim = mean.shape[-2:]
+    layout = p.components.layout(dim)
+    coefficient = coefficient.reshape(rows, layout.width)
+    rounded = coefficient.to(dtype)
+    total: Tensor | float = 0.0
+    scatter = shared
+    # Smaller responsibilities would be subnormal numbers: exp and the products are ten times
+    # slower on those.
+    low = -650.0 if dtype == torch.float64 else -75.0
+
+    for features, weight in parts:
+        r = torch.mm(rounded, features, out=empty("r", rows, features.shape[1], dtype))
+        joint = r.view(rows // components, components, -1)
+        top = joint.amax(1, keepdim=True)
+        evidence = joint.sub_(top).clamp_(min=low).exp_().sum(1, keepdim=True)
+        joint.mul_(evidence.reciprocal() if weight is None else weight / evidence)
+        log_prob = evidence.log_().add_(top).squeeze(1)
+        part = (log_prob if weight is None else log_prob * weight).sum(-1, dtype=torch.float64)
+        total = part if isinstance(total, float) else total + part
+        found.add(features, r, weight)
+        more = layout.shared(features, weight) if shared is None else None
+        if more is not None:
+            scatter = more if scatter is None else scatter + more
+    assert isinstance(total, Tensor), "no points"
+    result = found.result()
+    if rounded is not coefficient:
+        total = total + ((coefficient - rounded) * result).view(-1, components * layout.width).sum(
+            1
+        )
+    total = total.view(mean.shape[:-2])
+    total = total if beta == 1 else beta * total
+    if scatter is None:
+        scatter = mean.new_zeros(layout.common, layout.common)
+    common = p.components.common(scatter)
+    total = total if common is None else total + common
+    result = result.reshape(*mean.shape[:-1], layout.width)
+    return Statistics(total, result, scatter.expand(*mean.shape[:-2], *scatter.shape))
+
+
+def _fresh(device: torch.device, name: str, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+    """An array that nobody else writes to."""
+    return torch.empty(rows, columns, dtype=dtype, device=device)
+
+
+def _room(device: torch.device) -> int:
+    """Bytes of features that may be kept."""
+    if device.type != "cuda":
+        return _KEPT
+    return max(_KEPT, int(_KEPT_SHARE * torch.cuda.mem_get_info(device)[0]))

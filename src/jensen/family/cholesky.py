@@ -5,6 +5,7 @@ D)`.
 import torch
 from torch import Tensor
 
+from jensen.base.unlikely import presumes, unlikely
 from jensen.family.moments import like
 
 _FEW = 4
@@ -16,7 +17,12 @@ rows of all of them: up to five times.
 
 def factor(matrix: Tensor) -> Tensor:
     """L of a covariance; raises torch's LinAlgError where that is not positive definite."""
-    scale_tril: Tensor = torch.linalg.cholesky(matrix)
+    scale_tril: Tensor
+    if not presumes():
+        scale_tril = torch.linalg.cholesky(matrix)
+        return scale_tril
+    scale_tril, failed = torch.linalg.cholesky_ex(matrix)
+    unlikely(failed.any())
     return scale_tril
 
 
@@ -72,7 +78,7 @@ def floored(cov: Tensor, floor: Tensor | float) -> Tensor:
         return factor(cov)
     least = like(cov, floor).expand(cov.shape[:-1])
     below = torch.linalg.cholesky_ex(cov - least.diag_embed())[1] != 0
-    if bool(below.any()):
+    if unlikely(below.any()):
         unit = least.sqrt().unsqueeze(-1) * least.sqrt().unsqueeze(-2)
         values, vectors = torch.linalg.eigh(cov / unit)
         # Slightly above 1, so that rounding does not leave a component below its floor for good.

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from jensen.base.errors import InputError, check_number
 from jensen.base.memory import freed_kept
+from jensen.base.replay import Replayed
 from jensen.base.tree import tree_map
 from jensen.em.fit import Fit, Options, Step, fit_em
 from jensen.em.local import Local, moments
@@ -105,8 +106,10 @@ def fit_belief(
         start = tree_map(lambda part: part[None], shift(state, -offset))
         expect = Expect(points, survey, origin, expected(start))
 
+    gaussians_of = Replayed("the expected mixture", expected)
+
     def expected_sums(p: Mixture, coefficient: Tensor, exact: bool) -> Statistics | Local:
-        return expect(expected(p), coefficient, exact, 1.0)
+        return expect(gaussians_of(p), coefficient, exact, 1.0)
 
     with exact_products():
         found_fit = fit_em(

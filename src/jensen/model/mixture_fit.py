@@ -10,8 +10,9 @@ from torch import Tensor
 
 from jensen.base.errors import InputError
 from jensen.base.memory import freed_kept
+from jensen.base.replay import Replayed
 from jensen.base.tree import tree_map
-from jensen.em import local, missing, noise
+from jensen.em import local, missing, noise, precision
 from jensen.em.collapse import on_floor
 from jensen.em.fit import Fit, Options, Step, fit_em
 from jensen.em.local import Local
@@ -115,6 +116,8 @@ class Expect:
         self.wide = survey.dtype == torch.float64 or few or survey.missing or survey.extreme
         self.wide = self.wide or known is not None
         self.precision = Precision()
+        every = local.figures if self.wide else _all_figures
+        self._figures = Replayed("the precision of the E-step", every)
 
     def __call__(
         self, p: Mixture, coefficient: Tensor, exact: bool, beta: float
@@ -123,10 +126,17 @@ class Expect:
             return noise.local(self.chunks, self.known, self.origin, p, beta)
         if self.missing:
             return missing.local(self.chunks, self.origin, p, beta)
-        if local.needed(p, coefficient):
+        figures = self._figures(p, coefficient).tolist()
+        of_precision = [] if self.wide else figures[-3:]
+        if local.lossy(*figures[: len(figures) - len(of_precision)]):
             return local.expect(self.chunks, self.origin, p, beta)
-        dtype = torch.float64 if self.wide else self.precision(p, exact)
+        dtype = torch.float64 if self.wide else self.precision(p, exact, *of_precision)
         return self.stream(p, dtype, beta, coefficient)
+
+
+def _all_figures(p: Mixture, coefficient: Tensor) -> Tensor:
+    """Those of `local`, and the three of `precision`."""
+    return torch.cat([local.figures(p, coefficient), precision.figures(p)])
 
 
 def _annealed(
