@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, final
 import torch
 from torch import Tensor
 
+from jensen.em.stream import BITS
 from jensen.family.floor import Rounding
 from jensen.family.full import FullGaussian
 from jensen.family.gaussian import Gaussian
@@ -108,10 +109,10 @@ def responsibilities(space: "Space", log_odds: Tensor) -> tuple[Tensor, Tensor]:
         torch.sub(1.0, second, out=first)
         return r, value - log_of_products(torch.maximum(first, second), 2)
     first.zero_()
-    r[..., 1:, :] = log_odds
+    torch.mul(log_odds, BITS, out=r[..., 1:, :])
     top = r.amax(-2, keepdim=True)
-    evidence = r.sub_(top).clamp_(min=-650.0).exp_().sum(-2, keepdim=True)
-    value = top.sum((-2, -1)) + log_of_products(evidence.squeeze(-2), r.shape[-2])
+    evidence = r.sub_(top).clamp_(min=-937.0).exp2_().sum(-2, keepdim=True)
+    value = top.sum((-2, -1)) / BITS + log_of_products(evidence.squeeze(-2), r.shape[-2])
     return r.div_(evidence), value
 
 

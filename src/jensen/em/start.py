@@ -38,6 +38,8 @@ _SAME = 1e-10
 _LIMIT = 1 << 20
 """Elements of a temporary `(..., K, n, D)`: 8 MiB of float64."""
 
+_FEW = 64
+"""Points of a part, below which their features are too many."""
 
 Index = Tensor | int
 """One place along an axis, or `(n,)` of them."""
@@ -135,14 +137,11 @@ def _of_cells(
     The moments of the cells give weights and covariances, with a few pseudo-counts.
     """
     x = sample.standardised()
-    weights = sample.weights
-    centre = centres(x, weights, count, starts, generator)
+    centre = centres(x, sample.weights, count, starts, generator)
     mean = sample.mean + centre * sample.var.sqrt()
     p = Mixture(centre[..., 0], structure.at(mean, sample.var))
     prior = PSEUDO_COUNTS._replace(variance=variance_of_cells(sample, mean))
-    return m_step(
-        p, moments_about(p.components, sample.x, cells(x, centre) * weights.unsqueeze(-1)), prior
-    )
+    return m_step(p, moments_of_cells(p.components, sample, nearest(x, centre)), prior)
 
 
 def centres(
@@ -168,10 +167,8 @@ def variance_of_cells(sample: Sample, mean: Tensor) -> Tensor:
     cells, of which each point is in that of its nearest mean, is less than a hundredth of a
     column's, it is that of the start with the least.
     """
-    r = cells(
-        sample.standardised(), (mean - sample.mean) / sample.var.sqrt()
-    ) * sample.weights.unsqueeze(-1)
-    m = moments_about(Gaussian.at(mean, sample.var), sample.x, r)
+    near = nearest(sample.standardised(), (mean - sample.mean) / sample.var.sqrt())
+    m = moments_of_cells(Gaussian.at(mean, sample.var), sample, near)
     count = m.total.unsqueeze(-1)
     squares = (m.second - m.first.square() / count.clamp(min=1e-300)).sum(-2)
     within = (squares / count.sum(-2)).amin(0)
@@ -187,9 +184,45 @@ def moments_about(components: Components, x: Tensor, r: Tensor) -> Moments:
     )
 
 
+def moments_of_cells(components: Components, sample: Sample, near: Tensor) -> Moments:
+    """The same where each point belongs to one of the means, `near` `(R, M)` int64: of its deviation
+    from that alone, as long as its features are fewer than a part holds.
+    """
+    mean = components.mean
+    starts, count, dim = mean.shape
+    r = one_hot(near, count).to(mean) * sample.weights.unsqueeze(-1)
+    layout = components.layout(dim)
+    size = _LIMIT // (starts * layout.width)
+    if size < _FEW:
+        return moments_about(components, sample.x, r)
+    parts = []
+    for x, mine, label in zip(
+        torch.split(sample.x, size),
+        torch.split(r, size, -2),
+        torch.split(near, size, -1),
+        strict=True,
+    ):
+        deviation = x - mean.take_along_dim(label.unsqueeze(-1), 1)
+        features = mean.new_ones(layout.width, starts * len(x))
+        points = features[1 : 1 + dim]
+        points.copy_(deviation.flatten(0, 1).T)
+        layout.fill(points, features)
+        each = features.view(layout.width, starts, -1).transpose(0, 1)
+        weights = mine.sum(-1)
+        shared = [layout.shared(*one) for one in zip(each, weights, strict=True)]
+        whole = None if shared[0] is None else torch.stack([s for s in shared if s is not None])
+        parts.append(layout.collect((each @ mine).mT, whole)._replace(origin=mean))
+    return add(parts)
+
+
+def nearest(x: Tensor, centre: Tensor) -> Tensor:
+    """Each point's nearest of the centres `(..., K, F)`, `(..., M)` int64."""
+    return torch.cdist(x, centre).argmin(-1)
+
+
 def cells(x: Tensor, centre: Tensor) -> Tensor:
     """`(..., M, K)`: 1 where a centre is a point's nearest, else 0."""
-    return one_hot(torch.cdist(x, centre).argmin(-1), centre.shape[-2]).to(x)
+    return one_hot(nearest(x, centre), centre.shape[-2]).to(x)
 
 
 def scattered(

@@ -8,6 +8,7 @@ hundredth of that or so: what rounding the coefficients c does to it is, to firs
 sum_k exp c.f)/dc = `sums`.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple, final
@@ -38,6 +39,9 @@ and to multiply them again.
 
 _KEPT_SHARE = 0.25
 """Of the memory that is free on a GPU, what may be kept there."""
+
+BITS = 1 / math.log(2)
+"""Bits of a nat."""
 
 _WORKING_SET = {"cpu": 1 << 21}
 """Bytes of a chunk's features and responsibilities: on a CPU what stays in a core's own cache."""
@@ -199,32 +203,32 @@ def over(
     components, dim = mean.shape[-2:]
     layout = p.components.layout(dim)
     coefficient = coefficient.reshape(rows, layout.width)
-    rounded = coefficient.to(dtype)
+    rounded = (coefficient * BITS).to(dtype)  # exp2 takes half as long as exp, or less
     total: Tensor | float = 0.0
     scatter = shared
     # Smaller responsibilities would be subnormal numbers: exp and the products are ten times
     # slower on those.
-    low = -650.0 if dtype == torch.float64 else -75.0
+    low = -937.0 if dtype == torch.float64 else -108.0
 
     for features, weight in parts:
         r = torch.mm(rounded, features, out=empty("r", rows, features.shape[1], dtype))
         joint = r.view(rows // components, components, -1)
         top = joint.amax(1, keepdim=True)
-        evidence = joint.sub_(top).clamp_(min=low).exp_().sum(1, keepdim=True)
+        evidence = joint.sub_(top).clamp_(min=low).exp2_().sum(1, keepdim=True)
         joint.mul_(evidence.reciprocal() if weight is None else weight / evidence)
-        log_prob = evidence.log_().add_(top).squeeze(1)
-        part = (log_prob if weight is None else log_prob * weight).sum(-1, dtype=torch.float64)
+        bits = evidence.log2_().add_(top).squeeze(1)
+        part = (bits if weight is None else bits * weight).sum(-1, dtype=torch.float64)
         total = part if isinstance(total, float) else total + part
         found.add(features, r, weight)
         more = layout.shared(features, weight) if shared is None else None
         if more is not None:
             scatter = more if scatter is None else scatter + more
     assert isinstance(total, Tensor), "no points"
+    total = total / BITS
     result = found.result()
-    if rounded is not coefficient:
-        total = total + ((coefficient - rounded) * result).view(-1, components * layout.width).sum(
-            1
-        )
+    if dtype != torch.float64:
+        error = coefficient - rounded.double() / BITS
+        total = total + (error * result).view(-1, components * layout.width).sum(1)
     total = total.view(mean.shape[:-2])
     total = total if beta == 1 else beta * total
     if scatter is None:
