@@ -6,10 +6,10 @@ from typing import Any, NamedTuple, final
 import torch
 from torch import Tensor
 
-from jensen.em.stream import BITS
 from jensen.family.floor import Rounding
 from jensen.family.full import FullGaussian
 from jensen.family.gaussian import Gaussian
+from jensen.family.mixture import BITS
 from jensen.family.spherical import SphericalGaussian
 from jensen.family.tied import TiedGaussian
 

@@ -8,7 +8,6 @@ hundredth of that or so: what rounding the coefficients c does to it is, to firs
 sum_k exp c.f)/dc = `sums`.
 """
 
-import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple, final
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from jensen.base.replay import Replayed, is_replayed
 from jensen.em.sums import DenseSums, Sums, sums
-from jensen.family.mixture import Mixture
+from jensen.family.mixture import BITS, Mixture
 from jensen.family.moments import Moments
 
 Chunks = Callable[[int], Iterable[tuple[Tensor, Tensor | None]]]
@@ -39,9 +38,6 @@ and to multiply them again.
 
 _KEPT_SHARE = 0.25
 """Of the memory that is free on a GPU, what may be kept there."""
-
-BITS = 1 / math.log(2)
-"""Bits of a nat."""
 
 _WORKING_SET = {"cpu": 1 << 21}
 """Bytes of a chunk's features and responsibilities: on a CPU what stays in a core's own cache."""

@@ -23,6 +23,9 @@ from jensen.family.tied import TiedGaussian
 _LIMIT = 1 << 22
 """Elements that a step of a streamed sum may hold: 32 MiB of float64."""
 
+BITS = 1 / math.log(2)
+"""Bits of a nat: on a CPU exp2 takes half as long as exp, or less."""
+
 
 class Mixture(NamedTuple):
     """p(x) = sum_k weight_k N(x; k).
@@ -84,8 +87,8 @@ def logsumexp(joint: Tensor, dim: int) -> Tensor:
     Terms below exp(-80) of the largest (exp(-700) in float64) count as that much.
     """
     top = joint.detach().amax(dim, keepdim=True)
-    low = -700 if joint.dtype == torch.float64 else -80
-    return (joint - top).clamp(min=low).exp().sum(dim).log() + top.squeeze(dim)
+    low = BITS * (-700 if joint.dtype == torch.float64 else -80)
+    return ((joint - top) * BITS).clamp(min=low).exp2().sum(dim).log() + top.squeeze(dim)
 
 
 def log_joint(x: Tensor, p: Mixture) -> Tensor:
