@@ -1,13 +1,17 @@
 """Parts of scripts/bench that lean on the inside of jensen."""
 
+import ast
+import importlib
 import importlib.util
 from pathlib import Path
 
+import pytest
 import torch
 
 from jensen.data import sprites
 
-BENCH = Path(__file__).resolve().parents[1] / "scripts" / "bench"
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+BENCH = SCRIPTS / "bench"
 
 
 def script(name):
@@ -33,3 +37,20 @@ def test_batches_in_bulk_hold_the_images_of_the_items(monkeypatch, tmp_path):
     )
     assert next(images) == next(images)
     assert torch.equal(one_by_one.unique(), at_once.unique())
+
+
+@pytest.mark.parametrize(
+    "path", sorted(SCRIPTS.rglob("*.py")), ids=lambda path: str(path.relative_to(SCRIPTS))
+)
+def test_a_script_imports_what_there_is(path):
+    """Also inside of functions, where a name that has gone would be missed last of all."""
+    asked = [
+        (each.module, alias.name)
+        for each in ast.walk(ast.parse(path.read_text()))
+        if isinstance(each, ast.ImportFrom) and (each.module or "").startswith("jensen")
+        for alias in each.names
+    ]
+    for module, name in asked:
+        found = importlib.import_module(module)
+        if not hasattr(found, name):
+            importlib.import_module(f"{module}.{name}")

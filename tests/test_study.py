@@ -258,6 +258,7 @@ def test_the_rows_of_the_table_obey_what_holds_for_every_run(study, path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
 @pytest.mark.parametrize(
     "name",
     [
@@ -266,12 +267,15 @@ def test_the_rows_of_the_table_obey_what_holds_for_every_run(study, path):
         "beta_factorised/seeds_0/beta_4_seed_0",
     ],
 )
-def test_a_row_of_the_table_is_what_its_run_is_evaluated_to(study, name, tmp_path):
+def test_a_row_of_the_table_is_what_its_run_is_evaluated_to(study, path, name, tmp_path):
     """Where the run is at hand: checkpoints are in no commit."""
-    run = ROOT / "runs" / "study_gpu" / "runs" / name
+    run = ROOT / "runs" / path.stem / "runs" / name
     if not (run / "checkpoints" / "last.ckpt").is_file():
-        pytest.skip(f"{run} has no checkpoint: scripts/study --size gpu --rounds 0/1/2 leaves one")
-    _, rows = study.report.read(SCRIPT / "study_gpu.csv")
+        size = path.stem.removeprefix("study_")
+        pytest.skip(
+            f"{run} has no checkpoint: scripts/study --size {size} --rounds 0/1/2 leaves one"
+        )
+    _, rows = study.report.read(path)
     (row,) = (row for row in rows if row["run"] == name)
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / "scores.json").unlink()

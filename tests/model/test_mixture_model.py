@@ -11,6 +11,7 @@ from mixtures import close
 
 import jensen
 from jensen.base.errors import InputError
+from jensen.family.categorical_column import CategoricalColumn
 from jensen.model.schema import Schema
 
 FAMILIES = {"normal": [0, 3], "bernoulli": [1], "poisson": [2], "categorical": [4]}
@@ -196,3 +197,32 @@ def test_a_code_of_which_there_would_be_millions_of_categories_is_refused_before
     x = np.array([[0.0], [1.0], [700_000_000.0]])
     with pytest.raises(InputError, match=r"column 0 of x holds the code 7e.08, which would be the"):
         jensen.MixtureModel(2, "categorical").fit(x)
+
+
+class Dice(CategoricalColumn):
+    name = "dice"
+
+
+@pytest.mark.parametrize(
+    ("families", "own", "name"),
+    [
+        ({"normal": [0], "categorical": [4]}, [], "categorical"),
+        ({"normal": [0], "dice": [4]}, [Dice], "dice"),
+        ({"categorical": [0], "dice": [1]}, [Dice], "categorical and dice"),
+    ],
+)
+def test_means_are_no_start_of_columns_that_have_a_size(families, own, name):
+    x = table()[0][:, [0, 4]] if "normal" in families else table()[0][:, [4, 4]]
+    places = {family: [place] for place, family in enumerate(families)}
+    model = jensen.MixtureModel(2, places, own=own, init=torch.zeros(2, 2))
+    with pytest.raises(InputError, match=f"x has {name} columns, of which means say nothing"):
+        model.fit(x)
+    wrong = jensen.MixtureModel(2, places, own=own, sizes=[3] * 5)
+    with pytest.raises(InputError, match=f"5 numbers and . columns are {name}: expected"):
+        wrong.fit(x)
+
+
+def test_a_mapping_is_no_start():
+    model = jensen.MixtureModel(2, {"poisson": [0]}, init={"rate": torch.ones(2, 1)})
+    with pytest.raises(InputError, match="init is a mapping: expected kmeans"):
+        model.fit(torch.poisson(3 * torch.ones(50, 1)))

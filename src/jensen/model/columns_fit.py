@@ -275,11 +275,13 @@ def _init(recipe: Recipe, schema: Schema, init: object, given: _Given, origin: T
                 f" {recipe.components} components of the families and sizes of x"
             )
         return tree_map(lambda part: part.detach().double()[None], p)
-    if schema.sized or isinstance(init, Mapping):
+    if schema.sized:
         raise InputError(
-            f"init is a {type(init).__name__} and x has categorical columns: expected kmeans++, random"
-            " or a Mixture"
+            f"init is a {type(init).__name__} and x has {schema.sized_said} columns, of which means"
+            " say nothing: expected kmeans++, random or a Mixture"
         )
+    if isinstance(init, Mapping):
+        raise InputError("init is a mapping: expected kmeans++, random, means or a Mixture")
     mean = schema.ordered(as_tensor("init", init).detach().to(origin))
     if mean.shape != (recipe.components, len(schema.order)) or not bool(mean.isfinite().all()):
         raise InputError(

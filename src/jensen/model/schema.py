@@ -161,6 +161,12 @@ class Schema(NamedTuple):
             count for family, count in zip(self.families, self.counts, strict=True) if family.sized
         )
 
+    @property
+    def sized_said(self) -> str:
+        """The names of their families."""
+        pairs = zip(self.families, self.counts, strict=True)
+        return " and ".join(family.name for family, count in pairs if family.sized and count)
+
     def groups(self) -> "Iterator[Group]":
         """The groups that components have: a family's columns, and each column of a sized one."""
         sizes = iter(self.sizes or [0] * self.sized)
@@ -206,7 +212,7 @@ class Schema(NamedTuple):
         each = [sizes] * count if isinstance(sizes, int) else [*sizes]
         if len(each) != count:
             raise InputError(
-                f"sizes has {len(each)} numbers and {count} columns are categorical: expected one for"
+                f"sizes has {len(each)} numbers and {count} columns are {self.sized_said}: expected one for"
                 " each, or one for all"
             )
         return self._replace(sizes=tuple(each))
