@@ -25,7 +25,7 @@ Capture = Callable[[Run], Run]
 logger = logging.getLogger("jensen")
 
 DEVICE = "CUDA error"
-"""How a sentence begins of what a library sets up at its first capture in a process, which fails."""
+"""The first words where a library sets something up at the first capture of a process, which fails."""
 
 _SOME = 4
 """Calls with arguments of one make from which on they are replayed: to capture takes as long as some ten."""
@@ -65,7 +65,7 @@ def aside(device: torch.device) -> Iterator[None]:
 
 
 CAPTURES: dict[str, Capture] = {"cuda": captured}
-"""How to capture, by the kind of device; on others functions are called as they are."""
+"""Captures, by the kind of device; on others functions are called as they are."""
 
 
 def is_replayed(tensor: Tensor) -> bool:
@@ -134,7 +134,7 @@ class Replayed(Generic[T]):
         return _Program(self.function, trees, capture)  # that was of a library's first capture
 
     def _compared(self, program: "_Program[T]", trees: Any, found: T) -> T:
-        """What the function gives, beside which the replay is no longer trusted if it differs."""
+        """The result of a call, beside which the replay is no longer trusted if it differs."""
         program.tried += 1
         expected = self.function(*trees)
         for one, other in zip(tree_leaves(expected), tree_leaves(found), strict=True):
@@ -174,7 +174,7 @@ class _Program(Generic[T]):
         self._replay = capture(run)
 
     def __call__(self, tensors: list[Tensor]) -> T | None:
-        """What the function gives of the arguments' tensors; None where it has to be called."""
+        """The function's result for the arguments' tensors; None where it has to be called."""
         torch._foreach_copy_(self._inputs, tensors)
         self._replay()
         if self._doubt is not None and bool(self._doubt):
@@ -211,7 +211,7 @@ def _same(expected: Tensor, found: Tensor) -> bool:
 
 
 def first_said(error: BaseException) -> str:
-    """What first went wrong, in one line."""
+    """The first thing that went wrong, in one line."""
     while error.__context__ is not None:  # the end of a failed capture fails too
         error = error.__context__
     return str(error).splitlines()[0] if str(error) else type(error).__name__

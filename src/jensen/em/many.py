@@ -62,7 +62,7 @@ _OF_ROWS = (
     *("alive", "last", "gain", "limit", "length", "entropy"),
     *("count", "absent", "features", "sums", "shared"),
 )
-"""What of `_Fits` has a row for each fit."""
+"""The fields of `_Fits` that have a row for each fit."""
 
 
 @final

@@ -52,8 +52,8 @@ def ridge(components: Components) -> Tensor:
 
 
 def figures(p: Mixture) -> Tensor:
-    """Of `p` `(R, K)` what `Precision` goes by: the worst rounding, its mean, the greatest ridge,
-    `(3,)`.
+    """The worst rounding of `p` `(R, K)`, its mean, and the greatest ridge, `(3,)`: what `Precision`
+    goes by.
     """
     ridges = ridge(p.components)
     rounding = torch.finfo(torch.float32).eps * (spread(p.components) + ridges - 1)

@@ -37,7 +37,7 @@ and to multiply them again.
 """
 
 _KEPT_SHARE = 0.25
-"""Of the memory that is free on a GPU, what may be kept there."""
+"""The part of a GPU's free memory that may be kept."""
 
 _WORKING_SET = {"cpu": 1 << 21}
 """Bytes of a chunk's features and responsibilities: on a CPU what stays in a core's own cache."""

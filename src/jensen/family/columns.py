@@ -158,7 +158,7 @@ class ColumnsLayout:
         ]
 
     def priors(self, prior: PseudoCounts) -> list[PseudoCounts]:
-        """What is believed of each group, of what is believed of all columns."""
+        """The prior of each group, from that of all columns."""
         return [
             prior._replace(
                 variance=_at(prior.variance, place),
@@ -175,7 +175,7 @@ def slices(start: int, widths: Sequence[int]) -> list[slice]:
 
 
 def _at(value: Any, place: slice) -> Any:
-    """What stands at `place` of a number for each column, `(D,)`; one number is of all of them."""
+    """The numbers at `place` of those for each column, `(D,)`; a single one is for all of them."""
     if isinstance(value, Rounding):
         return Rounding(value.origin[place], value.least[place], value.shared)
     if isinstance(value, Tensor) and value.dim():

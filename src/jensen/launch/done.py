@@ -23,7 +23,7 @@ _HYDRAS = (("pkg", "hydra"), ("structured", "schema"))
 _MOST = 2000
 """Files of a person's own that are read at most."""
 _HOW = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper")
-"""What only says how jobs are chosen and started, and not what one is."""
+"""Keys that only say how jobs are chosen and started, and not what one is."""
 _ENVIRONMENT = re.compile(r"\benv:\s*(\w+)").findall
 _ASKS = re.compile(r"\$\{|^hydra\.searchpath").search
 """Finds words that mean another thing at another time, or in another folder."""

@@ -91,7 +91,7 @@ class Places:
         return Job(overrides, compose, known.folder, "finished", maximise=known.maximise)
 
     def finding(self, job: Job) -> Known:
-        """What there is to know of a job that was placed and is finished."""
+        """All there is to know of a job that was placed and is finished."""
         sweep = self._sweeps[job.folder]
         return Known(
             job.folder,
@@ -206,7 +206,7 @@ class Places:
 
 
 def _evidence(source: str) -> str:
-    """What the data of a `_source` are read from, as a hash."""
+    """The files that the data of a `_source` are read from, as a hash."""
     return seal.evidence({"data": json.loads(source)}, ("data",))
 
 

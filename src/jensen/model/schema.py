@@ -156,7 +156,7 @@ class Schema(NamedTuple):
 
     @property
     def sized(self) -> int:
-        """How many columns have a size."""
+        """The number of columns that have a size."""
         return sum(
             count for family, count in zip(self.families, self.counts, strict=True) if family.sized
         )

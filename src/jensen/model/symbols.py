@@ -126,7 +126,7 @@ class DiscretisedLogistic(nn.Module):
         return torch.cat(found).view(output.shape)
 
     def _mean(self, output: Tensor) -> Tensor:
-        """Of numbers `(N,)`, `(N,)`."""
+        """For numbers `(N,)`, `(N,)`."""
         centre = (2 * output.sigmoid() - 1)[:, None] + self.offset  # (N, L)
         inverse = (-self.log_scale.clamp(min=-9)).exp()
         level = torch.arange(1, self.levels).to(output)

@@ -1,4 +1,4 @@
-"""What a run has written of itself: its choices, and the step that it was saved at.
+"""Files in which a run has written of itself: its choices, and the step that it was saved at.
 
 Nothing here takes time to import.
 """
@@ -43,7 +43,7 @@ class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mis
 
 
 def parse(text: str) -> Any:
-    """What a text of YAML says, as OmegaConf would read it.
+    """Read a text of YAML as OmegaConf would.
 
     Raises:
         YAMLError, ValueError: it is none, or has aliases, or is nested deep.

@@ -1,4 +1,4 @@
-"""What came of a training, for its records."""
+"""The outcome of a training, for its records."""
 
 import math
 from pathlib import Path

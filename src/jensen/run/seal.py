@@ -42,7 +42,7 @@ _MOST = 2000
 
 
 class _DoubtError(Exception):
-    """What a finding came of cannot be told."""
+    """The grounds of a finding cannot be told."""
 
 
 def evidence(tree: dict[str, Any], parts: Sequence[str] = _PARTS) -> str:
