@@ -254,7 +254,10 @@ def test_the_rows_of_the_table_obey_what_holds_for_every_run(study, path):
         assert row["elbo"] == pytest.approx(-row["distortion"] - row["rate"], abs=1e-3)
         assert row["mi"] <= row["log_n"] + 4 * row["mi_se"]
         assert row["tc"] >= -4 * row["tc_se"] - 1e-6
-        assert row["marginal_kl"] == pytest.approx(row["rate"] - row["mi"], abs=0.1)
+        excess = row["rate"] - row["mi"] - row["marginal_kl"]
+        # with a mixture prior the rate is an upper bound (`bound.rate.divergence`)
+        most = 0.2 if row["objective"] == "beta_factorised" else 0.03
+        assert -0.02 < excess < most
 
 
 @pytest.mark.slow
