@@ -376,7 +376,8 @@ def main() -> None:
     )
     parser.add_argument("--workloads", default="ABCDEF")
     parser.add_argument("--dtypes", nargs="+", default=["float32", "float64"])
-    parser.add_argument("--peers", nargs="*", default=["sklearn", "pomegranate", "torchgmm"])
+    peers = [name for name in CONTENDERS if name != "jensen"]
+    parser.add_argument("--peers", nargs="*", default=peers, choices=peers)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")

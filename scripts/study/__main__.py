@@ -26,7 +26,7 @@ import sessions
 from scoring import grow, is_grown, is_scored, score
 
 from jensen.base.errors import InputError
-from jensen.launch.beside import begin
+from jensen.launch.beside import begin, kill
 from jensen.launch.parent import ENDS_WITH_PARENT
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,7 +119,7 @@ class Study:
             finally:
                 if self._pending():
                     for process in list((pool._processes or {}).values()):
-                        process.kill()
+                        kill(process)
                 pool.shutdown(wait=True, cancel_futures=True)
         return True
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
 from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from typing import TypeVar
 
 import torch
@@ -50,18 +52,39 @@ def beside(
             pool.shutdown(wait=False, cancel_futures=True)
             if not all(map(Future.done, asked)):
                 for process in processes:
-                    process.kill()
+                    kill(process)
+
+
+def kill(process: BaseProcess) -> None:
+    """Kill a process that has begun by `begin`, and those that it has started."""
+    try:
+        assert process.pid is not None
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:  # it has not begun yet
+        process.kill()
 
 
 def begin(threads: int = 1) -> None:
     """Prepare a process for one item after another, with so many threads; it ends with the one that
-    started it.
+    started it, and with it all that it has started.
     """
+    os.setpgrp()
     _end_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM):  # a terminal sends them to all processes
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(threads)
+    os.environ["LOKY_MAX_CPU_COUNT"] = str(threads)  # joblib's count of cores
+    Finalize(None, _end_joblib, exitpriority=100)
     _SHARED.enter_context(shared())
+
+
+def _end_joblib() -> None:
+    """End the processes that joblib keeps for its next call: they hold the pipe by whose end this
+    one's is known, for five minutes, and whoever waits for that would wait as long.
+    """
+    kept = getattr(sys.modules.get("joblib.externals.loky.reusable_executor"), "_executor", None)
+    if kept is not None:
+        kept.shutdown(wait=True, kill_workers=True)
 
 
 def _end_with_parent() -> None:
@@ -70,6 +93,6 @@ def _end_with_parent() -> None:
     def watch() -> None:
         while os.getppid() == first:
             time.sleep(1)
-        os._exit(1)
+        os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
