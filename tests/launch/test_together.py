@@ -229,9 +229,10 @@ def test_groups_are_split_to_fit(nowhere, monkeypatch):
     assert [group.why for group in planned(*five, members=1)] == ["members=1"]
     state, each = groups.needed(planned(five[0])[0].algorithm, planned(five[0])[0].jobs[0].cfg)
     assert 0 < state < each
-    monkeypatch.setattr(groups, "CACHE", 3 * state)
-    assert [len(group.jobs) for group in planned(*five)] == [3, 2]
+    monkeypatch.setattr(groups, "memory", lambda: 2 * 3 * each)
     monkeypatch.setattr(groups, "CACHE", state)
+    assert [len(group.jobs) for group in planned(*five)] == [3, 2]
+    monkeypatch.setattr(groups, "CACHE", state - 1)
     assert [group.why for group in planned(*five)] == ["each fills the caches of a CPU"]
     monkeypatch.setattr(groups, "memory", lambda: each)
     with pytest.raises(InputError, match=r"seed=0 takes about .* GB and cpu has"):

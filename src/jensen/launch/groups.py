@@ -24,8 +24,9 @@ from jensen.launch.job import Job
 from jensen.run.words import explain
 
 CACHE = 24 << 20
-"""Bytes of parameters, gradients and optimiser state that a CPU steps through fastest: more of them
-would leave its caches between two steps.
+"""Bytes of a model's parameters, gradients and optimiser state up to which it pays to train several
+together on a CPU, and then all of them: of larger ones each step leaves the caches (measured on 32
+MiB of them: 15 models of 10 MiB 1.21 times as fast, two of them .95; five of 53 MiB .79).
 """
 
 SPARE = 0.8
@@ -162,7 +163,7 @@ def fitting(group: Group, device: torch.device) -> tuple[int, int]:
     state, each = needed(group.algorithm, group.jobs[0].cfg)
     if device.type == "cpu":
         room = memory() // 2
-        paying = max(1, CACHE // max(state, 1))
+        paying = len(group.jobs) if state <= CACHE else 1
     else:
         room = int(SPARE * torch.cuda.mem_get_info(device)[0])
         paying = len(group.jobs)
