@@ -9,6 +9,7 @@ table, and what is left is said. Overrides, such as trainer.max_steps=100, are a
 """
 
 import argparse
+import importlib.util
 import multiprocessing
 import os
 import signal
@@ -20,6 +21,12 @@ from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+
+if importlib.util.find_spec("jensen") is None:
+    sys.exit(
+        f"study: {sys.executable} has no jensen: expected the Python of an environment that has, such as"
+        " .venv/bin/python after scripts/setup"
+    )
 
 import plan
 import sessions
