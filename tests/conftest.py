@@ -24,6 +24,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Prepare a process that runs tests, which one that shares them out between workers is not."""
+    if config.option.markexpr != "slurm":
+        # Before torch: a fork of a process that has computed with several threads waits for them for ever.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     from costs import Costs
 
     config.pluginmanager.register(Costs())
