@@ -71,6 +71,16 @@ def test_jobs_are_whole_runs_and_a_failing_one_stops_no_other(tmp_path):
     assert "Traceback" not in said
 
 
+def test_the_end_of_a_job_waits_for_no_process_that_joblib_keeps(tmp_path, started):
+    words = [word for word in WORDS if not word.startswith("diagnostics=")]
+    process = started(*words, "diagnostics=[dci_boost20]", "+diagnostics.dci_boost20.jobs=2")
+    assert process.wait(120) == 0, (tmp_path / "run" / "train.log").read_text()
+    assert (
+        "dci_boost20/dci_boost20"
+        in json.loads((tmp_path / "run" / "finished.json").read_text())["results"]
+    )
+
+
 def test_a_job_that_is_asked_to_stop_saves_itself(tmp_path, started):
     process = started(*LONG)
     training(tmp_path / "run")
@@ -100,7 +110,7 @@ from pytorch_lightning import Callback
 
 class Tell(Callback):
     def on_train_start(self, *_):
-        print("told", torch.get_num_threads(), os.environ["CUDA_VISIBLE_DEVICES"], os.getpgrp() == os.getpid())
+        print("told", torch.get_num_threads(), os.environ["LOKY_MAX_CPU_COUNT"], os.environ["CUDA_VISIBLE_DEVICES"], os.getpgrp() == os.getpid())
 """
 
 
@@ -114,7 +124,7 @@ def test_a_job_has_threads_and_gpus_of_its_own_and_modules_of_the_folder(
     monkeypatch.setattr(processes, "cores", lambda: 6)
     process = started(*WORDS, "+callbacks.tell._target_=own.Tell", at_once=2, slot=("1", "5"))
     assert process.wait(120) == 0, (tmp_path / "run" / "train.log").read_text()
-    assert "told 3 1,5 True" in (tmp_path / "run" / "train.log").read_text()
+    assert "told 3 3 1,5 True" in (tmp_path / "run" / "train.log").read_text()
 
 
 def asks_for_no_gpu(rank):

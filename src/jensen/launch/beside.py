@@ -17,6 +17,7 @@ import torch
 
 from jensen.base.errors import InputError
 from jensen.data.source import shared
+from jensen.launch.kept import end_kept
 from jensen.launch.threads import cores
 
 Item = TypeVar("Item")
@@ -74,17 +75,8 @@ def begin(threads: int = 1) -> None:
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(threads)
     os.environ["LOKY_MAX_CPU_COUNT"] = str(threads)  # joblib's count of cores
-    Finalize(None, _end_joblib, exitpriority=100)
+    Finalize(None, end_kept, exitpriority=100)
     _SHARED.enter_context(shared())
-
-
-def _end_joblib() -> None:
-    """End the processes that joblib keeps for its next call: they hold the pipe by whose end this
-    one's is known, for five minutes, and whoever waits for that would wait as long.
-    """
-    kept = getattr(sys.modules.get("joblib.externals.loky.reusable_executor"), "_executor", None)
-    if kept is not None:
-        kept.shutdown(wait=True, kill_workers=True)
 
 
 def _end_with_parent() -> None:

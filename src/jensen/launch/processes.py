@@ -175,8 +175,10 @@ def start(job: Job, slot: Slot, arguments: Sequence[str], at_once: int) -> Proce
     environment = os.environ | {ENDS_WITH_PARENT: "1", "PYTHONUNBUFFERED": "1"}
     if slot is not None:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(slot)
-    if at_once > 1:  # or each would take all cores
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, cores() // at_once)))
+    if at_once > 1:  # or each would take all cores, with threads or with processes of joblib
+        share = str(max(1, cores() // at_once))
+        environment.setdefault("OMP_NUM_THREADS", share)
+        environment.setdefault("LOKY_MAX_CPU_COUNT", share)
     words = [*arguments, *job.overrides, f"hydra.run.dir={quoted(job.folder)}"]
     job.folder.mkdir(parents=True, exist_ok=True)
     within(job.folder, log(job))

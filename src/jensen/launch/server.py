@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from jensen.base import signals
+from jensen.launch.kept import end_kept
 
 _CONTEXT = get_context("forkserver") if sys.platform == "linux" else None
 MODULE = "jensen.train"
@@ -88,6 +89,7 @@ def _live(
         signal.signal(number, signal.SIG_DFL)
     signals.hold(False)
     status = _run()
+    end_kept()
     atexit._run_exitfuncs()
     sys.exit(status)
 
