@@ -110,7 +110,8 @@ from pytorch_lightning import Callback
 
 class Tell(Callback):
     def on_train_start(self, *_):
-        print("told", torch.get_num_threads(), os.environ["LOKY_MAX_CPU_COUNT"], os.environ["CUDA_VISIBLE_DEVICES"], os.getpgrp() == os.getpid())
+        told = [os.environ[name] for name in ("LOKY_MAX_CPU_COUNT", "CUDA_VISIBLE_DEVICES")]
+        print("told", torch.get_num_threads(), *told, os.getpgrp() == os.getpid())
 """
 
 
