@@ -1,12 +1,13 @@
 """A sweep as one program against one job after another: CPU seconds, `hydra/launcher=stacked` and
 `sequential`.
 
-    python scripts/bench/stack.py [--models mlp,small] [--members 15] [--rounds 3]
+    python scripts/bench/stack.py [--models mlp,small,wide] [--members 15] [--at-once 2,15] [--rounds 3]
 
-Each is the whole command `python -m jensen.train -m`, on images of 28 x 28 of zeros and ones,
+Each is the whole command `python -m jensen.train -m`, on images of 28 x 28, or 64 x 64, of zeros
+and ones,
 without validation. A number is of the steps alone: the command is run with few steps and with many,
 and the difference is taken, of CPU time of one thread. Launchers take turns, and medians are shown.
-`one program` has all members in one stack, `auto` as many as the launcher takes by itself.
+`auto` has as many members in a stack as the launcher takes by itself, the others as many as asked for.
 """
 
 import argparse
@@ -24,17 +25,19 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = {
-    "mlp": (128, "latent_dim=20", "model.encoder.hidden=[400]"),
-    "small": (64, "latent_dim=2", "model.encoder.hidden=[32]"),
+    "mlp": (128, 28, "latent_dim=20", "model.encoder.hidden=[400]"),
+    "small": (64, 28, "latent_dim=2", "model.encoder.hidden=[32]"),
+    "wide": (64, 64, "latent_dim=10", "model.encoder.hidden=[400]"),
 }
+"""The minibatch, the side of the images, and the overrides of each."""
 FEW = 50
 
 
-def data(folder: Path) -> Path:
-    """5,000 images of 0 and 255, `(N, 28, 28)`."""
+def data(folder: Path, side: int) -> Path:
+    """5,000 images of 0 and 255, `(N, side, side)`."""
     draw = np.random.default_rng(0)
-    path = folder / "images.npz"
-    np.savez(path, images=(draw.random((5000, 28, 28, 1)) > 0.7).astype(np.uint8) * 255)
+    path = folder / f"images_{side}.npz"
+    np.savez(path, images=(draw.random((5000, side, side, 1)) > 0.7).astype(np.uint8) * 255)
     return path
 
 
@@ -42,9 +45,9 @@ def seconds(
     folder: Path, path: Path, model: str, members: int, steps: int, words: list[str]
 ) -> float:
     """CPU seconds of a sweep."""
-    batch, *sizes = MODELS[model]
+    batch, side, *sizes = MODELS[model]
     line = [
-        *("data=images", f"data.path={path}", "data.x_shape=[1,28,28]"),
+        *("data=images", f"data.path={path}", f"data.x_shape=[1,{side},{side}]"),
         *("model=mlp", *sizes, f"data.batch_size={batch}", "trainer.accelerator=cpu"),
         *("diagnostics=[]", "+trainer.limit_val_batches=0", "callbacks=[checkpoint]"),
         *("trainer.val_check_interval=100000", f"trainer.max_steps={steps}", "logger=[]"),
@@ -69,7 +72,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--models", default="mlp,small")
+    parser.add_argument("--at-once", default="", help="members of a stack, all by default: 2,15")
     parser.add_argument("--members", type=int, default=15)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
@@ -81,12 +85,14 @@ def main() -> None:
     launchers = {
         "one after another": ["hydra/launcher=sequential"],
         "auto": ["hydra/launcher=stacked"],
-        "one program": ["hydra/launcher=stacked", f"hydra.launcher.members={options.members}"],
     }
+    for members in options.at_once.split(",") if options.at_once else [str(options.members)]:
+        words = ["hydra/launcher=stacked", f"hydra.launcher.members={members}"]
+        launchers[f"{members} at a time"] = words
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        path = data(folder)
         for model in options.models.split(","):
+            path = data(folder, MODELS[model][1])
             found: dict[str, list[float]] = {name: [] for name in launchers}
             for _ in range(options.rounds):
                 for name, words in launchers.items():

@@ -88,7 +88,7 @@ def test_a_fit_by_replay_is_the_fit(case, monkeypatch, caplog):
 
 
 def test_a_fit_by_replay_of_few_steps_captures_nothing(monkeypatch):
-    """Which takes as long as ten of them."""
+    """Since a capture is several of them."""
 
     def capture(run):
         raise AssertionError("captured")

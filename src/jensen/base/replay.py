@@ -28,7 +28,7 @@ DEVICE = "CUDA error"
 """The first words where a library sets something up at the first capture of a process, which fails."""
 
 _SOME = 4
-"""Calls with arguments of one make from which on they are replayed: to capture takes as long as some ten."""
+"""Calls with arguments of one make after which they are replayed: a capture and its trial are six more."""
 
 _TRIED = 2
 """Replays that are computed without the graph too, before it is trusted."""

@@ -259,7 +259,7 @@ def aggregate_log_density(draws: Draws, q: Gaussian, dataset_size: int) -> Tenso
                 out=buffer[: len(rows) * block.shape[1]].view(len(rows), block.shape[1]),
             )
             total += logs.clamp_(min=_UNDERFLOW).exp2_().sum(1)
-    log_ratio = ratio.log()
+    log_ratio = ratio.clamp_(min=1).log()  # a draw's own term is 1, which rounding may miss
     (stuck,) = ratio.isinf().nonzero(as_tuple=True)
     for some in torch.split(stuck, max(_BLOCK // len(q.mean), 1)):
         log_ratio[some] = (features[some] @ weights / BITS).logsumexp(1)

@@ -199,7 +199,7 @@ def over(
     components, dim = mean.shape[-2:]
     layout = p.components.layout(dim)
     coefficient = coefficient.reshape(rows, layout.width)
-    rounded = (coefficient * BITS).to(dtype)  # exp2 takes half as long as exp, or less
+    rounded = (coefficient * BITS).to(dtype)  # exp2 takes less time than exp
     total: Tensor | float = 0.0
     scatter = shared
     # Smaller responsibilities would be subnormal numbers: exp and the products are ten times

@@ -24,7 +24,7 @@ _LIMIT = 1 << 22
 """Elements that a step of a streamed sum may hold: 32 MiB of float64."""
 
 BITS = 1 / math.log(2)
-"""Bits of a nat: on a CPU exp2 takes half as long as exp, or less."""
+"""Bits of a nat: on a CPU exp2 takes .4 to .75 of the time of exp."""
 
 
 class Mixture(NamedTuple):

@@ -26,7 +26,7 @@ from jensen.run.words import explain
 CACHE = 24 << 20
 """Bytes of a model's parameters, gradients and optimiser state up to which it pays to train several
 together on a CPU, and then all of them: of larger ones each step leaves the caches (measured on 32
-MiB of them: 15 models of 10 MiB 1.21 times as fast, two of them .95; five of 53 MiB .79).
+MiB of them: 15 models of 10 MiB 1.21 times as fast, two of them .95; five of 53 MiB .80).
 """
 
 SPARE = 0.8
