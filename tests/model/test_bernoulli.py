@@ -17,7 +17,7 @@ X = [0.0, 0.1, 0.5, 0.7, 1.0]
 
 @pytest.fixture(params=["AVX2", "AVX512"])
 def processor(request, monkeypatch):
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: request.param)
+    monkeypatch.setattr(bernoulli, "_has_avx512", lambda: request.param == "AVX512")
     return request.param
 
 
@@ -57,16 +57,31 @@ def test_it_errs_no_more_than_torch_s_own():
     )
     expected = expected.flatten(1).sum(1)
     own = functional.binary_cross_entropy_with_logits(logit, x, reduction="none").flatten(1).sum(1)
-    error = (LogSigmoid.apply(logit, x) - expected).abs()
+    error = (LogSigmoid.apply(logit, x)[0] - expected).abs()
     assert error.max() <= 1.5 * (own - expected).abs().max()
     assert error.mean() <= 1.2 * (own - expected).abs().mean()
 
 
 @pytest.mark.filterwarnings("ignore:Input .* requires gradient")
 def test_its_derivatives_of_both_orders_are_those_of_differences():
-    logit, x = (part.requires_grad_() for part in event(dtype=torch.float64))
-    assert gradcheck(LogSigmoid.apply, (logit, x))
-    assert gradgradcheck(LogSigmoid.apply, (logit, x))
+    found = lambda *both: LogSigmoid.apply(*both)[0]  # noqa: E731
+    for shape in ((4, 1, 3, 5), (2, 1, 4, 8), (3, 6)):  # of 1, 16 and 2 to a logarithm
+        both = tuple(part.requires_grad_() for part in event(shape=shape, dtype=torch.float64))
+        assert gradcheck(found, both)
+        assert gradgradcheck(found, both)
+
+
+@pytest.mark.parametrize("width", [1, 2, 7, 12, 16, 48, 784])
+def test_logarithms_of_products_are_the_sums_of_logarithms(width):
+    logit, x = event(shape=(9, width))
+    logit[0] = torch.tensor(LOGITS).repeat(width)[:width]
+    expected = [
+        mpmath.fsum(exact(given, seen)[0] for given, seen in zip(*both, strict=True))
+        for both in zip(logit.tolist(), x.tolist(), strict=True)
+    ]
+    found = LogSigmoid.apply(logit, x)[0]
+    for value, wanted in zip(found.tolist(), expected, strict=True):
+        assert abs(value - wanted) <= 2**-24 * (width + 4 * abs(wanted))
 
 
 @pytest.mark.parametrize("where", [(0, 0), (0, None), (None, 0)])
@@ -115,8 +130,10 @@ def test_a_compiled_one_is_torch_s_own_in_one_graph(processor):
 def test_processors_without_fast_logarithms_and_other_devices_take_torch_s_own(monkeypatch):
     for capability, faster in (("AVX2", False), ("DEFAULT", False), ("AVX512", True)):
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda c=capability: c)
+        monkeypatch.setattr(bernoulli, "_has_avx512", bernoulli._has_avx512.__wrapped__)
         assert bernoulli._log_is_faster(torch.zeros(1)) == faster
         assert not bernoulli._log_is_faster(torch.zeros(1, device="meta"))
+        monkeypatch.undo()
 
 
 def test_a_step_takes_the_same_bits_as_a_function_that_can_be_transformed():
@@ -124,9 +141,9 @@ def test_a_step_takes_the_same_bits_as_a_function_that_can_be_transformed():
     logit[0] = torch.tensor([-90.0, 0.0, 90.0])
     x = torch.rand(5, 2, 3, generator=torch.Generator().manual_seed(1))
     outcomes = []
-    for function in (LogSigmoid, _OfStep):
+    for function in (lambda *both: LogSigmoid.apply(*both)[0], _OfStep.apply):
         at = logit.clone().requires_grad_()
-        found = function.apply(at, x)
+        found = function(at, x)
         outcomes.append((found, *torch.autograd.grad(found.mean(), at)))
     for one, other in zip(*outcomes, strict=True):
         assert torch.equal(one, other)

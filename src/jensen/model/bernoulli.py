@@ -1,8 +1,14 @@
 """The Bernoulli distortion, elementwise the largest part of a step that is no matrix product."""
 
+import math
+from functools import cache
+
 import torch
 from torch import Tensor, autograd
 from torch.nn import functional
+
+_TOGETHER = 16
+"""Probabilities of 1/2 and more whose product has one logarithm."""
 
 
 def bernoulli_distortion(logit: Tensor, x: Tensor) -> Tensor:
@@ -18,9 +24,9 @@ def bernoulli_distortion(logit: Tensor, x: Tensor) -> Tensor:
     wide = logit.to(torch.promote_types(logit.dtype, torch.float32))
     x = x.to(wide.dtype)
     if _log_is_faster(wide):
-        known = torch._C._are_functorch_transforms_active()
-        function = LogSigmoid if known else _OfStep
-        return function.apply(wide, x)  # type: ignore[no-any-return, no-untyped-call]
+        if torch._C._are_functorch_transforms_active():
+            return LogSigmoid.apply(wide, x)[0]  # type: ignore[no-any-return, no-untyped-call]
+        return _OfStep.apply(wide, x)  # type: ignore[no-any-return, no-untyped-call]
     every = functional.binary_cross_entropy_with_logits(wide, x, reduction="none")
     return every.flatten(1).sum(1)
 
@@ -33,48 +39,63 @@ def _log_is_faster(logit: Tensor) -> bool:
         return True
     if logit.device.type != "cpu" or torch.compiler.is_compiling():
         return False
+    return _has_avx512()
+
+
+@cache
+def _has_avx512() -> bool:
+    """Tell whether torch runs AVX-512 here; asked once, since that takes as long as a product of a
+    small model.
+    """
     return torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
 class LogSigmoid(autograd.Function):
-    """max(l, 0) - x l - log sigmoid|l|, summed over the event; its slope is sigmoid(l) - x.
+    """max(l, 0) - x l - log sigmoid|l|, summed over the event, and sigmoid(l), which its slope
+    sigmoid(l) - x is made of.
 
     sigmoid|l| lies in [1/2, 1], so its logarithm errs by no more than the rounding of 1, as log1p
-    does once it is added to the rest.
+    does once it is added to the rest; and the product of a few of them is far from 0, so that one
+    logarithm does for all.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(logit: Tensor, x: Tensor) -> Tensor:
+    def forward(logit: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         if logit.shape != x.shape:
             raise ValueError(f"logit is {tuple(logit.shape)} and x {tuple(x.shape)}: expected one")
-        rest = logit.abs().sigmoid_().log_()
+        p = logit.sigmoid()
+        sure = torch.maximum(p, 1 - p).flatten(1)  # sigmoid|l|
+        together = math.gcd(sure.shape[1], _TOGETHER)
+        rest = sure.unflatten(1, (together, -1)).prod(1).log_().sum(1)
         linear = torch.addcmul(logit.clamp(min=0), logit, x, value=-1)
-        return linear.sub_(rest).flatten(1).sum(1)
+        return linear.flatten(1).sum(1) - rest, p
 
     @staticmethod
     def setup_context(
-        ctx: autograd.function.FunctionCtx, inputs: tuple[Tensor, Tensor], output: Tensor
+        ctx: autograd.function.FunctionCtx,
+        inputs: tuple[Tensor, Tensor],
+        output: tuple[Tensor, Tensor],
     ) -> None:
-        ctx.save_for_backward(*inputs)
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(*inputs, output[1])
 
     @staticmethod
     def backward(  # type: ignore[override]
-        ctx: autograd.function.FunctionCtx, slope: Tensor
+        ctx: autograd.function.FunctionCtx, slope: Tensor, _: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        logit, x = ctx.saved_tensors  # type: ignore[attr-defined]
+        logit, x, p = ctx.saved_tensors  # type: ignore[attr-defined]
         each = slope.reshape(-1, *[1] * (logit.ndim - 1))
         of_x = -logit * each if ctx.needs_input_grad[1] else None  # type: ignore[attr-defined]
-        p = logit.sigmoid()
         if torch.is_grad_enabled():  # for a second derivative, which asks for p again
-            return (p - x) * each, of_x
-        return p.sub_(x).mul_(each), of_x
+            return (logit.sigmoid() - x) * each, of_x
+        return (p - x).mul_(each), of_x
 
 
 class _OfStep(LogSigmoid):
-    """The same without `torch.func`, for which torch would look up the signature of `forward` at
-    each call: longer than a small model's products take.
+    """The sum alone, without `torch.func`, for which torch would look up the signature of `forward`
+    at each call: longer than a small model's products take.
     """
 
     generate_vmap_rule = False
@@ -84,5 +105,6 @@ class _OfStep(LogSigmoid):
     def forward(  # type: ignore[override]
         ctx: autograd.function.FunctionCtx, logit: Tensor, x: Tensor
     ) -> Tensor:
-        ctx.save_for_backward(logit, x)
-        return LogSigmoid.forward(logit, x)
+        found, p = LogSigmoid.forward(logit, x)
+        ctx.save_for_backward(logit, x, p)
+        return found
