@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from jensen.algorithm.advance import advance
 from jensen.algorithm.chunk import Chunk, next_lr
 from jensen.algorithm.logs import step_terms
 from jensen.algorithm.step import Outcome, hold, learn, loss_of, seed_networks
@@ -81,7 +82,7 @@ class Update(NamedTuple):
         loss.backward()  # type: ignore[no-untyped-call]
         hold(still)
         self.clip()
-        self.optimiser.step()
+        advance(self.optimiser)
 
 
 def update_of(algorithm: "Gradient") -> Update:
@@ -115,13 +116,14 @@ class Eager:
         algorithm = self.algorithm
         trainer = algorithm.trainer
         begun = trainer.fit_loop.epoch_loop.batch_idx - trainer.global_step
+        rank = algorithm.global_rank
+        device = algorithm.device
         taken: list[Taken] = []
         for place, (x, row, noise, step) in enumerate(chunk.minibatches()):
             if place:
                 next_lr(trainer)
             now = chunk.first + place
-            words = ("network", now, begun + now, algorithm.global_rank)
-            seed_networks(fold(algorithm.seed, *words), algorithm.device)
+            seed_networks(fold(algorithm.seed, "network", now, begun + now, rank), device)
 
             def look(outcome: Outcome, x=x, row=row, step=step, now=now) -> None:  # type: ignore[no-untyped-def]
                 batch = Batch(x, row.new_empty(len(row), 0), row)

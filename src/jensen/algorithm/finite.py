@@ -15,6 +15,7 @@ the held-out set. Rows are those of jensen's `DataModule`; of a user's own loade
 known.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -97,7 +98,7 @@ class Stop:
     def watch(self, loss: Tensor, inference: Inference, batch: Batch, step: int) -> None:
         """Look at the loss of a batch where that is free, or is waited for anyway."""
         free = self._asking_is_free
-        if free and bool(loss.isfinite()):
+        if free and math.isfinite(loss.item()):
             return
         self.remember(loss, inference, step)
         if free or step % self.algorithm.trainer.log_every_n_steps == 0:

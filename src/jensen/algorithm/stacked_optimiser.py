@@ -19,6 +19,7 @@ from torch.optim import (
     RMSprop,
 )
 
+from jensen.algorithm.advance import advance
 from jensen.algorithm.optimiser import laid_as, lay_state
 
 _ELEMENTWISE = (SGD, Adagrad, Adam, Adamax, AdamW, NAdam, RAdam, RMSprop)
@@ -78,7 +79,7 @@ class StackedOptimiser:
                 continue
             for part, gradient in zip(self._parts[place], each, strict=True):
                 part.grad = _laid(gradient[place], part)
-            optimiser.step()
+            advance(optimiser)
             for part in self._parts[place]:
                 part.grad = None
 
@@ -88,7 +89,7 @@ class StackedOptimiser:
                 group["lr"] = own["lr"]
         for tensor, gradient in zip(self.stacked, gradients, strict=True):
             tensor.grad = _laid(gradient, tensor)
-        whole.step()
+        advance(whole)
         for tensor in self.stacked:
             tensor.grad = None
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from jensen.base.random import normal
 from jensen.base.tree import tree_map
 from jensen.bound.bound import Inference
+from jensen.model.prior import StandardNormal
 from jensen.model.vae import VAE
 from jensen.objective.objective import Objective
 
@@ -69,7 +70,9 @@ def learn(model: VAE, inference: Inference, examples: int, step: Tensor) -> None
     """The second half of a step: the prior learns from the posteriors of its `examples`, in closed
     form.
     """
-    model.prior.update(tree_map(lambda part: part[:examples].detach(), inference.posterior), step)
+    if type(model.prior) is not StandardNormal:  # which learns nothing
+        posterior = tree_map(lambda part: part[:examples].detach(), inference.posterior)
+        model.prior.update(posterior, step)
 
 
 def hold(parameters: Iterable[nn.Parameter]) -> None:

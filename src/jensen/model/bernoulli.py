@@ -63,14 +63,7 @@ class LogSigmoid(autograd.Function):
 
     @staticmethod
     def forward(logit: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        if logit.shape != x.shape:
-            raise ValueError(f"logit is {tuple(logit.shape)} and x {tuple(x.shape)}: expected one")
-        p = logit.sigmoid()
-        sure = torch.maximum(p, 1 - p).flatten(1)  # sigmoid|l|
-        together = math.gcd(sure.shape[1], _TOGETHER)
-        rest = sure.unflatten(1, (together, -1)).prod(1).log_().sum(1)
-        linear = torch.addcmul(logit.clamp(min=0), logit, x, value=-1)
-        return linear.flatten(1).sum(1) - rest, p
+        return _both(logit, x, in_place=False)
 
     @staticmethod
     def setup_context(
@@ -105,6 +98,22 @@ class _OfStep(LogSigmoid):
     def forward(  # type: ignore[override]
         ctx: autograd.function.FunctionCtx, logit: Tensor, x: Tensor
     ) -> Tensor:
-        found, p = LogSigmoid.forward(logit, x)
+        found, p = _both(logit, x, in_place=True)
         ctx.save_for_backward(logit, x, p)
         return found
+
+
+def _both(logit: Tensor, x: Tensor, in_place: bool) -> tuple[Tensor, Tensor]:
+    """The sum and sigmoid(l); `in_place`, which `torch.func` does not know, in two places of memory
+    rather than five.
+    """
+    if logit.shape != x.shape:
+        raise ValueError(f"logit is {tuple(logit.shape)} and x {tuple(x.shape)}: expected one")
+    p = logit.sigmoid()
+    rest = 1 - p
+    place = rest if in_place else None
+    sure = torch.maximum(p, rest, out=place).flatten(1)  # sigmoid|l|
+    together = math.gcd(sure.shape[1], _TOGETHER)
+    log_sure = sure.view(len(sure), together, -1).prod(1).log_().sum(1)
+    linear = torch.addcmul(torch.clamp(logit, min=0, out=place), logit, x, value=-1, out=place)
+    return linear.flatten(1).sum(1).sub_(log_sure), p

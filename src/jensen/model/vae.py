@@ -142,7 +142,8 @@ class VAE(Kept):
                 lambda part: part.repeat(times, *[1] * (part.dim() - 1)), (posterior, x)
             )
         log_q: Tensor | None = None
-        if isinstance(posterior, DrawnWithDensity):
+        # Of a Gaussian that is known; to ask a protocol takes as long as a small network's product.
+        if not isinstance(posterior, Gaussian) and isinstance(posterior, DrawnWithDensity):
             z, log_q = posterior.rsample_and_log_prob(noise)
         else:
             z = posterior.rsample(noise)
