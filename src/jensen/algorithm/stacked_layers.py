@@ -2,16 +2,17 @@
 
 Inside `torch.func.vmap` a tensor of M models looks like that of one. vmap's own rule for a linear
 layer makes the product and then adds the bias, in two passes; and of the Bernoulli distortion it
-makes seven. Here the tensors of all are taken out of their wrapping, go through one call, and are
-wrapped again.
+makes seven. Here the tensors of all are taken out of their wrapping, go through one call outside of
+vmap, whose own part of an operation is longer than a small model's, and are wrapped again.
 """
 
 from collections.abc import Callable
 from types import MethodType
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, autograd, nn
 from torch._C import _functorch
+from torch._functorch.pyfunctorch import temporarily_pop_interpreter_stack
 
 from jensen.model.likelihood import Bernoulli, ContinuousBernoulli, CrossEntropy
 
@@ -43,15 +44,44 @@ def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
     inputs = _all(x)
     if weight is None or inputs is None or weight.dim() != 3 or inputs.dim() < 3:
         return nn.functional.linear(x, layer.weight, layer.bias)
-    rows = inputs.flatten(1, -2)
+    with temporarily_pop_interpreter_stack():
+        rows = inputs.flatten(1, -2)
+        half = torch.is_autocast_enabled(rows.device.type)
+        output = _affine(rows, weight, bias) if half else _Affine.apply(rows, weight, bias)  # type: ignore[no-untyped-call]
+        output = output.unflatten(1, inputs.shape[1:-1])
+    return _one(output, x)
+
+
+def _affine(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`(M, B, in)`, `(M, out, in)` and `(M, out)` to `(M, B, out)`."""
     if bias is None:
-        output = torch.bmm(rows, weight.mT)
-    elif layer.out_features < layer.in_features:
-        # The gradient of a first factor comes out as that lies in memory, of a second one turned.
-        output = torch.baddbmm(bias.unsqueeze(2), weight, rows.mT).mT
-    else:
-        output = torch.baddbmm(bias.unsqueeze(1), rows, weight.mT)
-    return _one(output.unflatten(1, inputs.shape[1:-1]), x)
+        return torch.bmm(rows, weight.mT)
+    return torch.baddbmm(bias.unsqueeze(1), rows, weight.mT)
+
+
+class _Affine(autograd.Function):
+    """`_affine`, with the gradient of a weight as that lies in memory: torch's own comes out turned,
+    and an optimiser would have it copied.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: autograd.function.FunctionCtx, rows: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(rows, weight)
+        return _affine(rows, weight, bias)
+
+    @staticmethod
+    def backward(  # type: ignore[override]
+        ctx: autograd.function.FunctionCtx, slope: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        rows, weight = ctx.saved_tensors  # type: ignore[attr-defined]
+        of_rows, of_weight, of_bias = ctx.needs_input_grad  # type: ignore[attr-defined]
+        return (
+            torch.bmm(slope, weight) if of_rows else None,
+            torch.bmm(slope.mT, rows) if of_weight else None,
+            slope.sum(1) if of_bias else None,
+        )
 
 
 def _by_rows(distortion: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
@@ -62,7 +92,8 @@ def _by_rows(distortion: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor
         targets = _all(x)
         if outputs is None or targets is None or outputs.shape != targets.shape:
             return distortion(output, x)
-        rows = distortion(outputs.flatten(0, 1), targets.flatten(0, 1))
+        with temporarily_pop_interpreter_stack():
+            rows = distortion(outputs.flatten(0, 1), targets.flatten(0, 1))
         return _one(rows.unflatten(0, outputs.shape[:2]), output)
 
     return of_all
