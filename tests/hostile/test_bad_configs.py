@@ -155,6 +155,8 @@ VECTORS = {
     "data=folder model=mlp data.root=null": "data.root is None: expected a path",
     "data=codes model=mlp": "data.path is not set: expected a value",
     "data=mnist model=multimodal": "model.modalities is that of data.modalities, and there is none: expected a choice",
+    "data=incomplete data@data.of=sprites": "data.modalities is that of data.of.modalities, and there is none: expected a choice"
+    " of data that has it; take data@data.of=cues or flashes or phonemes or mnist_label or sprites_caption",
     "data=codes model=mlp data.path=null": "data.path is None: expected a path",
     "data=codes model=mlp data.path=/nowhere.npz": "/nowhere.npz cannot be read (No such file or directory): expected",
     "data=dsprites model=mlp data.path=null": "data.path is None: expected a path",

@@ -106,12 +106,15 @@ def _lacking(error: OmegaConfBaseException) -> str:
     """The sentence for a key that is said to be that of another, where choices of a group have that
     one and the choice that was made has not; else empty.
     """
-    group, key = lacking(error)
-    if not (having := choices_with(group, key)):
+    place, key = lacking(error)
+    group, _, within = place.partition(".")
+    holders = choices_with(group, within) if within else []  # they hold another choice of the group
+    if not (having := [each for each in choices_with(group, key) if each not in holders]):
         return ""
+    override = f"{group}@{place}" if within else group
     return (
-        f"{error.full_key} is that of {group}.{key}, and there is none: expected a choice of {group}"
-        f" that has it; take {group}={' or '.join(having)}"
+        f"{error.full_key} is that of {place}.{key}, and there is none: expected a choice of {group}"
+        f" that has it; take {override}={' or '.join(having)}"
     )
 
 
