@@ -65,7 +65,7 @@ def test_parameters_and_state_are_those_of_torch_s_step(kind):
 def test_what_can_be_is_taken_without_torch_s_step(kind, monkeypatch):
     asked = []
     _, made = stepped((QUICK | LEFT)[kind], advance)
-    monkeypatch.setattr(made, "step", lambda: asked.append(1))
+    monkeypatch.setattr(type(made), "step", lambda _: asked.append(1))
     advance(made)
     assert asked == ([] if kind in QUICK else [1])
 
@@ -112,3 +112,19 @@ def test_a_loaded_state_is_gone_on_with():
 
     found, _ = stepped(QUICK["adam"], advance, before=before)
     same(found, stepped(QUICK["adam"], lambda made: made.step(), before=before)[0])
+
+
+def test_a_step_of_somebody_s_own_is_called():
+    called = []
+    _, made = stepped(QUICK["adam"], advance)
+    torchs = made.step
+    made.step = lambda closure=None: called.append(1) or torchs(closure)
+    advance(made)
+    assert called
+
+
+def test_a_group_without_parameters_is_passed_over():
+    def make(groups):
+        return QUICK["adam"]([{"params": []}, *groups])
+
+    same(stepped(make, advance)[0], stepped(make, lambda made: made.step())[0])

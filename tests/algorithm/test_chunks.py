@@ -7,7 +7,12 @@ from composing import composed
 from fitting import BASE, ONE, fitted
 from hydra.utils import instantiate
 from pytorch_lightning import Callback
-from pytorch_lightning.callbacks import GradientAccumulationScheduler, ModelCheckpoint
+from pytorch_lightning.callbacks import (
+    BaseFinetuning,
+    GradientAccumulationScheduler,
+    LambdaCallback,
+    ModelCheckpoint,
+)
 from resume import equal
 from torch import nn
 
@@ -171,6 +176,40 @@ def test_a_callback_that_is_called_at_each_step_is_called_at_each_step():
     fitted(callbacks=[gradients])
     assert gradients.seen == 40
     assert fitted(callbacks=[Average(0.9)])[0].calls.steps == 1
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_before_optimizer_step"])
+def test_so_is_a_function_that_was_given_for_a_hook(hook):
+    called = []
+    fitted(callbacks=[LambdaCallback(**{hook: lambda *_: called.append(1)})])
+    assert len(called) == 40
+
+
+class Unfreezing(BaseFinetuning):
+    def freeze_before_training(self, module):
+        self.freeze(module.model.encoder)
+
+    def finetune_function(self, module, epoch, optimizer):
+        if epoch == 1:
+            self.unfreeze_and_add_param_group(module.model.encoder, optimizer)
+
+
+def test_parameters_that_the_optimiser_is_given_amid_the_training_train():
+    alone = fitted(ONE, callbacks=[Unfreezing()])[0]
+    chunked = fitted(callbacks=[Unfreezing()])[0]
+    assert chunked.calls.steps == 10
+    assert equal(alone.state_dict(), chunked.state_dict())
+
+
+LBFGS = ("optimizer._target_=torch.optim.LBFGS", "~optimizer.fused", "optimizer.lr=1e-6")
+
+
+def test_an_optimiser_that_evaluates_the_loss_takes_its_steps_by_lightning():
+    algorithm, trainer, _ = fitted(*LBFGS, "trainer.max_steps=10")
+    assert not algorithm.calls.driven
+    assert trainer.global_step == 10
+    with pytest.raises(InputError, match="the optimizer evaluates the loss itself"):
+        fitted(*LBFGS, "algorithm.steps_per_call=5")
 
 
 @pytest.mark.parametrize(

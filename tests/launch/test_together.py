@@ -222,6 +222,12 @@ def test_jobs_that_differ_in_numbers_alone_are_one_group(nowhere):
     assert "1 job alone (no other job is of its architecture and length): " in found[1].said()
 
 
+def test_a_model_that_cannot_be_made_without_values_is_made_with_them(nowhere):
+    found = planned(("seed=0",), ("seed=1",), common=(*SHORT, "model/prior=flow"))
+    assert all(each.device.type == "meta" for each in found[0].algorithm.parameters())
+    assert sum(len(group.jobs) for group in found) == 2
+
+
 def test_groups_are_split_to_fit(nowhere, monkeypatch):
     five = [(f"seed={seed}",) for seed in range(5)]
     assert [len(group.jobs) for group in planned(*five)] == [5]

@@ -4,7 +4,7 @@ import mpmath
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
-from torch.func import grad, vmap
+from torch.func import grad, hessian, jvp, vmap
 from torch.nn import functional
 
 from jensen.model import bernoulli
@@ -150,3 +150,29 @@ def test_a_step_takes_the_same_bits_as_a_function_that_can_be_transformed():
     wide = (logit[1:].double().requires_grad_(), x[1:].double().requires_grad_())
     assert gradcheck(_OfStep.apply, wide)
     assert gradgradcheck(_OfStep.apply, wide)
+
+
+@pytest.mark.parametrize("shape", [(0, 16), (0, 1, 3, 5), (3, 0)])
+def test_no_examples_and_no_pixels_have_no_distortion(processor, shape):
+    logit = torch.zeros(shape, requires_grad=True)
+    found = bernoulli_distortion(logit, torch.zeros(shape))
+    found.sum().backward()
+    assert found.tolist() == [0.0] * shape[0]
+    assert logit.grad.shape == shape
+
+
+def test_forward_mode_and_many_slopes_at_once(processor):
+    logit, x = event(shape=(2, 6), dtype=torch.float64)
+    p = logit.sigmoid()
+
+    def total(logit):
+        return bernoulli_distortion(logit, x).sum()
+
+    along = torch.ones_like(logit)
+    torch.testing.assert_close(jvp(total, (logit,), (along,))[1], (p - x).sum())
+    curved = hessian(total)(logit).reshape(12, 12)
+    torch.testing.assert_close(curved, (p * (1 - p)).flatten().diag())
+    each = torch.autograd.functional.jacobian(
+        lambda logit: bernoulli_distortion(logit, x), logit, vectorize=True
+    )
+    torch.testing.assert_close(each.sum(1), p - x)

@@ -34,6 +34,8 @@ def advance(own: Optimizer) -> None:
         return
     with torch.no_grad():
         for options, group in zip(own.param_groups, groups, strict=True):
+            if not group.parameters:  # of which torch's kernels would make an error
+                continue
             torch._foreach_add_(group.steps, 1)
             decoupled = options["decoupled_weight_decay"]
             kernel = torch._fused_adamw_ if decoupled else torch._fused_adam_
@@ -46,9 +48,9 @@ def advance(own: Optimizer) -> None:
 
 def _groups(own: Optimizer) -> list[_Group] | None:
     """The parts of each group; None where the step is torch's to take: of another optimiser or
-    device, the first, one with hooks, or of a parameter without a gradient.
+    device, the first, one with hooks or with another `step`, or of a parameter without a gradient.
     """
-    if type(own) not in (Adam, AdamW) or _has_hooks(own):
+    if type(own) not in (Adam, AdamW) or _has_hooks(own) or _is_replaced(own):
         return None
     groups = []
     for options in own.param_groups:
@@ -62,6 +64,14 @@ def _groups(own: Optimizer) -> list[_Group] | None:
 def _has_hooks(own: Optimizer) -> bool:
     of_all = optimizer._global_optimizer_pre_hooks or optimizer._global_optimizer_post_hooks
     return bool(of_all or own._optimizer_step_pre_hooks or own._optimizer_step_post_hooks)
+
+
+def _is_replaced(own: Optimizer) -> bool:
+    """Tell whether somebody has put a `step` of theirs in the place of torch's; a scheduler's counts
+    calls alone.
+    """
+    step = vars(own).get("step")
+    return step is not None and not hasattr(step, "_wrapped_by_lr_sched")
 
 
 def _group(options: dict[str, Any], state: dict[Tensor, dict[str, Any]]) -> _Group | None:

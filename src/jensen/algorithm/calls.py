@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from jensen.algorithm import chunk, finite, graph
+from jensen.algorithm import chunk, finite, graph, optimiser
 from jensen.algorithm.batches import own_data
 from jensen.algorithm.drive import DRIVES, Drive, Eager
 from jensen.base.batch import Batch
@@ -57,9 +57,11 @@ class Calls:
             )
         self._drive = None
         watched = isinstance(algorithm.finite, finite.Skip)
-        alone = (
-            "algorithm.non_finite=skip looks at each" if watched else chunk.ours_to_drive(trainer)
-        )
+        alone = chunk.ours_to_drive(trainer)
+        if watched:
+            alone = "algorithm.non_finite=skip looks at each"
+        elif optimiser.asks_for_the_loss(algorithm.optimizer):
+            alone = "the optimizer evaluates the loss itself"
         single = alone or chunk.one_at_a_time(trainer)
         differ = alone or _steps_differ(algorithm)
         graphed = self.engine != "eager" and device == "cuda" and not differ

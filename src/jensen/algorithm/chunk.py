@@ -161,10 +161,11 @@ def _overriding(trainer: Trainer, hooks: Sequence[str]) -> str:
     """The callback that has one of these hooks, in words; empty if none would miss a step."""
     for each in trainer.callbacks:  # type: ignore[attr-defined]
         for hook in hooks:
-            found = getattr(type(each), hook)
+            found = vars(each).get(hook, getattr(type(each), hook))  # Lightning's LambdaCallback
             if found is getattr(Callback, hook):
                 continue
-            known = found.__module__.startswith(_CHUNKWISE) and not hasattr(each, "every_step")
+            module = getattr(found, "__module__", "")
+            known = module.startswith(_CHUNKWISE) and not hasattr(each, "every_step")
             if hooks is _AMID or not (known or getattr(each, "chunkwise", False)):
                 return f"{type(each).__name__}.{hook} is called at every step"
     return ""

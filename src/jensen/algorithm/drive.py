@@ -57,9 +57,13 @@ class Update(NamedTuple):
     model: VAE
     objective: Objective
     optimiser: Optimizer
-    parameters: list[nn.Parameter]
     precision: Callable[[], AbstractContextManager[None]]
     clip: Callable[[], None]
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """Those of the optimiser now: a callback may add to them."""
+        return [each for group in self.optimiser.param_groups for each in group["params"]]
 
     def __call__(
         self,
@@ -77,8 +81,7 @@ class Update(NamedTuple):
             loss = loss_of(self.objective, inference, step)
             look(Outcome(loss, inference))
             learn(self.model, inference, len(x), step)
-        for parameter in self.parameters:
-            parameter.grad = None
+        hold(self.parameters)
         loss.backward()  # type: ignore[no-untyped-call]
         hold(still)
         self.clip()
@@ -99,7 +102,6 @@ def update_of(algorithm: "Gradient") -> Update:
         algorithm.model,
         algorithm.objective,
         optimiser,
-        [each for group in optimiser.param_groups for each in group["params"]],
         trainer.precision_plugin.forward_context,
         clip,
     )

@@ -1,5 +1,6 @@
 """The optimiser of a model and its objective, and its learning rate as a function of the step."""
 
+import inspect
 import os
 from collections.abc import Callable, Iterable
 from copy import deepcopy
@@ -38,6 +39,19 @@ def make(optimizer: MakeOptimizer, model: nn.Module, objective: Objective) -> Op
         ) from error
     made.register_load_state_dict_post_hook(lay_state)
     return made
+
+
+def asks_for_the_loss(optimizer: MakeOptimizer) -> bool:
+    """Tell whether a step of what is made evaluates the loss itself, as L-BFGS does.
+
+    >>> asks_for_the_loss(torch.optim.LBFGS), asks_for_the_loss(torch.optim.Adam)
+    (True, False)
+    """
+    step = getattr(getattr(optimizer, "func", optimizer), "step", None)
+    if step is None:  # a function of somebody's own
+        return False
+    closure = inspect.signature(step).parameters.get("closure")
+    return closure is not None and closure.default is inspect.Parameter.empty
 
 
 def lay_state(optimizer: Optimizer) -> None:

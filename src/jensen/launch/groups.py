@@ -11,7 +11,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 from jensen.algorithm import optimiser
 from jensen.algorithm.alike import structure
@@ -90,8 +90,7 @@ def _algorithm(job: Job) -> Gradient:
         InputError: it is no `Gradient`, or none can be made.
     """
     try:
-        with torch.device("meta"):
-            algorithm = instantiate(job.cfg.algorithm)
+        algorithm = _made(job.cfg)
         if not isinstance(algorithm, Gradient):
             raise InputError(
                 f"algorithm is {type(algorithm).__name__}: expected algorithm=gradient, of which"
@@ -103,6 +102,16 @@ def _algorithm(job: Job) -> Gradient:
             raise
         raise InputError(f"{job.folder.name}: {sentence}") from error
     return algorithm
+
+
+def _made(cfg: DictConfig) -> nn.Module:
+    """The algorithm on "meta"; made with values, and moved there, if a module asks for them."""
+    try:
+        with torch.device("meta"):
+            made: nn.Module = instantiate(cfg.algorithm)
+    except Exception:  # whatever a module of somebody's own may raise
+        made = instantiate(cfg.algorithm)
+    return made.to("meta")
 
 
 def _other_settings(cfg: DictConfig) -> str:

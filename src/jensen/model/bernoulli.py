@@ -5,6 +5,7 @@ from functools import cache
 
 import torch
 from torch import Tensor, autograd
+from torch.autograd import forward_ad
 from torch.nn import functional
 
 _TOGETHER = 16
@@ -33,8 +34,11 @@ def bernoulli_distortion(logit: Tensor, x: Tensor) -> Tensor:
 
 def _log_is_faster(logit: Tensor) -> bool:
     """Tell whether `LogSigmoid` beats torch's own: where torch runs AVX-512, whose log1p costs more
-    than sigmoid and log together; not with AVX2, on a GPU or compiled, where torch's is one pass.
+    than sigmoid and log together; not with AVX2, on a GPU or compiled, where torch's is one pass; nor
+    in forward mode, of which it knows nothing.
     """
+    if forward_ad._current_level >= 0:
+        return False
     if torch._C._are_functorch_transforms_active():  # which would take torch's own apart
         return True
     if logit.device.type != "cpu" or torch.compiler.is_compiling():
@@ -83,6 +87,8 @@ class LogSigmoid(autograd.Function):
         of_x = -logit * each if ctx.needs_input_grad[1] else None  # type: ignore[attr-defined]
         if torch.is_grad_enabled():  # for a second derivative, which asks for p again
             return (logit.sigmoid() - x) * each, of_x
+        if torch._C._are_functorch_transforms_active():  # many slopes of one value
+            return (p - x) * each, of_x
         return (p - x).mul_(each), of_x
 
 
@@ -114,6 +120,7 @@ def _both(logit: Tensor, x: Tensor, in_place: bool) -> tuple[Tensor, Tensor]:
     place = rest if in_place else None
     sure = torch.maximum(p, rest, out=place).flatten(1)  # sigmoid|l|
     together = math.gcd(sure.shape[1], _TOGETHER)
-    log_sure = sure.view(len(sure), together, -1).prod(1).log_().sum(1)
+    parts = sure.view(len(sure), together, sure.shape[1] // max(together, 1))
+    log_sure = parts.prod(1).log_().sum(1)
     linear = torch.addcmul(torch.clamp(logit, min=0, out=place), logit, x, value=-1, out=place)
     return linear.flatten(1).sum(1).sub_(log_sure), p
