@@ -86,10 +86,8 @@ class LogSigmoid(autograd.Function):
         each = slope.reshape(-1, *[1] * (logit.ndim - 1))
         of_x = -logit * each if ctx.needs_input_grad[1] else None  # type: ignore[attr-defined]
         if torch.is_grad_enabled():  # for a second derivative, which asks for p again
-            return (logit.sigmoid() - x) * each, of_x
-        if torch._C._are_functorch_transforms_active():  # many slopes of one value
-            return (p - x) * each, of_x
-        return (p - x).mul_(each), of_x
+            p = logit.sigmoid()
+        return (p - x) * each, of_x  # not in place: there may be many slopes of one value
 
 
 class _OfStep(LogSigmoid):
