@@ -4,8 +4,7 @@
     python scripts/bench/stack.py [--models mlp,small,wide] [--members 15] [--at-once 2,15] [--rounds 3]
 
 Each is the whole command `python -m jensen.train -m`, on images of 28 x 28, or 64 x 64, of zeros
-and ones,
-without validation. A number is of the steps alone: the command is run with few steps and with many,
+and ones, without validation. A number is of the steps alone: the command is run with few steps and with many,
 and the difference is taken, of CPU time of one thread. Launchers take turns, and medians are shown.
 `auto` has as many members in a stack as the launcher takes by itself, the others as many as asked for.
 """

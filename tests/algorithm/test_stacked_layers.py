@@ -81,6 +81,13 @@ def test_a_layer_that_the_models_share_is_torch_s():
     torch.testing.assert_close(vmap(layer)(x), expected)
 
 
+def test_a_layer_with_a_forward_of_somebody_s_own_keeps_it():
+    layer, tensors = layers(bias=True)
+    layer.forward = lambda x: 2 * nn.functional.linear(x, layer.weight, layer.bias)
+    found, expected = both(layer, tensors, torch.randn(MODELS, 4, 5))
+    torch.testing.assert_close(found, expected)
+
+
 def test_rows_of_all_models_have_the_distortion_of_each():
     likelihood = Bernoulli()
     logit = torch.randn(MODELS, 4, 2, 8).requires_grad_()
