@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from jensen.algorithm import advance as own
 from jensen.algorithm.advance import advance
 
 
@@ -128,3 +129,49 @@ def test_a_group_without_parameters_is_passed_over():
         return QUICK["adam"]([{"params": []}, *groups])
 
     same(stepped(make, advance)[0], stepped(make, lambda made: made.step())[0])
+
+
+def test_pieces_are_all_numbers_once_with_the_counts_of_their_tensors(monkeypatch):
+    monkeypatch.setattr(own, "PIECE", 7)
+    shapes = [(3, 4), (5,), (), (2, 3, 2, 2)]
+    group = own._Group(*([torch.randn(shape) for shape in shapes] for _ in range(5)))
+    for part in group[:4]:
+        part[3] = part[3].to(memory_format=torch.channels_last)
+    pieces = own._in_pieces(group)
+    assert max(map(torch.numel, pieces.parameters)) <= 7
+    for whole, parts in zip(group[:4], pieces[:4], strict=True):
+        lies = [each.permute(0, 2, 3, 1) if each.dim() == 4 else each for each in whole]
+        assert torch.equal(torch.cat(parts), torch.cat([each.reshape(-1) for each in lies]))
+    pieces.parameters[0].fill_(9)
+    assert (group.parameters[0] == 9).sum() == 7
+    per = [-(-each.numel() // 7) for each in group.parameters]
+    counts = [count for count, times in zip(group.steps, per, strict=True) for _ in range(times)]
+    assert all(one is other for one, other in zip(pieces.steps, counts, strict=True))
+
+
+@pytest.mark.parametrize("gap", [True, False])
+def test_tensors_that_lie_otherwise_than_their_gradient_stay_whole(gap, monkeypatch):
+    monkeypatch.setattr(own, "PIECE", 7)
+    weight = torch.randn(4, 8)[:, ::2] if gap else torch.randn(4, 4)
+    gradient = torch.randn(4, 8)[:, ::2] if gap else torch.randn(4, 4).t()
+    group = own._Group([weight], [gradient], [weight.clone()], [weight.clone()], [torch.zeros(())])
+    assert own._in_pieces(group).parameters[0] is weight
+
+
+@pytest.mark.parametrize("kind", QUICK)
+def test_a_step_by_pieces_is_the_step(kind, monkeypatch):
+    expected = stepped(QUICK[kind], advance)[0]
+    monkeypatch.setattr(own, "_is_captured", lambda options: True)
+    monkeypatch.setattr(own, "PIECE", 7)
+    found = stepped(QUICK[kind], advance)[0]
+    for one, other in zip(
+        found, expected, strict=True
+    ):  # rest of a vector may be rounded otherwise
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
+
+
+def test_large_models_are_not_cut(monkeypatch):
+    monkeypatch.setattr(own, "_is_captured", lambda options: True)
+    monkeypatch.setattr(own, "_SMALL", 3)
+    monkeypatch.setattr(own, "_in_pieces", lambda group: pytest.fail("cut"))
+    stepped(QUICK["adam"], advance)

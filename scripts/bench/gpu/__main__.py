@@ -42,6 +42,8 @@ SECTIONS = {
     "stack": Section("stacks", {}, 90),
     "convolutions": Section("convolutions", {}, 60),
     "streamed": Section("streamed", {}, 60),
+    "kernels": Section("kernels", {}, 150),
+    "sweep": Section("sweep", {}, 240),
 }
 _LEAST = 8
 """Seconds that a section is not begun with less of."""

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from jensen.algorithm.batches import own_data
 from jensen.base.batch import Batch
+from jensen.base.device import sent
 from jensen.base.errors import InputError
 from jensen.base.random import fold, normal
 from jensen.data.examples import Examples
@@ -75,9 +76,10 @@ def chunk(
     what it is drawn for that minibatch alone.
     """
     device = x.device
-    keys = torch.tensor([fold(seed, "noise", first + each) for each in range(steps)], device=device)
+    keys = sent([fold(seed, "noise", first + each) for each in range(steps)], device)
     size = len(batch.row) // steps
-    noise = normal(keys.repeat_interleave(size), batch.row, (samples, latents))
+    each = keys.unsqueeze(1).expand(-1, size).reshape(-1)
+    noise = normal(each, batch.row, (samples, latents))
     return Chunk(
         x.unflatten(0, (steps, size)),
         batch.row.unflatten(0, (steps, size)),

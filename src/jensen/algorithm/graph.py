@@ -34,7 +34,8 @@ from jensen.algorithm.capture import (
 from jensen.algorithm.chunk import Chunk, next_lr
 from jensen.algorithm.drive import Eager, Taken, Terms, terms_of
 from jensen.algorithm.step import Outcome
-from jensen.algorithm.trial import distrust, far, tried
+from jensen.algorithm.trial import Trial, distrust, far, tried
+from jensen.base.device import sent
 from jensen.base.replay import DEVICE, Capture, Run, aside, captured
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Inputs:
         self.noise[:count].copy_(chunk.noise)
         self.step[:count].copy_(chunk.step)
         if self.lr:
-            self.rates[:count].copy_(torch.tensor(rates))
+            self.rates[:count].copy_(sent(rates, self.rates.device))
         self.place.zero_()
 
     def take(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -187,7 +188,7 @@ class Graphed:
         self._inputs.fill(chunk, [self._rates()] * len(chunk.step))
         count_on_device(optimiser)
         state = State(self.algorithm, optimiser)
-        self.why = self._captured(state) or ""
+        self.why = self._captured(state)
         if self.why.startswith(DEVICE):  # what a library sets up at its first capture in a process
             self.why = self._captured(state)
         if not self.why:
@@ -296,14 +297,16 @@ class Graphed:
         assert self._inputs is not None
         rates = [[rate / 2 for rate in self._rates()]] * count
         whole = [each[None] for each in self.update.parameters]
-        found = []
-        for program in (run, replay):
-            self._inputs.fill(far(chunk, count), rates)
-            with capturable(self.update.optimiser, self._inputs.lr):
-                found.append(tried(program, lambda: self._loss, whole))
+        inputs = self._inputs
+
+        def attempt(program: Run) -> Trial:
+            inputs.fill(far(chunk, count), rates)
+            with capturable(self.update.optimiser, inputs.lr):
+                found = tried(program, lambda: self._loss, whole)
             state.put_back()
-        step, repeated = found
-        return distrust(step, repeated, self.algorithm.trainer.precision)
+            return found
+
+        return distrust(attempt, run, replay, self.algorithm.trainer.precision)
 
     def _rates(self) -> list[float]:
         """The learning rates of now, of each group of parameters."""

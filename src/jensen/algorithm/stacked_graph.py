@@ -18,7 +18,7 @@ from jensen.algorithm.drive import Taken
 from jensen.algorithm.graph import Seen
 from jensen.algorithm.stacked import Stack, minibatch
 from jensen.algorithm.stacked_watch import Steps, Words
-from jensen.algorithm.trial import distrust, far, tried
+from jensen.algorithm.trial import Trial, distrust, far, tried
 from jensen.base.replay import Capture, Run, aside, captured
 
 logger = logging.getLogger(__name__)
@@ -138,16 +138,21 @@ class StackedGraph:
         """
         assert self._logged is not None
         assert self._plain is not None
-        found = []
-        for run in (lambda: self._step(logged=True), self._logged, self._plain):
+
+        def attempt(run: Run) -> Trial:
             self._fill([far(chunk, 1) for chunk in chunks])
             self._set_rates(0.5)
             with self._capturable():
-                found.append(tried(run, lambda: self._losses, self.stack.trained))
+                found = tried(run, lambda: self._losses, self.stack.trained)
             kept.put_back()
-        step, logged, plain = found
+            return found
+
+        def step() -> None:
+            self._step(logged=True)
+
         precision = self.stack.members[0].trainer.precision
-        return distrust(step, logged, precision) or distrust(step, plain, precision)
+        reasons = (distrust(attempt, step, run, precision) for run in (self._logged, self._plain))
+        return next(filter(None, reasons), "")
 
     def _capturable(self) -> ExitStack:
         """All optimisers count on the device, and read their learning rates from tensors."""

@@ -45,10 +45,29 @@ def captured(run: Run) -> Run:
     pinned memory say, does not matter.
     """
     program = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(program, capture_error_mode="thread_local"):
-        run()
+    torch.cuda.synchronize()
+    with uncollected(), torch.cuda.stream(torch.cuda.Stream()):  # type: ignore[no-untyped-call]
+        program.capture_begin(capture_error_mode="thread_local")
+        try:
+            run()
+        finally:
+            program.capture_end()
     replay: Run = program.replay
     return replay
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Nothing is freed by a collection of garbage meanwhile, which no capture stands. To collect
+    before it takes a third of a second, longer than a fit.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextmanager
@@ -115,7 +134,6 @@ class Replayed(Generic[T]):
 
     def _capture(self, make: Any, trees: Any, capture: Capture) -> bool:
         """Tell whether there is a graph for arguments of that make now."""
-        gc.collect()  # nothing may be freed during a capture
         try:
             program = self._program(trees, capture)
         except Exception as error:  # whatever a library may raise

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from jensen.base.device import sent
+
 Decode = Callable[[Tensor], Tensor]
 """`(B, *stored)` to float `(B, *event)`, on the device of its argument."""
 
@@ -72,7 +74,7 @@ class Examples(Dataset[Rows]):
 
     def __getitem__(self, index: Tensor) -> Rows:
         """The rows `index` `(B,)`, gathered in one call."""
-        local = index.to(self.stored.device)
+        local = sent(index, self.stored.device)
         # Of bytes it copies whole rows, where indexing takes one after another: 18 times as long.
         return Rows(self.stored.index_select(0, local), self.factors[local].long(), local)
 

@@ -7,6 +7,7 @@ from typing import NamedTuple, final
 import torch
 from torch import Tensor
 
+from jensen.base.device import sent
 from jensen.base.replay import Replayed
 from jensen.base.tree import tree_map, tree_where
 from jensen.em.collapse import on_floor
@@ -93,7 +94,7 @@ class Running:
         if self.phase != 2:
             self.gain = [new - old for new, old in pairs]
         better = [self.phase != 2 or (math.isfinite(new) and new >= old) for new, old in pairs]
-        chosen = torch.tensor(better, device=self.limit.device)
+        chosen = sent(better, self.limit.device)
         # where steps still grow, on leaving a saddle, long ones fail again and again
         if self.phase == 2:
             longer = torch.where(self.length < self.limit, self.limit, 4 * self.limit)
