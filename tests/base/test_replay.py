@@ -1,5 +1,7 @@
 """Functions by replay, on the CPU with `tape` in the place of a CUDA graph."""
 
+import gc
+import math
 from typing import NamedTuple
 
 import pytest
@@ -149,3 +151,35 @@ def test_presuming_is_over_at_its_end():
         assert not unlikely(torch.tensor(True))
     assert [bool(flag) for flag in flags] == [True]
     assert unlikely(torch.tensor(True))
+
+
+@pytest.mark.parametrize(
+    ("expected", "found", "same"),
+    [
+        ([1.0, 2.0], [1.0, 2.0009], True),
+        ([1.0, 2.0], [1.0, 2.01], False),
+        ([1e-9, 1.0], [5e-7, 1.0], True),  # beside 1 that is rounding
+        ([1e-9], [5e-7], False),
+        ([math.nan, math.inf, -math.inf], [math.nan, math.inf, -math.inf], True),
+        ([math.nan], [0.0], False),
+        ([0.0], [math.nan], False),
+        ([math.inf], [-math.inf], False),
+        ([math.inf], [7.0], False),
+        ([7.0], [math.inf], False),
+        ([3, 4], [3, 4], True),
+        ([3, 4], [3, 5], False),
+        ([True], [False], False),
+        ([], [], True),
+    ],
+)
+def test_results_that_differ_by_rounding_are_the_same(expected, found, same):
+    assert bool(replay._same(torch.tensor(expected), torch.tensor(found))) == same
+
+
+def test_no_garbage_is_collected_amid_a_capture():
+    with replay.uncollected():
+        assert not gc.isenabled()
+        with replay.uncollected():
+            pass
+        assert not gc.isenabled()
+    assert gc.isenabled()
