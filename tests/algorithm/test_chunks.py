@@ -16,6 +16,8 @@ from pytorch_lightning.callbacks import (
 from resume import equal
 from torch import nn
 
+from jensen.algorithm import chunk
+from jensen.algorithm.gradient import Gradient
 from jensen.base.errors import InputError
 from jensen.callbacks.average import Average
 
@@ -192,6 +194,35 @@ class Unfreezing(BaseFinetuning):
     def finetune_function(self, module, epoch, optimizer):
         if epoch == 1:
             self.unfreeze_and_add_param_group(module.model.encoder, optimizer)
+
+
+class Own(Gradient):
+    """An algorithm that has a method of its own, which is called at each step."""
+
+
+@pytest.mark.parametrize("name", [*chunk._STEP, *chunk._AROUND])
+def test_a_method_of_an_algorithm_of_one_s_own_is_called_at_each_step(name, monkeypatch):
+    called = []
+    before = getattr(Gradient, name)
+
+    def own(self, *args, **options):
+        called.append(name)
+        return before(self, *args, **options)
+
+    own.__module__ = "somebody"
+    monkeypatch.setattr(Own, name, own, raising=False)
+    more = ("trainer.gradient_clip_val=1.0",)
+    algorithm = fitted("algorithm._target_=test_chunks.Own", *more)[0]
+    assert algorithm.calls.steps == 1
+    assert len(called) == 40
+    assert algorithm.calls.driven is False
+    if name in chunk._AROUND:
+        monkeypatch.setattr(Own, "chunkwise", True, raising=False)
+        assert fitted("algorithm._target_=test_chunks.Own")[0].calls.steps > 1
+
+
+def test_an_algorithm_without_a_method_of_a_step_of_its_own_is_taken_in_chunks():
+    assert fitted("algorithm._target_=test_chunks.Own")[0].calls.steps > 1
 
 
 def test_parameters_that_the_optimiser_is_given_amid_the_training_train():

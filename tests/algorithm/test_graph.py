@@ -6,7 +6,10 @@ import pytest
 import torch
 from cases import some
 from fitting import fitted
+from pytorch_lightning import Callback
+from pytorch_lightning.callbacks import BaseFinetuning
 from resume import equal
+from tape import taped
 
 from jensen.algorithm import graph
 
@@ -132,3 +135,58 @@ def test_copies_on_the_host_are_of_their_time():
     seen = graph.Seen([tensor])
     tensor.zero_()
     assert seen.read()[0].tolist() == [0.0, 1.0, 2.0]
+
+
+class Changing(Callback):
+    """Changes something at the beginning of the second epoch, of 15 steps."""
+
+    def __init__(self, change):
+        self.change = change
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            self.change(pl_module, trainer.optimizers[0])
+
+
+class Unfreezing(BaseFinetuning):
+    def freeze_before_training(self, module):
+        self.freeze(module.model.encoder)
+
+    def finetune_function(self, module, epoch, optimizer):
+        if epoch == 1:
+            self.unfreeze_and_add_param_group(module.model.encoder, optimizer)
+
+
+def moved(algorithm, optimiser):
+    for each in algorithm.parameters():
+        each.data = each.data.clone()
+
+
+CHANGES = {
+    "lr": lambda _, optimiser: optimiser.param_groups[0].update(lr=0.1),
+    "weight_decay": lambda _, optimiser: optimiser.param_groups[0].update(weight_decay=0.5),
+    "frozen": lambda algorithm, _: algorithm.model.encoder.requires_grad_(False),
+    "moved": moved,
+}
+
+
+@pytest.mark.parametrize("name", [*CHANGES, "unfrozen", None])
+def test_what_changes_amid_a_training_is_captured_again(name):
+    captures = []
+
+    def capture(run):
+        captures.append(run)
+        return torch.no_grad()(taped(run))  # the tape has the operations of backward, too
+
+    def callbacks():
+        return (
+            [] if name is None else [Changing(CHANGES[name]) if name in CHANGES else Unfreezing()]
+        )
+
+    one = "algorithm.steps_per_call=5"
+    expected = fitted(one, callbacks=callbacks())[0]
+    found = fitted(one, callbacks=callbacks(), capture=capture)[0]
+    assert not found.calls._drive.why
+    assert len(captures) == (3 if name is None else 6)
+    for one, other in zip(expected.parameters(), found.parameters(), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-6)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from cases import some
 from standing_in import standing_in
+from torch import nn
 
 from jensen.algorithm.alike import structure
 from jensen.algorithm.chunk import Chunk
@@ -14,6 +15,7 @@ from jensen.algorithm.stacked import Stack
 from jensen.algorithm.stacked_graph import StackedGraph
 from jensen.algorithm.step import learn, loss_of
 from jensen.base.schedule import Linear
+from jensen.family.gaussian import Gaussian
 from jensen.model.bayesian_prior import BayesianMixturePrior
 from jensen.model.conditional_normal import ConditionalNormal
 from jensen.model.conv import ConvDecoder, ConvEncoder
@@ -238,6 +240,43 @@ def test_a_stack_of_models_of_several_senses_is_each_of_them_trained_alone(kind)
     assert_equal(stack.members, expected, rtol=1e-4, atol=2e-5)
 
 
+class Normalised(nn.Module):
+    """An encoder with a batch norm, before which a bias has a gradient of 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.x_shape, self.latent_dim = SHAPE, LATENTS
+        rest = nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 2 * LATENTS)
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(6, 8), *rest)
+
+    def forward(self, x):
+        return Gaussian(*self.body(x).chunk(2, -1))
+
+
+def test_models_with_batch_norm_are_each_trained_alone():
+    """In float64: in float32 Adam walks along what rounding leaves of the gradients that are 0, and
+    the running mean after it, so that a validation is another from machine to machine, too.
+    """
+
+    def made():
+        found = []
+        for at, own in enumerate(ADAM):
+            torch.manual_seed(at)
+            networks = Normalised(), NETWORKS["mlp"]()[1]
+            model = VAE(*networks, Normal(0.5), StandardNormal(), LATENTS).double()
+            found.append(member(model, Beta(1.0 + at).double(), **own))
+        return found
+
+    stack, expected = Stack(made()), made()
+    for first in range(0, 10 * STEPS, STEPS):
+        given = [chunk(each, at, first) for at, each in enumerate(expected)]
+        given = [each._replace(x=each.x.double(), noise=each.noise.double()) for each in given]
+        stack.take(given, [True] * MEMBERS)
+        for each, own in zip(expected, given, strict=True):
+            alone(each, own)
+    assert_equal(stack.members, expected, rtol=1e-8, atol=1e-8)
+
+
 @pytest.mark.parametrize("case", [CASES[0], CASES[3], CASES[-1]], ids="-".join)
 def test_models_beside_each_other_are_each_trained_alone(case):
     stack = Stack(members(case), branched=True)
@@ -342,6 +381,52 @@ def test_a_loss_that_is_not_finite_stops_its_model_at_that_step_and_changes_no_o
     before = members()[1]
     alone(before, Chunk(*(part[:2] for part in given[1][:4]), 0))
     assert_equal([stack.members[1]], [before], rtol=1e-4, atol=2e-5)
+
+
+CHANGES = {
+    "weight_decay": lambda each: (
+        each.trainer.optimizers[0].param_groups[0].update(weight_decay=0.5)
+    ),
+    "betas": lambda each: each.trainer.optimizers[0].param_groups[0].update(betas=(0.5, 0.9)),
+    "frozen": lambda each: each.model.encoder.requires_grad_(False),
+    "a group more": lambda each: each.trainer.optimizers[0].add_param_group(
+        {"params": [*each.model.encoder.parameters()], "lr": 0.1}
+    ),
+}
+
+
+def with_encoders_left_out():
+    found = members()
+    for each in found:
+        own = {"lr": 1e-2, "fused": True}
+        each.trainer.optimizers[0] = torch.optim.Adam(each.model.decoder.parameters(), **own)
+    return found
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_somebody_changes_amid_the_training_has_a_stack_of_its_own(name):
+    make = with_encoders_left_out if name == "a group more" else members
+    stack, expected = Stack(make()), make()
+    for first in (0, STEPS):
+        given = [chunk(each, at, first) for at, each in enumerate(expected)]
+        stack.take(given, [True] * MEMBERS)
+        for each, own in zip(expected, given, strict=True):
+            alone(each, own)
+        assert stack.holds()
+        if not first:
+            for each in (*stack.members, *expected):
+                CHANGES[name](each)
+            assert not stack.holds()
+            stack = Stack(stack.members)
+            assert not stack.refusal(given)
+    assert_equal(stack.members, expected, rtol=1e-4, atol=2e-5)
+
+
+def test_models_of_which_others_learn_are_no_stack():
+    given = members()
+    given[1].model.encoder.requires_grad_(False)
+    chunks = [chunk(each, at) for at, each in enumerate(given)]
+    assert "other parameters learn" in Stack(given).refusal(chunks)
 
 
 def test_a_model_that_leaves_is_no_part_of_the_others():

@@ -181,6 +181,26 @@ def test_a_job_that_fails_amid_training_leaves_the_others_as_they_are(both, tmp_
         torch.testing.assert_close(weights(one.folder), weights(other.folder), rtol=1e-4, atol=1e-5)
 
 
+class Freezing(Callback):
+    """From the first validation on the encoder stays as it is, and weights decay."""
+
+    def on_validation_end(self, trainer, pl_module):
+        pl_module.model.encoder.requires_grad_(False)
+        trainer.optimizers[0].param_groups[0]["weight_decay"] = 0.1
+
+
+def test_what_a_callback_changes_amid_the_training_counts_in_a_stack(tmp_path):
+    """The stack is made again, and the jobs are those that they are alone."""
+    more = ("+callbacks.freezing._target_=test_together.Freezing",)
+    overrides = [(*each, *more) for each in THREE]
+    jobs = done(overrides, tmp_path / "together")
+    alone = done(overrides, tmp_path / "alone", by=sequential.launch)
+    for one, other in zip(jobs, alone, strict=True):
+        found, expected = weights(one.folder), weights(other.folder)
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
 def test_models_that_cannot_be_stacked_take_their_steps_themselves(
     both, monkeypatch, tmp_path, capsys
 ):
@@ -226,6 +246,14 @@ def test_a_model_that_cannot_be_made_without_values_is_made_with_them(nowhere):
     found = planned(("seed=0",), ("seed=1",), common=(*SHORT, "model/prior=flow"))
     assert all(each.device.type == "meta" for each in found[0].algorithm.parameters())
     assert sum(len(group.jobs) for group in found) == 2
+
+
+def test_seeds_of_parts_of_the_data_are_seeds(nowhere):
+    senses = ("data=incomplete", "model=multimodal", "trainer.accelerator=cpu")
+    found = planned(
+        ("seed=0", "data.of.seed=3"), ("seed=1",), ("data.fraction=0.2",), common=senses
+    )
+    assert [len(group.jobs) for group in found] == [2, 1]
 
 
 def test_groups_are_split_to_fit(nowhere, monkeypatch):

@@ -7,10 +7,11 @@ a CUDA graph these are branches, which cost the host nothing.
 
 The kernels are torch's own, and so are the digits. No part of jensen: as a graph by hand a step is 1.3 (conv)
 and 1.1 (MLP) times as fast with it (H200), but `algorithm.graph`'s graphs of it were not trusted, and why
-has not been found.
+has not been found; `tried` has them so, and section `conv` says what the trial said.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -118,6 +119,47 @@ class Beside(TorchFunctionMode):
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             self._found += weights()
+
+
+@contextmanager
+def tried() -> Iterator[None]:
+    """jensen's graphs, made of steps with weights beside."""
+    from jensen.algorithm import drive, graph
+    from jensen.algorithm.step import Outcome, hold, learn, loss_of
+
+    class Update(drive.Update):
+        def __call__(
+            self,
+            x: Tensor,
+            noise: Tensor,
+            step: Tensor,
+            look: Callable[[Outcome], None],
+            still: Sequence[nn.Parameter] = (),
+        ) -> None:
+            beside = Beside(x.device)
+            with self.precision():
+                with beside:
+                    inference = self.model(x, noise)
+                loss = loss_of(self.objective, inference, step)
+                look(Outcome(loss, inference))
+                learn(self.model, inference, len(x), step)
+            hold(self.parameters)
+            beside.backward(loss)
+            hold(still)
+            self.clip()
+            drive.advance(self.optimiser)
+
+    before = graph.Graphed.__init__
+
+    def made(self: graph.Graphed, *args: Any, **settings: Any) -> None:
+        before(self, *args, **settings)
+        self.update = Update(*self.update)
+
+    graph.Graphed.__init__ = made  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        graph.Graphed.__init__ = before  # type: ignore[method-assign]
 
 
 class _Beside(autograd.Function):

@@ -36,6 +36,9 @@ OURS: dict[str, tuple[str, ...]] = {
 """Overrides by what they measure; a key that this version does not have is said."""
 
 
+BESIDE = "jensen, weights beside"
+"""jensen's default with `beside.tried`."""
+
 WATCHED = 50
 """Steps after those, in which the device's work is counted."""
 
@@ -64,6 +67,7 @@ def main(report: Report, device: str, tiny: bool, model: str) -> None:
         "raw loop, one CUDA graph": bench.raw_graph,
         "Lightning's defaults": bench.lightning,
         **{name: _ours(bench, name) for name in OURS},
+        BESIDE: lambda: _beside(bench),
     }
     for name, contender in contenders.items():
         begin = time.perf_counter()
@@ -84,6 +88,13 @@ def main(report: Report, device: str, tiny: bool, model: str) -> None:
 
 def _ours(bench: "Bench", name: str) -> Callable[[], dict[str, Any]]:
     return lambda: bench.ours(OURS[name])
+
+
+def _beside(bench: "Bench") -> dict[str, Any]:
+    from beside import tried
+
+    with tried():
+        return bench.ours(())
 
 
 class Bench:
@@ -236,10 +247,13 @@ class Clock:
         self.end: tuple[int, float] | None = None
         self.watch: Any = None
         self.device_work: Mapping[str, Any] = MappingProxyType({})
+        self.why = ""
 
     def look(self, trainer: Any) -> None:
         """One of Lightning's batches has ended."""
         step = trainer.global_step
+        calls = getattr(trainer.lightning_module, "calls", None)
+        self.why = getattr(getattr(calls, "_drive", None), "why", "")
         before, steps = self.lengths.before, self.lengths.steps
         if self.begin is None and step >= before:
             synchronise(self.device)
@@ -261,4 +275,5 @@ class Clock:
             return {"fails": "it ended before its last step"}
         steps = self.end[0] - self.begin[0]
         rate = steps / (self.end[1] - self.begin[1])
-        return {"steps_a_second": round(rate, 1), "steps": steps, **self.device_work}
+        eager = {"eager_because": self.why} if self.why else {}
+        return {"steps_a_second": round(rate, 1), "steps": steps, **self.device_work, **eager}

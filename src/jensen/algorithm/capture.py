@@ -62,6 +62,19 @@ def _tensors(optimiser: Optimizer) -> list[Tensor]:
     ]
 
 
+def fixed(model: nn.Module, optimiser: Optimizer, scheduled: bool) -> list[object]:
+    """All that a captured step has for good, and that somebody may change amid a training: the
+    parameters of each group and their places, which of them learn, the group's numbers, and which
+    modules are in training. A learning rate that is `scheduled` is none of that.
+    """
+    found: list[object] = [module.training for module in model.modules()]
+    for group in optimiser.param_groups:
+        left = {"params", "capturable", *(["lr"] if scheduled else [])}
+        found += [(name, value) for name, value in group.items() if name not in left]
+        found += [(id(each), each.data_ptr(), each.requires_grad) for each in group["params"]]
+    return found
+
+
 def on_host(optimiser: Optimizer) -> list[object]:
     """Copies of what an optimiser keeps on the host of a model that is elsewhere."""
     found: list[object] = []

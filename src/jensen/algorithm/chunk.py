@@ -40,6 +40,18 @@ _AMID = (
     "on_before_optimizer_step",
 )
 _AROUND = ("on_train_batch_start", "on_train_batch_end")
+_STEP = (
+    *_AMID,
+    "training_step",
+    "backward",
+    "optimizer_zero_grad",
+    "optimizer_step",
+    "configure_gradient_clipping",
+    "clip_gradients",
+    "still",
+)
+"""Methods of an algorithm that make up a step which Lightning takes; a `Drive` knows only jensen's."""
+
 _CHUNKWISE = (
     "jensen.callbacks.",
     "pytorch_lightning.callbacks.model_checkpoint",
@@ -138,7 +150,7 @@ def ours_to_drive(trainer: Trainer) -> str:
         return "trainer.accumulate_grad_batches is not 1"
     if getattr(trainer.precision_plugin, "scaler", None) is not None:
         return "trainer.precision=16-mixed scales each loss"
-    return _overriding(trainer, _AMID)
+    return _overriding(trainer, _AMID) or _rewritten(trainer, _STEP)
 
 
 def one_at_a_time(trainer: Trainer) -> str:
@@ -156,7 +168,7 @@ def one_at_a_time(trainer: Trainer) -> str:
         else trainer.val_check_interval != 1
     ):
         return "trainer.val_check_interval is no number of steps"
-    return _overriding(trainer, _AROUND)
+    return _overriding(trainer, _AROUND) or _rewritten(trainer, _AROUND)
 
 
 def _overriding(trainer: Trainer, hooks: Sequence[str]) -> str:
@@ -170,6 +182,18 @@ def _overriding(trainer: Trainer, hooks: Sequence[str]) -> str:
             known = module.startswith(_CHUNKWISE) and not hasattr(each, "every_step")
             if hooks is _AMID or not (known or getattr(each, "chunkwise", False)):
                 return f"{type(each).__name__}.{hook} is called at every step"
+    return ""
+
+
+def _rewritten(trainer: Trainer, methods: Sequence[str]) -> str:
+    """The method of these that an algorithm of somebody's own has, in words; empty if it has none."""
+    algorithm = trainer.lightning_module
+    if methods is _AROUND and getattr(algorithm, "chunkwise", False):
+        return ""
+    for name in methods:
+        module = getattr(getattr(algorithm, name), "__module__", "")
+        if not module.startswith(("jensen.", "pytorch_lightning.")):
+            return f"{type(algorithm).__name__}.{name} is called at every step"
     return ""
 
 

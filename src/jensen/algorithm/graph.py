@@ -4,7 +4,8 @@ A small model's step is a hundred kernels of a few microseconds, and the host ne
 them than the device to run them. A replay asks once. All that differs between steps lies in buffers
 that keep their place: the chunk's minibatches, noise and step numbers, a counter that says which is
 next, and the learning rates where they are scheduled. What follows the first step of a whole chunk
-is one graph, so that the host is ahead of the device.
+is one graph, so that the host is ahead of the device. What somebody changes otherwise, a learning
+rate or which parameters learn, is found before a chunk, and the step captured again.
 
 What cannot be captured runs eagerly, and a line says what and why: a module that draws by itself
 (dropout), one that asks the device for a value, an optimiser that counts on the host, or a graph
@@ -26,6 +27,7 @@ from jensen.algorithm.capture import (
     count_on_device,
     drawing,
     entered,
+    fixed,
     generator_state,
     on_host,
     part,
@@ -135,8 +137,12 @@ class Graphed:
         self._names: list[str] = []
         self._values = self._loss.new_empty(0)
         self._gradients: list[Any] = []
+        self._fixed: list[object] = []
 
     def __call__(self, chunk: Chunk, logged: bool) -> Taken:
+        if self._programs is not None and self._fixed != self._now():
+            self._programs = None  # and a step first, in which a new parameter gets its state
+            return self._begin(chunk, logged)
         if self._programs is None and not self.why:
             if not self.update.optimiser.state:  # which it makes at its first step, in its own way
                 return self._begin(chunk, logged)
@@ -183,6 +189,9 @@ class Graphed:
     def _prepare(self, chunk: Chunk) -> None:
         """Capture the step, or find out why not."""
         optimiser = self.update.optimiser
+        self._groups = optimiser.param_groups
+        self._gradients = []
+        self._fixed = self._now()
         steps = max(self.algorithm.calls.steps, len(chunk.step))
         self._inputs = Inputs(chunk, steps, len(self._groups) if self._scheduled else 0)
         self._inputs.fill(chunk, [self._rates()] * len(chunk.step))
@@ -228,6 +237,7 @@ class Graphed:
                 for _ in range(steps):
                     self._step(logged)
 
+        self._inputs.place.zero_()
         replay = self.capture(run)
         self._gradients.append([parameter.grad for parameter in self.update.parameters])
         return replay
@@ -307,6 +317,9 @@ class Graphed:
             return found
 
         return distrust(attempt, run, replay, self.algorithm.trainer.precision)
+
+    def _now(self) -> list[object]:
+        return fixed(self.algorithm, self.update.optimiser, self._scheduled)
 
     def _rates(self) -> list[float]:
         """The learning rates of now, of each group of parameters."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from jensen.algorithm.capture import fixed
 from jensen.algorithm.chunk import Chunk, next_lr
 from jensen.algorithm.drive import Taken
 from jensen.algorithm.stacked_optimiser import StackedOptimiser
@@ -56,15 +57,27 @@ class Stack:
         self.optimiser = StackedOptimiser(optimisers, self.trained)
         self.watch = StackedWatch(self.members, self.values[0].device)
         self._x: Tensor | None = None
+        self._fixed = self._now()
 
     def holds(self) -> bool:
-        """Tell whether the models' tensors still are the parts of the stack's."""
-        return self._values.bound()
+        """Tell whether the models' tensors still are the parts of the stack's, and learn as they did
+        when it was made.
+        """
+        return self._values.bound() and self._fixed == self._now()
+
+    def _now(self) -> list[list[object]]:
+        """What somebody may change amid a training; learning rates are looked at in each step."""
+        return [
+            fixed(each.model, each.trainer.optimizers[0], scheduled=True) for each in self.members
+        ]
 
     def refusal(self, chunks: Sequence[Chunk]) -> str:
         """The reason why a module of the models cannot be traced for all of them; empty if it can.
         Nothing is left of the trial.
         """
+        learn = [[each.requires_grad for each in owned] for owned in self._values.owned]
+        if any(each != learn[0] for each in learn):
+            return "of one of the models other parameters learn"
         if self.branched:
             return ""
         everybody = range(len(self.members))
@@ -125,7 +138,7 @@ class Stack:
             with torch.no_grad():
                 posterior = tree_map(Tensor.detach, inference.posterior)
                 self._program.learn(self.values, posterior, step)
-        self._move(torch.autograd.grad(loss.sum(), self.trained, allow_unused=True), stopped)
+        self._move(_gradients(loss.sum(), self.trained), stopped)
         self._values.put_back(stopped, kept)
 
     def next_lr(self) -> None:
@@ -147,7 +160,7 @@ class Stack:
                 loss = loss_of(member.objective, inference, step[at])
             outcomes.append(Outcome(loss.detach(), tree_map(Tensor.detach, inference)))
             own = [self._values.owned[at][index] for index in self._order]
-            gradients.append(torch.autograd.grad(loss, own, allow_unused=True))
+            gradients.append(_gradients(loss, own))
         losses = torch.stack([outcome.loss for outcome in outcomes])
 
         def means() -> list[Tensor]:
@@ -195,6 +208,13 @@ def minibatch(
         torch.stack([chunk.noise[place] for chunk in chunks]),
         torch.stack([chunk.step[place] for chunk in chunks]),
     )
+
+
+def _gradients(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor | None]:
+    """The gradients of a loss `()`; None for those that it does not depend on, or that do not learn."""
+    learning = [each for each in parameters if each.requires_grad]
+    found = iter(torch.autograd.grad(loss, learning, allow_unused=True))
+    return [next(found) if each.requires_grad else None for each in parameters]
 
 
 def clip(

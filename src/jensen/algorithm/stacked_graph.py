@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from jensen.algorithm.capture import capturable, count_on_device, on_host, part, said
+from jensen.algorithm.capture import capturable, count_on_device, fixed, on_host, part, said
 from jensen.algorithm.chunk import Chunk
 from jensen.algorithm.drive import Taken
 from jensen.algorithm.graph import Seen
@@ -43,10 +43,13 @@ class StackedGraph:
         self._names: list[str] = []
         self._terms = self._losses.new_empty(0)
         self._rates: list[list[Tensor]] = []
-        self._kept: list[object] = []
+        self._fixed: list[object] = []
 
     def take(self, chunks: Sequence[Chunk], logged: Sequence[bool]) -> list[Steps]:
         """As `Stack.take`."""
+        if self._plain is not None and self._fixed != self._now():
+            self._plain = self._logged = None  # and a step first, in which all is as it is now
+            return self._begin(chunks, logged)
         if self._plain is None and not self.why:
             if not all(each.state for each in self._optimisers()):
                 return self._begin(chunks, logged)
@@ -93,6 +96,14 @@ class StackedGraph:
             self.take(rest, [False] * len(chunks))
         return found
 
+    @property
+    def _scheduled(self) -> bool:
+        return bool(self.stack.members[0].trainer.lr_scheduler_configs)
+
+    def _now(self) -> list[object]:
+        optimisers = zip(self.stack.members, self.stack.optimiser.optimisers, strict=True)
+        return [fixed(each.model, own, self._scheduled) for each, own in optimisers]
+
     def _optimisers(self) -> Sequence[Optimizer]:
         return self.stack.optimiser.acting
 
@@ -101,7 +112,8 @@ class StackedGraph:
         optimisers = self._optimisers()
         for optimiser in optimisers:
             count_on_device(optimiser)
-        scheduled = bool(self.stack.members[0].trainer.lr_scheduler_configs)
+        self._fixed = self._now()
+        scheduled = self._scheduled
         self._rates = [
             [self._losses.new_tensor(float(group["lr"])) for group in optimiser.param_groups]
             if scheduled

@@ -117,13 +117,20 @@ def _made(cfg: DictConfig) -> nn.Module:
 def _other_settings(cfg: DictConfig) -> str:
     """The settings that models trained together have in common besides their structure, as JSON."""
     tree: Any = OmegaConf.to_container(cfg, resolve=True)
-    data = {key: value for key, value in tree["data"].items() if key != "seed"}
+    data = _without_seeds(tree["data"])
     own = {key: value for key, value in tree["algorithm"].items() if key not in _STACKABLE}
     callbacks = {
         name: part.get("_target_") if isinstance(part, dict) else None
         for name, part in tree["callbacks"].items()
     }
     return json.dumps([data, own, tree["trainer"], callbacks], sort_keys=True, default=str)
+
+
+def _without_seeds(tree: Any) -> Any:
+    """Settings of data, which each model has of its own, but for the seeds of them and of their parts."""
+    if isinstance(tree, dict):
+        return {key: _without_seeds(value) for key, value in tree.items() if key != "seed"}
+    return [_without_seeds(each) for each in tree] if isinstance(tree, list) else tree
 
 
 def _parted(group: Group, trainer: Trainer, members: str | int) -> list[Group]:
