@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny import TINY
 
 import jensen
+from jensen.algorithm.advance import advance
 from jensen.base import replay
 from jensen.base.errors import InputError
 from jensen.bound.decomposition import decompose
@@ -291,3 +292,65 @@ def test_what_asks_the_device_is_named_and_eager(caplog):
 
     found = fitted(accelerator="gpu", callbacks=[Replace()])[0]
     assert found.calls._drive.why.startswith("in model.encoder")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_changes_amid_a_training_is_captured_again():
+    class Slower(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == 1:
+                trainer.optimizers[0].param_groups[0].update(lr=1e-4, weight_decay=0.1)
+                pl_module.model.encoder.requires_grad_(False)
+
+    words = ("algorithm.steps_per_call=5",)
+    eager = fitted(*words, "algorithm.engine=eager", accelerator="gpu", callbacks=[Slower()])[0]
+    graphed = fitted(*words, accelerator="gpu", callbacks=[Slower()])[0]
+    assert graphed.calls._drive.why == ""
+    for one, other in zip(eager.parameters(), graphed.parameters(), strict=True):
+        assert (one - other).norm() <= 2e-3 * one.norm() + 1e-3
+
+
+@pytest.mark.parametrize("make", [torch.optim.Adam, torch.optim.AdamW])
+def test_a_captured_step_of_adam_is_torch_s_bit_for_bit(make):
+    """In pieces, of tensors that lie in any order."""
+
+    def stepped(step, captures):
+        torch.manual_seed(0)
+        shapes = [(300, 100), (7,), (16, 8, 4, 4), ()]
+        weights = [torch.randn(shape, device="cuda", requires_grad=True) for shape in shapes]
+        weights[2] = weights[2].detach().to(memory_format=torch.channels_last).requires_grad_()
+        made = make(weights, lr=1e-2, weight_decay=0.1, fused=True, capturable=True)
+        for weight in weights:
+            weight.grad = torch.randn_like(weight)
+        made.step()
+        run = replay.captured(lambda: step(made)) if captures else lambda: step(made)
+        for _ in range(5):
+            run()
+        return [*weights, *(made.state[each]["exp_avg_sq"] for each in weights)]
+
+    expected = stepped(lambda made: made.step(), captures=False)
+    for one, other in zip(expected, stepped(advance, captures=True), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_nothing_waits_for_the_device_amid_a_chunk():
+    waited = []
+
+    class Watch(Callback):
+        chunkwise = True
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.global_step == 20:
+                torch.cuda.set_sync_debug_mode("error")
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            torch.cuda.set_sync_debug_mode("default")
+            waited.append(trainer.global_step)
+
+    words = ("algorithm.steps_per_call=5", "trainer.log_every_n_steps=40")
+    try:
+        fitted(*words, accelerator="gpu", callbacks=[Watch()])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert waited[-1] == 40
