@@ -5,13 +5,17 @@ and eager steps, with the reason, where there can be none. `tests/test_cuda.py` 
 import pytest
 import torch
 from cases import some
-from fitting import fitted
+from fitting import ONE, fitted
 from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import BaseFinetuning
 from resume import equal
 from tape import taped
+from torch import nn
 
 from jensen.algorithm import graph
+from jensen.base.schedule import Constant
+from jensen.model.likelihood import Normal
+from jensen.objective.beta import Beta
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning",
@@ -162,11 +166,44 @@ def moved(algorithm, optimiser):
         each.data = each.data.clone()
 
 
+def clipped(algorithm, optimiser):
+    algorithm.trainer.gradient_clip_val = 1e-3
+
+
+def exchanged(algorithm, optimiser):
+    algorithm.trainer.optimizers = [torch.optim.SGD(algorithm.parameters(), 1e-4, momentum=0.9)]
+
+
+def of_beta_8(algorithm, optimiser):
+    algorithm.objective = Beta(8.0)
+
+
+def decayed(optimiser, *_):
+    with torch.no_grad():
+        for each in optimiser.param_groups[0]["params"]:
+            each.mul_(0.99)
+
+
 CHANGES = {
     "lr": lambda _, optimiser: optimiser.param_groups[0].update(lr=0.1),
     "weight_decay": lambda _, optimiser: optimiser.param_groups[0].update(weight_decay=0.5),
     "frozen": lambda algorithm, _: algorithm.model.encoder.requires_grad_(False),
     "moved": moved,
+    "clipped": clipped,
+    "exchanged": exchanged,
+    "objective": of_beta_8,
+    "beta": lambda algorithm, _: setattr(algorithm.objective, "beta", Constant(8.0)),
+    "buffer": lambda algorithm, _: setattr(algorithm.objective.beta, "value", torch.tensor(8.0)),
+    "likelihood": lambda algorithm, _: setattr(algorithm.model, "likelihood", Normal(0.1)),
+    "activation": lambda algorithm, _: algorithm.model.decoder.__setitem__(1, nn.Tanh()),
+    "hook": lambda algorithm, _: algorithm.model.encoder.body.register_forward_hook(
+        lambda module, given, found: 0.5 * found
+    ),
+    "hook of a gradient": lambda algorithm, _: next(
+        algorithm.model.decoder.parameters()
+    ).register_hook(torch.zeros_like),
+    "hook of the optimiser": lambda _, optimiser: optimiser.register_step_post_hook(decayed),
+    "state": lambda _, optimiser: optimiser.state.clear(),
 }
 
 
@@ -184,9 +221,11 @@ def test_what_changes_amid_a_training_is_captured_again(name):
         )
 
     one = "algorithm.steps_per_call=5"
-    expected = fitted(one, callbacks=callbacks())[0]
+    expected = fitted(ONE, callbacks=callbacks())[0]
+    found = fitted(one, callbacks=callbacks())[0]
+    assert equal(expected.state_dict(), found.state_dict())
     found = fitted(one, callbacks=callbacks(), capture=capture)[0]
     assert not found.calls._drive.why
-    assert len(captures) == (3 if name is None else 6)
+    assert len(captures) == (3 if name is None else 6)  # of one step, a logged one, and the rest
     for one, other in zip(expected.parameters(), found.parameters(), strict=True):
         torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-6)

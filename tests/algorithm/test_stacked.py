@@ -1,11 +1,13 @@
 """Models that are trained as one program are trained as each of them alone."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 from cases import some
 from standing_in import standing_in
+from tape import taped
 from torch import nn
 
 from jensen.algorithm.alike import structure
@@ -427,6 +429,78 @@ def test_models_of_which_others_learn_are_no_stack():
     given[1].model.encoder.requires_grad_(False)
     chunks = [chunk(each, at) for at, each in enumerate(given)]
     assert "other parameters learn" in Stack(given).refusal(chunks)
+
+
+HOOKS = {
+    "a Linear": lambda each: each.model.encoder.body[1].register_forward_hook(lambda *_: None),
+    "a parameter": lambda each: next(each.model.parameters()).register_hook(
+        lambda slope: 0 * slope
+    ),
+    "an optimiser": lambda each: each.trainer.optimizers[0].register_step_post_hook(
+        lambda *_: None
+    ),
+    "clipped": lambda each: setattr(each.trainer, "gradient_clip_val", 0.1),
+    "a step of its own": lambda each: setattr(each.trainer.optimizers[0], "step", lambda: None),
+}
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_models_of_which_one_is_called_for_are_no_stack(name):
+    given = members()
+    stack = Stack(given)
+    HOOKS[name](given[1])
+    assert not stack.holds()
+    chunks = [chunk(each, at) for at, each in enumerate(given)]
+    assert name in Stack(given).refusal(chunks)
+
+
+def test_an_optimiser_s_state_of_somebody_s_own_is_found():
+    stack = Stack(members())
+    trained(stack, rounds=1)
+    assert stack.holds()
+    stack.members[1].trainer.optimizers[0].state.clear()
+    assert not stack.holds()
+
+
+@pytest.mark.parametrize("parts", [1, 2, 6, 7])
+@pytest.mark.parametrize("graphed", [False, True])
+def test_learning_rates_that_part_amid_the_training(parts, graphed):
+    """After `parts` steps, of four in a chunk; in a graph, too."""
+
+    def scheduled(found):
+        for at, each in enumerate(found):
+            group = each.trainer.optimizers[0].param_groups[0]
+
+            def move(group=group, at=at, done=[0], **_):  # noqa: B006
+                done[0] += 1
+                group["lr"] = 1e-2 * (1 + 2 * at * (done[0] >= parts))
+
+            loop = SimpleNamespace(update_lr_schedulers=lambda *_, move=move, **__: move())
+            each.trainer.lr_scheduler_configs = [True]
+            each.trainer.fit_loop = SimpleNamespace(epoch_loop=loop)
+        return found
+
+    def steps(stack, by):
+        for first in range(0, 3 * STEPS, STEPS):
+            given = [chunk(each, at, first) for at, each in enumerate(stack.members)]
+            by.take(given, [True] * MEMBERS)
+            stack.next_lr()
+
+    stack = Stack(scheduled(members()))
+    assert stack.optimiser.together
+    program = StackedGraph(stack, lambda run: torch.no_grad()(taped(run))) if graphed else stack
+    steps(stack, program)
+    assert not stack.optimiser.together
+    assert not getattr(program, "why", "")
+    expected = scheduled(members())
+    for at, each in enumerate(expected):
+        for first in range(0, 3 * STEPS, STEPS):
+            for step in range(STEPS):
+                alone(
+                    each, Chunk(*(part[step : step + 1] for part in chunk(each, at, first)[:4]), 0)
+                )
+                each.trainer.fit_loop.epoch_loop.update_lr_schedulers()
+    assert_equal(stack.members, expected, rtol=1e-4, atol=2e-5)
 
 
 def test_a_model_that_leaves_is_no_part_of_the_others():

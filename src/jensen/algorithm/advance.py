@@ -64,7 +64,7 @@ def _groups(own: Optimizer) -> list[_Group] | None:
     first, one on a device that is not captured, one with hooks or with another `step`, or of a
     parameter without a gradient.
     """
-    if type(own) not in (Adam, AdamW) or _has_hooks(own) or _is_replaced(own):
+    if type(own) not in (Adam, AdamW) or _has_hooks(own) or is_replaced(own):
         return None
     groups = []
     for options in own.param_groups:
@@ -80,7 +80,7 @@ def _has_hooks(own: Optimizer) -> bool:
     return bool(of_all or own._optimizer_step_pre_hooks or own._optimizer_step_post_hooks)
 
 
-def _is_replaced(own: Optimizer) -> bool:
+def is_replaced(own: Optimizer) -> bool:
     """Tell whether somebody has put a `step` of theirs in the place of torch's; a scheduler's counts
     calls alone.
     """

@@ -62,17 +62,44 @@ def _tensors(optimiser: Optimizer) -> list[Tensor]:
     ]
 
 
-def fixed(model: nn.Module, optimiser: Optimizer, scheduled: bool) -> list[object]:
-    """All that a captured step has for good, and that somebody may change amid a training: the
-    parameters of each group and their places, which of them learn, the group's numbers, and which
-    modules are in training. A learning rate that is `scheduled` is none of that.
+def fixed(algorithm: "Gradient", scheduled: bool) -> list[object]:
+    """All that a captured step has for good, and that somebody may change amid a training: modules,
+    hooks, tensors and their places, which of them learn, the optimiser with its groups' numbers, and
+    how gradients are clipped. A learning rate that is `scheduled` is none of that.
     """
-    found: list[object] = [module.training for module in model.modules()]
+    trainer = algorithm.trainer
+    optimiser = trainer.optimizers[0]
+    found: list[object] = [trainer.gradient_clip_val, str(trainer.gradient_clip_algorithm)]
+    for module in (*algorithm.model.modules(), *algorithm.objective.modules()):
+        found += [id(module), module.training, hooks_of(module)]
+        tensors = (*module._parameters.values(), *module._buffers.values())
+        found += [_place(each) for each in tensors if each is not None]
+    found += [id(optimiser), vars(optimiser).get("step"), hooks_of_optimiser(optimiser)]
     for group in optimiser.param_groups:
         left = {"params", "capturable", *(["lr"] if scheduled else [])}
         found += [(name, value) for name, value in group.items() if name not in left]
-        found += [(id(each), each.data_ptr(), each.requires_grad) for each in group["params"]]
+        found += [id(each) for each in group["params"]]
     return found
+
+
+def _place(tensor: Tensor) -> tuple[object, ...]:
+    return id(tensor), tensor.data_ptr(), tensor.requires_grad, hooked(tensor)
+
+
+def hooked(tensor: Tensor) -> int:
+    """How many hooks are called with a tensor's gradient."""
+    kinds = tensor._backward_hooks, getattr(tensor, "_post_accumulate_grad_hooks", None)
+    return sum(len(each) for each in kinds if each)
+
+
+def hooks_of(module: nn.Module) -> list[int]:
+    """The numbers of a module's hooks, each of which is called in a step; empty if there are none."""
+    kinds = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+    return [key for kind in kinds for key in getattr(module, kind)]
+
+
+def hooks_of_optimiser(optimiser: Optimizer) -> list[int]:
+    return [*optimiser._optimizer_step_pre_hooks, *optimiser._optimizer_step_post_hooks]
 
 
 def on_host(optimiser: Optimizer) -> list[object]:

@@ -52,6 +52,9 @@ _STEP = (
 )
 """Methods of an algorithm that make up a step which Lightning takes; a `Drive` knows only jensen's."""
 
+_CALL = (*_AROUND, "observe")
+"""Those that are called once for all steps of a chunk."""
+
 _CHUNKWISE = (
     "jensen.callbacks.",
     "pytorch_lightning.callbacks.model_checkpoint",
@@ -168,17 +171,16 @@ def one_at_a_time(trainer: Trainer) -> str:
         else trainer.val_check_interval != 1
     ):
         return "trainer.val_check_interval is no number of steps"
-    return _overriding(trainer, _AROUND) or _rewritten(trainer, _AROUND)
+    return _overriding(trainer, _AROUND) or _rewritten(trainer, _CALL)
 
 
 def _overriding(trainer: Trainer, hooks: Sequence[str]) -> str:
     """The callback that has one of these hooks, in words; empty if none would miss a step."""
     for each in trainer.callbacks:  # type: ignore[attr-defined]
         for hook in hooks:
-            found = vars(each).get(hook, getattr(type(each), hook))  # Lightning's LambdaCallback
-            if found is getattr(Callback, hook):
+            module = _home(each, hook)
+            if module == Callback.__module__:
                 continue
-            module = getattr(found, "__module__", "")
             known = module.startswith(_CHUNKWISE) and not hasattr(each, "every_step")
             if hooks is _AMID or not (known or getattr(each, "chunkwise", False)):
                 return f"{type(each).__name__}.{hook} is called at every step"
@@ -188,13 +190,21 @@ def _overriding(trainer: Trainer, hooks: Sequence[str]) -> str:
 def _rewritten(trainer: Trainer, methods: Sequence[str]) -> str:
     """The method of these that an algorithm of somebody's own has, in words; empty if it has none."""
     algorithm = trainer.lightning_module
-    if methods is _AROUND and getattr(algorithm, "chunkwise", False):
+    if methods is _CALL and getattr(algorithm, "chunkwise", False):
         return ""
     for name in methods:
-        module = getattr(getattr(algorithm, name), "__module__", "")
-        if not module.startswith(("jensen.", "pytorch_lightning.")):
+        if not _home(algorithm, name).startswith(("jensen.", "pytorch_lightning.")):
             return f"{type(algorithm).__name__}.{name} is called at every step"
     return ""
+
+
+def _home(each: object, name: str) -> str:
+    """The module of the class that has a method; empty where the object itself has one, as Lightning's
+    LambdaCallback. A function's own word, `__module__`, may be another's (`functools.wraps`).
+    """
+    if name in vars(each):
+        return ""
+    return next(kind.__module__ for kind in type(each).__mro__ if name in vars(kind))
 
 
 def count(trainer: Trainer, more: int) -> None:

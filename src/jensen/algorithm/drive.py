@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
@@ -91,20 +92,20 @@ class Update(NamedTuple):
 def update_of(algorithm: "Gradient") -> Update:
     """The step of an algorithm, with the precision and the clipping of its trainer."""
     trainer = algorithm.trainer
-    optimiser = trainer.optimizers[0]
-    most = trainer.gradient_clip_val
-
-    def clip() -> None:
-        if most:
-            algorithm.clip_gradients(optimiser, most, trainer.gradient_clip_algorithm)
-
     return Update(
         algorithm.model,
         algorithm.objective,
-        optimiser,
+        trainer.optimizers[0],
         trainer.precision_plugin.forward_context,
-        clip,
+        partial(_clip, algorithm),
     )
+
+
+def _clip(algorithm: "Gradient") -> None:
+    trainer = algorithm.trainer
+    if most := trainer.gradient_clip_val:
+        by = trainer.gradient_clip_algorithm
+        algorithm.clip_gradients(trainer.optimizers[0], most, by)
 
 
 class Eager:
@@ -116,6 +117,7 @@ class Eager:
 
     def __call__(self, chunk: Chunk, logged: bool) -> Taken:
         algorithm = self.algorithm
+        self.update = update_of(algorithm)  # as it is now: a callback may exchange a part
         trainer = algorithm.trainer
         begun = trainer.fit_loop.epoch_loop.batch_idx - trainer.global_step
         rank = algorithm.global_rank

@@ -34,7 +34,7 @@ from jensen.algorithm.capture import (
     said,
 )
 from jensen.algorithm.chunk import Chunk, next_lr
-from jensen.algorithm.drive import Eager, Taken, Terms, terms_of
+from jensen.algorithm.drive import Eager, Taken, Terms, terms_of, update_of
 from jensen.algorithm.step import Outcome
 from jensen.algorithm.trial import Trial, distrust, far, tried
 from jensen.base.device import sent
@@ -142,6 +142,7 @@ class Graphed:
     def __call__(self, chunk: Chunk, logged: bool) -> Taken:
         if self._programs is not None and self._fixed != self._now():
             self._programs = None  # and a step first, in which a new parameter gets its state
+            self.update = update_of(self.algorithm)
             return self._begin(chunk, logged)
         if self._programs is None and not self.why:
             if not self.update.optimiser.state:  # which it makes at its first step, in its own way
@@ -191,7 +192,6 @@ class Graphed:
         optimiser = self.update.optimiser
         self._groups = optimiser.param_groups
         self._gradients = []
-        self._fixed = self._now()
         steps = max(self.algorithm.calls.steps, len(chunk.step))
         self._inputs = Inputs(chunk, steps, len(self._groups) if self._scheduled else 0)
         self._inputs.fill(chunk, [self._rates()] * len(chunk.step))
@@ -202,6 +202,7 @@ class Graphed:
             self.why = self._captured(state)
         if not self.why:
             self.why = self._tried(chunk, state)
+        self._fixed = self._now()
         if self.why:
             self._programs = self._inputs = None
             logger.warning("algorithm.engine: steps are taken eagerly (%s)", self.why)
@@ -319,7 +320,12 @@ class Graphed:
         return distrust(attempt, run, replay, self.algorithm.trainer.precision)
 
     def _now(self) -> list[object]:
-        return fixed(self.algorithm, self.update.optimiser, self._scheduled)
+        places = [
+            (id(value), value.data_ptr() if isinstance(value, Tensor) else value)
+            for state in self.algorithm.trainer.optimizers[0].state.values()
+            for value in state.values()
+        ]
+        return [places, fixed(self.algorithm, self._scheduled)]
 
     def _rates(self) -> list[float]:
         """The learning rates of now, of each group of parameters."""

@@ -63,6 +63,13 @@ class StackedGraph:
         for place in range(len(chunks[0].step)):
             if place:
                 self.stack.next_lr()
+            if self.stack.optimiser.is_to_part():
+                rest = [part(chunk, place, len(chunk.step)) for chunk in chunks]
+                found = self.stack.take(rest, [False] * len(chunks) if place else logged)
+                self._plain = self._logged = None
+                if not place:
+                    return found
+                break
             self._set_rates()
             if place == 0 and any(logged):
                 self._logged()
@@ -101,14 +108,15 @@ class StackedGraph:
         return bool(self.stack.members[0].trainer.lr_scheduler_configs)
 
     def _now(self) -> list[object]:
-        optimisers = zip(self.stack.members, self.stack.optimiser.optimisers, strict=True)
-        return [fixed(each.model, own, self._scheduled) for each, own in optimisers]
+        return [fixed(each, self._scheduled) for each in self.stack.members]
 
     def _optimisers(self) -> Sequence[Optimizer]:
         return self.stack.optimiser.acting
 
     def _prepare(self, chunks: Sequence[Chunk]) -> None:
         """Capture the step, or find out why not."""
+        if self.stack.optimiser.is_to_part():
+            self.stack.optimiser.part()
         optimisers = self._optimisers()
         for optimiser in optimisers:
             count_on_device(optimiser)

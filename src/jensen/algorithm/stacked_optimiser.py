@@ -68,7 +68,7 @@ class StackedOptimiser:
         """Step by `gradients` `(M, ...)`; of the models that are left out, whatever is done is to
         be undone by the caller.
         """
-        if self._whole is not None and not self._numbers_agree():
+        if self.is_to_part():
             self.part()
         if self._whole is not None:
             self._step_whole(self._whole, gradients)
@@ -122,6 +122,24 @@ class StackedOptimiser:
                     key: value.clone() if isinstance(value, Tensor) and not value.dim() else value
                     for key, value in state.items()
                 }
+
+    def is_to_part(self) -> bool:
+        """Tell whether one optimiser stepped for all, and their numbers are equal no more."""
+        return self._whole is not None and not self._numbers_agree()
+
+    def bound(self) -> bool:
+        """Tell whether the state of each model's own optimiser still is its part of that of all."""
+        if self._whole is None or not self._shared:
+            return True
+        for index, tensor in enumerate(self.stacked):
+            for place, (optimiser, parts) in enumerate(
+                zip(self.optimisers, self._parts, strict=True)
+            ):
+                own = optimiser.state.get(parts[index], {})
+                for key, value in self._whole.state.get(tensor, {}).items():
+                    if _is_stacked(value, tensor) and not _is_part(own.get(key), value, place):
+                        return False
+        return True
 
     def _numbers_agree(self) -> bool:
         first, *others = (_numbers(optimiser) for optimiser in self.optimisers)
@@ -177,6 +195,11 @@ def _laid(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
 
 def _is_stacked(value: Any, tensor: Tensor) -> bool:
     return isinstance(value, Tensor) and value.shape == tensor.shape
+
+
+def _is_part(own: Any, whole: Tensor, place: int) -> bool:
+    begin = whole.data_ptr() + place * whole.stride(0) * whole.element_size()
+    return isinstance(own, Tensor) and own.data_ptr() == begin
 
 
 def _numbers(optimiser: Optimizer) -> list[State]:
