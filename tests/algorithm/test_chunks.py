@@ -266,8 +266,13 @@ def test_an_optimiser_that_evaluates_the_loss_takes_its_steps_by_lightning():
             "EachBatch.on_train_batch_end",
         ),
         (
-            ("algorithm.steps_per_call=5",),
+            (),
             {"callbacks": [GradientAccumulationScheduler({0: 1, 2: 2})]},
+            "a GradientAccumulationScheduler of {0: 1, 2: 2}: expected one number",
+        ),
+        (
+            ("algorithm.steps_per_call=5",),
+            {"accumulate_grad_batches": 2},
             "accumulate_grad_batches",
         ),
         (("algorithm.steps_per_call=5",), {"limit_train_batches": 7}, "limit_train_batches"),

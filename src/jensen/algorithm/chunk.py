@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import GradientAccumulationScheduler, ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.strategies import ParallelStrategy
 from torch import Tensor
 
@@ -145,11 +145,7 @@ def ours_to_drive(trainer: Trainer) -> str:
         return "the data are not a jensen.data.module.DataModule"
     if isinstance(trainer.strategy, ParallelStrategy):  # of one rank too: it wraps the model
         return "trainer.strategy is one for several ranks"
-    accumulating = any(
-        isinstance(each, GradientAccumulationScheduler) and {*each.scheduling.values()} != {1}
-        for each in trainer.callbacks  # type: ignore[attr-defined]
-    )
-    if trainer.accumulate_grad_batches != 1 or accumulating:
+    if trainer.accumulate_grad_batches != 1:
         return "trainer.accumulate_grad_batches is not 1"
     if getattr(trainer.precision_plugin, "scaler", None) is not None:
         return "trainer.precision=16-mixed scales each loss"

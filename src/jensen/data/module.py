@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningDataModule
+from pytorch_lightning import LightningDataModule, Trainer
+from pytorch_lightning.callbacks import GradientAccumulationScheduler
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -171,6 +172,7 @@ class DataModule(LightningDataModule):
         rows = self.source.rows[1]
         trainer = self.trainer
         assert trainer is not None
+        _check_accumulation(trainer)
         together = trainer.accumulate_grad_batches
         if isinstance(examples := self.examples("train"), Stream):
             step = trainer.global_step
@@ -277,3 +279,16 @@ def _loader(
 @rank_zero_only
 def _say(note: str) -> None:
     logging.getLogger(__name__).info(note)
+
+
+def _check_accumulation(trainer: Trainer) -> None:
+    """Refuse a size of a step that changes between epochs: the order goes by the optimiser's steps, and
+    an epoch might not end.
+    """
+    for each in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(each, GradientAccumulationScheduler) and {*each.scheduling.values()} != {1}:
+            raise InputError(
+                f"a callback is a GradientAccumulationScheduler of {dict(each.scheduling)}: expected"
+                " one number of batches a step, since the order of the data goes by the steps; set"
+                " accumulate_grad_batches of the Trainer"
+            )
