@@ -5,9 +5,9 @@ waits for, and its weights have one, for which nothing waits before the optimise
 part of a GPU busy, so the two run at once: the chain on the stream of the step, weights on others. In
 a CUDA graph these are branches, which cost the host nothing.
 
-The kernels are torch's own, and so are the digits. No part of jensen: as a graph by hand a step is 1.3 (conv)
-and 1.1 (MLP) times as fast with it (H200), but `algorithm.graph`'s graphs of it were not trusted, and why
-has not been found; `tried` has them so, and section `conv` says what the trial said.
+The kernels are torch's own, and so are the digits. No part of jensen: as a graph by hand a step is 1.3 (conv) and 1.1
+(MLP) times as fast with it (H200), but runs that tried it in `algorithm.graph`'s graphs ended with those
+without, and the reason was not seen. `tried` has them so; sections `conv` and `mlp` say why.
 """
 
 from collections.abc import Callable, Iterator, Sequence
