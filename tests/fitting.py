@@ -3,6 +3,7 @@
 from composing import composed
 from hydra.utils import instantiate
 from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning.callbacks import BaseFinetuning
 
 from jensen.algorithm import graph
 
@@ -22,6 +23,17 @@ BASE = (
     "trainer.log_every_n_steps=10",
 )
 ONE = "algorithm.steps_per_call=1"
+
+
+class Unfreezing(BaseFinetuning):
+    """The encoder learns from the second epoch on."""
+
+    def freeze_before_training(self, module):
+        self.freeze(module.model.encoder)
+
+    def finetune_function(self, module, epoch, optimizer):
+        if epoch == 1:
+            self.unfreeze_and_add_param_group(module.model.encoder, optimizer)
 
 
 def fitted(*overrides, base=BASE, capture=None, callbacks=(), checkpoint=None, **options):

@@ -7,11 +7,10 @@ import pytest
 import torch
 from cases import some
 from composing import composed
-from fitting import BASE, ONE, fitted
+from fitting import BASE, ONE, Unfreezing, fitted
 from hydra.utils import instantiate
 from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import (
-    BaseFinetuning,
     GradientAccumulationScheduler,
     LambdaCallback,
     ModelCheckpoint,
@@ -188,15 +187,6 @@ def test_so_is_a_function_that_was_given_for_a_hook(hook):
     called = []
     fitted(callbacks=[LambdaCallback(**{hook: lambda *_: called.append(1)})])
     assert len(called) == 40
-
-
-class Unfreezing(BaseFinetuning):
-    def freeze_before_training(self, module):
-        self.freeze(module.model.encoder)
-
-    def finetune_function(self, module, epoch, optimizer):
-        if epoch == 1:
-            self.unfreeze_and_add_param_group(module.model.encoder, optimizer)
 
 
 class Own(Gradient):

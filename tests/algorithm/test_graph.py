@@ -5,9 +5,8 @@ and eager steps, with the reason, where there can be none. `tests/test_cuda.py` 
 import pytest
 import torch
 from cases import some
-from fitting import ONE, fitted
+from fitting import ONE, Unfreezing, fitted
 from pytorch_lightning import Callback
-from pytorch_lightning.callbacks import BaseFinetuning
 from resume import equal
 from tape import taped
 from torch import nn
@@ -150,15 +149,6 @@ class Changing(Callback):
     def on_train_epoch_start(self, trainer, pl_module):
         if trainer.current_epoch == 1:
             self.change(pl_module, trainer.optimizers[0])
-
-
-class Unfreezing(BaseFinetuning):
-    def freeze_before_training(self, module):
-        self.freeze(module.model.encoder)
-
-    def finetune_function(self, module, epoch, optimizer):
-        if epoch == 1:
-            self.unfreeze_and_add_param_group(module.model.encoder, optimizer)
 
 
 def moved(algorithm, optimiser):

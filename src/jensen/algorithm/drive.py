@@ -113,11 +113,10 @@ class Eager:
 
     def __init__(self, algorithm: "Gradient") -> None:
         self.algorithm = algorithm
-        self.update = update_of(algorithm)
 
     def __call__(self, chunk: Chunk, logged: bool) -> Taken:
         algorithm = self.algorithm
-        self.update = update_of(algorithm)  # as it is now: a callback may exchange a part
+        update = update_of(algorithm)  # as it is now: a callback may exchange a part
         trainer = algorithm.trainer
         begun = trainer.fit_loop.epoch_loop.batch_idx - trainer.global_step
         rank = algorithm.global_rank
@@ -136,7 +135,7 @@ class Eager:
                     terms = terms_of(algorithm, outcome, step) if logged else {}
                     taken.append(Taken(outcome.loss.detach(), terms))
 
-            self.update(x, noise, step, look, algorithm.still(now))
+            update(x, noise, step, look, algorithm.still(now))
         return taken[0]
 
 

@@ -126,7 +126,7 @@ class Graphed:
     def __init__(self, algorithm: "Gradient", capture: Capture = captured) -> None:
         self.algorithm = algorithm
         self.eager = Eager(algorithm)
-        self.update = self.eager.update
+        self.update = update_of(algorithm)
         self.capture = capture
         self.why = ""
         self._groups = self.update.optimiser.param_groups

@@ -63,7 +63,7 @@ class StackedGraph:
         for place in range(len(chunks[0].step)):
             if place:
                 self.stack.next_lr()
-            if self.stack.optimiser.is_to_part():
+            if (self._scheduled or not place) and self.stack.optimiser.is_to_part():
                 rest = [part(chunk, place, len(chunk.step)) for chunk in chunks]
                 found = self.stack.take(rest, [False] * len(chunks) if place else logged)
                 self._plain = self._logged = None
