@@ -48,7 +48,7 @@ def poisoned(configure, monkeypatch):
     """The configuration of a run that breaks at step `BAD`, and the rows of that step."""
     data = instantiate(configure(*RUN).data)
     data.trainer = SimpleNamespace(
-        world_size=1, global_rank=0, accumulate_grad_batches=1, global_step=0
+        world_size=1, global_rank=0, accumulate_grad_batches=1, global_step=0, callbacks=()
     )
     rows = data.rows(BAD)
     monkeypatch.setattr(Breaks, "poison", data.batch(rows[3:4], BAD).x[0])
