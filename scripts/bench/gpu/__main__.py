@@ -96,7 +96,8 @@ def run(name: str, options: argparse.Namespace, limit: float, save: Any) -> None
     end: dict[str, Any] = {"name": "section", "seconds": seconds, "ended": "well"}
     if code:
         end["ended"] = f"cut after {limit:.0f} s" if code == -9 else f"failed, exit {code}"
-        end["said"] = "".join(words)[-1500:]
+        if code != -9:
+            end["said"] = "".join(words)[-1500:]
     save(name, end)
 
 

@@ -62,7 +62,11 @@ def _train(folder: Path, ranks: int, overrides: list[str]) -> str:
     command = [sys.executable, "-m", "jensen.train", f"hydra.run.dir={folder}", *overrides]
     started = []
     for rank in range(ranks):
-        own = os.environ | {"JENSEN_CACHE": str(folder.parent / "cache")}
+        own = os.environ | {
+            "JENSEN_CACHE": str(folder.parent / "cache"),
+            # Convolutions of half a minibatch round elsewhere: by TF32 losses part by 5e-4.
+            "NVIDIA_TF32_OVERRIDE": "0",
+        }
         if ranks > 1:
             own |= _node(rank, ranks, port)
         started.append(
