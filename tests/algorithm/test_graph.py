@@ -186,15 +186,104 @@ CHANGES = {
     "buffer": lambda algorithm, _: setattr(algorithm.objective.beta, "value", torch.tensor(8.0)),
     "likelihood": lambda algorithm, _: setattr(algorithm.model, "likelihood", Normal(0.1)),
     "activation": lambda algorithm, _: algorithm.model.decoder.__setitem__(1, nn.Tanh()),
-    "hook": lambda algorithm, _: algorithm.model.encoder.body.register_forward_hook(
-        lambda module, given, found: 0.5 * found
-    ),
-    "hook of a gradient": lambda algorithm, _: next(
-        algorithm.model.decoder.parameters()
-    ).register_hook(torch.zeros_like),
-    "hook of the optimiser": lambda _, optimiser: optimiser.register_step_post_hook(decayed),
     "state": lambda _, optimiser: optimiser.state.clear(),
 }
+
+
+CALLED = {
+    "a Sequential has a hook": lambda algorithm, _: (
+        algorithm.model.encoder.body.register_forward_hook(lambda module, given, found: 0.5 * found)
+    ),
+    "a parameter has a hook": lambda algorithm, _: next(
+        algorithm.model.decoder.parameters()
+    ).register_hook(torch.zeros_like),
+    "an optimiser has a hook": lambda _, optimiser: optimiser.register_step_post_hook(decayed),
+    "an optimiser has a hook, before": lambda _, optimiser: optimiser.register_step_pre_hook(
+        decayed
+    ),
+    "algorithm.encoder_steps=3 leaves the decoder out": lambda algorithm, _: setattr(
+        algorithm, "encoder_steps", 3
+    ),
+    "model.decoder.1.count changes in a step": lambda algorithm, _: (
+        algorithm.model.decoder.__setitem__(1, Annealed())
+    ),
+}
+"""Changes after which every step has to be Python's, by the reason."""
+
+
+class Annealed(nn.Module):
+    """An activation that is another at each step, which it counts by itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def forward(self, x):
+        self.count += 1
+        return x.clamp(max=100) / self.count
+
+
+@pytest.mark.parametrize("why", CALLED)
+def test_what_is_called_at_each_step_is_so_from_then_on(why):
+    """In chunks, too, and an optimiser's hooks around the whole step, as under Lightning."""
+    callbacks = [Changing(CALLED[why])]
+    expected = fitted(ONE, callbacks=callbacks)[0]
+    for capture in (None, lambda run: torch.no_grad()(taped(run))):
+        found = fitted("algorithm.steps_per_call=5", callbacks=callbacks, capture=capture)[0]
+        assert (why.partition(",")[0] in found.calls._drive.why) if capture else True
+        for one, other in zip(expected.parameters(), found.parameters(), strict=True):
+            torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-6)
+
+
+def test_hooks_of_all_modules_are_called_at_each_step():
+    called = []
+    hook = nn.modules.module.register_module_forward_hook(lambda *_: called.append(1))
+    try:
+        fitted(ONE)
+        expected = len(called)
+        found = fitted(capture=lambda run: run)[0]
+    finally:
+        hook.remove()
+    assert found.calls._drive.why == "every module has a hook"
+    assert len(called) == 2 * expected
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*")
+def test_a_hook_of_torch_s_that_computes_a_weight_is_captured():
+    class Normed(Callback):
+        def setup(self, trainer, pl_module, stage):
+            nn.utils.weight_norm(pl_module.model.decoder[0])
+
+    expected = fitted(ONE, callbacks=[Normed()])[0]
+    found = fitted(callbacks=[Normed()], capture=lambda run: torch.no_grad()(taped(run)))[0]
+    assert not found.calls._drive.why
+    for one, other in zip(expected.parameters(), found.parameters(), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-6)
+
+
+class Scaled(nn.Module):
+    """An activation with a number that is no buffer."""
+
+    scale = 1.0
+
+    def forward(self, x):
+        return self.scale * x.relu()
+
+
+def test_a_number_that_a_module_keeps_is_looked_at():
+    class Scaling(Changing):
+        def setup(self, trainer, pl_module, stage):
+            pl_module.model.decoder[1] = Scaled()
+
+    def double(algorithm, _):
+        algorithm.model.decoder[1].scale = 2.0
+
+    expected = fitted(ONE, callbacks=[Scaling(double)])[0]
+    own = "algorithm.steps_per_call=5", lambda run: torch.no_grad()(taped(run))
+    found = fitted(own[0], callbacks=[Scaling(double)], capture=own[1])[0]
+    assert not found.calls._drive.why
+    for one, other in zip(expected.parameters(), found.parameters(), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", [*CHANGES, "unfrozen", None])

@@ -12,6 +12,7 @@ from torch import nn
 
 from jensen.algorithm.alike import structure
 from jensen.algorithm.chunk import Chunk
+from jensen.algorithm.differing import differing
 from jensen.algorithm.finite import NEVER
 from jensen.algorithm.stacked import Stack
 from jensen.algorithm.stacked_graph import StackedGraph
@@ -427,8 +428,7 @@ def test_what_somebody_changes_amid_the_training_has_a_stack_of_its_own(name):
 def test_models_of_which_others_learn_are_no_stack():
     given = members()
     given[1].model.encoder.requires_grad_(False)
-    chunks = [chunk(each, at) for at, each in enumerate(given)]
-    assert "other parameters learn" in Stack(given).refusal(chunks)
+    assert "other parameters learn" in differing(given)
 
 
 HOOKS = {
@@ -440,6 +440,8 @@ HOOKS = {
         lambda *_: None
     ),
     "clipped": lambda each: setattr(each.trainer, "gradient_clip_val", 0.1),
+    "built in another way": lambda each: setattr(each.model, "likelihood", Normal(1.0)),
+    "encoder_steps=2": lambda each: setattr(each, "encoder_steps", 2),
     "a step of its own": lambda each: setattr(each.trainer.optimizers[0], "step", lambda: None),
 }
 
@@ -450,8 +452,41 @@ def test_models_of_which_one_is_called_for_are_no_stack(name):
     stack = Stack(given)
     HOOKS[name](given[1])
     assert not stack.holds()
+    assert name in differing(given)
+
+
+class Counted(nn.Tanh):
+    """An activation that counts how often it is called."""
+
+    count = 0
+
+    def forward(self, x):
+        self.count += 1
+        return super().forward(x)
+
+
+def test_models_that_count_their_steps_by_themselves_are_no_stack():
+    given = members()
+    for each in given:
+        each.model.decoder[1] = Counted()
+        each.model.decoder[1].count = 0
+    stack = Stack(given)
     chunks = [chunk(each, at) for at, each in enumerate(given)]
-    assert name in Stack(given).refusal(chunks)
+    assert stack.refusal(chunks) == "model.decoder.1.count changes in a step"
+    assert [each.model.decoder[1].count for each in given] == [0] * MEMBERS
+
+
+def test_a_graph_of_a_stack_has_the_loss_of_each_chunk():
+    """Of one that nobody logs, too."""
+    stack = Stack(members())
+    program = StackedGraph(stack, lambda run: torch.no_grad()(taped(run)))
+    expected = trained_alone(members())
+    for turn, losses in enumerate(expected):
+        given = [chunk(each, at, STEPS * turn) for at, each in enumerate(stack.members)]
+        found = program.take(given, [not turn] * MEMBERS)
+        of_first = [steps.taken.loss.item() for steps in found]
+        torch.testing.assert_close(of_first, losses, rtol=1e-5, atol=1e-5)
+    assert not program.why
 
 
 def test_an_optimiser_s_state_of_somebody_s_own_is_found():

@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.optim import Adam, AdamW, Optimizer, optimizer
+from torch.optim import Adam, AdamW, Optimizer
+
+from jensen.algorithm.hooks import of_optimiser
 
 _NUMBERS = ("weight_decay", "eps", "maximize", "amsgrad")
 _ELSEWHERE = ("amsgrad", "differentiable")
@@ -64,7 +66,7 @@ def _groups(own: Optimizer) -> list[_Group] | None:
     first, one on a device that is not captured, one with hooks or with another `step`, or of a
     parameter without a gradient.
     """
-    if type(own) not in (Adam, AdamW) or _has_hooks(own) or is_replaced(own):
+    if type(own) not in (Adam, AdamW) or of_optimiser(own) or is_replaced(own):
         return None
     groups = []
     for options in own.param_groups:
@@ -73,11 +75,6 @@ def _groups(own: Optimizer) -> list[_Group] | None:
             return None
         groups.append(found)
     return groups
-
-
-def _has_hooks(own: Optimizer) -> bool:
-    of_all = optimizer._global_optimizer_pre_hooks or optimizer._global_optimizer_post_hooks
-    return bool(of_all or own._optimizer_step_pre_hooks or own._optimizer_step_post_hooks)
 
 
 def is_replaced(own: Optimizer) -> bool:

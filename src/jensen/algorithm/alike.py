@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 _OF_TORCH = frozenset(vars(nn.Module())) - {"training"}
-_PLAIN = (bool, int, float, complex, str, bytes, type(None))
+PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
 def structure(module: nn.Module) -> tuple[Any, ...]:
@@ -36,17 +36,15 @@ def _parts(module: nn.Module) -> Iterator[tuple[Any, ...]]:
             name,
             type(part),
             tuple((key, _shape(value)) for key, value in tensors),
-            tuple((key, _value(value)) for key, value in sorted(_attributes(part).items())),
+            attributes(part),
         )
 
 
-def _attributes(part: nn.Module) -> dict[str, Any]:
+def attributes(part: nn.Module) -> tuple[tuple[str, Any], ...]:
+    """What a module keeps beside its tensors and modules, as a step would read it, by name."""
     untold = getattr(part, "told_by_buffers", ())
-    return {
-        key: value
-        for key, value in vars(part).items()
-        if key not in _OF_TORCH and key not in untold
-    }
+    kept = (each for each in vars(part).items() if each[0] not in _OF_TORCH)
+    return tuple(sorted((key, _value(value)) for key, value in kept if key not in untold))
 
 
 def _shape(value: Tensor | None) -> tuple[Any, ...] | None:
@@ -57,7 +55,7 @@ def _value(value: Any) -> Any:
     """A value that compares as the step would read it; of an object of which that is not known, the
     object itself, which equals no other.
     """
-    if isinstance(value, _PLAIN):
+    if isinstance(value, PLAIN):
         return type(value), value
     if isinstance(value, tuple | list):
         return type(value), tuple(map(_value, value))

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from jensen.algorithm import chunk, finite, graph, optimiser
 from jensen.algorithm.batches import own_data
+from jensen.algorithm.capture import steps_differ
 from jensen.algorithm.drive import DRIVES, Drive, Eager
 from jensen.base.batch import Batch
 from jensen.base.errors import InputError, check_choice, check_count
@@ -63,7 +64,7 @@ class Calls:
         elif optimiser.asks_for_the_loss(algorithm.optimizer):
             alone = "the optimizer evaluates the loss itself"
         single = alone or chunk.one_at_a_time(trainer)
-        differ = alone or _steps_differ(algorithm)
+        differ = alone or steps_differ(algorithm)
         graphed = self.engine != "eager" and device == "cuda" and not differ
         if differ and self.engine == "graph":
             raise _refused("engine", "graph", differ, "auto or eager")
@@ -113,23 +114,16 @@ class Calls:
 
     def _chosen(self) -> Drive:
         make = DRIVES.get()
-        if make is None or _steps_differ(self.algorithm):
+        if make is None or steps_differ(self.algorithm):
             return self.own()
         return make(self.algorithm)
 
     def own(self) -> Drive:
         """The drive of an algorithm by itself."""
         on_gpu = self.algorithm.device.type == "cuda"
-        if self.engine == "eager" or not on_gpu or _steps_differ(self.algorithm):
+        if self.engine == "eager" or not on_gpu or steps_differ(self.algorithm):
             return Eager(self.algorithm)
         return graph.Graphed(self.algorithm)
-
-
-def _steps_differ(algorithm: "Gradient") -> str:
-    """The reason why no step can be repeated for another; empty if each can."""
-    if algorithm.encoder_steps == 1:
-        return ""
-    return f"algorithm.encoder_steps={algorithm.encoder_steps} leaves the decoder out of most steps"
 
 
 def _refused(name: str, value: object, why: str, expected: str) -> InputError:

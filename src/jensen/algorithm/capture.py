@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from jensen.algorithm import hooks
+from jensen.algorithm.alike import PLAIN, attributes
 from jensen.algorithm.chunk import Chunk
 from jensen.base.replay import first_said
 
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
 
 
 class State:
-    """All that a step may change, and copies of what it was: tensors, which keep their place, and
-    what an optimiser keeps beside them.
+    """All that a step may change, and copies of what it was: tensors, which keep their place, what an
+    optimiser keeps beside them, and plain values of modules.
     """
 
     def __init__(self, algorithm: "Gradient", optimiser: Optimizer) -> None:
@@ -32,6 +34,7 @@ class State:
         self.before = [tensor.detach().clone() for tensor in self.tensors]
         self.optimiser = optimiser
         self.kept = {parameter: {**state} for parameter, state in optimiser.state.items()}
+        self.numbers = Numbers(model=algorithm.model, objective=algorithm.objective)
 
     @torch.no_grad()
     def put_back(self) -> None:
@@ -40,6 +43,36 @@ class State:
             tensor.copy_(value)
         for parameter, state in self.kept.items():
             self.optimiser.state[parameter] = {**state}
+        self.numbers.put_back()
+
+
+class Numbers:
+    """Plain values that modules keep beside their tensors, as they are now.
+
+    Args:
+        roots: modules, by a name for each.
+    """
+
+    def __init__(self, **roots: nn.Module) -> None:
+        self._kept = [
+            (f"{name}.{key}", vars(part), key, value)
+            for root, module in roots.items()
+            for name, part in module.named_modules(prefix=root)
+            for key, value in vars(part).items()
+            if isinstance(value, PLAIN)
+        ]
+
+    def changed(self) -> str:
+        """Say which is another now; empty if none is."""
+        for name, held, key, value in self._kept:
+            now = held.get(key)
+            if now is not value and now != value:
+                return f"{name} changes in a step"
+        return ""
+
+    def put_back(self) -> None:
+        for _, held, key, value in self._kept:
+            held[key] = value
 
 
 def said(error: BaseException, inside: list[str]) -> str:
@@ -63,18 +96,20 @@ def _tensors(optimiser: Optimizer) -> list[Tensor]:
 
 
 def fixed(algorithm: "Gradient", scheduled: bool) -> list[object]:
-    """All that a captured step has for good, and that somebody may change amid a training: modules,
-    hooks, tensors and their places, which of them learn, the optimiser with its groups' numbers, and
-    how gradients are clipped. A learning rate that is `scheduled` is none of that.
+    """All that a captured step has for good, and that somebody may change amid a training: modules
+    with what they keep, hooks, tensors and their places, which of them learn, the optimiser with its
+    groups' numbers, and how gradients are clipped. A learning rate that is `scheduled` is none of
+    that.
     """
     trainer = algorithm.trainer
     optimiser = trainer.optimizers[0]
     found: list[object] = [trainer.gradient_clip_val, str(trainer.gradient_clip_algorithm)]
+    found += [algorithm.encoder_steps, hooks.of_all_modules()]
     for module in (*algorithm.model.modules(), *algorithm.objective.modules()):
-        found += [id(module), module.training, hooks_of(module)]
+        found += [id(module), attributes(module), hooks.of_module(module)]
         tensors = (*module._parameters.values(), *module._buffers.values())
         found += [_place(each) for each in tensors if each is not None]
-    found += [id(optimiser), vars(optimiser).get("step"), hooks_of_optimiser(optimiser)]
+    found += [id(optimiser), vars(optimiser).get("step"), hooks.of_optimiser(optimiser)]
     for group in optimiser.param_groups:
         left = {"params", "capturable", *(["lr"] if scheduled else [])}
         found += [(name, value) for name, value in group.items() if name not in left]
@@ -83,23 +118,14 @@ def fixed(algorithm: "Gradient", scheduled: bool) -> list[object]:
 
 
 def _place(tensor: Tensor) -> tuple[object, ...]:
-    return id(tensor), tensor.data_ptr(), tensor.requires_grad, hooked(tensor)
+    return id(tensor), tensor.data_ptr(), tensor.requires_grad, hooks.of_gradient(tensor)
 
 
-def hooked(tensor: Tensor) -> int:
-    """How many hooks are called with a tensor's gradient."""
-    kinds = tensor._backward_hooks, getattr(tensor, "_post_accumulate_grad_hooks", None)
-    return sum(len(each) for each in kinds if each)
-
-
-def hooks_of(module: nn.Module) -> list[int]:
-    """The numbers of a module's hooks, each of which is called in a step; empty if there are none."""
-    kinds = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
-    return [key for kind in kinds for key in getattr(module, kind)]
-
-
-def hooks_of_optimiser(optimiser: Optimizer) -> list[int]:
-    return [*optimiser._optimizer_step_pre_hooks, *optimiser._optimizer_step_post_hooks]
+def steps_differ(algorithm: "Gradient") -> str:
+    """The reason why no step can be repeated for another; empty if each can."""
+    if algorithm.encoder_steps == 1:
+        return ""
+    return f"algorithm.encoder_steps={algorithm.encoder_steps} leaves the decoder out of most steps"
 
 
 def on_host(optimiser: Optimizer) -> list[object]:
@@ -146,15 +172,15 @@ def entered(model: nn.Module, inside: list[str]) -> Iterator[None]:
     def enter(name: str) -> Callable[..., None]:
         return lambda *_: inside.append(name)
 
-    hooks = []
+    registered = []
     for name, module in model.named_modules():
         if name:
-            hooks.append(module.register_forward_pre_hook(enter(f"model.{name}")))
-            hooks.append(module.register_forward_hook(lambda *_: inside.pop() and None))
+            registered.append(module.register_forward_pre_hook(enter(f"model.{name}")))
+            registered.append(module.register_forward_hook(lambda *_: inside.pop() and None))
     try:
         yield
     finally:
-        for hook in hooks:
+        for hook in registered:
             hook.remove()
 
 
@@ -179,14 +205,14 @@ def drawing(model: nn.Module, x: Tensor, noise: Tensor) -> str:
 
         return look
 
-    hooks = []
+    registered = []
     for name, module in model.named_modules():
         if name:
-            hooks.append(module.register_forward_pre_hook(remember(name)))
-            hooks.append(module.register_forward_hook(compare(name)))
+            registered.append(module.register_forward_pre_hook(remember(name)))
+            registered.append(module.register_forward_hook(compare(name)))
     try:
         model(x, noise)
     finally:
-        for hook in hooks:
+        for hook in registered:
             hook.remove()
     return f"model.{found[0]}" if found else "the objective"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from jensen.algorithm import hooks
 from jensen.algorithm.advance import advance
 from jensen.algorithm.chunk import Chunk, next_lr
 from jensen.algorithm.logs import step_terms
@@ -77,16 +78,23 @@ class Update(NamedTuple):
         """`look` is given the loss and the inference before anything changes; the parameters `still`
         stay as they are.
         """
-        with self.precision():
-            inference = self.model(x, noise)
-            loss = loss_of(self.objective, inference, step)
-            look(Outcome(loss, inference))
-            learn(self.model, inference, len(x), step)
-        hold(self.parameters)
-        loss.backward()  # type: ignore[no-untyped-call]
-        hold(still)
-        self.clip()
-        advance(self.optimiser)
+
+        def slope() -> None:
+            with self.precision():
+                inference = self.model(x, noise)
+                loss = loss_of(self.objective, inference, step)
+                look(Outcome(loss, inference))
+                learn(self.model, inference, len(x), step)
+            hold(self.parameters)
+            loss.backward()  # type: ignore[no-untyped-call]
+            hold(still)
+            self.clip()
+
+        if hooks.of_optimiser(self.optimiser):  # which under Lightning are called around all of it
+            self.optimiser.step(slope)  # type: ignore[arg-type]
+        else:
+            slope()
+            advance(self.optimiser)
 
 
 def update_of(algorithm: "Gradient") -> Update:

@@ -8,9 +8,9 @@ is one graph, so that the host is ahead of the device. What somebody changes oth
 rate or which parameters learn, is found before a chunk, and the step captured again.
 
 What cannot be captured runs eagerly, and a line says what and why: a module that draws by itself
-(dropout), one that asks the device for a value, an optimiser that counts on the host, or a graph
-that at another step does not do what the step does. Capturing leaves nothing behind: it works on
-the first chunk, and all state is put back.
+(dropout), asks the device for a value, counts on the host, or has a hook of somebody's own; an
+optimiser that does so; or a graph that at another step does not do what the step does. Capturing
+leaves nothing behind: it works on the first chunk, and all state is put back.
 """
 
 import gc
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from jensen.algorithm import hooks
 from jensen.algorithm.capture import (
     State,
     capturable,
@@ -32,6 +33,7 @@ from jensen.algorithm.capture import (
     on_host,
     part,
     said,
+    steps_differ,
 )
 from jensen.algorithm.chunk import Chunk, next_lr
 from jensen.algorithm.drive import Eager, Taken, Terms, terms_of, update_of
@@ -197,7 +199,9 @@ class Graphed:
         self._inputs.fill(chunk, [self._rates()] * len(chunk.step))
         count_on_device(optimiser)
         state = State(self.algorithm, optimiser)
-        self.why = self._captured(state)
+        self.why = steps_differ(self.algorithm) or hooks.called(self.algorithm, torchs=False)
+        if not self.why:
+            self.why = self._captured(state)
         if self.why.startswith(DEVICE):  # what a library sets up at its first capture in a process
             self.why = self._captured(state)
         if not self.why:
@@ -253,6 +257,7 @@ class Graphed:
                 self._inputs.place.zero_()
                 self._step(logged)
         counted = host != on_host(self.update.optimiser)
+        changed = state.numbers.changed()
         state.put_back()
         if not torch.equal(drawn, generator_state(self.algorithm.device)):
             self._inputs.place.zero_()
@@ -260,7 +265,7 @@ class Graphed:
             return f"{drawing(self.update.model, x, noise)} draws numbers of its own"
         if counted:
             return f"{type(self.update.optimiser).__name__} counts its steps on the host"
-        return ""
+        return changed
 
     def _step(self, logged: bool) -> None:
         """One step on the buffers."""

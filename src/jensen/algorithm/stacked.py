@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from jensen.algorithm.advance import is_replaced
-from jensen.algorithm.capture import fixed, hooked, hooks_of, hooks_of_optimiser
+from jensen.algorithm.capture import fixed
 from jensen.algorithm.chunk import Chunk, next_lr
 from jensen.algorithm.drive import Taken
 from jensen.algorithm.stacked_optimiser import StackedOptimiser
@@ -32,7 +31,8 @@ Look = Callable[[Words], Sequence[int]]
 
 
 class Stack:
-    """M algorithms of one `alike.structure`, whose models are trained together.
+    """M algorithms of one `alike.structure`, whose models are trained together: `differing` finds
+    nothing of them.
 
     The algorithms have a trainer each, whose optimiser is there.
 
@@ -74,12 +74,11 @@ class Stack:
         """The reason why a module of the models cannot be traced for all of them; empty if it can.
         Nothing is left of the trial.
         """
-        if why := self._differing():
-            return why
         if self.branched:
             return ""
         everybody = range(len(self.members))
         kept = self._values.of(everybody)
+        numbers = self._program.numbers()
         x, noise, step = minibatch(chunks, 0)
         try:
             with torch.no_grad():
@@ -89,31 +88,7 @@ class Stack:
             return str(error).strip().partition("\n")[0] or type(error).__name__
         finally:
             self._values.put_back(everybody, kept)
-        return ""
-
-    def _differing(self) -> str:
-        """The reason why what is read of one model does not hold for the others, or is called for one
-        at a time; empty if there is none.
-        """
-        learn = [[each.requires_grad for each in owned] for owned in self._values.owned]
-        if any(each != learn[0] for each in learn):
-            return "of one of the models other parameters learn"
-        trainers = [member.trainer for member in self.members]
-        clips = [(each.gradient_clip_val, str(each.gradient_clip_algorithm)) for each in trainers]
-        if any(each != clips[0] for each in clips):
-            return "their gradients are clipped in different ways"
-        for member, owned in zip(self.members, self._values.owned, strict=True):
-            for module in (*member.model.modules(), *member.objective.modules()):
-                if hooks_of(module):
-                    return f"a {type(module).__name__} has a hook"
-            if any(hooked(each) for each in owned):
-                return "a parameter has a hook"
-            optimiser = member.trainer.optimizers[0]
-            if hooks_of_optimiser(optimiser):
-                return "an optimiser has a hook"
-            if is_replaced(optimiser):
-                return "an optimiser has a step of its own"
-        return ""
+        return numbers.changed()
 
     def take(self, chunks: Sequence[Chunk], logged: Sequence[bool]) -> list[Steps]:
         """Take the steps of a chunk for each member, in place; K and all shapes are equal."""

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from jensen.algorithm.capture import capturable, count_on_device, fixed, on_host, part, said
+from jensen.algorithm.capture import (
+    Numbers,
+    capturable,
+    count_on_device,
+    fixed,
+    on_host,
+    part,
+    said,
+)
 from jensen.algorithm.chunk import Chunk
 from jensen.algorithm.drive import Taken
 from jensen.algorithm.graph import Seen
@@ -60,6 +68,7 @@ class StackedGraph:
         assert self._logged is not None
         self._fill(chunks)
         seen: Seen | None = None
+        losses = self._losses
         for place in range(len(chunks[0].step)):
             if place:
                 self.stack.next_lr()
@@ -76,8 +85,9 @@ class StackedGraph:
                 seen = Seen([self._terms, self.stack.watch.firsts])
             else:
                 self._plain()
+            if not place:
+                losses = self._losses.clone()  # the buffer is the next step's
         self.stack.optimiser.share()
-        losses = self._losses.clone()
         if seen is None:
             return [Steps(Taken(loss, {}), None) for loss in losses]
         terms, firsts = seen.read()
@@ -139,6 +149,8 @@ class StackedGraph:
                         self._step(logged)
                 if host != [on_host(optimiser) for optimiser in optimisers]:
                     self.why = f"{type(optimisers[0]).__name__} counts its steps on the host"
+                elif changed := kept.changed():
+                    self.why = changed
                 else:
                     kept.put_back()
                     self._place.zero_()
@@ -203,6 +215,7 @@ class StackedGraph:
 
         def look(words: Words) -> Sequence[int]:
             self.stack.watch.remember(words, step)
+            self._losses.copy_(words.loss)
             if logged:
                 self._write(self.stack.watch.word(words, step, [True] * len(self.stack.members)))
             return []
@@ -211,7 +224,6 @@ class StackedGraph:
 
     def _write(self, found: Sequence[Taken]) -> None:
         """Put what is logged where a replay leaves it, too."""
-        self._losses.copy_(torch.stack([taken.loss for taken in found]))
         self._names = [*found[0].terms]
         terms = torch.stack([torch.stack([*taken.terms.values()]) for taken in found])
         if self._terms.shape != terms.shape:
@@ -233,8 +245,17 @@ class _State:
             for state in optimiser.state.values():
                 self.tensors += [each for each in state.values() if isinstance(each, Tensor)]
         self.before = [each.detach().clone() for each in self.tensors]
+        self.numbers = [
+            Numbers(model=each.model, objective=each.objective) for each in stack.members
+        ]
+
+    def changed(self) -> str:
+        """As `Numbers.changed`, of any of the models."""
+        return next(filter(None, (each.changed() for each in self.numbers)), "")
 
     @torch.no_grad()
     def put_back(self) -> None:
         for tensor, value in zip(self.tensors, self.before, strict=True):
             tensor.copy_(value)
+        for each in self.numbers:
+            each.put_back()

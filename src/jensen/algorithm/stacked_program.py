@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 from torch.func import vmap
 
+from jensen.algorithm.capture import Numbers
 from jensen.algorithm.stacked_layers import rewrite
 from jensen.algorithm.stacked_values import places
 from jensen.algorithm.step import learn, loss_of
@@ -35,6 +36,10 @@ class StackedProgram:
         self._infer = vmap(self._loss)
         self._learn = vmap(self._learned)
         self.learns = type(model.prior) not in _LEARN_NOTHING
+
+    def numbers(self) -> Numbers:
+        """Plain values of the modules that are called, which no model has of its own."""
+        return Numbers(model=self._model, objective=self._objective)
 
     def infer(
         self, values: Sequence[Tensor], x: Tensor, noise: Tensor, step: Tensor

@@ -16,6 +16,7 @@ from greenlet import getcurrent, greenlet
 from hydra.types import TaskFunction
 
 from jensen.algorithm.chunk import Chunk
+from jensen.algorithm.differing import differing
 from jensen.algorithm.drive import DRIVES, Drive, Taken
 from jensen.algorithm.gradient import Gradient
 from jensen.algorithm.stacked import Stack
@@ -131,8 +132,10 @@ class Together:
         self._stacks.clear()
         if len(members) == 1 or self._refused:
             return None
-        stack = Stack(algorithms, self._branched(algorithms[0]))
-        if why := stack.refusal(chunks):
+        if not (why := differing(algorithms)):
+            stack = Stack(algorithms, self._branched(algorithms[0]))
+            why = stack.refusal(chunks)
+        if why:
             self._refused = True
             say(f"one after another after all, since they cannot be stacked ({why})")
             return None
