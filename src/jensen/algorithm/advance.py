@@ -22,6 +22,9 @@ _NUMBERS = ("weight_decay", "eps", "maximize", "amsgrad")
 _ELSEWHERE = ("amsgrad", "differentiable")
 """Options that are left to torch."""
 
+_ONE = torch.tensor(1.0)
+"""On a CPU torch makes a tensor of a plain 1 for each count: 13 us for 4, of eight."""
+
 PIECE = 8192
 """Numbers of a piece; 36 pieces are one kernel, and 2,048 numbers take as long as a kernel's start."""
 
@@ -49,7 +52,10 @@ def advance(own: Optimizer) -> None:
         for options, group in zip(own.param_groups, groups, strict=True):
             if not group.parameters:  # of which torch's kernels would make an error
                 continue
-            torch._foreach_add_(group.steps, 1)
+            if options["capturable"]:
+                torch._foreach_add_(group.steps, 1)
+            else:
+                torch._foreach_add_(group.steps, _ONE, alpha=1)
             if _is_captured(options) and sum(each.numel() for each in group.parameters) <= _SMALL:
                 group = _in_pieces(group)
             decoupled = options["decoupled_weight_decay"]
