@@ -16,6 +16,7 @@ from pytorch_lightning.callbacks import (
     ModelCheckpoint,
 )
 from resume import equal
+from tape import taped
 from torch import nn
 
 from jensen.algorithm import chunk
@@ -187,6 +188,38 @@ def test_so_is_a_function_that_was_given_for_a_hook(hook):
     called = []
     fitted(callbacks=[LambdaCallback(**{hook: lambda *_: called.append(1)})])
     assert len(called) == 40
+
+
+class Sharp(torch.optim.SGD):
+    """Goes by the slope at a place nearby (SAM): a step needs the loss's twice."""
+
+    def step(self, closure=None):
+        assert closure is not None
+        with torch.enable_grad():
+            loss = closure()
+        parameters = [each for group in self.param_groups for each in group["params"]]
+        with torch.no_grad():
+            moved = [1e-3 * each.grad for each in parameters]
+            torch._foreach_add_(parameters, moved)
+        with torch.enable_grad():
+            closure()
+        with torch.no_grad():
+            torch._foreach_sub_(parameters, moved)
+        super().step()
+        return loss
+
+
+@pytest.mark.parametrize("graphed", [False, True])
+def test_a_step_of_somebody_s_own_is_given_the_closure(graphed):
+    words = "optimizer=sgd", "optimizer._target_=test_chunks.Sharp", "optimizer.lr=1e-4"
+    expected = fitted(*words, ONE)[0]
+    capture = (lambda run: torch.no_grad()(taped(run))) if graphed else None
+    found = fitted(*words, capture=capture)[0]
+    assert found.calls.steps == 10
+    if graphed:
+        assert not found.calls._drive.why
+    for one, other in zip(expected.parameters(), found.parameters(), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-5 * graphed, atol=1e-6 * graphed)
 
 
 class Own(Gradient):

@@ -83,6 +83,15 @@ def _groups(own: Optimizer) -> list[_Group] | None:
     return groups
 
 
+def reads_gradients_alone(own: Optimizer) -> bool:
+    """Tell whether a step is torch's and nothing more. Any other is given the closure that makes the
+    gradients, as Lightning gives it: a hook is called before that, and a step of somebody's own may
+    call it when, and as often as, it wants.
+    """
+    is_torchs = type(own).step.__module__.startswith("torch.optim.")
+    return is_torchs and not is_replaced(own) and not of_optimiser(own)
+
+
 def is_replaced(own: Optimizer) -> bool:
     """Tell whether somebody has put a `step` of theirs in the place of torch's; a scheduler's counts
     calls alone.

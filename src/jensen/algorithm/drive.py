@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from jensen.algorithm import hooks
-from jensen.algorithm.advance import advance
+from jensen.algorithm.advance import advance, reads_gradients_alone
 from jensen.algorithm.chunk import Chunk, next_lr
 from jensen.algorithm.logs import step_terms
 from jensen.algorithm.step import Outcome, hold, learn, loss_of, seed_networks
@@ -79,7 +78,7 @@ class Update(NamedTuple):
         stay as they are.
         """
 
-        def slope() -> None:
+        def slope() -> Tensor:
             with self.precision():
                 inference = self.model(x, noise)
                 loss = loss_of(self.objective, inference, step)
@@ -89,12 +88,13 @@ class Update(NamedTuple):
             loss.backward()  # type: ignore[no-untyped-call]
             hold(still)
             self.clip()
+            return loss.detach()
 
-        if hooks.of_optimiser(self.optimiser):  # which under Lightning are called around all of it
-            self.optimiser.step(slope)  # type: ignore[arg-type]
-        else:
+        if reads_gradients_alone(self.optimiser):
             slope()
             advance(self.optimiser)
+        else:
+            self.optimiser.step(slope)  # type: ignore[arg-type]  # of which torch says that it gives a float
 
 
 def update_of(algorithm: "Gradient") -> Update:
