@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,8 @@ from jensen.algorithm.stacked import Stack
 from jensen.base import signals
 from jensen.base.errors import InputError
 from jensen.base.signals import Stopped
+from jensen.base.waiting import waited
+from jensen.callbacks.diagnose import Diagnose
 from jensen.launch import conflicts, groups, sequential, stacked
 from jensen.launch.training import train
 from jensen.reports.read import read
@@ -169,6 +173,35 @@ def test_a_signal_saves_all_jobs_and_the_same_sweep_goes_on_also_from_other_step
     for one, other in zip(jobs, both[1], strict=True):
         torch.testing.assert_close(weights(one.folder), weights(other.folder), rtol=1e-4, atol=1e-5)
         assert values(one.folder) == pytest.approx(values(other.folder), rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_waits_for_other_processes_keeps_nobody_waiting(both, tmp_path, monkeypatch, fails):
+    """Each comes to a place where it waits for all of them; and is what it was there afterwards."""
+    meeting = threading.Barrier(3 - fails)
+    before = Diagnose.on_validation_epoch_end
+
+    def meet(beta):
+        if fails and beta == 4:
+            raise InputError("expected another")
+        meeting.wait(60)
+        return beta
+
+    def validated(self, trainer, algorithm):
+        beta = algorithm.objective.beta.value.item()
+        with torch.autocast("cpu"), torch.inference_mode(fails):
+            assert waited(partial(meet, beta)) == beta
+            assert torch.is_autocast_enabled("cpu")
+            assert torch.is_inference_mode_enabled() == fails
+        assert not torch.is_grad_enabled()
+        before(self, trainer, algorithm)
+
+    monkeypatch.setattr(Diagnose, "on_validation_epoch_end", validated)
+    jobs = done(THREE, tmp_path)
+    for one, other in zip(jobs[: 3 - fails], both[0], strict=False):
+        assert values(one.folder) == values(other.folder)
+    if fails:
+        assert [job.outcome() for job in jobs[2:]] == [("failed", "expected another")]
 
 
 def test_a_job_that_fails_amid_training_leaves_the_others_as_they_are(both, tmp_path):

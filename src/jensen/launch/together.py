@@ -4,14 +4,20 @@ Each job is a whole ordinary run, with its own trainer, data, folder and checkpo
 (greenlet) of its own. Where its algorithm would take the steps of a chunk, it waits; once all wait,
 their steps are taken as one program (`algorithm.stacked`), and each goes on by itself: logs,
 validates, saves, and comes back with its next chunk. A job that ends leaves the others as they are.
+While one waits for a score that other processes compute, the others go on to theirs.
 
 All coroutines live in the main thread, so what is global to a process is set as each wants it
 whenever it goes on (`scene`).
 """
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from concurrent import futures
+from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
+import torch
 from greenlet import getcurrent, greenlet
 from hydra.types import TaskFunction
 
@@ -25,6 +31,7 @@ from jensen.algorithm.stacked_layers import has_convolutions
 from jensen.algorithm.stacked_watch import Steps
 from jensen.base import signals
 from jensen.base.signals import Stopped
+from jensen.base.waiting import SHARING, Sharing
 from jensen.callbacks.progress import Progress
 from jensen.launch import scene, sequential
 from jensen.launch.job import Job
@@ -33,8 +40,10 @@ from jensen.run.words import say
 
 
 class Member:
-    """A job in its coroutine. chunk: the steps that it waits for, of its `algorithm`; None where it
-    does not.
+    """A job in its coroutine.
+
+    chunk: the steps that it waits for, of its `algorithm`; None where it does not. elsewhere: what
+        it waits for of other processes.
     """
 
     def __init__(self, job: Job, life: greenlet) -> None:
@@ -44,6 +53,7 @@ class Member:
         self.algorithm: Gradient | None = None
         self.chunk: Chunk | None = None
         self.logged = False
+        self.elsewhere: Future[Any] | None = None
 
 
 class Together:
@@ -79,15 +89,26 @@ class Together:
         for place, member in enumerate(self.members):
             if self.stopped is None:
                 self._go_on(member, member, place)
-        while waiting := [member for member in self.members if member.chunk is not None]:
+        while waiting := self._waiting():
             for together in _alike(waiting):
                 self._take(together)
         if self.stopped is not None:
             signals.forget()
             raise self.stopped
 
+    def _waiting(self) -> list[Member]:
+        """The members that wait for their steps, once all have come that wait for something else."""
+        while others := {
+            member.elsewhere: member for member in self.members if member.elsewhere is not None
+        }:
+            for done in futures.wait(others, return_when=futures.FIRST_COMPLETED).done:
+                others[done].elsewhere = None
+                self._go_on(others[done])
+        return [member for member in self.members if member.chunk is not None]
+
     def _live(self, member: Member, place: int) -> None:
         """The whole of a job, in its coroutine."""
+        SHARING.set(Sharing(len(self.members), partial(_elsewhere, member)))
         DRIVES.set(lambda algorithm: Waiting(self, member, algorithm, shown=not place))
         try:
             sequential.do(self.sweep, member.job, self.first + place, self.task)
@@ -146,6 +167,23 @@ class Together:
     def _branched(self, algorithm: Gradient) -> bool:
         """Tell whether convolutions are to be computed by branches of the graph, beside each other."""
         return self.convolutions == "branches" and has_convolutions(algorithm.model)
+
+
+def _elsewhere(member: Member, function: Callable[[], Any]) -> Any:
+    """What a function gives, for which a member waits in its coroutine while the others go on."""
+    asked: Future[Any] = Future()
+
+    def call() -> None:
+        try:
+            asked.set_result(function())
+        except BaseException as error:
+            asked.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()
+    member.elsewhere = asked
+    with scene.torch_at_rest(), torch.inference_mode(False):
+        getcurrent().parent.switch()
+    return asked.result()
 
 
 class Waiting:

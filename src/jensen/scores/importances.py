@@ -9,6 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from jensen.base.errors import check_count
+from jensen.base.waiting import each, runs
 from jensen.scores.constant import varying as varying_latents
 from jensen.scores.information import divide, entropies
 from jensen.scores.inputs import Floats, check, numbered, split_rows, standardised
@@ -84,8 +85,9 @@ def dci_by(
         k for k, count in sorted(classes.items(), key=lambda item: -item[1]) if count > 1
     ]  # no long one starts last
     total = sum(classes[k] for k in several)
-    if jobs is None:
-        jobs = min(cpu_count(), max(len(several), 1)) if total * len(rows) > LONG else 1
+    if jobs is None:  # of all runs that share a thread the same, and so the same processes
+        most = min(cpu_count(), max(len(several), 1) * runs())
+        jobs = most if total * len(rows) > LONG else 1
 
     importances = np.zeros((z.shape[1], v.shape[1]))
     accuracy = np.zeros(v.shape[1])
@@ -95,12 +97,15 @@ def dci_by(
         accuracy[k] = (labels[held_out, k] == labels[rows[0], k]).mean()
     # The other processes get scikit-learn's own method, so that they need not import torch.
     fits = Parallel(jobs, return_as="generator")(
-        delayed(model(seed).fit)(x, labels[rows, k]) for k in several
+        delayed(model(seed).fit if jobs > 1 else quiet()(model(seed).fit))(x, labels[rows, k])
+        for k in several
     )
-    with quiet(), tqdm(total=total, desc=name, unit=" classes", delay=5, leave=False) as bar:
-        for k, fitted in zip(several, fits, strict=True):
+    found = each(fits) if jobs > 1 else fits
+    shown = {"desc": name, "unit": " classes", "delay": 5, "leave": False, "disable": runs() > 1}
+    with tqdm(total=total, **shown) as bar:
+        for k, fitted in zip(several, found, strict=True):
             importances[latents, k] = fitted.feature_importances_
-            accuracy[k] = fitted.score(x_test, labels[held_out, k])
+            accuracy[k] = quiet()(fitted.score)(x_test, labels[held_out, k])
             bar.update(classes[k])
 
     importances = np.maximum(importances, 0)  # rounding in the trees leaves some at -1e-17
