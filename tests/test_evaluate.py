@@ -78,6 +78,20 @@ def test_later_diagnostics_join_the_scores_of_the_same_checkpoint(run):
     assert set(json.loads((run / "scores.json").read_text())["diagnostics"]) == {"rate", "sap_r2"}
 
 
+def test_scores_stay_where_a_run_is_moved_to_or_asked_for_from_elsewhere(tmp_path):
+    run = tmp_path / "run"
+    entry = {"checkpoint": "last", "step": 30, "split": "validation", "version": "1"}
+    put_scores(run / "scores.json", entry | {"run": "elsewhere/run", "diagnostics": {"x": 1}})
+    mine = entry | {"run": str(run), "diagnostics": {"y": 2}}
+    assert put_scores(run / "scores.json", mine) == []
+    assert json.loads((run / "scores.json").read_text())["diagnostics"] == {"x": 1, "y": 2}
+    later = mine | {"step": 60, "diagnostics": {"z": 3}}
+    assert put_scores(run / "scores.json", later) == ["x", "y"]
+    chosen = tmp_path / "chosen.json"
+    put_scores(chosen, mine)
+    assert put_scores(chosen, mine | {"run": str(tmp_path / "other")}) == ["y"]
+
+
 def test_the_evaluated_bound_is_the_one_of_training(configure, tmp_path):
     cfg = configure(*OVERRIDES)
     results = train(cfg, tmp_path)

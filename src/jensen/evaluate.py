@@ -133,7 +133,10 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         for name, each in recorded.items()
         if not (each.failure or each.absent)
     }
-    put_scores(out, entry)
+    if gone := put_scores(out, entry):
+        say(
+            f"{out} had {', '.join(gone)} of another step, split or version, which are gone from it"
+        )
     say(f"scores in {out}")
     if failed := {name: each.failure for name, each in recorded.items() if each.failure}:
         raise InputError("; ".join(f"{name} failed: {failure}" for name, failure in failed.items()))

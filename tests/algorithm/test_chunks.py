@@ -34,6 +34,7 @@ pytestmark = pytest.mark.filterwarnings(
 CASES = {
     "beta": (),
     "factor": ("objective=factor", "objective.hidden=[4]"),
+    "control": ("objective=control", "trainer.log_every_n_steps=10"),
     "importance": ("objective=importance",),
     "mixture prior": ("model/prior=mixture", "model.prior.warmup=5"),
     "clipped": ("trainer.gradient_clip_val=0.1",),
@@ -218,6 +219,29 @@ def test_a_step_of_somebody_s_own_is_given_the_closure(graphed):
     assert found.calls.steps == 10
     if graphed:
         assert not found.calls._drive.why
+    for one, other in zip(expected.parameters(), found.parameters(), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-5 * graphed, atol=1e-6 * graphed)
+
+
+class Paced(Gradient):
+    """Its rate falls after every third step."""
+
+    def configure_optimizers(self):
+        made = torch.optim.Adam(self.parameters(), lr=1e-2, fused=True)
+        scheduler = torch.optim.lr_scheduler.StepLR(made, 1, 0.8)
+        of_steps = {"scheduler": scheduler, "interval": "step", "frequency": 3}
+        return {"optimizer": made, "lr_scheduler": of_steps}
+
+
+@pytest.mark.parametrize("graphed", [False, True])
+def test_a_scheduler_is_asked_as_often_as_it_says(graphed):
+    words = ("algorithm._target_=test_chunks.Paced",)
+    expected, trainer, _ = fitted(*words, ONE)
+    capture = (lambda run: torch.no_grad()(taped(run))) if graphed else None
+    found, chunked, _ = fitted(*words, capture=capture)
+    assert found.calls.steps == 10
+    rates = [each.optimizers[0].param_groups[0]["lr"] for each in (trainer, chunked)]
+    assert rates[0] == rates[1] == pytest.approx(1e-2 * 0.8 ** (15 // 3 * 2 + 10 // 3))
     for one, other in zip(expected.parameters(), found.parameters(), strict=True):
         torch.testing.assert_close(other, one, rtol=1e-5 * graphed, atol=1e-6 * graphed)
 

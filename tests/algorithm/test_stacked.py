@@ -353,8 +353,10 @@ def test_every_optimiser_steps_as_alone_with_equal_numbers_or_others(numbers, ma
 
 @pytest.mark.parametrize(("most", "by"), [(0.5, "norm"), (0.01, "value")])
 def test_the_gradient_of_each_model_is_clipped_by_its_own_norm(most, by):
-    stack = Stack(members(clip=most, by=by, make=torch.optim.SGD, numbers=[{"lr": 0.1}] * MEMBERS))
-    expected = members(clip=most, by=by, make=torch.optim.SGD, numbers=[{"lr": 0.1}] * MEMBERS)
+    """A number's too, which is a parameter without a dimension."""
+    case = "beta", "learned_normal", "standard_normal", "mlp"
+    settings = {"clip": most, "by": by, "make": torch.optim.SGD, "numbers": [{"lr": 0.1}] * MEMBERS}
+    stack, expected = Stack(members(case, **settings)), members(case, **settings)
     torch.testing.assert_close(trained(stack), trained_alone(expected), rtol=1e-5, atol=1e-5)
 
 
@@ -442,7 +444,9 @@ HOOKS = {
     "clipped": lambda each: setattr(each.trainer, "gradient_clip_val", 0.1),
     "built in another way": lambda each: setattr(each.model, "likelihood", Normal(1.0)),
     "encoder_steps=2": lambda each: setattr(each, "encoder_steps", 2),
-    "a step of its own": lambda each: setattr(each.trainer.optimizers[0], "step", lambda: None),
+    "Adam has a step of its own": lambda each: setattr(
+        each.trainer.optimizers[0], "step", lambda: None
+    ),
 }
 
 
@@ -463,6 +467,26 @@ class Counted(nn.Tanh):
     def forward(self, x):
         self.count += 1
         return super().forward(x)
+
+
+def test_what_a_step_says_of_a_state_is_of_that_step():
+    """And not of the chunk's last, as a buffer would be."""
+    found = []
+    for steps in (STEPS, 1):
+        stack = Stack(members(("control", "bernoulli", "standard_normal", "mlp")))
+        given = [chunk(each, at) for at, each in enumerate(stack.members)]
+        given = [Chunk(*(each[:steps] for each in whole[:4]), 0) for whole in given]
+        found.append([steps.taken.terms["beta"] for steps in stack.take(given, [True] * MEMBERS)])
+    assert torch.equal(*map(torch.stack, found))
+
+
+def test_an_optimiser_that_asks_for_the_loss_is_no_stack():
+    class Sharp(torch.optim.SGD):
+        def step(self, closure=None):
+            return super().step(closure)
+
+    given = members(make=Sharp, numbers=[{"lr": 0.1}] * MEMBERS)
+    assert differing(given) == "Sharp has a step of its own"
 
 
 def test_models_that_count_their_steps_by_themselves_are_no_stack():
@@ -512,14 +536,16 @@ def test_learning_rates_that_part_amid_the_training(parts, graphed):
 
             loop = SimpleNamespace(update_lr_schedulers=lambda *_, move=move, **__: move())
             each.trainer.lr_scheduler_configs = [True]
+            loop.batch_progress = SimpleNamespace(current=SimpleNamespace(ready=1))
             each.trainer.fit_loop = SimpleNamespace(epoch_loop=loop)
+            each.trainer.global_step = 0
         return found
 
     def steps(stack, by):
         for first in range(0, 3 * STEPS, STEPS):
             given = [chunk(each, at, first) for at, each in enumerate(stack.members)]
             by.take(given, [True] * MEMBERS)
-            stack.next_lr()
+            stack.next_lr(given, STEPS)
 
     stack = Stack(scheduled(members()))
     assert stack.optimiser.together

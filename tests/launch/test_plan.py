@@ -168,9 +168,14 @@ def test_two_runs_of_one_name_in_one_sweep_get_a_folder_each(sweep):
     assert second.folder.name.startswith("x~")
 
 
-def test_two_jobs_that_are_one_run_are_done_once(sweep):
+def test_two_jobs_that_are_one_run_are_done_once(sweep, capsys):
+    """And a line says in what they differ all the same."""
     made = sweep()
     planned = made.plan([*jobs(1), *jobs(1, extra=("diagnostics=[rate]",))])
+    said = capsys.readouterr().out
+    assert (
+        "is trained once, as the first of its jobs has it: another differs in diagnostics" in said
+    )
     assert len(made.to_do(planned)) == 1
     done(planned[0])
     made.report(planned)

@@ -89,11 +89,12 @@ def test_how_many_a_job_takes(tmp_path):
 def test_what_a_job_is_told_of_the_sweeps_own_command_line():
     kept = ["hydra.verbose=true"]
     dropped = ["hydra/launcher=subprocess", "hydra.sweep.dir=x", "+hydra.sweeper.params=1"]
+    dropped += ["hydra.sweep.subdir=${hydra.job.num}"]  # which has no value here
     sources = [{"provider": "main", "path": "/conf"}, {"provider": "command-line", "path": "/mine"}]
     hydra = {
         "overrides": {"hydra": dropped + kept},
         "runtime": {"config_sources": sources},
-        "job": {"config_name": "train"},
+        "job": {"config_name": "train", "num": "???"},
     }
     told = processes.common(OmegaConf.create({"hydra": hydra}))
     assert told == [

@@ -272,7 +272,10 @@ def test_jobs_that_differ_in_numbers_alone_are_one_group(nowhere):
     assert [len(group.jobs) for group in found] == [3, 1, 1, 2, 2, 1]
     assert [bool(group.why) for group in found] == [False, True, True, False, False, True]
     assert found[0].said().startswith("3 jobs together: ")
-    assert "1 job alone (no other job is of its architecture and length): " in found[1].said()
+    assert (
+        "1 job alone (no other job is of its architecture, length and plain settings): "
+        in found[1].said()
+    )
 
 
 def test_a_model_that_cannot_be_made_without_values_is_made_with_them(nowhere):

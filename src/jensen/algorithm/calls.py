@@ -56,6 +56,11 @@ class Calls:
                 f"algorithm.engine is graph but the device is {device}: expected eager or auto, or"
                 " trainer.accelerator=gpu on a machine that has one"
             )
+        if not trainer.log_every_n_steps:
+            raise InputError(
+                "log_every_n_steps of the Trainer is 0, as barebones=True sets it: expected at least 1,"
+                " the steps from one number of a loss to the next; logger=False writes none"
+            )
         self._drive = None
         watched = isinstance(algorithm.finite, finite.Skip)
         alone = chunk.ours_to_drive(trainer)

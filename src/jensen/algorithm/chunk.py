@@ -218,7 +218,17 @@ def count(trainer: Trainer, more: int) -> None:
     loop._batches_that_stepped += more
 
 
-def next_lr(trainer: Trainer) -> None:
-    """Move the learning rate on by a step, as Lightning does after the last of a chunk."""
+def next_lr(trainer: Trainer, taken: int) -> None:
+    """Move the learning rate on after a step amid a chunk, as Lightning does after the last: by the
+    number of the batch, if a scheduler has a `frequency`.
+
+    taken: the optimiser's steps so far.
+    """
     if trainer.lr_scheduler_configs:
-        trainer.fit_loop.epoch_loop.update_lr_schedulers("step", update_plateau_schedulers=False)
+        loop = trainer.fit_loop.epoch_loop
+        more = taken - trainer.global_step - 1
+        loop.batch_progress.current.ready += more
+        try:
+            loop.update_lr_schedulers("step", update_plateau_schedulers=False)
+        finally:
+            loop.batch_progress.current.ready -= more

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from jensen.algorithm import hooks
-from jensen.algorithm.advance import is_replaced
+from jensen.algorithm.advance import reads_gradients_alone
 from jensen.algorithm.alike import structure
 from jensen.algorithm.capture import steps_differ
 
@@ -44,6 +44,11 @@ _READ_OF_ONE: tuple[tuple[Callable[["Gradient"], object], str], ...] = (
 
 
 def _called_alone(member: "Gradient") -> str:
-    own = "an optimiser has a step of its own"
-    replaced = own if is_replaced(member.trainer.optimizers[0]) else ""
-    return steps_differ(member) or hooks.called(member) or replaced
+    if why := steps_differ(member) or hooks.called(member):
+        return why
+    optimiser = member.trainer.optimizers[0]
+    return (
+        ""
+        if reads_gradients_alone(optimiser)
+        else f"{type(optimiser).__name__} has a step of its own"
+    )

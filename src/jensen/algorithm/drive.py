@@ -131,9 +131,9 @@ class Eager:
         device = algorithm.device
         taken: list[Taken] = []
         for place, (x, row, noise, step) in enumerate(chunk.minibatches()):
-            if place:
-                next_lr(trainer)
             now = chunk.first + place
+            if place:
+                next_lr(trainer, now)
             seed_networks(fold(algorithm.seed, "network", now, begun + now, rank), device)
 
             def look(outcome: Outcome, x=x, row=row, step=step, now=now) -> None:  # type: ignore[no-untyped-def]
@@ -148,10 +148,11 @@ class Eager:
 
 
 def terms_of(algorithm: "Gradient", outcome: Outcome, step: Tensor) -> Terms:
-    """The terms of a step that are logged."""
+    """The terms of a step that are logged, as they are now: an objective's state goes on."""
     loss, inference = outcome
     terms = step_terms(loss, inference, algorithm.objective, algorithm.model.prior, step)
     if algorithm.encoder_steps > 1:
         done = torch.div(step, algorithm.encoder_steps, rounding_mode="floor")
         terms["decoder_steps"] = done.to(loss)
-    return terms | algorithm.finite.terms()
+    terms |= algorithm.finite.terms()
+    return {name: value.detach().clone() for name, value in terms.items()}

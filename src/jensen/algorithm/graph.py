@@ -153,8 +153,8 @@ class Graphed:
         if self._programs is None or self._inputs is None:
             return self.eager(chunk, logged)
         rates = [self._rates()]
-        for _ in range(len(chunk.step) - 1):
-            next_lr(self.algorithm.trainer)
+        for place in range(1, len(chunk.step)):
+            next_lr(self.algorithm.trainer, chunk.first + place)
             rates.append(self._rates())
         self._inputs.fill(chunk, rates)
         seen: Seen | None = None
@@ -185,7 +185,7 @@ class Graphed:
         with aside(self.algorithm.device):
             taken = self.eager(part(chunk, 0, 1), logged)
         if len(chunk.step) > 1:
-            next_lr(self.algorithm.trainer)
+            next_lr(self.algorithm.trainer, chunk.first + 1)
             self(part(chunk, 1, len(chunk.step)), False)
         return taken
 

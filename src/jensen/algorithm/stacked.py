@@ -97,7 +97,7 @@ class Stack:
         asking_is_free = not self.values[0].is_cuda
         for place in range(len(chunks[0].step)):
             if place:
-                self.next_lr()
+                self.next_lr(chunks, place)
             x, noise, step = minibatch(chunks, place, self._x)
             self._x = x
 
@@ -138,9 +138,10 @@ class Stack:
         self._move(_gradients(loss.sum(), self.trained), stopped)
         self._values.put_back(stopped, kept)
 
-    def next_lr(self) -> None:
-        for member in self.members:
-            next_lr(member.trainer)
+    def next_lr(self, chunks: Sequence[Chunk], place: int) -> None:
+        """Move the learning rates on, before the step at a place in the chunks."""
+        for member, chunk in zip(self.members, chunks, strict=True):
+            next_lr(member.trainer, chunk.first + place)
 
     def _forward(self, x: Tensor, noise: Tensor, step: Tensor) -> tuple[Tensor, Inference]:
         """Loss `(M,)` and inference `(M, B, ...)`, with their graph."""
@@ -225,7 +226,7 @@ def clip(
         return found
     if str(getattr(by, "value", by)) == "value":
         return [None if each is None else each.clamp(-most, most) for each in found]
-    norms = [each.flatten(1).norm(dim=1) for each in found if each is not None]
+    norms = [each.reshape(len(each), -1).norm(dim=1) for each in found if each is not None]
     share = (most / (torch.stack(norms).norm(dim=0) + 1e-6)).clamp(max=1.0)
     return [
         None if each is None else each * share.view(-1, *[1] * (each.dim() - 1)) for each in found

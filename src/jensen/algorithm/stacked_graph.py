@@ -71,7 +71,7 @@ class StackedGraph:
         losses = self._losses
         for place in range(len(chunks[0].step)):
             if place:
-                self.stack.next_lr()
+                self.stack.next_lr(chunks, place)
             if (self._scheduled or not place) and self.stack.optimiser.is_to_part():
                 rest = [part(chunk, place, len(chunk.step)) for chunk in chunks]
                 found = self.stack.take(rest, [False] * len(chunks) if place else logged)
@@ -108,7 +108,7 @@ class StackedGraph:
         """
         found = self.stack.take([part(chunk, 0, 1) for chunk in chunks], logged)
         if len(chunks[0].step) > 1:
-            self.stack.next_lr()
+            self.stack.next_lr(chunks, 1)
             rest = [part(chunk, 1, len(chunk.step)) for chunk in chunks]
             self.take(rest, [False] * len(chunks))
         return found

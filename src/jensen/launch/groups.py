@@ -155,7 +155,7 @@ def _parted(group: Group, trainer: Trainer, members: str | int) -> list[Group]:
 def _reason(group: Group, trainer: Trainer) -> str:
     cfg = group.jobs[0].cfg
     if len(group.jobs) == 1:
-        return "no other job is of its architecture and length"
+        return "no other job is of its architecture, length and plain settings"
     if cfg.algorithm.non_finite == "skip":
         return "algorithm.non_finite=skip looks at each step"
     if (count := group.algorithm.encoder_steps) > 1:

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from jensen.base.errors import InputError, check_count
 from jensen.base.files import within
@@ -105,9 +105,10 @@ def common(config: DictConfig) -> list[str]:
     """The part of a job's command line that is Hydra's: what the sweep was given, less what is
     about sweeping.
     """
+    given: Any = OmegaConf.to_container(config.hydra.overrides.hydra)  # as they were written
     kept = [
         override
-        for override in config.hydra.overrides.hydra
+        for override in given
         if not override.lstrip("+~").startswith(
             ("hydra/launcher", "hydra/sweeper", "hydra/job_logging")
         )

@@ -16,8 +16,12 @@ from jensen.launch.done import Done
 from jensen.launch.job import Job
 from jensen.launch.places import Places
 from jensen.run.folder import FINISHED
+from jensen.run.identity import leaves
 from jensen.run.record import get_json, maximised, put
 from jensen.run.words import leads, say
+
+_NAMED = 3
+"""Keys that a sentence names."""
 
 
 class Sweep:
@@ -50,6 +54,8 @@ class Sweep:
         planned = []
         for number, overrides in enumerate(job_overrides, first):
             job = self._known(tuple(overrides)) or self._placed(tuple(overrides), number, jobs)
+            if job.folder in jobs:
+                _tell_one_run(jobs[job.folder], job)
             planned.append(jobs.setdefault(job.folder, job))
         self._remember()
         return planned
@@ -126,3 +132,21 @@ class Sweep:
             return ""
         each = "; ".join(f"{folder}: {error}" for folder, error in self.failures.items())
         return f"{len(self.failures)} of the sweep's runs failed: {each}"
+
+
+def _tell_one_run(one: Job, other: Job) -> None:
+    """Say of two jobs, of which the first alone will be trained, in what they differ all the same."""
+    if one.overrides == other.overrides:
+        return
+    trees: list[Any] = [OmegaConf.to_container(each.cfg) for each in (one, other)]
+    mine, its = (dict(leaves(tree)) for tree in trees)
+    keys = [key for key in mine | its if key not in mine or key not in its or mine[key] != its[key]]
+    if not keys:
+        return
+    parts = [*dict.fromkeys(".".join(key.split(".")[:3]) for key in keys)]
+    more = f" and {len(parts) - _NAMED} more" if len(parts) > _NAMED else ""
+    say(
+        f"{other.said()} is trained once, as the first of its jobs has it: another differs in"
+        f" {', '.join(parts[:_NAMED])}{more}, which makes no other run;"
+        " 'hydra.sweep.subdir=${hydra.job.num}' gives each job a folder"
+    )

@@ -96,14 +96,14 @@ def affecting(cfg: DictConfig) -> dict[str, Any]:
     assert isinstance(tree, dict)
     found = {
         key: value
-        for key, value in _flat(tree)
+        for key, value in leaves(tree)
         if has_effect(key) and not key.startswith("callbacks.")
         if not _changes_nothing(key, value)
     }
     callbacks = tree.get("callbacks")
     for name, part in callbacks.items() if isinstance(callbacks, dict) else ():
         if isinstance(part, dict) and _changes(part):
-            found |= dict(_flat({f"callbacks.{name}": part}))
+            found |= dict(leaves({f"callbacks.{name}": part}))
     return found
 
 
@@ -117,13 +117,13 @@ def _changes(callback: dict[str, Any]) -> bool:
     return CHANGING in (callback.get("_target_"), short(str(callback.get("kind"))))
 
 
-def _flat(tree: dict[Any, Any], before: str = "") -> list[tuple[str, Any]]:
+def leaves(tree: dict[Any, Any], before: str = "") -> list[tuple[str, Any]]:
     """Lists, and mappings without a key, stay as they are."""
-    leaves: list[tuple[str, Any]] = []
+    found: list[tuple[str, Any]] = []
     for key, value in tree.items():
         path = f"{before}{key}"
-        leaves += _flat(value, f"{path}.") if isinstance(value, dict) and value else [(path, value)]
-    return leaves
+        found += leaves(value, f"{path}.") if isinstance(value, dict) and value else [(path, value)]
+    return found
 
 
 def identity(cfg: DictConfig) -> str:

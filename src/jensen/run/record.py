@@ -44,17 +44,24 @@ def maximised(maximise: str | None, results: dict[str, float]) -> float | None:
     return results[maximise]
 
 
-def put_scores(path: Path, entry: dict[str, Any]) -> None:
-    """Writes scores; diagnostics of the same subject that are there already are kept."""
+def put_scores(path: Path, entry: dict[str, Any]) -> list[str]:
+    """Writes scores; diagnostics of the same subject that are there already are kept. The names of
+    those of another, which are not.
+
+    In a run's own folder they are of that run, wherever it lay when they were computed.
+    """
     before = get_json(path)
-    if "diagnostics" in before and _subject(before) == _subject(entry):
-        entry = entry | {"diagnostics": before["diagnostics"] | entry["diagnostics"]}
-    put_json(path, entry)
+    there = before.get("diagnostics", {})
+    own = path.parent.resolve() == Path(entry.get("run") or "/").resolve()
+    same = _subject(before, own) == _subject(entry, own)
+    kept = there if same else {}
+    put_json(path, entry | {"diagnostics": kept | entry["diagnostics"]})
+    return [] if same else [*there]
 
 
-def _subject(entry: dict[str, Any]) -> list[Any]:
+def _subject(entry: dict[str, Any], own: bool) -> list[Any]:
     run = entry.get("run")
     return [
-        run and Path(run).resolve(),
+        run and (own or Path(run).resolve()),
         *(entry.get(key) for key in ("codes", "checkpoint", "step", "split", "version")),
     ]
