@@ -322,6 +322,8 @@ def test_an_optimiser_that_evaluates_the_loss_takes_its_steps_by_lightning():
             {"accumulate_grad_batches": 2},
             "accumulate_grad_batches",
         ),
+        ((), {"log_every_n_steps": 0}, "log_every_n_steps of the Trainer is 0"),
+        ((), {"overfit_batches": 4}, "overfit_batches of the Trainer is 4"),
         (("algorithm.steps_per_call=5",), {"limit_train_batches": 7}, "limit_train_batches"),
         (
             ("algorithm.steps_per_call=5",),

@@ -172,7 +172,7 @@ class DataModule(LightningDataModule):
         rows = self.source.rows[1]
         trainer = self.trainer
         assert trainer is not None
-        _check_accumulation(trainer)
+        _check_order(trainer)
         together = trainer.accumulate_grad_batches
         if isinstance(examples := self.examples("train"), Stream):
             step = trainer.global_step
@@ -281,10 +281,16 @@ def _say(note: str) -> None:
     logging.getLogger(__name__).info(note)
 
 
-def _check_accumulation(trainer: Trainer) -> None:
-    """Refuse a size of a step that changes between epochs: the order goes by the optimiser's steps, and
-    an epoch might not end.
+def _check_order(trainer: Trainer) -> None:
+    """Refuse what would put another order in the place of ours, and a size of a step that changes
+    between epochs: the order goes by the optimiser's steps, and an epoch might not end.
     """
+    if few := getattr(trainer, "overfit_batches", 0):
+        raise InputError(
+            f"overfit_batches of the Trainer is {few}: expected 0, since it would put another order"
+            " of the data in the place of the DataModule's; for so few examples hold out the others"
+            " with validation"
+        )
     for each in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(each, GradientAccumulationScheduler) and {*each.scheduling.values()} != {1}:
             raise InputError(
