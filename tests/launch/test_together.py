@@ -27,6 +27,7 @@ from jensen.launch import conflicts, groups, sequential, stacked
 from jensen.launch.training import train
 from jensen.reports.read import read
 from jensen.reports.sweep import flat
+from jensen.scores import importances
 
 SHORT = (
     *TINY,
@@ -202,6 +203,17 @@ def test_what_waits_for_other_processes_keeps_nobody_waiting(both, tmp_path, mon
         assert values(one.folder) == values(other.folder)
     if fails:
         assert [job.outcome() for job in jobs[2:]] == [("failed", "expected another")]
+
+
+def test_trees_in_processes_that_all_share_are_those_of_each_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(importances, "LONG", 0)
+    asked = [(*each, "diagnostics=[dci_boost20]", "trainer.max_steps=10") for each in THREE[:2]]
+    found = done(asked, tmp_path / "together")
+    monkeypatch.setattr(importances, "LONG", 1 << 40)
+    expected = done(asked, tmp_path / "alone", by=sequential.launch)
+    for one, other in zip(found, expected, strict=True):
+        assert values(one.folder) == pytest.approx(values(other.folder), rel=1e-4, abs=1e-5)
+        assert ("dci_boost20/dci_boost20", 10) in values(one.folder)
 
 
 def test_a_job_that_fails_amid_training_leaves_the_others_as_they_are(both, tmp_path):
