@@ -89,7 +89,9 @@ def test_scores_stay_where_a_run_is_moved_to_or_asked_for_from_elsewhere(tmp_pat
     assert put_scores(run / "scores.json", later) == ["x", "y"]
     chosen = tmp_path / "chosen.json"
     put_scores(chosen, mine)
-    assert put_scores(chosen, mine | {"run": str(tmp_path / "other")}) == ["y"]
+    other = later | {"run": str(tmp_path / "other")}
+    assert put_scores(chosen, other) == ["y"]
+    assert put_scores(chosen, other | {"step": 90}) == []
 
 
 def test_the_evaluated_bound_is_the_one_of_training(configure, tmp_path):

@@ -134,9 +134,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         if not (each.failure or each.absent)
     }
     if gone := put_scores(out, entry):
-        say(
-            f"{out} had {', '.join(gone)} of another step, split or version, which are gone from it"
-        )
+        say(f"{out} had {', '.join(gone)} of another run, step, split or version: gone from it")
     say(f"scores in {out}")
     if failed := {name: each.failure for name, each in recorded.items() if each.failure}:
         raise InputError("; ".join(f"{name} failed: {failure}" for name, failure in failed.items()))

@@ -279,8 +279,8 @@ def test_a_number_that_a_module_keeps_is_looked_at():
         algorithm.model.decoder[1].scale = 2.0
 
     expected = fitted(ONE, callbacks=[Scaling(double)])[0]
-    own = "algorithm.steps_per_call=5", lambda run: torch.no_grad()(taped(run))
-    found = fitted(own[0], callbacks=[Scaling(double)], capture=own[1])[0]
+    words = {"callbacks": [Scaling(double)], "capture": lambda run: torch.no_grad()(taped(run))}
+    found = fitted("algorithm.steps_per_call=5", **words)[0]
     assert not found.calls._drive.why
     for one, other in zip(expected.parameters(), found.parameters(), strict=True):
         torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-6)

@@ -476,7 +476,7 @@ def test_what_a_step_says_of_a_state_is_of_that_step():
         stack = Stack(members(("control", "bernoulli", "standard_normal", "mlp")))
         given = [chunk(each, at) for at, each in enumerate(stack.members)]
         given = [Chunk(*(each[:steps] for each in whole[:4]), 0) for whole in given]
-        found.append([steps.taken.terms["beta"] for steps in stack.take(given, [True] * MEMBERS)])
+        found.append([each.taken.terms["beta"] for each in stack.take(given, [True] * MEMBERS)])
     assert torch.equal(*map(torch.stack, found))
 
 

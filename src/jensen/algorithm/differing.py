@@ -47,8 +47,6 @@ def _called_alone(member: "Gradient") -> str:
     if why := steps_differ(member) or hooks.called(member):
         return why
     optimiser = member.trainer.optimizers[0]
-    return (
-        ""
-        if reads_gradients_alone(optimiser)
-        else f"{type(optimiser).__name__} has a step of its own"
-    )
+    if reads_gradients_alone(optimiser):
+        return ""
+    return f"{type(optimiser).__name__} has a step of its own"

@@ -162,7 +162,8 @@ class RunFolder:
         """
         if not self.leads:
             return
-        put_scores(self.folder / "scores.json", scores)
+        if gone := put_scores(self.folder / "scores.json", scores):
+            say(f"scores.json had {', '.join(gone)} of an earlier step or version: gone from it")
         seconds = round(time.monotonic() - self._start, 3)
         found: dict[str, Any] = {
             "step": step,

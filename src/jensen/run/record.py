@@ -45,8 +45,8 @@ def maximised(maximise: str | None, results: dict[str, float]) -> float | None:
 
 
 def put_scores(path: Path, entry: dict[str, Any]) -> list[str]:
-    """Writes scores; diagnostics of the same subject that are there already are kept. The names of
-    those of another, which are not.
+    """Writes scores; diagnostics of the same subject that are there already are kept. Returns the
+    names of those of another, which are gone.
 
     In a run's own folder they are of that run, wherever it lay when they were computed.
     """
@@ -56,7 +56,7 @@ def put_scores(path: Path, entry: dict[str, Any]) -> list[str]:
     same = _subject(before, own) == _subject(entry, own)
     kept = there if same else {}
     put_json(path, entry | {"diagnostics": kept | entry["diagnostics"]})
-    return [] if same else [*there]
+    return [] if same else [name for name in there if name not in entry["diagnostics"]]
 
 
 def _subject(entry: dict[str, Any], own: bool) -> list[Any]:
