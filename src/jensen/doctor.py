@@ -6,10 +6,11 @@ check compares what jensen computes, or trains, here with a number that is known
 
 if __name__ == "__main__":
     from jensen.base import signals
+    from jensen.launch import early
 
+    early.take_no_options("doctor", __doc__)
     signals.end_at_interrupt()
 
-import argparse
 import os
 import sys
 import tempfile
@@ -96,10 +97,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser("python -m jensen.doctor", description=__doc__)
-    if unknown := parser.parse_known_args()[1]:
-        sys.exit(
-            f"{unknown[0]} is no option of python -m jensen.doctor: expected none; leave it out"
-        )
     signals.unwind_at_interrupt()
     main()

@@ -304,7 +304,7 @@ def test_an_optimiser_that_evaluates_the_loss_takes_its_steps_by_lightning():
     ("overrides", "options", "said"),
     [
         (("algorithm.steps_per_call=3",), {}, "3 but trainer.log_every_n_steps is 10"),
-        (("algorithm.steps_per_call=0",), {}, "steps_per_call is 0"),
+        (("algorithm.steps_per_call=0",), {}, "steps_per_call is 0: expected auto or an"),
         (("algorithm.engine=fast",), {}, "engine is 'fast'"),
         (("algorithm.engine=graph",), {}, "engine is graph but the device is cpu"),
         (

@@ -7,6 +7,8 @@ import pytest
 import shell
 from runs import QUICK
 
+from jensen.launch.commands import COMMANDS, purpose
+
 _ASK = """
 import runpy, sys
 sys.argv = ["jensen.{command}", *{words!r}]
@@ -23,7 +25,7 @@ assert not heavy, heavy
     ("command", "words", "said"),
     [
         ("train", ["--cfg", "job", "objective=beta_tcvae"], "tc: 6"),
-        ("evaluate", ["--help"], "Any diagnostics on a finished run"),
+        *((command, ["--help"], purpose(command)[:30]) for command in COMMANDS),
     ],
 )
 def test_help_and_configuration_import_nothing_that_trains(command, words, said):

@@ -78,6 +78,15 @@ def test_any_other_key_makes_another_run_and_is_named(configure, override):
     assert difference(after, before).startswith(OTHER[override].split(" is ")[0])
 
 
+def test_a_number_beside_a_schedule_is_told_with_its_parts(configure):
+    number = configure(*TINY)
+    schedule = configure(*TINY, "+schedule@objective.beta=linear")
+    parts = difference(number, schedule)
+    assert parts.startswith("objective.beta is {'_target_': ")
+    assert parts.endswith("} here and 4.0 there")
+    assert difference(schedule, number).startswith("objective.beta is 4.0 here and {'_target_': ")
+
+
 def test_a_key_that_is_gone_is_named_too(configure):
     before = configure(*TINY, "+something.of.yours=1")
     after = configure(*TINY)

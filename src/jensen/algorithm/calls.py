@@ -31,8 +31,7 @@ class Calls:
     """
 
     def __init__(self, algorithm: "Gradient", steps_per_call: str | int, engine: str) -> None:
-        if steps_per_call != chunk.AUTO:
-            check_count("steps_per_call", steps_per_call)
+        check_count("steps_per_call", steps_per_call, other=chunk.AUTO)
         check_choice("engine", engine, ENGINES)
         self.algorithm = algorithm
         self.asked = steps_per_call

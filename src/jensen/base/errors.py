@@ -19,10 +19,13 @@ class RefusedError(InputError):
     """The folder belongs to another run: nothing in it was changed."""
 
 
-def check_count(name: str, value: object, least: int = 1) -> None:
-    """Refuse a `value` that is not an integer of at least `least`."""
+def check_count(name: str, value: object, least: int = 1, other: str | None = None) -> None:
+    """Refuse a `value` that is not an integer of at least `least`, nor the word `other`."""
+    if other is not None and value == other:
+        return
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"{name} is {value!r}: expected an integer of at least {least}")
+        word = f"{other} or " if other else ""
+        raise InputError(f"{name} is {value!r}: expected {word}an integer of at least {least}")
 
 
 def check_number(name: str, value: object, low: float = -math.inf, high: float = math.inf) -> None:

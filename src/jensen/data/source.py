@@ -74,10 +74,7 @@ class Source:
         survey: bool,
         say: Callable[[str], None],
     ) -> None:
-        if validation != AUTO and not _is_count(validation):
-            raise InputError(
-                f"validation is {validation!r}: expected auto or an integer of at least 0"
-            )
+        check_count("validation", validation, least=0, other=AUTO)
         check_flag("survey", survey)
         check_list("x_shape", x_shape)
         for side in x_shape:
@@ -272,7 +269,3 @@ class Source:
                         f"the items of {examples.name} are uint8 and none is above 1: expected"
                         " grey levels up to 255; make zeros and ones bool or float"
                     )
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -2,6 +2,7 @@
 import.
 """
 
+import argparse
 import os
 import sys
 
@@ -31,3 +32,15 @@ def answer(command: str) -> None:
     except BrokenPipeError:  # as of `| head`; Python would say so at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit()
+
+
+def take_no_options(command: str, description: str | None) -> None:
+    """Print the help of a command that has no configuration, and end, if the command line asks for it.
+
+    Raises:
+        SystemExit: it was asked for, or there are other words.
+    """
+    name = f"python -m jensen.{command}"
+    parser = argparse.ArgumentParser(name, description=description)
+    if unknown := parser.parse_known_args()[1]:
+        sys.exit(f"{unknown[0]} is no option of {name}: expected none; leave it out")

@@ -21,8 +21,7 @@ def launch(
     """Raises:
     InputError: several ranks; a job that cannot be made, before anything is trained.
     """
-    if members != "auto":
-        check_count("hydra.launcher.members", members)
+    check_count("hydra.launcher.members", members, other="auto")
     check_choice("hydra.launcher.convolutions", convolutions, ("branches", "grouped"))
     if jobs:
         _train(sweep, jobs, task, members, convolutions)

@@ -153,6 +153,21 @@ def difference(there: DictConfig, here: DictConfig) -> str:
         if key in LENGTH or (key == VALIDATION and 0 in (old.get(key), new.get(key))):
             continue
         if key not in old or key not in new or old[key] != new[key]:
-            here_, there_ = (repr(side[key]) if key in side else "absent" for side in (new, old))
-            return f"{key} is {here_} here and {there_} there"
+            common = next((part for part in _above(key) if part in old or part in new), key)
+            return f"{common} is {_said(common, new)} here and {_said(common, old)} there"
     return ""
+
+
+def _above(key: str) -> list[str]:
+    """The keys that a key is part of, the outermost first."""
+    parts = key.split(".")
+    return [".".join(parts[:count]) for count in range(1, len(parts))]
+
+
+def _said(key: str, side: dict[str, Any]) -> str:
+    """The value of a key, of which one configuration may have parts where another has a number."""
+    if key in side:
+        return repr(side[key])
+    start = f"{key}."
+    parts = {name.removeprefix(start): side[name] for name in side if name.startswith(start)}
+    return repr(parts) if parts else "absent"
