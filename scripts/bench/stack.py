@@ -102,6 +102,11 @@ def main() -> None:
                     found[name].append(1e3 * (many - few) / options.steps / options.members)
             base = statistics.median(found["one after another"])
             for name, times in found.items():
+                if min(times) <= 0:
+                    raise SystemExit(
+                        f"--steps is {options.steps}: expected more, since these steps of {model},"
+                        f" {name}, take less than the start of a sweep varies; 300 or more do"
+                    )
                 middle = statistics.median(times)
                 spread = f"{middle:.3f} [{min(times):.3f}, {max(times):.3f}]"
                 print(f"| {model} | {name} | {spread} | {base / middle:.2f} |", flush=True)

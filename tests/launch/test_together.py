@@ -125,6 +125,14 @@ def test_the_log_of_each_job_is_its_own(both):
         assert log.count("step 10:") == 1
 
 
+def test_a_line_at_the_terminal_names_the_job_it_is_of(tmp_path, capsys):
+    jobs = done(THREE[:2], tmp_path)
+    said = [line for line in capsys.readouterr().out.splitlines() if "training in" in line]
+    assert said == [f"jensen: {each.folder.name}: training in {each.folder}" for each in jobs]
+    for each in jobs:
+        assert f"{each.folder.name}: training" not in (each.folder / "train.log").read_text()
+
+
 def test_together_means_together(both):
     taken = both[2]
     assert {members for members, _ in taken} == {3}

@@ -3,12 +3,16 @@
 import logging
 import os
 import sys
+from contextvars import ContextVar
 
 from lightning_utilities.core.rank_zero import rank_zero_only
 from tqdm import tqdm
 
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 """Variables that Lightning reads a rank from, in its order."""
+
+SPEAKER: ContextVar[str] = ContextVar("speaker", default="")
+"""The name of the run that says a line, where several are trained at once."""
 
 
 def leads() -> bool:
@@ -27,7 +31,8 @@ def say(line: str) -> None:
     """
     if not leads():
         return
-    tqdm.write(f"jensen: {line}", file=sys.stdout)
+    speaker = SPEAKER.get()
+    tqdm.write(f"jensen: {speaker}{': ' if speaker else ''}{line}", file=sys.stdout)
     sys.stdout.flush()
     note(line)
 

@@ -33,6 +33,7 @@ from jensen.base import signals
 from jensen.base.signals import Stopped
 from jensen.base.waiting import SHARING, Sharing
 from jensen.callbacks.progress import Progress
+from jensen.callbacks.words import SPEAKER
 from jensen.launch import scene, sequential
 from jensen.launch.job import Job
 from jensen.launch.sweep import Sweep
@@ -109,6 +110,7 @@ class Together:
     def _live(self, member: Member, place: int) -> None:
         """The whole of a job, in its coroutine."""
         SHARING.set(Sharing(len(self.members), partial(_elsewhere, member)))
+        SPEAKER.set(member.job.folder.name)
         DRIVES.set(lambda algorithm: Waiting(self, member, algorithm, shown=not place))
         try:
             sequential.do(self.sweep, member.job, self.first + place, self.task)
