@@ -207,6 +207,9 @@ CALLED = {
     "model.decoder.1.count changes in a step": lambda algorithm, _: (
         algorithm.model.decoder.__setitem__(1, Annealed())
     ),
+    "model.decoder.1.seen changes in a step": lambda algorithm, _: (
+        algorithm.model.decoder.__setitem__(1, Remembering())
+    ),
 }
 """Changes after which every step has to be Python's, by the reason."""
 
@@ -221,6 +224,18 @@ class Annealed(nn.Module):
     def forward(self, x):
         self.count += 1
         return x.clamp(max=100) / self.count
+
+
+class Remembering(nn.Module):
+    """An activation that is another at each step, which it counts in a list."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append(x.shape)
+        return x.clamp(max=100) / len(self.seen)
 
 
 @pytest.mark.parametrize("why", CALLED)

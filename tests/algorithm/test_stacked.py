@@ -1,5 +1,6 @@
 """Models that are trained as one program are trained as each of them alone."""
 
+from copy import copy
 from functools import partial
 from types import SimpleNamespace
 
@@ -489,15 +490,24 @@ def test_an_optimiser_that_asks_for_the_loss_is_no_stack():
     assert differing(given) == "Sharp has a step of its own"
 
 
-def test_models_that_count_their_steps_by_themselves_are_no_stack():
+class Remembering(Counted):
+    """An activation that keeps what it has seen."""
+
+    def forward(self, x):
+        self.count.append(x)
+        return x
+
+
+@pytest.mark.parametrize(("module", "nothing"), [(Counted, 0), (Remembering, [])])
+def test_models_that_count_their_steps_by_themselves_are_no_stack(module, nothing):
     given = members()
     for each in given:
-        each.model.decoder[1] = Counted()
-        each.model.decoder[1].count = 0
+        each.model.decoder[1] = module()
+        each.model.decoder[1].count = copy(nothing)
     stack = Stack(given)
     chunks = [chunk(each, at) for at, each in enumerate(given)]
     assert stack.refusal(chunks) == "model.decoder.1.count changes in a step"
-    assert [each.model.decoder[1].count for each in given] == [0] * MEMBERS
+    assert [each.model.decoder[1].count for each in given] == [nothing] * MEMBERS
 
 
 def test_a_graph_of_a_stack_has_the_loss_of_each_chunk():

@@ -4,6 +4,7 @@ Their tensors are stacked, so their values may differ; whatever else a step read
 them for all.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 _OF_TORCH = frozenset(vars(nn.Module())) - {"training"}
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
+HOLDERS = (list, dict, set, deque)
 
 
 def structure(module: nn.Module) -> tuple[Any, ...]:
@@ -43,28 +45,32 @@ def _parts(module: nn.Module) -> Iterator[tuple[Any, ...]]:
 def attributes(part: nn.Module) -> tuple[tuple[str, Any], ...]:
     """What a module keeps beside its tensors and modules, as a step would read it, by name."""
     untold = getattr(part, "told_by_buffers", ())
-    kept = (each for each in vars(part).items() if each[0] not in _OF_TORCH)
-    return tuple(sorted((key, _value(value)) for key, value in kept if key not in untold))
+    return tuple(sorted((key, compared(value)) for key, value in kept(part) if key not in untold))
+
+
+def kept(part: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Attributes of a module that are not torch's."""
+    return (each for each in vars(part).items() if each[0] not in _OF_TORCH)
 
 
 def _shape(value: Tensor | None) -> tuple[Any, ...] | None:
     return None if value is None else (tuple(value.shape), value.dtype, value.requires_grad)
 
 
-def _value(value: Any) -> Any:
+def compared(value: Any) -> Any:
     """A value that compares as the step would read it; of an object of which that is not known, the
     object itself, which equals no other.
     """
     if isinstance(value, PLAIN):
         return type(value), value
-    if isinstance(value, tuple | list):
-        return type(value), tuple(map(_value, value))
+    if isinstance(value, tuple | list | deque):
+        return type(value), tuple(map(compared, value))
     if isinstance(value, dict):
-        return type(value), tuple((key, _value(each)) for key, each in value.items())
+        return type(value), tuple((key, compared(each)) for key, each in value.items())
     if isinstance(value, set | frozenset):
-        return type(value), frozenset(map(_value, value))
+        return type(value), frozenset(map(compared, value))
     if isinstance(value, partial):
-        return partial, _value((value.func, value.args, value.keywords))
+        return partial, compared((value.func, value.args, value.keywords))
     if hasattr(value, "__qualname__"):  # a function, a class, or a method of the model itself
         return value.__module__, value.__qualname__
     return id(value)

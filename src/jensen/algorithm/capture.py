@@ -4,14 +4,15 @@ counts on the device, and the reasons why a step cannot be captured.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from copy import copy
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from jensen.algorithm import hooks
-from jensen.algorithm.alike import PLAIN, attributes
+from jensen.algorithm.alike import HOLDERS, PLAIN, attributes, compared, kept
 from jensen.algorithm.chunk import Chunk
 from jensen.base.replay import first_said
 
@@ -47,7 +48,8 @@ class State:
 
 
 class Numbers:
-    """Plain values that modules keep beside their tensors, as they are now.
+    """Plain values that modules keep beside their tensors, and what lies in their lists and the
+    like, as they are now.
 
     Args:
         roots: modules, by a name for each.
@@ -55,24 +57,32 @@ class Numbers:
 
     def __init__(self, **roots: nn.Module) -> None:
         self._kept = [
-            (f"{name}.{key}", vars(part), key, value)
+            (f"{name}.{key}", vars(part), key, value, compared(value), copy(value))
             for root, module in roots.items()
             for name, part in module.named_modules(prefix=root)
-            for key, value in vars(part).items()
-            if isinstance(value, PLAIN)
+            for key, value in kept(part)
+            if isinstance(value, (*PLAIN, *HOLDERS))
         ]
 
     def changed(self) -> str:
         """Say which is another now; empty if none is."""
-        for name, held, key, value in self._kept:
-            now = held.get(key)
-            if now is not value and now != value:
+        for name, held, key, _, before, _ in self._kept:
+            if compared(held.get(key)) != before:
                 return f"{name} changes in a step"
         return ""
 
     def put_back(self) -> None:
-        for _, held, key, value in self._kept:
+        for _, held, key, value, _, contents in self._kept:
             held[key] = value
+            if isinstance(value, HOLDERS):
+                _refill(value, contents)
+
+
+def _refill(holder: Any, contents: Any) -> None:
+    """Leave in a list, or the like, what lay in it."""
+    holder.clear()
+    fill = holder.update if isinstance(holder, dict | set) else holder.extend
+    fill(contents)
 
 
 def said(error: BaseException, inside: list[str]) -> str:
