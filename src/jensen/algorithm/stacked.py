@@ -79,7 +79,7 @@ class Stack:
         everybody = range(len(self.members))
         kept = self._values.of(everybody)
         numbers = self._program.numbers()
-        x, noise, step = minibatch(chunks, 0)
+        x, noise, step = next(minibatches(chunks))
         try:
             with torch.no_grad():
                 _, inference = self._forward(x, noise, step)
@@ -95,10 +95,9 @@ class Stack:
         taken: list[Taken] = []
         faults: list[Fault | None] = [None] * len(self.members)
         asking_is_free = not self.values[0].is_cuda
-        for place in range(len(chunks[0].step)):
+        for place, (x, noise, step) in enumerate(minibatches(chunks, self._x)):
             if place:
                 self.next_lr(chunks, place)
-            x, noise, step = minibatch(chunks, place, self._x)
             self._x = x
 
             def look(words: Words, step: Tensor = step, place: int = place) -> Sequence[int]:
@@ -197,15 +196,16 @@ class Stack:
         self.optimiser.step(clipped, stopped)
 
 
-def minibatch(
-    chunks: Sequence[Chunk], place: int, out: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """x `(M, B, *event)`, in `out` if it is given, noise and step of one place in all chunks."""
-    return (
-        torch.stack([chunk.x[place] for chunk in chunks], out=out),
-        torch.stack([chunk.noise[place] for chunk in chunks]),
-        torch.stack([chunk.step[place] for chunk in chunks]),
-    )
+def minibatches(
+    chunks: Sequence[Chunk], out: Tensor | None = None
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """x `(M, B, *event)`, all in the same memory, noise and step `(M, ...)`, place after place."""
+    noises = torch.stack([chunk.noise for chunk in chunks], 1)
+    steps = torch.stack([chunk.step for chunk in chunks], 1)
+    places = zip(*(chunk.x for chunk in chunks), strict=True)
+    for parts, noise, step in zip(places, noises, steps, strict=True):
+        out = torch.stack(parts, out=out)
+        yield out, noise, step
 
 
 def _gradients(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor | None]:

@@ -24,7 +24,7 @@ from jensen.algorithm.capture import (
 from jensen.algorithm.chunk import Chunk
 from jensen.algorithm.drive import Taken
 from jensen.algorithm.graph import Seen
-from jensen.algorithm.stacked import Stack, minibatch
+from jensen.algorithm.stacked import Stack, minibatches
 from jensen.algorithm.stacked_watch import Steps, Words
 from jensen.algorithm.trial import Trial, distrust, far, tried
 from jensen.base.replay import Capture, Run, aside, captured
@@ -199,7 +199,7 @@ class StackedGraph:
         if self._inputs is None:
             most = max(steps, self.stack.members[0].calls.steps)
             self._inputs = tuple(  # type: ignore[assignment]
-                each.new_empty(most, *each.shape) for each in minibatch(chunks, 0)
+                each.new_empty(most, *each.shape) for each in next(minibatches(chunks))
             )
         assert self._inputs is not None
         for at, chunk in enumerate(chunks):

@@ -21,7 +21,8 @@ class Scene:
     def set(self) -> None:
         HydraConfig.instance().cfg = self.hydra
         logging.root.handlers[:] = self.handlers
-        logging.root.setLevel(self.level)
+        if logging.root.level != self.level:  # which clears what each logger has remembered
+            logging.root.setLevel(self.level)
 
 
 def now() -> Scene:

@@ -86,8 +86,15 @@ class LogSigmoid(autograd.Function):
         each = slope.reshape(-1, *[1] * (logit.ndim - 1))
         of_x = -logit * each if ctx.needs_input_grad[1] else None  # type: ignore[attr-defined]
         if torch.is_grad_enabled():  # for a second derivative, which asks for p again
-            p = logit.sigmoid()
-        return (p - x) * each, of_x  # not in place: there may be many slopes of one value
+            return (logit.sigmoid() - x) * each, of_x
+        found = p - x
+        return (found * each if _is_many(slope) else found.mul_(each)), of_x
+
+
+def _is_many(slope: Tensor) -> bool:
+    """Tell whether it stands for many slopes of one value, by either of torch's ways."""
+    either = torch._C._functorch
+    return either.is_batchedtensor(slope) or either.is_legacy_batchedtensor(slope)
 
 
 class _OfStep(LogSigmoid):
