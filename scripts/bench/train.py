@@ -36,6 +36,7 @@ VARIABLES = (
 OURS: dict[str, tuple[str, ...]] = {
     "jensen": (),
     "jensen, K = 1": ("algorithm.steps_per_call=1",),
+    "jensen, compiled": ("algorithm.compile=true",),
     "jensen, bf16": ("trainer.precision=bf16-mixed",),
 }
 """Overrides by what they measure."""

@@ -26,7 +26,9 @@ Report = Callable[..., None]
 
 OURS: dict[str, tuple[str, ...]] = {
     "jensen": (),
+    "jensen, compiled": ("algorithm.compile=true",),
     "jensen, bf16": ("trainer.precision=bf16-mixed",),
+    "jensen, compiled, bf16": ("algorithm.compile=true", "trainer.precision=bf16-mixed"),
     "jensen, K = 1": ("algorithm.steps_per_call=1",),
     "jensen, eager": ("algorithm.engine=eager",),
     "jensen, eager, K = 1": ("algorithm.engine=eager", "algorithm.steps_per_call=1"),

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from jensen.algorithm.advance import advance, reads_gradients_alone
 from jensen.algorithm.chunk import Chunk, next_lr
 from jensen.algorithm.logs import step_terms
-from jensen.algorithm.step import Outcome, hold, learn, loss_of, seed_networks
+from jensen.algorithm.step import Outcome, hold, learn, outcome, seed_networks
 from jensen.base.batch import Batch
 from jensen.base.random import fold
 from jensen.model.vae import VAE
@@ -52,7 +52,8 @@ class Update(NamedTuple):
 
     Nothing here waits for the device, or keeps a number of the step on the host.
 
-    precision: the context of a forward pass. clip: shortens the gradients.
+    precision: the context of a forward pass. clip: shortens the gradients. outcome: `step.outcome`, or
+        its kernels.
     """
 
     model: VAE
@@ -60,6 +61,7 @@ class Update(NamedTuple):
     optimiser: Optimizer
     precision: Callable[[], AbstractContextManager[None]]
     clip: Callable[[], None]
+    outcome: Callable[[VAE, Objective, Tensor, Tensor, Tensor], Outcome] = outcome
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -80,15 +82,17 @@ class Update(NamedTuple):
 
         def slope() -> Tensor:
             with self.precision():
-                inference = self.model(x, noise)
-                loss = loss_of(self.objective, inference, step)
-                look(Outcome(loss, inference))
-                learn(self.model, inference, len(x), step)
+                found = self.outcome(self.model, self.objective, x, noise, step)
+                look(found)
             hold(self.parameters)
-            loss.backward()  # type: ignore[no-untyped-call]
+            found.loss.backward()  # type: ignore[no-untyped-call]
+            with (
+                self.precision()
+            ):  # last: kernels may have kept what the prior learns for their slopes
+                learn(self.model, found.inference, len(x), step)
             hold(still)
             self.clip()
-            return loss.detach()
+            return found.loss.detach()
 
         if reads_gradients_alone(self.optimiser):
             slope()
@@ -106,6 +110,7 @@ def update_of(algorithm: "Gradient") -> Update:
         trainer.optimizers[0],
         trainer.precision_plugin.forward_context,
         partial(_clip, algorithm),
+        algorithm.outcome(),
     )
 
 

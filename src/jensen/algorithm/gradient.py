@@ -8,21 +8,22 @@ from torch import Tensor, nn
 
 from jensen.algorithm import batches, checks, finite, logs, optimiser
 from jensen.algorithm.calls import Calls
+from jensen.algorithm.compiled import Compiled, MakeOutcome
 from jensen.algorithm.drive import terms_of
 from jensen.algorithm.driven import Driven
 from jensen.algorithm.step import (
     Outcome,
     first_draws,
-    forward,
     hold,
     infer,
     learn,
     loss_of,
     noise_of,
+    outcome,
     seed_networks,
 )
 from jensen.base.batch import Batch
-from jensen.base.errors import check_count
+from jensen.base.errors import check_count, check_flag
 from jensen.base.random import fold, key
 from jensen.base.schedule import Schedule, as_schedule
 from jensen.bound.bound import Inference
@@ -48,6 +49,8 @@ class Gradient(Driven):
             (`chunk`).
         engine: `graph` replays a step on a GPU, `eager` asks for each part of it; `auto` is `graph`
             where it can be (`graph`).
+        compile: whether `torch.compile` makes kernels for the step (`compiled`): seconds to minutes at the
+            start, for quicker steps of small models.
         encoder_steps: steps of the encoder for one of the decoder, likelihood and prior: variational EM,
             for a posterior that lags behind (He et al. 2019, arXiv 1901.05534). The objective's own
             parameters, and a prior that learns in closed form, go on at every step.
@@ -67,10 +70,12 @@ class Gradient(Driven):
         steps_per_call: str | int = "auto",
         engine: str = "auto",
         encoder_steps: int = 1,
+        compile: bool = False,  # noqa: A002  # torch's word for it
     ) -> None:
         super().__init__()
         checks.check_arguments(model, objective, optimizer, seed, non_finite, skip_limit)
         check_count("encoder_steps", encoder_steps)
+        check_flag("compile", compile)
         self.model = model
         self.objective = objective
         self.optimizer = optimizer
@@ -80,6 +85,7 @@ class Gradient(Driven):
         self.posterior_family: type | None = None
         self.encoder_steps = encoder_steps
         self.calls = Calls(self, steps_per_call, engine)
+        self.compiled = Compiled(self) if compile else None
         self._terms = logs.StepTerms()
 
     def setup(self, stage: str) -> None:
@@ -96,14 +102,19 @@ class Gradient(Driven):
         step = self.step
         self.finite.before()
         seed_networks(fold(self.seed, "network", count, batch_idx, self.global_rank), self.device)
-        noise = key(self.seed, "noise", count, device=self.device)
+        own_key = key(self.seed, "noise", count, device=self.device)
+        noise = noise_of(self.model, own.row, own_key, self.objective.samples)
         x = own.x.to(self.dtype)
-        loss, inference = forward(self.model, self.objective, x, own.row, noise, step)
+        loss, inference = self.outcome()(self.model, self.objective, x, noise, step)
         self.finite.watch(loss, inference, own, count)
         if count % self.trainer.log_every_n_steps == 0:
             self.log_terms(terms_of(self, Outcome(loss, inference), step))
         learn(self.model, inference, len(own.row), step)
         return loss
+
+    def outcome(self) -> MakeOutcome:
+        """What computes the first half of a step, from now until somebody else has had a say."""
+        return outcome if self.compiled is None else self.compiled.now()
 
     def log_terms(self, terms: dict[str, Tensor]) -> None:
         """Keep the terms of a batch for the loggers."""

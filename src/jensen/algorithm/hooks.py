@@ -45,13 +45,28 @@ def called(algorithm: "Gradient", torchs: bool = True) -> str:
     return next((who for who, hook in _all(algorithm) if torchs or not _is_torchs(hook)), "")
 
 
-def _all(algorithm: "Gradient") -> Iterator[tuple[str, Any]]:
+def called_in_forward(algorithm: "Gradient") -> str:
+    """The same of modules alone, but torch's own hooks."""
+    return next((who for who, hook in _of_modules(algorithm) if not _is_torchs(hook)), "")
+
+
+def in_forward(algorithm: "Gradient") -> list[Any]:
+    """All hooks of modules."""
+    return [hook for _, hook in _of_modules(algorithm)]
+
+
+def _of_modules(algorithm: "Gradient") -> Iterator[tuple[str, Any]]:
     yield from (("every module has a hook", hook) for hook in of_all_modules())
     for root in (algorithm.model, algorithm.objective):
         for module in root.modules():
             yield from (
                 (f"a {type(module).__name__} has a hook", hook) for hook in of_module(module)
             )
+
+
+def _all(algorithm: "Gradient") -> Iterator[tuple[str, Any]]:
+    yield from _of_modules(algorithm)
+    for root in (algorithm.model, algorithm.objective):
         for parameter in root.parameters():
             yield from (("a parameter has a hook", hook) for hook in of_gradient(parameter))
     own = algorithm.trainer.optimizers[0]

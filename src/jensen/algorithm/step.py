@@ -62,7 +62,12 @@ def forward(
     model: VAE, objective: Objective, x: Tensor, row: Tensor, key: Tensor, step: Tensor
 ) -> Outcome:
     """The first half of a step, to the loss. `step`: `()` int64, the optimiser's steps so far."""
-    inference = infer(model, x, row, key, objective.samples)
+    return outcome(model, objective, x, noise_of(model, row, key, objective.samples), step)
+
+
+def outcome(model: VAE, objective: Objective, x: Tensor, noise: Tensor, step: Tensor) -> Outcome:
+    """The same, of noise `(S B, noise_dim)` that is drawn already."""
+    inference = model(x, noise)
     return Outcome(loss_of(objective, inference, step), inference)
 
 

@@ -158,6 +158,8 @@ def _reason(group: Group, trainer: Trainer) -> str:
         return "no other job is of its architecture, length and plain settings"
     if cfg.algorithm.non_finite == "skip":
         return "algorithm.non_finite=skip looks at each step"
+    if cfg.algorithm.get("compile"):
+        return "algorithm.compile makes kernels of one model"
     if (count := group.algorithm.encoder_steps) > 1:
         return f"algorithm.encoder_steps={count} leaves the decoder out of most steps"
     if trainer.accumulate_grad_batches != 1:

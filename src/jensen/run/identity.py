@@ -56,6 +56,7 @@ AVERAGES = ("ema", "swa")
 """The choices of conf/callbacks that have it."""
 
 NEUTRAL = {
+    "algorithm.compile": False,
     "algorithm.encoder_steps": 1,
     "data.condition": [],
     "data.of.condition": [],

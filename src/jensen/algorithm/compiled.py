@@ -1,0 +1,134 @@
+"""Inference and loss of a step by kernels that `torch.compile` makes of them, forward and backward.
+
+Kernels are made at the first step, which takes seconds to minutes, and then tried against the step as it
+is written: where loss or slopes are others, or none can be made, the steps go on as they are written
+and a line says why. What draws by itself, as dropout does, draws what it would have drawn.
+
+A hook of a module is not looked for by torch's kernels, so with one that is somebody's own there are
+none. Everything else that is changed amid a training makes new ones (torch's guards).
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from jensen.algorithm import hooks
+from jensen.algorithm.capture import State, generator_state
+from jensen.algorithm.step import Outcome, learn, outcome
+from jensen.base.replay import first_said
+from jensen.model.vae import VAE
+from jensen.objective.objective import Objective
+
+if TYPE_CHECKING:
+    from jensen.algorithm.gradient import Gradient
+
+logger = logging.getLogger(__name__)
+MakeOutcome = Callable[[VAE, Objective, Tensor, Tensor, Tensor], Outcome]
+
+_OPTIONS: dict[str, str | int | bool | Callable[..., object]] = {"fallback_random": True}
+"""Draws are torch's own, of the generator that is seeded at each step."""
+
+_ROUGH = {"32-true": 1e-3, "64-true": 1e-9}
+"""How far slopes may be from the step's own, as a part of their size, by the precision; of others 5e-2."""
+
+
+class Compiled:
+    """`step.outcome` by kernels of the model of an algorithm; `why` is the reason if there are none."""
+
+    make: Callable[..., MakeOutcome] = staticmethod(torch.compile)
+    """What makes the kernels; a test puts another in its place."""
+
+    def __init__(self, algorithm: "Gradient") -> None:
+        self.algorithm = algorithm
+        self.why = ""
+        self._call: MakeOutcome | None = None
+        self._hooks: list[object] = []
+
+    def now(self) -> MakeOutcome:
+        """Itself, after a look for hooks: to be asked for before a step or a chunk of them."""
+        found = hooks.in_forward(self.algorithm)
+        if found != self._hooks:
+            self._call = None
+        self._hooks = found
+        return self
+
+    def __call__(
+        self, model: VAE, objective: Objective, x: Tensor, noise: Tensor, step: Tensor
+    ) -> Outcome:
+        if self._call is None:
+            self._call = self._chosen(model, objective, x, noise, step)
+        return self._call(model, objective, x, noise, step)
+
+    def _chosen(self, *given: Any) -> MakeOutcome:
+        # Kernels are kept by the function they are made of, and only so many: those of a run before,
+        # of other numbers, would leave this one none.
+        torch.compiler.reset()
+        made = self.make(outcome, options=_OPTIONS)
+        self.why = hooks.called_in_forward(self.algorithm) or self._tried(made, given)
+        if self.why:
+            logger.warning("algorithm.compile: steps are computed as written (%s)", self.why)
+            return outcome
+        return made
+
+    def _tried(self, made: MakeOutcome, given: Sequence[Any]) -> str:
+        """The reason to leave the kernels; empty if they give the loss and the slopes of the step.
+        Nothing is left of the trial.
+        """
+        state = State(self.algorithm, self.algorithm.trainer.optimizers[0])
+        device = self.algorithm.device
+        drawn = generator_state(device)
+        found = []
+        for call in (outcome, made):
+            try:
+                found.append(_slopes(call, not self.algorithm.calls.driven, *given))
+            except (
+                Exception
+            ) as error:  # whatever a compiler, or a module of somebody's own, may raise
+                if call is outcome:  # the step itself: it will do so again, and be heard
+                    return ""
+                return first_said(error)
+            finally:
+                state.put_back()
+                set_generator_state(drawn, device)
+        (loss, slopes), (of_kernels, others) = found
+        if not bool(torch.isfinite(loss)):
+            return ""
+        rough = _ROUGH.get(str(self.algorithm.trainer.precision), 5e-2)
+        apart = float((of_kernels - loss).abs() / loss.abs().clamp(min=1))
+        turned = float((others - slopes).norm() / slopes.norm().clamp(min=1e-30))
+        if apart <= rough and turned <= 10 * rough:
+            return ""
+        return f"their loss is {apart:.1g} from the step's, and their slopes {turned:.1g}"
+
+
+def _slopes(
+    call: MakeOutcome,
+    learns: bool,
+    model: VAE,
+    objective: Objective,
+    x: Tensor,
+    noise: Tensor,
+    step: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The loss `()`, and its slope by all parameters that learn, in one.
+
+    learns: whether the prior learns between the two, as where Lightning asks for the slopes.
+    """
+    parameters = [*model.parameters(), *objective.parameters()]
+    learning = [each for each in parameters if each.requires_grad]
+    loss, inference = call(model, objective, x, noise, step)
+    if learns:
+        learn(model, inference, len(x), step)
+    found = torch.autograd.grad(loss, learning, allow_unused=True, materialize_grads=True)
+    return loss.detach().double(), torch.cat([each.detach().double().flatten() for each in found])
+
+
+def set_generator_state(state: Tensor, device: torch.device) -> None:
+    """Undo what was drawn since `generator_state`."""
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)

@@ -1,0 +1,215 @@
+"""Kernels that `torch.compile` makes of a step are the step, or are left with a line."""
+
+import shutil
+
+import pytest
+import torch
+from cases import some
+from fitting import ONE, fitted
+from hydra.errors import InstantiationException
+from pytorch_lightning import Callback
+from resume import equal
+from tape import taped
+from torch import nn
+
+from jensen.algorithm.compiled import Compiled
+from jensen.base.schedule import Constant
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning",
+    "ignore:.*does not have many workers.*",
+    "ignore:.*Checkpoint directory .* exists and is not empty.*",
+    "ignore:.*torch.jit.script",
+    "ignore:You're resuming from a checkpoint that ended before the epoch ended.*",
+)
+COMPILED = "algorithm.compile=true"
+
+
+def by(monkeypatch, make):
+    """`make` in the place of torch.compile."""
+    monkeypatch.setattr(Compiled, "make", staticmethod(make))
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """torch.compile without a compiler: traced, taken apart, and run by torch's own kernels. Gives
+    the graphs that were made.
+    """
+    made = []
+
+    def backend(graph, inputs):
+        made.append(graph)
+        return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
+
+    by(monkeypatch, lambda function, options: torch.compile(function, backend=backend))
+    return made
+
+
+@some(
+    5,
+    "overrides",
+    [
+        (),
+        ("objective=beta_tcvae",),
+        ("objective=control",),
+        ("objective=factor", "objective.hidden=[4]"),
+        ("objective=importance",),
+        ("model/prior=mixture", "model.prior.warmup=5"),
+        ("model/prior=factorised", "model.prior.warmup=5"),
+        ("model/prior=vamp",),
+        ("model/likelihood=optimal_normal",),
+        ("trainer.gradient_clip_val=0.1",),
+        ("+schedule@objective.beta=linear", "objective.beta.steps=30"),
+    ],
+)
+def test_kernels_take_the_steps_that_are_written(traced, overrides):
+    expected, _, logged = fitted(*overrides)
+    found, _, others = fitted(*overrides, COMPILED)
+    assert traced
+    assert not found.compiled.why
+    for one, other in zip(expected.parameters(), found.parameters(), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-4)
+    for (step, terms), (same, words) in zip(logged, others, strict=True):
+        assert step == same
+        assert words == pytest.approx(terms, rel=1e-4, abs=1e-4)
+
+
+def test_kernels_of_steps_one_at_a_time_and_of_a_chunk_are_the_same(traced):
+    assert equal(fitted(COMPILED)[0].state_dict(), fitted(COMPILED, ONE)[0].state_dict())
+
+
+def test_kernels_in_a_graph(traced):
+    """As far as a CPU shows it: each replay calls what a capture recorded."""
+    expected = fitted()[0]
+    found = fitted(COMPILED, capture=lambda run: torch.no_grad()(taped(run)))[0]
+    assert not found.calls._drive.why
+    assert not found.compiled.why
+    for one, other in zip(expected.parameters(), found.parameters(), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-4)
+
+
+def test_what_goes_on_goes_on_bit_for_bit(traced, tmp_path):
+    whole = fitted(COMPILED)[0]
+    _, trainer, _ = fitted(COMPILED, "trainer.max_steps=20")
+    trainer.save_checkpoint(tmp_path / "amid.ckpt")
+    again = fitted(COMPILED, checkpoint=tmp_path / "amid.ckpt")[0]
+    assert equal(whole.state_dict(), again.state_dict())
+
+
+def test_the_tenth_model_of_a_process_has_kernels_too(traced):
+    """torch keeps eight for a function, and computes as written from then on."""
+    for number in range(10):
+        del traced[:]
+        fitted(COMPILED, f"objective.beta={1 + number}", "trainer.max_steps=20")
+        assert traced, number
+
+
+class Drawing(nn.Module):
+    """An activation with dropout and batch norm, that counts on the host too."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(width)
+        self.drop = nn.Dropout(0.5)
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append(len(x))
+        return self.drop(self.norm(x))
+
+
+class Draws(Callback):
+    def setup(self, trainer, pl_module, stage):
+        pl_module.model.decoder[1] = Drawing(8)
+
+
+def test_nothing_is_left_of_the_trial(monkeypatch):
+    by(monkeypatch, lambda function, options: function)
+    words = ("model/prior=mixture", "model.prior.warmup=5", "objective=control")
+    expected = fitted(*words, callbacks=[Draws()])[0]
+    found = fitted(*words, COMPILED, callbacks=[Draws()])[0]
+    assert not found.compiled.why
+    assert equal(expected.state_dict(), found.state_dict())
+    assert expected.model.decoder[1].seen == found.model.decoder[1].seen
+
+
+def wrong(function, options):
+    def call(model, objective, x, noise, step):
+        found = function(model, objective, x, noise, step)
+        return found._replace(loss=1.05 * found.loss)
+
+    return call
+
+
+def failing(function, options):
+    def call(*given):
+        raise RuntimeError("no compiler is found\nand more")
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("make", "why"), [(wrong, "their loss is 0.05"), (failing, "no compiler is found")]
+)
+def test_kernels_that_are_wrong_or_cannot_be_made_are_left_with_a_line(
+    monkeypatch, caplog, make, why
+):
+    by(monkeypatch, make)
+    with caplog.at_level("WARNING"):
+        found = fitted(COMPILED)[0]
+    assert found.compiled.why.startswith(why)
+    assert f"steps are computed as written ({found.compiled.why})" in caplog.text
+    assert equal(fitted()[0].state_dict(), found.state_dict())
+
+
+def halved(module, given, found):
+    return 0.5 * found
+
+
+class Hooking(Callback):
+    """Puts a hook on a module at the second epoch."""
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            pl_module.model.decoder[0].register_forward_hook(halved)
+
+
+def test_a_hook_amid_the_training_counts_and_is_told(traced, caplog):
+    words = ("algorithm.steps_per_call=5",)
+    expected = fitted(*words, callbacks=[Hooking()])[0]
+    with caplog.at_level("WARNING"):
+        found = fitted(*words, COMPILED, callbacks=[Hooking()])[0]
+    assert traced
+    assert "computed as written (a Linear has a hook)" in caplog.text
+    for one, other in zip(expected.parameters(), found.parameters(), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-4)
+
+
+def test_what_changes_amid_the_training_counts(traced):
+    class Frozen(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == 1:
+                pl_module.model.encoder.requires_grad_(False)
+                pl_module.objective.beta = Constant(7.0)
+
+    words = ("algorithm.steps_per_call=5",)
+    expected = fitted(*words, callbacks=[Frozen()])[0]
+    found = fitted(*words, COMPILED, callbacks=[Frozen()])[0]
+    assert not found.compiled.why
+    for one, other in zip(expected.parameters(), found.parameters(), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="inductor asks for a C++ compiler")
+def test_kernels_of_a_compiler(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    expected = fitted()[0]
+    found = fitted(COMPILED)[0]
+    assert not found.compiled.why
+    for one, other in zip(expected.parameters(), found.parameters(), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-4)
+
+
+def test_a_word_is_no_flag():
+    with pytest.raises(InstantiationException, match="compile is 'maybe': expected true or false"):
+        fitted("algorithm.compile=maybe")
