@@ -470,6 +470,27 @@ class Counted(nn.Tanh):
         return super().forward(x)
 
 
+@pytest.mark.parametrize("make", [torch.optim.Adam, torch.optim.NAdam, torch.optim.RMSprop])
+def test_models_that_leave_a_stack_go_on_by_counts_of_their_own(make):
+    """And in another stack, later. The likelihood's scale has the shape of a count."""
+    case = ("beta", "learned_normal", "standard_normal", "mlp")
+    together, apart = (members(case, numbers=[{"lr": 1e-2}] * MEMBERS, make=make) for _ in range(2))
+    for turn in range(4):
+        given = [chunk(each, at, turn * STEPS) for at, each in enumerate(apart)]
+        for each, own in zip(apart, given, strict=True):
+            alone(each, own)
+        if turn in (0, 3):
+            stack = Stack(together)
+            stack.take(given, [False] * MEMBERS)
+            assert stack.optimiser.together
+        else:
+            for each, own in zip(together, given, strict=True):
+                alone(each, own)
+        for one, other in zip(together, apart, strict=True):
+            found, expected = (each.trainer.optimizers[0].state_dict() for each in (one, other))
+            torch.testing.assert_close(found["state"], expected["state"], rtol=1e-4, atol=1e-6)
+
+
 def test_what_a_step_says_of_a_state_is_of_that_step():
     """And not of the chunk's last, as a buffer would be."""
     found = []

@@ -25,6 +25,9 @@ from jensen.algorithm.optimiser import laid_as, lay_state
 _ELEMENTWISE = (SGD, Adagrad, Adam, Adamax, AdamW, NAdam, RAdam, RMSprop)
 """Optimisers that treat each element of a parameter by itself, so that of a stack as well."""
 
+_COUNTS = ("step", "mu_product")
+"""What these keep of a parameter besides tensors of its shape, which may be `()` too."""
+
 State = dict[str, Any]
 
 
@@ -95,9 +98,12 @@ class StackedOptimiser:
 
     def share(self) -> None:
         """Give each model's own optimiser its part of the state, once there is one: from then on it
-        changes in place.
+        changes in place. Counts of steps, which are no parts, are copied each time.
         """
-        if self._whole is None or self._shared:
+        if self._whole is None:
+            return
+        if self._shared:
+            self._count(self._whole)
             return
         self._shared = all(self._whole.state.get(tensor) for tensor in self.stacked)
         for index, tensor in enumerate(self.stacked):
@@ -105,23 +111,40 @@ class StackedOptimiser:
                 continue
             for place, optimiser in enumerate(self.optimisers):
                 optimiser.state[self._parts[place][index]] = {
-                    key: value[place] if _is_stacked(value, tensor) else value
+                    key: value[place] if _is_stacked(value, tensor) else _copied(value)
                     for key, value in state.items()
                 }
         for optimiser in self.optimisers:
             optimiser._opt_called = True  # type: ignore[attr-defined]  # or a scheduler would warn
 
+    def _count(self, whole: Optimizer) -> None:
+        """Have each model's own optimiser count as far as that of all. Its counts are its own: with one
+        for all, optimisers that part would each count for the others too.
+        """
+        own, new = [], []
+        for index, tensor in enumerate(self.stacked):
+            counts = [
+                (key, value)
+                for key, value in whole.state[tensor].items()
+                if not _is_stacked(value, tensor)
+            ]
+            for optimiser, parts in zip(self.optimisers, self._parts, strict=True):
+                state = optimiser.state[parts[index]]
+                for key, value in counts:
+                    here = state.get(key)
+                    if isinstance(value, Tensor) and _is_alike(here, value):
+                        own.append(here)
+                        new.append(value)
+                    else:
+                        state[key] = _copied(value)
+        if own:
+            torch._foreach_copy_(own, new)
+
     def part(self) -> None:
-        """From now on each model's own optimiser steps, with counts of its own."""
+        """From now on each model's own optimiser steps."""
         self._shared = False
         self.share()
         self._whole = None
-        for optimiser in self.optimisers:
-            for parameter, state in optimiser.state.items():
-                optimiser.state[parameter] = {
-                    key: value.clone() if isinstance(value, Tensor) and not value.dim() else value
-                    for key, value in state.items()
-                }
 
     def is_to_part(self) -> bool:
         """Tell whether one optimiser stepped for all, and their numbers are equal no more."""
@@ -182,11 +205,18 @@ class StackedOptimiser:
 def _join(key: str, states: Sequence[State], tensor: Tensor) -> Any:
     """The values of all models under a key: stacked, if they are of the parameter's shape."""
     value = states[0][key]
-    if not isinstance(value, Tensor):
-        return value
-    if value.shape == tensor.shape[1:] and value.dtype == tensor.dtype and key != "step":
+    if isinstance(value, Tensor) and value.shape == tensor.shape[1:] and key not in _COUNTS:
         return laid_as(torch.stack([state[key] for state in states]), tensor)
-    return value.clone()
+    return _copied(value)
+
+
+def _copied(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+def _is_alike(own: Any, value: Tensor) -> bool:
+    """Tell whether a count can be copied into another, on the device where both are."""
+    return isinstance(own, Tensor) and own.device == value.device and own.dtype == value.dtype
 
 
 def _laid(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
@@ -216,5 +246,5 @@ def _scalars(state: State, tensor: Tensor) -> dict[str, Any]:
         if isinstance(value, Tensor)
         else value
         for key, value in state.items()
-        if key == "step" or not isinstance(value, Tensor) or value.shape != tensor.shape[1:]
+        if key in _COUNTS or not isinstance(value, Tensor) or value.shape != tensor.shape[1:]
     }
