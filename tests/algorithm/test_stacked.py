@@ -511,6 +511,68 @@ def test_an_optimiser_that_asks_for_the_loss_is_no_stack():
     assert differing(given) == "Sharp has a step of its own"
 
 
+class Kept(nn.Module):
+    """An activation that keeps a function."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+class Slope:
+    def __init__(self, slope):
+        self.slope = slope
+
+    def of(self, x):
+        return self.slope * x
+
+
+class OfItself(Kept):
+    """One whose function is a method of the module."""
+
+    def __init__(self, _):
+        super().__init__(None)
+        self.function = self.doubled
+
+    def doubled(self, x):
+        return 2 * x
+
+
+def sloped(slope):
+    def function(x):
+        return slope * x
+
+    return function
+
+
+@pytest.mark.parametrize(
+    ("make", "alike"),
+    [
+        (lambda at: Kept(torch.tanh), True),
+        (lambda at: Kept(lambda x: 2 * x), True),
+        (lambda at: Kept(sloped(2.0)), True),
+        (OfItself, True),
+        (lambda at: Kept(sloped(1.0 + at)), False),
+        (lambda at: Kept(lambda x: (1.0 + at) * x), False),
+        (lambda at: Kept(lambda x, slope=1.0 + at: slope * x), False),
+        (lambda at: Kept(lambda x, *, slope=1.0 + at: slope * x), False),
+        (lambda at: Kept(Slope(1.0 + at).of), False),
+        (lambda at: Kept(partial(torch.mul, other=1.0 + at)), False),
+        (lambda at: Kept((lambda x: x, lambda x: 2 * x)[at % 2]), False),
+    ],
+)
+def test_a_function_with_numbers_of_its_own_is_not_another_s(make, alike):
+    """Two models that keep it would be trained by the first one's."""
+    given = members()
+    for at, each in enumerate(given):
+        each.model.decoder[1] = make(at)
+    assert (structure(given[0].model) == structure(given[1].model)) is alike
+    assert bool(differing(given)) is not alike
+
+
 class Remembering(Counted):
     """An activation that keeps what it has seen."""
 
