@@ -1,6 +1,8 @@
 """The optimiser: no question to a GPU that is absent; its state in the order of its parameters."""
 
+import re
 from copy import deepcopy
+from functools import partial
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import nn
 
 from jensen.algorithm import optimiser
 from jensen.algorithm.stacked_optimiser import StackedOptimiser
+from jensen.base.errors import InputError
 from jensen.objective.beta import Beta
 
 
@@ -26,6 +29,34 @@ def test_a_step_does_not_ask_nvml_where_there_is_no_gpu(monkeypatch):
 
     assert step(torch.optim.Adam(model.parameters(), fused=True)) >= 1
     assert step(optimiser.make(torch.optim.Adam, model, Beta())) == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "sentence"),
+    [
+        ("Adam", {"lr": -1}, "optimizer.lr is -1: expected a number of at least 0"),
+        ("Muon", {"lr": -1}, "optimizer.lr is -1: expected a number of at least 0"),
+        ("Adam", {"eps": -1}, "optimizer.eps is -1: expected a number of at least 0"),
+        ("Adam", {"weight_decay": -1}, "optimizer.weight_decay is -1: expected a number of"),
+        ("Adam", {"betas": [1.5, 0.9]}, "optimizer.betas[0] is 1.5: expected a number of at least"),
+        ("AdamW", {"betas": [0.9, 1]}, "optimizer.betas[1] is 1: expected a number of at least 0"),
+        ("SGD", {"momentum": -1}, "optimizer.momentum is -1: expected a number of at least 0"),
+        ("RMSprop", {"alpha": -1}, "optimizer.alpha is -1: expected a number of at least 0"),
+        ("Adadelta", {"rho": 2}, "optimizer.rho is 2: expected a number in [0, 1]"),
+        ("NAdam", {"momentum_decay": -1}, "optimizer.momentum_decay is -1: expected a number"),
+        ("Adagrad", {"lr_decay": -1}, "optimizer.lr_decay is -1: expected a number of at least 0"),
+        (
+            "Rprop",
+            {"etas": [2, 3]},
+            "optimizer cannot be made (Invalid eta values: 2, 3): expected",
+        ),
+        ("SGD", {"nesterov": True}, "optimizer cannot be made (Nesterov momentum requires"),
+    ],
+)
+def test_a_number_that_torch_refuses_is_told_by_its_key(kind, settings, sentence):
+    of = partial(getattr(torch.optim, kind), **settings)
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        optimiser.make(of, torch.nn.Linear(2, 2, bias=False), Beta())
 
 
 def convolved(order):

@@ -347,7 +347,7 @@ def test_jobs_that_gain_nothing_are_trained_one_after_another(nowhere, overrides
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (("optimizer.lr=-1",), r"lr=-1.*: optimizer cannot be made \(Invalid learning rate: -1\)"),
+        (("optimizer.lr=-1",), r"lr=-1.*: optimizer.lr is -1: expected a number of at least 0"),
         (("objective.beta=-1",), r"beta=-1.*: objective.beta is -1: expected a number of at least"),
         (("algorithm=em", "data=blobs"), "algorithm is EM: expected algorithm=gradient"),
         (("trainer=ddp", "trainer.devices=2"), "hydra/launcher=subprocess"),

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import re
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from typing import Any
@@ -17,6 +18,31 @@ from jensen.base.schedule import Schedule
 from jensen.objective.objective import Objective
 
 MakeOptimizer = Callable[[Iterable[dict[str, Any]]], Optimizer]
+
+_REFUSED = re.compile(r"(?:Invalid )?(.+?)(?: value| should be >= 0 but is)?: (\S+)")
+"""torch's words for a number of a setting that it refuses."""
+_NOT_BELOW_0 = "a number of at least 0"
+_EXPECTED = {
+    "lr": _NOT_BELOW_0,
+    "eps": _NOT_BELOW_0,
+    "weight_decay": _NOT_BELOW_0,
+    "momentum": _NOT_BELOW_0,
+    "momentum_decay": _NOT_BELOW_0,
+    "lr_decay": _NOT_BELOW_0,
+    "alpha": _NOT_BELOW_0,
+    "initial_accumulator_value": _NOT_BELOW_0,
+    "rho": "a number in [0, 1]",
+    "betas[0]": "a number of at least 0 and below 1",
+    "betas[1]": "a number of at least 0 and below 1",
+}
+_CALLED = {
+    "learning rate": "lr",
+    "epsilon": "eps",
+    "weight decay": "weight_decay",
+    "beta parameter at index 0": "betas[0]",
+    "beta parameter at index 1": "betas[1]",
+}
+"""Settings that torch calls otherwise."""
 
 
 def make(optimizer: MakeOptimizer, model: nn.Module, objective: Objective) -> Optimizer:
@@ -34,11 +60,23 @@ def make(optimizer: MakeOptimizer, model: nn.Module, objective: Objective) -> Op
     try:
         made = optimizer(groups)
     except (TypeError, ValueError) as error:
-        raise InputError(
-            f"optimizer cannot be made ({error}): expected settings that it takes; change that one"
-        ) from error
+        raise InputError(_sentence(str(error))) from error
     made.register_load_state_dict_post_hook(lay_state)
     return made
+
+
+def _sentence(words: str) -> str:
+    """What a person is told whose settings torch refuses with these words.
+
+    >>> _sentence("Invalid learning rate: -1")
+    'optimizer.lr is -1: expected a number of at least 0'
+    """
+    if found := _REFUSED.fullmatch(words):
+        called = found[1].lower()
+        key = _CALLED.get(called, called)
+        if key in _EXPECTED:
+            return f"optimizer.{key} is {found[2]}: expected {_EXPECTED[key]}"
+    return f"optimizer cannot be made ({words}): expected settings that it takes; change that one"
 
 
 def asks_for_the_loss(optimizer: MakeOptimizer) -> bool:
