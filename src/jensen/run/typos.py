@@ -24,6 +24,8 @@ NEAR = 0.7
 _LISTED = 40
 _ECHOES = ("hydra", "callbacks.hparams")
 """Keys that repeat others, or that hardly anyone means."""
+_TYPED = re.compile(r"[\w.@/-]+")
+"""A key that the shell and Hydra take as it is, without spaces and commas."""
 _HYDRAS_ADVICE = re.compile(r"To append |Either remove|Or add |See https|Config search path|\t")
 
 
@@ -95,7 +97,7 @@ def _faults(name: str, overrides: Sequence[str]) -> Iterator[str]:
 def _unreadable(name: str, word: str, groups: Sequence[str], error: OverrideParseException) -> str:
     """A word that is no override."""
     key, equals, _ = word.partition("=")
-    if equals or not re.fullmatch(r"[\w.@/-]+", key):
+    if equals or not _TYPED.fullmatch(key):
         why = str(error.message).strip().splitlines()
         why = [line for line in why if not line.startswith(("Error parsing", "See http"))]
         return (
@@ -218,7 +220,8 @@ def choices_with(group: str, key: str) -> list[str]:
 def _meant(key: str, whole: DictConfig, groups: Sequence[str], what: str = "one") -> str:
     """The words that were expected in the place of `key`, and what is near."""
     if siblings := _siblings(key, whole):
-        expected = f": expected one of {', '.join(siblings)}" if len(siblings) <= _LISTED else ""
+        shown = [each if _TYPED.fullmatch(each) else f"'{each}'" for each in siblings]
+        expected = f": expected one of {', '.join(shown)}" if len(siblings) <= _LISTED else ""
     else:
         chosen = [*map(str, whole.hydra.runtime.choices), *map(str, whole)]
         top = [each for each in chosen if not {*each} & {*"/@"} and each != "hydra"]
@@ -237,18 +240,40 @@ def _siblings(key: str, whole: DictConfig) -> list[str]:
 
 
 def _near(key: str, whole: DictConfig, groups: Sequence[str]) -> str:
-    """The key or group that was most likely meant; empty where none is near."""
+    """The key or group that was most likely meant, as it is typed; empty where none is near."""
     parent, _, last = key.rpartition(".")
-    if found := get_close_matches(last, _siblings(key, whole), n=1, cutoff=0.65):
-        return f"{parent}.{found[0]}"
-    every = [each for each in _keys(whole) if not each.startswith(_ECHOES)]
+    siblings = _siblings(key, whole)
+    written = filter(_TYPED.fullmatch, siblings)
+    if found := get_close_matches(last, written, n=1, cutoff=0.65):
+        return _with_slash(f"{parent}.{found[0]}", groups)
+    keys = [*filter(_TYPED.fullmatch, _keys(whole))]
+    every = [each for each in keys if not each.startswith(_ECHOES)]
+    if (
+        siblings
+    ):  # the part is there and has no such key: a value below it, or of another, may be meant
+        every = [each for each in every if _is_value(whole, each)]
+    every.sort(key=lambda each: (not each.startswith(f"{parent}."), each.count(".")))
     if same := [each for each in every if each.rpartition(".")[2] == last]:
-        return min(same, key=lambda each: each.count("."))  # lr: optimizer.lr
-    if found := get_close_matches(key, [*groups, *every, *_keys(whole)], n=1, cutoff=NEAR):
-        return found[0]
+        return _with_slash(same[0], groups)  # lr: optimizer.lr
+    if not siblings and (  # or all keys of the part are like it, by the part's name
+        found := get_close_matches(key, [*groups, *every, *keys], n=1, cutoff=NEAR)
+    ):
+        return _with_slash(found[0], groups)
     ends = {each.rpartition(".")[2]: each for each in reversed(every)}
     found = get_close_matches(last, ends, n=1, cutoff=0.8)
-    return ends[found[0]] if found else ""
+    return _with_slash(ends[found[0]], groups) if found else ""
+
+
+def _is_value(whole: DictConfig, key: str) -> bool:
+    """Tell whether a key is that of no mapping."""
+    found = _known(whole, key)
+    return found is not None and not isinstance(found[0], DictConfig)
+
+
+def _with_slash(key: str, groups: Sequence[str]) -> str:
+    """A key as it is typed: that of a group of choices has slashes."""
+    group = key.replace(".", "/")
+    return group if group in groups else key
 
 
 def _groups(parent: str = "") -> list[str]:
