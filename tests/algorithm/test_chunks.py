@@ -23,6 +23,7 @@ from jensen.algorithm import chunk
 from jensen.algorithm.gradient import Gradient
 from jensen.base.errors import InputError
 from jensen.callbacks.average import Average
+from jensen.data.module import DataModule
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning",
@@ -264,11 +265,91 @@ def test_a_method_of_an_algorithm_of_one_s_own_is_called_at_each_step(name, monk
     more = ("trainer.gradient_clip_val=1.0",)
     algorithm = fitted("algorithm._target_=test_chunks.Own", *more)[0]
     assert algorithm.calls.steps == 1
-    assert len(called) == (46 if name == "observe" else 40)  # of six batches that are held out
+    held_out = 6 if name in ("observe", *chunk._TRANSFER) else 0
+    assert len(called) == 40 + held_out
     assert algorithm.calls.driven is False
     if name in chunk._CALL:
         monkeypatch.setattr(Own, "chunkwise", True, raising=False)
         assert fitted("algorithm._target_=test_chunks.Own")[0].calls.steps > 1
+
+
+class Centred(DataModule):
+    """Data whose minibatches are centred."""
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        found = super().on_after_batch_transfer(batch, dataloader_idx)
+        return found._replace(x=found.x - found.x.mean(0)) if self.trainer.training else found
+
+
+class OwnData(DataModule):
+    """Data that have a method of their own, which is called at each step."""
+
+
+def test_what_data_of_one_s_own_do_to_a_minibatch_they_do_to_each():
+    words = ("data._target_=test_chunks.Centred",)
+    algorithm = fitted(*words)[0]
+    assert algorithm.calls.steps == 1
+    assert equal(fitted(*words, ONE)[0].state_dict(), algorithm.state_dict())
+    with pytest.raises(InputError, match=r"Centred\.on_after_batch_transfer is called at every step"):
+        fitted(*words, "algorithm.steps_per_call=5")
+
+
+@pytest.mark.parametrize("name", chunk._OF_DATA)
+def test_a_method_of_data_of_one_s_own_is_called_at_each_step(name, monkeypatch):
+    before = getattr(DataModule, name)
+
+    def own(self, *args, **options):
+        return before(self, *args, **options)
+
+    monkeypatch.setattr(OwnData, name, own, raising=False)
+    assert fitted("data._target_=test_chunks.OwnData")[0].calls.steps == 1
+    monkeypatch.setattr(OwnData, "chunkwise", True, raising=False)
+    assert fitted("data._target_=test_chunks.OwnData")[0].calls.steps > 1
+
+
+class Asked(nn.Module):
+    """An activation that asks the trainer how far it is, and is told at each step."""
+
+    def __init__(self, trainer):
+        super().__init__()
+        self.trainer = trainer
+        self.seen = []
+
+    def forward(self, x):
+        if self.training:
+            self.seen.append((self.trainer.global_step, self.trainer.fit_loop.epoch_loop.batch_idx))
+        return x * (1 + self.trainer.global_step)
+
+
+class Asking(Callback):
+    def __init__(self, kind):
+        self.kind = kind
+
+    def setup(self, trainer, pl_module, stage):
+        pl_module.model.decoder[1] = self.kind(trainer)
+
+
+def test_who_asks_for_the_step_amid_a_chunk_is_told_it():
+    expected = fitted(ONE, callbacks=[Asking(Asked)])[0]
+    found = fitted(callbacks=[Asking(Asked)])[0]
+    assert found.calls.steps == 10
+    assert found.model.decoder[1].seen == expected.model.decoder[1].seen
+    assert [step for step, _ in found.model.decoder[1].seen] == [*range(40)]
+    assert equal(expected.state_dict(), found.state_dict())
+
+
+class Silent(Asked):
+    """The same, which leaves nothing that a capture could see."""
+
+    def forward(self, x):
+        return x * (1 + self.trainer.global_step)
+
+
+def test_who_asks_for_the_step_is_told_it_in_no_graph():
+    expected = fitted(ONE, callbacks=[Asking(Silent)])[0]
+    found = fitted(callbacks=[Asking(Silent)], capture=lambda run: torch.no_grad()(taped(run)))[0]
+    assert found.calls._drive.why
+    assert equal(expected.state_dict(), found.state_dict())
 
 
 def test_an_algorithm_without_a_method_of_a_step_of_its_own_is_taken_in_chunks():

@@ -7,7 +7,8 @@ a CPU bit for bit, the run without.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -52,8 +53,14 @@ _STEP = (
 )
 """Methods of an algorithm that make up a step which Lightning takes; a `Drive` knows only jensen's."""
 
-_CALL = (*_AROUND, "observe")
+_TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device")
+"""Methods that Lightning calls of the data or, where these have none, of the algorithm."""
+
+_CALL = (*_AROUND, *_TRANSFER, "observe")
 """Those that are called once for all steps of a chunk."""
+
+_OF_DATA = (*_TRANSFER, "on_after_batch_transfer", "train_dataloader")
+"""The same, of a subclass of jensen's data."""
 
 _CHUNKWISE = (
     "jensen.callbacks.",
@@ -149,7 +156,7 @@ def ours_to_drive(trainer: Trainer) -> str:
         return "trainer.accumulate_grad_batches is not 1"
     if getattr(trainer.precision_plugin, "scaler", None) is not None:
         return "trainer.precision=16-mixed scales each loss"
-    return _overriding(trainer, _AMID) or _rewritten(trainer, _STEP)
+    return _overriding(trainer, _AMID) or _rewritten(trainer.lightning_module, _STEP)
 
 
 def one_at_a_time(trainer: Trainer) -> str:
@@ -167,7 +174,11 @@ def one_at_a_time(trainer: Trainer) -> str:
         else trainer.val_check_interval != 1
     ):
         return "trainer.val_check_interval is no number of steps"
-    return _overriding(trainer, _AROUND) or _rewritten(trainer, _CALL)
+    return (
+        _overriding(trainer, _AROUND)
+        or _rewritten(trainer.lightning_module, _CALL)
+        or _rewritten(data, _OF_DATA)
+    )
 
 
 def _overriding(trainer: Trainer, hooks: Sequence[str]) -> str:
@@ -183,14 +194,15 @@ def _overriding(trainer: Trainer, hooks: Sequence[str]) -> str:
     return ""
 
 
-def _rewritten(trainer: Trainer, methods: Sequence[str]) -> str:
-    """The method of these that an algorithm of somebody's own has, in words; empty if it has none."""
-    algorithm = trainer.lightning_module
-    if methods is _CALL and getattr(algorithm, "chunkwise", False):
+def _rewritten(owner: object, methods: Sequence[str]) -> str:
+    """The method of these that an algorithm, or data, of somebody's own has, in words; empty if it has
+    none.
+    """
+    if methods is not _STEP and getattr(owner, "chunkwise", False):
         return ""
     for name in methods:
-        if not _home(algorithm, name).startswith(("jensen.", "pytorch_lightning.")):
-            return f"{type(algorithm).__name__}.{name} is called at every step"
+        if not _home(owner, name).startswith(("jensen.", "pytorch_lightning.")):
+            return f"{type(owner).__name__}.{name} is called at every step"
     return ""
 
 
@@ -216,6 +228,23 @@ def count(trainer: Trainer, more: int) -> None:
         progress.processed += more
         progress.completed += more
     loop._batches_that_stepped += more
+
+
+@contextmanager
+def counting(trainer: Trainer) -> Iterator[Callable[[int], None]]:
+    """Amid a chunk, have Lightning count so many steps: a module, or its hook, may ask for
+    `global_step`. Afterwards it has counted none, and `count` adds all.
+    """
+    before = trainer.global_step
+
+    def count_to(taken: int) -> None:
+        if more := taken - trainer.global_step:
+            count(trainer, more)
+
+    try:
+        yield count_to
+    finally:
+        count_to(before)
 
 
 def next_lr(trainer: Trainer, taken: int) -> None:

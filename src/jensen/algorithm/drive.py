@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from jensen.algorithm.advance import advance, reads_gradients_alone
-from jensen.algorithm.chunk import Chunk, next_lr
+from jensen.algorithm.chunk import Chunk, counting, next_lr
 from jensen.algorithm.logs import step_terms
 from jensen.algorithm.step import Outcome, hold, learn, outcome, seed_networks
 from jensen.base.batch import Batch
@@ -135,20 +135,22 @@ class Eager:
         rank = algorithm.global_rank
         device = algorithm.device
         taken: list[Taken] = []
-        for place, (x, row, noise, step) in enumerate(chunk.minibatches()):
-            now = chunk.first + place
-            if place:
-                next_lr(trainer, now)
-            seed_networks(fold(algorithm.seed, "network", now, begun + now, rank), device)
+        with counting(trainer) as count_to:
+            for place, (x, row, noise, step) in enumerate(chunk.minibatches()):
+                now = chunk.first + place
+                if place:
+                    next_lr(trainer, now)
+                count_to(now)
+                seed_networks(fold(algorithm.seed, "network", now, begun + now, rank), device)
 
-            def look(outcome: Outcome, x=x, row=row, step=step, now=now) -> None:  # type: ignore[no-untyped-def]
-                batch = Batch(x, row.new_empty(len(row), 0), row)
-                algorithm.finite.watch(*outcome, batch, now)
-                if not taken:
-                    terms = terms_of(algorithm, outcome, step) if logged else {}
-                    taken.append(Taken(outcome.loss.detach(), terms))
+                def look(outcome: Outcome, x=x, row=row, step=step, now=now) -> None:  # type: ignore[no-untyped-def]
+                    batch = Batch(x, row.new_empty(len(row), 0), row)
+                    algorithm.finite.watch(*outcome, batch, now)
+                    if not taken:
+                        terms = terms_of(algorithm, outcome, step) if logged else {}
+                        taken.append(Taken(outcome.loss.detach(), terms))
 
-            update(x, noise, step, look, algorithm.still(now))
+                update(x, noise, step, look, algorithm.still(now))
         return taken[0]
 
 

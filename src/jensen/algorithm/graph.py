@@ -35,10 +35,10 @@ from jensen.algorithm.capture import (
     said,
     steps_differ,
 )
-from jensen.algorithm.chunk import Chunk, next_lr
+from jensen.algorithm.chunk import Chunk, counting, next_lr
 from jensen.algorithm.drive import Eager, Taken, Terms, terms_of, update_of
 from jensen.algorithm.step import Outcome
-from jensen.algorithm.trial import Trial, distrust, far, tried
+from jensen.algorithm.trial import LEAP, Trial, distrust, far, tried
 from jensen.base.device import sent
 from jensen.base.replay import DEVICE, Capture, Run, aside, captured
 
@@ -315,14 +315,17 @@ class Graphed:
         whole = [each[None] for each in self.update.parameters]
         inputs = self._inputs
 
+        trainer = self.algorithm.trainer
+
         def attempt(program: Run) -> Trial:
             inputs.fill(far(chunk, count), rates)
-            with capturable(self.update.optimiser, inputs.lr):
+            with capturable(self.update.optimiser, inputs.lr), counting(trainer) as count_to:
+                count_to(trainer.global_step + LEAP)  # in case that a module asks for it
                 found = tried(program, lambda: self._loss, whole)
             state.put_back()
             return found
 
-        return distrust(attempt, run, replay, self.algorithm.trainer.precision)
+        return distrust(attempt, run, replay, trainer.precision)
 
     def _now(self) -> list[object]:
         places = [
