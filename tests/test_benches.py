@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from jensen.data import sprites
 
@@ -54,3 +55,24 @@ def test_a_script_imports_what_there_is(path):
         found = importlib.import_module(module)
         if not hasattr(found, name):
             importlib.import_module(f"{module}.{name}")
+
+
+@pytest.mark.parametrize("kernel", [2, 4, 6])
+@pytest.mark.parametrize("channels", [(3, 5), (8, 1), (1, 8)])
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_a_convolution_as_a_product_is_the_convolution(kernel, channels, kind):
+    torch.manual_seed(0)
+    layer = kind(*channels, kernel, 2, kernel // 2 - 1).double()
+    x = torch.randn(2, channels[0], 8, 12, dtype=torch.double, requires_grad=True)
+    (product,) = script("gpu/products").as_products(nn.Sequential(layer))[1:2]
+    expected = layer(x)
+    found = product(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    torch.testing.assert_close(found, expected)
+    slope = torch.randn_like(expected)
+    wanted = [x, *layer.parameters()]
+    for one, other in zip(
+        torch.autograd.grad(expected, wanted, slope),
+        torch.autograd.grad(found, wanted, slope),
+        strict=True,
+    ):
+        torch.testing.assert_close(other, one)

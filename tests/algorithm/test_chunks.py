@@ -290,7 +290,9 @@ def test_what_data_of_one_s_own_do_to_a_minibatch_they_do_to_each():
     algorithm = fitted(*words)[0]
     assert algorithm.calls.steps == 1
     assert equal(fitted(*words, ONE)[0].state_dict(), algorithm.state_dict())
-    with pytest.raises(InputError, match=r"Centred\.on_after_batch_transfer is called at every step"):
+    with pytest.raises(
+        InputError, match=r"Centred\.on_after_batch_transfer is called at every step"
+    ):
         fitted(*words, "algorithm.steps_per_call=5")
 
 

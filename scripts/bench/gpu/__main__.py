@@ -35,6 +35,8 @@ SECTIONS = {
     "machine": Section("machine", {}, 30),
     "conv": Section("training", {"model": "conv"}, 75),
     "mlp": Section("training", {"model": "mlp"}, 60),
+    "compiled": Section("training", {"model": "conv", "compiled": True}, 100),
+    "mlp_compiled": Section("training", {"model": "mlp", "compiled": True}, 80),
     "tests": Section("tests", {}, 120),
     "em": Section("mixtures", {"names": "ABCE"}, 60),
     "em_large": Section("mixtures", {"names": "GS"}, 60),
