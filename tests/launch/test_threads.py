@@ -1,6 +1,10 @@
 """As many threads as there are cores for this process."""
 
+import json
 import os
+import subprocess
+import sys
+from textwrap import dedent
 
 import pytest
 import torch
@@ -50,3 +54,39 @@ def test_threads_that_were_asked_for_are_left_alone(monkeypatch, many):
     monkeypatch.setattr(threads, "cores", lambda: 1)
     threads.take()
     assert torch.get_num_threads() == 2
+
+
+LATER = """
+    import json, os
+    {how}
+    import scipy.linalg, sklearn.cluster
+    from threadpoolctl import threadpool_info
+    found = {{pool["filepath"]: pool["num_threads"] for pool in threadpool_info()}}
+    print(json.dumps([found, os.environ.get("OMP_NUM_THREADS")]))
+"""
+
+
+@pytest.mark.skipif(threads.cores() < 2, reason="of a machine with several cores")
+@pytest.mark.parametrize(
+    "how",
+    [
+        "from jensen.launch.threads import take; take()",
+        "from jensen.launch.beside import begin; begin(1)",
+    ],
+)
+def test_libraries_that_are_loaded_later_take_no_more_either(how):
+    """Ranks of a run share the cores where no OMP_NUM_THREADS is handed on to them."""
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+    ended = subprocess.run(
+        [sys.executable, "-c", dedent(LATER.format(how=how))],
+        env=environment | {"SLURM_CPUS_PER_TASK": "1"},
+        stdin=subprocess.PIPE,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+    )
+    found, handed_on = json.loads(ended.stdout)
+    assert any("scikit" in path or "sklearn" in path for path in found)
+    assert {*found.values()} == {1}
+    assert handed_on is None

@@ -18,7 +18,7 @@ import torch
 from jensen.base.errors import InputError
 from jensen.data.source import shared
 from jensen.launch.kept import end_kept
-from jensen.launch.threads import cores
+from jensen.launch.threads import cores, limit
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -74,6 +74,7 @@ def begin(threads: int = 1) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # a terminal sends them to all processes
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(threads)
+    limit(threads)
     os.environ["LOKY_MAX_CPU_COUNT"] = str(threads)  # joblib's count of cores
     Finalize(None, end_kept, exitpriority=100)
     _SHARED.enter_context(shared())

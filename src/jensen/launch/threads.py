@@ -17,17 +17,28 @@ def cores() -> int:
 
 
 def take() -> None:
-    """Have torch and the linear algebra of numpy use as many threads as there are `cores`.
+    """Have torch and other libraries use as many threads as there are `cores`.
 
     Threads that share a core wait for each other: with two on one an iteration of EM was measured
     at 200 times its time. OMP_NUM_THREADS, where it is set, is obeyed instead.
     """
-    from threadpoolctl import threadpool_limits
-
     if "OMP_NUM_THREADS" in os.environ:
         return
     few = cores()
     if few < torch.get_num_threads():
         torch.set_num_threads(few)
     if few < (os.cpu_count() or few):
-        threadpool_limits(few, "blas")
+        limit(few)
+
+
+def limit(few: int) -> None:
+    """Have no library use more threads than `few`, such as those of linear algebra and scikit-learn,
+    be it loaded or not.
+    """
+    from threadpoolctl import ThreadpoolController
+
+    for pool in ThreadpoolController().lib_controllers:
+        if few < pool.num_threads:
+            pool.set_num_threads(few)
+    # Read by each as it is loaded; not in os.environ, since ranks with none there share the cores.
+    os.putenv("OMP_NUM_THREADS", str(few))
