@@ -2,7 +2,9 @@
 
 import errno
 import shlex
+import signal
 import subprocess
+import sys
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -83,3 +85,26 @@ def test_a_full_disk_is_a_sentence_wherever_it_is_met():
         raise OSError(errno.ENOSPC, "No space left on device", "runs/x")
     with pytest.raises(FileNotFoundError), one_sentence():  # a defect of ours keeps its traceback
         raise FileNotFoundError(errno.ENOENT, "No such file", "x")
+
+
+KILLED = """
+import multiprocessing, os, signal
+from jensen.callbacks.words import say
+from jensen.launch.console import program
+
+def main(cfg):
+    say("begun")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+multiprocessing.set_start_method("forkserver")  # as it is of jobs of a sweep
+program("report")(main)()
+"""
+
+
+def test_a_command_that_is_killed_leaves_nothing_that_python_warns_of(tmp_path):
+    words = ("sweep=x", f"hydra.run.dir={tmp_path}")
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED, *words], capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == -signal.SIGKILL
+    assert (ended.stdout, ended.stderr) == ("jensen: begun\n", "")

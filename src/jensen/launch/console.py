@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import RLock
 from typing import Any, NoReturn
 from unittest.mock import patch
 
@@ -20,6 +21,7 @@ from hydra.errors import CompactHydraException, HydraException, InstantiationExc
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from tqdm import tqdm
 
 import jensen
 from jensen.base import signals
@@ -73,6 +75,9 @@ def program(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 print(f"jensen {jensen.__version__}")
                 return
             signals.unwind_at_interrupt()
+            # tqdm's own is a semaphore of several processes too: one that is killed leaves it behind,
+            # and Python says so after whatever a sweep says of that job.
+            tqdm.set_lock(RLock())
             sys.argv[1:] = gathered([*map(readable, sys.argv[1:])])
             if {"--help", "-h"} & {*sys.argv}:
                 show_help(config_name, sys.argv[1:])
