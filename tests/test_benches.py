@@ -3,6 +3,11 @@
 import ast
 import importlib
 import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -60,7 +65,8 @@ def test_a_script_imports_what_there_is(path):
 @pytest.mark.parametrize("kernel", [2, 4, 6])
 @pytest.mark.parametrize("channels", [(3, 5), (8, 1), (1, 8)])
 @pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
-def test_a_convolution_as_a_product_is_the_convolution(kernel, channels, kind):
+def test_a_convolution_as_a_product_is_the_convolution(kernel, channels, kind, monkeypatch):
+    monkeypatch.syspath_prepend(BENCH / "gpu")
     torch.manual_seed(0)
     layer = kind(*channels, kernel, 2, kernel // 2 - 1).double()
     x = torch.randn(2, channels[0], 8, 12, dtype=torch.double, requires_grad=True)
@@ -76,3 +82,32 @@ def test_a_convolution_as_a_product_is_the_convolution(kernel, channels, kind):
         strict=True,
     ):
         torch.testing.assert_close(other, one)
+
+
+def test_a_part_of_the_gpu_bench_says_how_it_is_run():
+    parts = [path for path in (BENCH / "gpu").glob("*.py") if path.stem != "__main__"]
+    assert len(parts) > 10
+    for path in parts:
+        ended = subprocess.run(
+            [sys.executable, path, "--help"], capture_output=True, text=True, timeout=60
+        )
+        assert ended.returncode == 1
+        (said,) = ended.stderr.splitlines()
+        assert f"{path.name} is a part of python scripts/bench/gpu: expected" in said
+        assert path.stem != "mixtures" or said.endswith(" --sections em,em_large")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for the process in /proc")
+def test_the_gpu_bench_ends_its_section_where_it_is_ended(tmp_path):
+    words = ("--sections", "machine", "--device", "cpu", "--out", tmp_path / "gpu.json")
+    bench = subprocess.Popen([sys.executable, BENCH / "gpu", *words], stdout=subprocess.DEVNULL)
+    children = Path(f"/proc/{bench.pid}/task/{bench.pid}/children")
+    patience = time.monotonic() + 60
+    while not (found := children.read_text().split()) and time.monotonic() < patience:
+        time.sleep(0.01)
+    section = int(found[0])
+    time.sleep(0.2)  # until it leads a session, and what is said of it is read
+    bench.terminate()
+    assert bench.wait(60) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(section, 0)

@@ -12,6 +12,7 @@ sections out where there is no GPU; what it measures says nothing.
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -84,15 +85,20 @@ def run(name: str, options: argparse.Namespace, limit: float, save: Any) -> None
     words: list[str] = []
     reader = threading.Thread(target=lambda: words.extend(process.stderr), daemon=True)
     reader.start()
-    cut = threading.Timer(limit, lambda: os.killpg(process.pid, 9))
+    cut = threading.Timer(limit, lambda: os.killpg(process.pid, signal.SIGKILL))
     cut.start()
-    for line in process.stdout:
-        if line.startswith("RECORD "):
-            save(name, json.loads(line.removeprefix("RECORD ")))
-        elif options.verbose:
-            print(line, end="")
-    code = process.wait()
-    cut.cancel()
+    try:
+        for line in process.stdout:
+            if line.startswith("RECORD "):
+                save(name, json.loads(line.removeprefix("RECORD ")))
+            elif options.verbose:
+                print(line, end="")
+        code = process.wait()
+    finally:
+        cut.cancel()
+        if process.poll() is None:  # this command is ended, by Ctrl-C or `timeout`
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
     reader.join(5)
     seconds = round(time.perf_counter() - begin, 1)
     end: dict[str, Any] = {"name": "section", "seconds": seconds, "ended": "well"}
@@ -118,6 +124,7 @@ def main() -> None:
     if options.child:
         child(options.child, options)
         return
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     names = options.sections.split(",")
     if unknown := [name for name in names if name not in SECTIONS]:
         parser.error(f"--sections has {', '.join(unknown)}: expected some of {', '.join(SECTIONS)}")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import alone  # noqa: F401
 import torch
 from torch import Tensor, autograd, nn
 from torch.nn import functional

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import alone  # noqa: F401
 import torch
 from machine import seconds
 

@@ -1,11 +1,11 @@
 """The kernels of a step by hand as one CUDA graph: which they are, and what fewer of them would give."""
 
-import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
+import alone  # noqa: F401
 import loops
 import torch
 from beside import Beside
@@ -121,7 +121,3 @@ def _step(kind: loops.Kind, way: Way, images: Tensor, device: str) -> Callable[[
             optimiser.step()
 
     return step
-
-
-if __name__ == "__main__":
-    main(lambda **record: print(record), *sys.argv[1:2], tiny=True)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import alone  # noqa: F401
 import torch
 
 

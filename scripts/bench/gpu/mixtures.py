@@ -7,6 +7,7 @@ fit from its own start, so a scale and no comparison.
 import statistics
 from collections.abc import Callable
 
+import alone  # noqa: F401
 import gmm
 import torch
 from machine import product

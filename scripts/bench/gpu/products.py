@@ -11,6 +11,7 @@ No part of jensen. `kernels` measures it, compiled, since gathering is a kernel 
 from collections.abc import Sequence
 from typing import Any
 
+import alone  # noqa: F401
 import torch
 from torch import Tensor, autograd, nn
 from torch.nn import functional

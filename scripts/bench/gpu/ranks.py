@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import alone  # noqa: F401
+
 STEPS = 60
 RUN = (
     "data=sprites",

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import alone  # noqa: F401
 from loops import KINDS
 
 CASES = (

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import alone  # noqa: F401
 import gmm
 import numpy as np
 import torch

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import alone  # noqa: F401
+
 MEMBERS = 25
 STEPS = 4000
 SCORES = (

@@ -5,6 +5,8 @@ import sys
 import time
 from collections.abc import Callable
 
+import alone  # noqa: F401
+
 
 def main(report: Callable[..., None], device: str, tiny: bool) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short"]

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import alone  # noqa: F401
 import loops
 import torch
 from machine import product, synchronise
