@@ -133,6 +133,17 @@ def test_nothing_is_left_of_the_trial(monkeypatch):
     assert expected.model.decoder[1].seen == found.model.decoder[1].seen
 
 
+def test_what_draws_and_counts_does_so_in_kernels(traced):
+    words = ("trainer.log_every_n_steps=1",)
+    expected, _, logged = fitted(*words, callbacks=[Draws()])
+    found, _, others = fitted(*words, COMPILED, callbacks=[Draws()])
+    assert traced
+    assert not found.compiled.why
+    assert found.model.decoder[1].seen == expected.model.decoder[1].seen
+    losses = ([terms["loss"] for _, terms in each] for each in (others, logged))
+    assert next(losses) == pytest.approx(next(losses), rel=1e-5)
+
+
 def wrong(function, options):
     def call(model, objective, x, noise, step):
         found = function(model, objective, x, noise, step)
