@@ -292,10 +292,46 @@ def test_jobs_that_differ_in_numbers_alone_are_one_group(nowhere):
     assert [len(group.jobs) for group in found] == [3, 1, 1, 2, 2, 1]
     assert [bool(group.why) for group in found] == [False, True, True, False, False, True]
     assert found[0].said().startswith("3 jobs together: ")
-    assert (
-        "1 job alone (no other job is of its architecture, length and plain settings): "
-        in found[1].said()
+    assert "1 job alone (model.encoder.body.1 has weight of shape (17, " in found[1].said()
+
+
+ALONE = {
+    ("latent_dim=4",): "model.latent_dim is 4, not 3",
+    ("model.encoder.hidden=[17]",): "model.encoder.body.1 has weight of shape (17, 4096), not (16,",
+    ("model/prior=mixture", "model.prior.warmup=5"): "model.prior is MixturePrior, not Standard",
+    ("model/posterior=flow",): "model.posterior is another",
+    ("objective.tc=1",): "objective.equal_weights is True, not False",
+    ("+schedule@objective.mi=linear",): "objective.mi is Linear, not Constant",
+    ("optimizer=sgd",): "optimizer is torch.optim.SGD, not torch.optim.Adam",
+    ("data.batch_size=6",): "data.batch_size is 6, not 12",
+    ("data.transform=mine",): "data.transform is mine, not null",
+    ("algorithm.non_finite=skip",): "algorithm.non_finite is skip, not stop",
+    (
+        "callbacks=[checkpoint,ema,diagnose]",
+    ): "callbacks.ema is jensen.callbacks.Average, not absent",
+    ("callbacks=[checkpoint]",): "callbacks.diagnose is absent, not jensen.callbacks.Diagnose",
+    (
+        "trainer.max_steps=7",
+        "data.size=90",
+    ): "data.size is 90, not 300; trainer.max_steps is 7, not",
+    ("data.batch_size=5", "data.size=80", "data.validation=50", "trainer.max_steps=8"): (
+        "data.batch_size is 5, not 12; data.size is 80, not 300; data.validation is 50, not 60; ..."
+    ),
+}
+
+
+def test_a_job_that_is_alone_is_told_in_what(nowhere):
+    common = ("objective=beta_tcvae", "objective.tc=6")
+    first, pair, *others = planned(
+        ("data=blobs", "model/likelihood=normal"),
+        *((*common, f"seed={seed}") for seed in range(2)),
+        *((*common, *overrides) for overrides in ALONE),
     )
+    assert "; objective is Beta, not Decomposed; data." in first.why
+    for group, (overrides, why) in zip(others, ALONE.items(), strict=True):
+        assert group.why.startswith(why), overrides
+        assert group.why.endswith(f", unlike {pair.jobs[0].folder.name}")
+    assert planned(("seed=0",))[0].why == "there is no other"
 
 
 def test_a_model_that_cannot_be_made_without_values_is_made_with_them(nowhere):

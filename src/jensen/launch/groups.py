@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from jensen.algorithm.step import loss_of
 from jensen.base.errors import InputError
 from jensen.base.memory import memory
 from jensen.launch.job import Job
+from jensen.launch.kinds import Kind
 from jensen.run.words import explain
 
 CACHE = 24 << 20
@@ -34,6 +35,9 @@ SPARE = 0.8
 
 _TENSORS = 4
 """A parameter, its gradient and what Adam keeps of it."""
+
+_SAID = 3
+"""The most differences of a job that is trained alone that are told."""
 
 _STACKABLE = ("model", "objective", "optimizer", "seed", "lr_scale")
 """Keys of the algorithm that `structure` speaks for, or that may differ."""
@@ -67,20 +71,34 @@ def plan(jobs: Sequence[Job], trainers: dict[str, Trainer], members: str | int) 
     Raises:
         InputError: a job that no model, optimiser or memory could be made for, by its folder.
     """
-    alike: dict[Any, Group] = {}
+    alike: dict[Kind, Group] = {}
     for job in jobs:
         algorithm = _algorithm(job)
-        key = (
+        kind = Kind(
             structure(algorithm.model),
             structure(algorithm.objective),
             str(job.cfg.optimizer.get("_target_")),
             _other_settings(job.cfg),
         )
-        alike.setdefault(key, Group([], algorithm)).jobs.append(job)
+        alike.setdefault(kind, Group([], algorithm)).jobs.append(job)
     found = []
-    for group in alike.values():
-        found += _parted(group, trainers[str(group.jobs[0].cfg.trainer)], members)
+    for kind, group in alike.items():
+        if len(group.jobs) == 1:
+            group.why = _unlike(kind, alike)
+            found.append(group)
+        else:
+            found += _parted(group, trainers[str(group.jobs[0].cfg.trainer)], members)
     return found
+
+
+def _unlike(kind: Kind, alike: Mapping[Kind, Group]) -> str:
+    """In what the one job of a kind differs from the nearest of another."""
+    others = {other: kind.unlike(other) for other in alike if other != kind}
+    if not others:
+        return "there is no other"
+    nearest = min(others, key=lambda other: len(others[other]))
+    said = [*others[nearest][:_SAID], *["..."][: len(others[nearest]) > _SAID]]
+    return f"{'; '.join(said)}, unlike {alike[nearest].jobs[0].folder.name}"
 
 
 def _algorithm(job: Job) -> Gradient:
@@ -123,7 +141,8 @@ def _other_settings(cfg: DictConfig) -> str:
         name: part.get("_target_") if isinstance(part, dict) else None
         for name, part in tree["callbacks"].items()
     }
-    return json.dumps([data, own, tree["trainer"], callbacks], sort_keys=True, default=str)
+    found = {"data": data, "algorithm": own, "trainer": tree["trainer"], "callbacks": callbacks}
+    return json.dumps(found, sort_keys=True, default=str)
 
 
 def _without_seeds(tree: Any) -> Any:
@@ -154,8 +173,6 @@ def _parted(group: Group, trainer: Trainer, members: str | int) -> list[Group]:
 
 def _reason(group: Group, trainer: Trainer) -> str:
     cfg = group.jobs[0].cfg
-    if len(group.jobs) == 1:
-        return "no other job is of its architecture, length and plain settings"
     if cfg.algorithm.non_finite == "skip":
         return "algorithm.non_finite=skip looks at each step"
     if cfg.algorithm.get("compile"):

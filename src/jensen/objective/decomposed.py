@@ -59,7 +59,7 @@ class Decomposed(Objective):
             raise InputError(
                 "mi is 0, and so are tc and dwkl: expected at least one weight above 0"
             )
-        self._equal = (
+        self.equal_weights = (
             all(isinstance(weight, Constant) for weight in weights)
             and len({weight.bounds for weight in weights}) == 1
         )
@@ -70,7 +70,7 @@ class Decomposed(Objective):
         tc = self.tc(step)
         dwkl = self.dwkl(step)
         loss = (distortion + mi * rate).mean()
-        if self._equal:
+        if self.equal_weights:
             return loss
         total_correlation, dimension_wise_kl = self._estimate(inference)
         return loss + (tc - mi) * total_correlation + (dwkl - mi) * dimension_wise_kl
