@@ -29,8 +29,8 @@ def cfg(configure):
     return lambda *overrides: configure(*BLOBS, *overrides)
 
 
-def go(folder, cfg, until="finished"):
-    """An attempt that gets as far as `until`; what `begin` returned."""
+def go(folder, cfg, until="finished", scores=()):
+    """An attempt that gets as far as `until`, with these scores; what `begin` returned."""
     with open_run(folder, cfg) as this:
         data = instantiate(cfg.data)
         results = this.begin(data)
@@ -43,7 +43,11 @@ def go(folder, cfg, until="finished"):
                     cfg.trainer.max_steps,
                     "trainer.max_steps",
                     RESULTS,
-                    {"run": str(folder), "diagnostics": {}},
+                    {
+                        "run": str(folder),
+                        "step": cfg.trainer.max_steps,
+                        "diagnostics": {name: {} for name in scores},
+                    },
                 )
         return results
 
@@ -105,6 +109,21 @@ def test_a_finished_run_is_trained_longer_and_is_unfinished_meanwhile(cfg, tmp_p
     assert not (tmp_path / FINISHED).exists()
     assert seen(tmp_path, cfg("trainer.max_steps=30")) == "interrupted"
     assert seen(tmp_path, cfg()) == "other"
+
+
+def test_a_run_that_is_trained_longer_names_the_scores_that_go_with_its_earlier_step(
+    cfg, tmp_path, capsys
+):
+    """`evaluate` may have added them, and the run does not compute them again."""
+    gone = "scores.json had sap_r2, dci of an earlier step or version: gone from it"
+    go(tmp_path, cfg(), scores=("rate", "sap_r2", "dci"))
+    go(tmp_path, cfg("trainer.max_steps=30"), until="saved", scores=("rate",))
+    assert "scores.json" not in capsys.readouterr().out
+    go(tmp_path, cfg("trainer.max_steps=30"), scores=("rate",))
+    assert gone in capsys.readouterr().out
+    assert [*json.loads((tmp_path / "scores.json").read_text())["diagnostics"]] == ["rate"]
+    go(tmp_path, cfg("trainer.max_steps=40"), scores=("rate",))
+    assert "scores.json" not in capsys.readouterr().out
 
 
 def test_a_finished_run_is_not_made_shorter(cfg, tmp_path):
