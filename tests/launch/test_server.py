@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
@@ -126,6 +128,37 @@ def test_a_job_has_threads_and_gpus_of_its_own_and_modules_of_the_folder(
     process = started(*WORDS, "+callbacks.tell._target_=own.Tell", at_once=2, slot=("1", "5"))
     assert process.wait(120) == 0, (tmp_path / "run" / "train.log").read_text()
     assert "told 3 3 1,5 True" in (tmp_path / "run" / "train.log").read_text()
+
+
+WARNING = """
+import sys, warnings
+from pytorch_lightning import Callback
+
+class Warns(Callback):
+    def on_train_start(self, *_):
+        assert "__mp_main__" in sys.modules  # it was forked, from a server of the command's own
+        warnings.warn("mine is odd", RuntimeWarning)
+"""
+
+
+@pytest.mark.skipif(not server.can_fork(), reason="jobs are forked on Linux alone")
+def test_a_job_says_its_own_warnings_and_none_of_its_being_forked(tmp_path):
+    """By a command of its own: here there is no `__main__` that multiprocessing runs again."""
+    (tmp_path / "own.py").write_text(WARNING)
+    words = (*WORDS, "+callbacks.own._target_=own.Warns", "hydra/launcher=subprocess")
+    ended = subprocess.run(
+        [sys.executable, "-m", "jensen.train", "-m", *words, "hydra.sweep.dir=s", "seed=1"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([*filter(None, sys.path), str(tmp_path)])},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    (log,) = (tmp_path / "s").glob("*/train.log")
+    assert "RuntimeWarning: mine is odd" in log.read_text()
+    assert log.read_text().count("Warning:") == 1
 
 
 def asks_for_no_gpu(rank):
