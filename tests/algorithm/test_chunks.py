@@ -15,6 +15,8 @@ from pytorch_lightning.callbacks import (
     LambdaCallback,
     ModelCheckpoint,
 )
+from pytorch_lightning.plugins.precision import Precision
+from pytorch_lightning.strategies import SingleDeviceStrategy
 from resume import equal
 from tape import taped
 from torch import nn
@@ -352,6 +354,39 @@ def test_who_asks_for_the_step_is_told_it_in_no_graph():
     found = fitted(callbacks=[Asking(Silent)], capture=lambda run: torch.no_grad()(taped(run)))[0]
     assert found.calls._drive.why
     assert equal(expected.state_dict(), found.state_dict())
+
+
+class OwnStrategy(SingleDeviceStrategy):
+    """A strategy that has a method of a step of its own."""
+
+
+class OwnPrecision(Precision):
+    """A plugin that has one."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "make", "name"),
+    [
+        *((OwnStrategy, lambda: {"strategy": OwnStrategy("cpu")}, n) for n in chunk._OF_STRATEGY),
+        *((OwnPrecision, lambda: {"plugins": [OwnPrecision()]}, n) for n in chunk._OF_PRECISION),
+    ],
+)
+def test_a_method_of_a_strategy_of_one_s_own_is_called_at_each_step(kind, make, name, monkeypatch):
+    called = []
+    before = getattr(kind, name)
+
+    def own(self, *args, **options):
+        called.append(name)
+        return before(self, *args, **options)
+
+    monkeypatch.setattr(kind, name, own, raising=False)
+    words = ("trainer.gradient_clip_val=1.0",)
+    options = make()
+    if "plugins" in options:
+        options["precision"] = None
+    algorithm = fitted(*words, **options)[0]
+    assert len(called) == 40
+    assert not algorithm.calls.driven
 
 
 def test_an_algorithm_without_a_method_of_a_step_of_its_own_is_taken_in_chunks():

@@ -62,6 +62,10 @@ _CALL = (*_AROUND, *_TRANSFER, "observe")
 _OF_DATA = (*_TRANSFER, "on_after_batch_transfer", "train_dataloader")
 """The same, of a subclass of jensen's data."""
 
+_OF_STRATEGY = ("training_step", "backward", "optimizer_step")
+_OF_PRECISION = ("pre_backward", "backward", "post_backward", "optimizer_step", "clip_gradients")
+"""Methods of a step of a strategy, and of a plugin, that somebody has made."""
+
 _CHUNKWISE = (
     "jensen.callbacks.",
     "pytorch_lightning.callbacks.model_checkpoint",
@@ -156,7 +160,12 @@ def ours_to_drive(trainer: Trainer) -> str:
         return "trainer.accumulate_grad_batches is not 1"
     if getattr(trainer.precision_plugin, "scaler", None) is not None:
         return "trainer.precision=16-mixed scales each loss"
-    return _overriding(trainer, _AMID) or _rewritten(trainer.lightning_module, _STEP)
+    return (
+        _overriding(trainer, _AMID)
+        or _rewritten(trainer.lightning_module, _STEP)
+        or _rewritten(trainer.strategy, _OF_STRATEGY)
+        or _rewritten(trainer.precision_plugin, _OF_PRECISION)
+    )
 
 
 def one_at_a_time(trainer: Trainer) -> str:
@@ -198,7 +207,7 @@ def _rewritten(owner: object, methods: Sequence[str]) -> str:
     """The method of these that an algorithm, or data, of somebody's own has, in words; empty if it has
     none.
     """
-    if methods is not _STEP and getattr(owner, "chunkwise", False):
+    if methods in (_CALL, _OF_DATA) and getattr(owner, "chunkwise", False):
         return ""
     for name in methods:
         if not _home(owner, name).startswith(("jensen.", "pytorch_lightning.")):
