@@ -101,13 +101,11 @@ def test_a_part_of_the_gpu_bench_says_how_it_is_run():
 def test_the_gpu_bench_ends_its_section_where_it_is_ended(tmp_path):
     words = ("--sections", "machine", "--device", "cpu", "--out", tmp_path / "gpu.json")
     bench = subprocess.Popen([sys.executable, BENCH / "gpu", *words], stdout=subprocess.DEVNULL)
-    children = Path(f"/proc/{bench.pid}/task/{bench.pid}/children")
-    patience = time.monotonic() + 60
-    while not (found := children.read_text().split()) and time.monotonic() < patience:
-        time.sleep(0.01)
-    section = int(found[0])
-    time.sleep(0.2)  # until it leads a session, and what is said of it is read
+    patience = time.monotonic() + 100
+    while not (tmp_path / "gpu.json").exists() and time.monotonic() < patience:
+        time.sleep(0.01)  # until its first record, after which its products take seconds
+    (section,) = Path(f"/proc/{bench.pid}/task/{bench.pid}/children").read_text().split()
     bench.terminate()
     assert bench.wait(60) == 128 + signal.SIGTERM
     with pytest.raises(ProcessLookupError):
-        os.kill(section, 0)
+        os.kill(int(section), 0)
