@@ -381,10 +381,24 @@ def test_jobs_that_gain_nothing_are_trained_one_after_another(nowhere, overrides
 
 
 @pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("optimizer.lr=-1", "optimizer.lr is -1: expected a number of at least 0"),
+        ("objective.beta=-1", "objective.beta is -1: expected a number of at least 0"),
+    ],
+)
+def test_a_job_that_cannot_be_made_fails_by_itself(tmp_path, capsys, override, sentence):
+    jobs = done([("seed=0",), ("seed=1", override), ("seed=2",)], tmp_path)
+    said = capsys.readouterr().out
+    assert "2 jobs together: 0, 2" in said
+    assert f"1 job alone ({sentence}): 1" in said
+    assert [job.outcome()[0] for job in jobs] == ["trained", "failed", "trained"]
+    assert jobs[1].outcome()[1].startswith(sentence)
+
+
+@pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (("optimizer.lr=-1",), r"lr=-1.*: optimizer.lr is -1: expected a number of at least 0"),
-        (("objective.beta=-1",), r"beta=-1.*: objective.beta is -1: expected a number of at least"),
         (("algorithm=em", "data=blobs"), "algorithm is EM: expected algorithm=gradient"),
         (("trainer=ddp", "trainer.devices=2"), "hydra/launcher=subprocess"),
     ],

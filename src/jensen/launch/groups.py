@@ -43,14 +43,18 @@ _STACKABLE = ("model", "objective", "optimizer", "seed", "lr_scale")
 """Keys of the algorithm that `structure` speaks for, or that may differ."""
 
 
+class _UnmadeError(InputError):
+    """No algorithm of a job can be made."""
+
+
 @dataclass
 class Group:
-    """Jobs of one architecture. why: the reason to train them one after another, in words; empty if
-    it is together.
+    """Jobs of one architecture. algorithm: of one of them, if it can be made. why: the reason to train
+    them one after another, in words; empty if it is together.
     """
 
     jobs: list[Job]
-    algorithm: Gradient
+    algorithm: Gradient | None
     why: str = ""
 
     def said(self) -> str:
@@ -68,12 +72,19 @@ def plan(jobs: Sequence[Job], trainers: dict[str, Trainer], members: str | int) 
         trainers: by their configuration.
         members: the most of a group, or `auto`.
 
+    A job that no model or optimiser can be made for comes last, alone, to fail by itself.
+
     Raises:
-        InputError: a job that no model, optimiser or memory could be made for, by its folder.
+        InputError: a job of another algorithm, or that has no room, by its folder.
     """
     alike: dict[Kind, Group] = {}
+    unmade = []
     for job in jobs:
-        algorithm = _algorithm(job)
+        try:
+            algorithm = _algorithm(job)
+        except _UnmadeError as error:
+            unmade.append(Group([job], None, str(error)))
+            continue
         kind = Kind(
             structure(algorithm.model),
             structure(algorithm.objective),
@@ -88,7 +99,7 @@ def plan(jobs: Sequence[Job], trainers: dict[str, Trainer], members: str | int) 
             found.append(group)
         else:
             found += _parted(group, trainers[str(group.jobs[0].cfg.trainer)], members)
-    return found
+    return found + unmade
 
 
 def _unlike(kind: Kind, alike: Mapping[Kind, Group]) -> str:
@@ -105,21 +116,22 @@ def _algorithm(job: Job) -> Gradient:
     """The algorithm of a job, whose tensors hold no values.
 
     Raises:
-        InputError: it is no `Gradient`, or none can be made.
+        InputError: it is no `Gradient`.
+        _UnmadeError: none can be made.
     """
     try:
         algorithm = _made(job.cfg)
-        if not isinstance(algorithm, Gradient):
-            raise InputError(
-                f"algorithm is {type(algorithm).__name__}: expected algorithm=gradient, of which"
-                " hydra/launcher=stacked trains several at once; use hydra/launcher=sequential"
-            )
-        optimiser.make(algorithm.optimizer, algorithm.model, algorithm.objective)
+        if isinstance(algorithm, Gradient):
+            optimiser.make(algorithm.optimizer, algorithm.model, algorithm.objective)
+            return algorithm
     except (InputError, InstantiationException) as error:
         if (sentence := explain(error)) is None:
             raise
-        raise InputError(f"{job.folder.name}: {sentence}") from error
-    return algorithm
+        raise _UnmadeError(sentence) from error
+    raise InputError(
+        f"{job.folder.name}: algorithm is {type(algorithm).__name__}: expected algorithm=gradient, of"
+        " which hydra/launcher=stacked trains several at once; use hydra/launcher=sequential"
+    )
 
 
 def _made(cfg: DictConfig) -> nn.Module:
@@ -171,20 +183,26 @@ def _parted(group: Group, trainer: Trainer, members: str | int) -> list[Group]:
     ]
 
 
+def _of_all(group: Group) -> Gradient:
+    assert group.algorithm is not None
+    return group.algorithm
+
+
 def _reason(group: Group, trainer: Trainer) -> str:
     cfg = group.jobs[0].cfg
     if cfg.algorithm.non_finite == "skip":
         return "algorithm.non_finite=skip looks at each step"
     if cfg.algorithm.get("compile"):
         return "algorithm.compile makes kernels of one model"
-    if (count := group.algorithm.encoder_steps) > 1:
+    algorithm = _of_all(group)
+    if (count := algorithm.encoder_steps) > 1:
         return f"algorithm.encoder_steps={count} leaves the decoder out of most steps"
     if trainer.accumulate_grad_batches != 1:
         return "trainer.accumulate_grad_batches is not 1"
     if trainer.precision == "16-mixed":
         return "trainer.precision=16-mixed scales each loss"
     on_cpu = trainer.strategy.root_device.type == "cpu"
-    if on_cpu and has_convolutions(group.algorithm.model):
+    if on_cpu and has_convolutions(algorithm.model):
         return "convolutions on a CPU are faster so"
     return ""
 
@@ -195,7 +213,7 @@ def fitting(group: Group, device: torch.device) -> tuple[int, int]:
     Raises:
         InputError: not even one.
     """
-    state, each = needed(group.algorithm, group.jobs[0].cfg)
+    state, each = needed(_of_all(group), group.jobs[0].cfg)
     if device.type == "cpu":
         room = memory() // 2
         paying = len(group.jobs) if state <= CACHE else 1

@@ -19,7 +19,7 @@ def launch(
     convolutions: str = "branches",
 ) -> None:
     """Raises:
-    InputError: several ranks; a job that cannot be made, before anything is trained.
+    InputError: several ranks, or another algorithm, before anything is trained.
     """
     check_count("hydra.launcher.members", members, other="auto")
     check_choice("hydra.launcher.convolutions", convolutions, ("branches", "grouped"))
