@@ -243,6 +243,7 @@ GRAPHED = {
         "algorithm.lr_scale.steps=33",
     ),
     "half precision": ("trainer.precision=bf16-mixed",),
+    "compiled": ("algorithm.compile=true",),
     "adamw": ("optimizer=adamw",),
     "sgd": ("optimizer=sgd",),
     "adam in parts": ("optimizer.fused=false",),
@@ -257,6 +258,7 @@ def test_a_graph_is_the_eager_step(case):
     eager, _, expected = fitted(*overrides, "algorithm.engine=eager", accelerator="gpu")
     graphed, _, found = fitted(*overrides, accelerator="gpu")
     assert graphed.calls._drive.why == ""
+    assert graphed.compiled is None or graphed.compiled.why == ""
     rough = 0.02 if case == "half precision" else 2e-3
     for (step, terms), (same, others) in zip(expected, found, strict=True):
         assert step == same
