@@ -126,7 +126,10 @@ def test_a_network_that_draws_draws_the_same_and_is_no_graph():
         chunked = fitted(*DRAWING, capture=capture)[0]
         assert chunked.calls.steps == 10
         assert equal(alone.state_dict(), chunked.state_dict())
-    assert chunked.calls._drive.why == "model.encoder.body.0 draws numbers of its own"
+    assert (
+        chunked.calls._drive.why
+        == "model.encoder.body.0 draws numbers of its own, of torch's generator"
+    )
 
 
 def test_a_run_that_stopped_amid_a_chunk_goes_on(tmp_path):
@@ -247,6 +250,42 @@ def test_a_scheduler_is_asked_as_often_as_it_says(graphed):
     assert rates[0] == rates[1] == pytest.approx(1e-2 * 0.8 ** (15 // 3 * 2 + 10 // 3))
     for one, other in zip(expected.parameters(), found.parameters(), strict=True):
         torch.testing.assert_close(other, one, rtol=1e-5 * graphed, atol=1e-6 * graphed)
+
+
+class Cycling(Gradient):
+    """One whose scheduler moves the betas of Adam too."""
+
+    def configure_optimizers(self):
+        made = torch.optim.Adam(self.parameters(), lr=1e-3, fused=True)
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(made, 1e-2, 40)
+        return {"optimizer": made, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+class Late(Gradient):
+    """One whose scheduler does so from the 14th step on, amid a chunk."""
+
+    def configure_optimizers(self):
+        made = torch.optim.Adam(self.parameters(), lr=1e-3, fused=True)
+
+        def rate(step):
+            made.param_groups[0]["betas"] = (0.9 if step < 14 else 0.5, 0.999)
+            return 1.0
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(made, rate)
+        return {"optimizer": made, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+@pytest.mark.parametrize("kind", ["Cycling", "Late"])
+def test_a_scheduler_that_moves_other_numbers_is_no_graph(kind, caplog):
+    words = (f"algorithm._target_=test_chunks.{kind}",)
+    expected = fitted(*words, ONE)[0]
+    assert equal(fitted(*words)[0].state_dict(), expected.state_dict())
+    with caplog.at_level("WARNING"):
+        found, trainer, _ = fitted(*words, capture=lambda run: torch.no_grad()(taped(run)))
+    assert "eagerly (a scheduler moves more than the learning rate)" in caplog.text
+    assert trainer.global_step == 40
+    for one, other in zip(expected.parameters(), found.parameters(), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-6)
 
 
 class Own(Gradient):

@@ -1,7 +1,9 @@
 """Kernels that `torch.compile` makes of a step are the step, or are left with a line."""
 
+import random
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from cases import some
@@ -105,41 +107,104 @@ def test_the_tenth_model_of_a_process_has_kernels_too(traced):
 
 
 class Drawing(nn.Module):
-    """An activation with dropout and batch norm, that counts on the host too."""
+    """An activation with dropout and batch norm."""
 
-    def __init__(self, width):
+    def __init__(self):
         super().__init__()
-        self.norm = nn.BatchNorm1d(width)
+        self.norm = nn.BatchNorm1d(8)
         self.drop = nn.Dropout(0.5)
-        self.seen = []
 
     def forward(self, x):
-        self.seen.append(len(x))
         return self.drop(self.norm(x))
 
 
-class Draws(Callback):
+class Replacing(nn.Module):
+    """One that puts another tensor in the place of a buffer, and of an attribute."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+        self.last = torch.zeros(())
+
+    def forward(self, x):
+        self.mean = 0.5 * self.mean + 0.5 * x.detach().mean()
+        self.last = 0.5 * self.last + 0.5 * x.detach().mean()
+        return x - self.mean - self.last
+
+
+class Random(nn.Module):
+    """One that draws from Python's stream and numpy's."""
+
+    def forward(self, x):
+        return x * (1 + random.random() + np.random.rand())  # noqa: NPY002
+
+
+class Falling(nn.Module):
+    """One whose slope falls with each call."""
+
+    def __init__(self):
+        super().__init__()
+        self.slope = 1.0
+
+    def forward(self, x):
+        self.slope *= 0.98
+        return self.slope * x
+
+
+class Put(Callback):
+    """Puts a module of a kind into the decoder."""
+
+    def __init__(self, kind):
+        self.kind = kind
+
     def setup(self, trainer, pl_module, stage):
-        pl_module.model.decoder[1] = Drawing(8)
+        pl_module.model.decoder[1] = self.kind()
 
 
-def test_nothing_is_left_of_the_trial(monkeypatch):
+@pytest.mark.parametrize("kind", [Drawing, Replacing, Random])
+def test_nothing_is_left_of_the_trial(monkeypatch, kind):
     by(monkeypatch, lambda function, options: function)
     words = ("model/prior=mixture", "model.prior.warmup=5", "objective=control")
-    expected = fitted(*words, callbacks=[Draws()])[0]
-    found = fitted(*words, COMPILED, callbacks=[Draws()])[0]
+    expected = fitted(*words, callbacks=[Put(kind)])[0]
+    found = fitted(*words, COMPILED, callbacks=[Put(kind)])[0]
     assert not found.compiled.why
     assert equal(expected.state_dict(), found.state_dict())
-    assert expected.model.decoder[1].seen == found.model.decoder[1].seen
 
 
-def test_what_draws_and_counts_does_so_in_kernels(traced):
+def test_a_number_that_changes_in_a_step_is_no_part_of_a_kernel(traced, caplog):
+    expected = fitted(callbacks=[Put(Falling)])[0]
+    with caplog.at_level("WARNING"):
+        found = fitted(COMPILED, callbacks=[Put(Falling)])[0]
+    assert "as written (model.decoder.1.slope changes in a step)" in caplog.text
+    assert equal(expected.state_dict(), found.state_dict())
+    assert found.model.decoder[1].slope == expected.model.decoder[1].slope
+
+
+class Bad(Callback):
+    """Makes the first loss infinite."""
+
+    chunkwise = True
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if batch_idx == 0:
+            batch.x.fill_(torch.inf)
+
+
+def test_kernels_are_tried_at_a_loss_that_is_finite(monkeypatch):
+    by(monkeypatch, wrong)
+    words = ("algorithm.non_finite=skip",)
+    expected = fitted(*words, callbacks=[Bad()])[0]
+    found = fitted(*words, COMPILED, callbacks=[Bad()])[0]
+    assert found.compiled.why.startswith("their loss is 0.05")
+    assert equal(expected.state_dict(), found.state_dict())
+
+
+def test_what_draws_does_so_in_kernels(traced):
     words = ("trainer.log_every_n_steps=1",)
-    expected, _, logged = fitted(*words, callbacks=[Draws()])
-    found, _, others = fitted(*words, COMPILED, callbacks=[Draws()])
+    _, _, logged = fitted(*words, callbacks=[Put(Drawing)])
+    found, _, others = fitted(*words, COMPILED, callbacks=[Put(Drawing)])
     assert traced
     assert not found.compiled.why
-    assert found.model.decoder[1].seen == expected.model.decoder[1].seen
     losses = ([terms["loss"] for _, terms in each] for each in (others, logged))
     assert next(losses) == pytest.approx(next(losses), rel=1e-5)
 

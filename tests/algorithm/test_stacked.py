@@ -1,5 +1,6 @@
 """Models that are trained as one program are trained as each of them alone."""
 
+import random
 from copy import copy
 from functools import partial
 from types import SimpleNamespace
@@ -509,6 +510,23 @@ def test_an_optimiser_that_asks_for_the_loss_is_no_stack():
 
     given = members(make=Sharp, numbers=[{"lr": 0.1}] * MEMBERS)
     assert differing(given) == "Sharp has a step of its own"
+
+
+class Random(nn.Module):
+    """An activation that draws from Python's stream."""
+
+    def forward(self, x):
+        return x * (1 + random.random())
+
+
+def test_models_that_draw_from_a_stream_of_all_are_no_stack():
+    given = members()
+    for each in given:
+        each.model.decoder[1] = Random()
+    before = random.getstate()
+    refused = Stack(given).refusal([chunk(each, at) for at, each in enumerate(given)])
+    assert refused == "a step draws numbers of its own, of Python's random"
+    assert random.getstate() == before
 
 
 class Kept(nn.Module):

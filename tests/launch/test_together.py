@@ -2,11 +2,13 @@
 
 import json
 import os
+import random
 import signal
 import threading
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -17,6 +19,7 @@ from sweeps import planning
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tiny import TINY
 
+from jensen.algorithm.gradient import Gradient
 from jensen.algorithm.stacked import Stack
 from jensen.base import signals
 from jensen.base.errors import InputError
@@ -246,6 +249,42 @@ def test_what_a_callback_changes_amid_the_training_counts_in_a_stack(tmp_path):
     """The stack is made again, and the jobs are those that they are alone."""
     more = ("+callbacks.freezing._target_=test_together.Freezing",)
     overrides = [(*each, *more) for each in THREE]
+    jobs = done(overrides, tmp_path / "together")
+    alone = done(overrides, tmp_path / "alone", by=sequential.launch)
+    for one, other in zip(jobs, alone, strict=True):
+        found, expected = weights(one.folder), weights(other.folder)
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+class Cycling(Gradient):
+    """Its scheduler moves the betas of Adam too."""
+
+    def configure_optimizers(self):
+        made = torch.optim.Adam(self.parameters(), lr=1e-3, fused=True)
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(made, 1e-2, 30)
+        return {"optimizer": made, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+class Shaking(Callback):
+    """At each validation weights move, by what all draw from."""
+
+    def on_validation_end(self, trainer, pl_module):
+        with torch.no_grad():
+            for each in pl_module.model.decoder.parameters():
+                by = random.random() + np.random.rand()  # noqa: NPY002
+                each.add_(0.01 * by * torch.randn_like(each))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("algorithm._target_=test_together.Cycling",),
+        ("+callbacks.shaking._target_=test_together.Shaking",),
+    ],
+)
+def test_members_have_numbers_and_draws_of_their_own(tmp_path, more):
+    overrides = [("objective.beta=1", f"seed={seed}", *more) for seed in range(2)]
     jobs = done(overrides, tmp_path / "together")
     alone = done(overrides, tmp_path / "alone", by=sequential.launch)
     for one, other in zip(jobs, alone, strict=True):

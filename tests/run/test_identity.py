@@ -46,6 +46,7 @@ OTHER = {
     "trainer.precision=bf16-mixed": "trainer.precision is 'bf16-mixed' here and '32-true' there",
     "trainer.accumulate_grad_batches=2": "trainer.accumulate_grad_batches is 2 here and 1 there",
     "trainer.gradient_clip_val=1": "trainer.gradient_clip_val is 1 here and None there",
+    "algorithm.compile=true": "algorithm.compile is True here and False there",
     "+something.of.yours=1": "something.of.yours is 1 here and absent there",
 }
 

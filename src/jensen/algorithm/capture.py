@@ -14,15 +14,59 @@ from torch.optim import Optimizer
 from jensen.algorithm import hooks
 from jensen.algorithm.alike import HOLDERS, PLAIN, attributes, compared, kept
 from jensen.algorithm.chunk import Chunk
+from jensen.algorithm.streams import Streams
 from jensen.base.replay import first_said
 
 if TYPE_CHECKING:
     from jensen.algorithm.gradient import Gradient
 
 
+class Replaced:
+    """Buffers of modules, and other tensors that they keep, of which a step may put another in their
+    place.
+
+    Args:
+        roots: modules, by a name for each.
+    """
+
+    def __init__(self, **roots: nn.Module) -> None:
+        parts = [
+            (name, part)
+            for root, module in roots.items()
+            for name, part in module.named_modules(prefix=root)
+        ]
+        self._buffers = [
+            (f"{name}.{key}", part._buffers, key, value)
+            for name, part in parts
+            for key, value in part._buffers.items()
+        ]
+        self._others = [
+            (vars(part), key, value, value.detach().clone())
+            for _, part in parts
+            for key, value in kept(part)
+            if isinstance(value, Tensor)
+        ]
+
+    def changed(self) -> str:
+        """Say which buffer is another now; empty if none is."""
+        for name, held, key, value in self._buffers:
+            if held.get(key) is not value:
+                return f"{name} is replaced in a step, not changed in place"
+        return ""
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Put the tensors back; the values of buffers are others' to put back."""
+        for _, held, key, value in self._buffers:
+            held[key] = value
+        for held, key, value, before in self._others:
+            held[key] = value
+            value.copy_(before)
+
+
 class State:
     """All that a step may change, and copies of what it was: tensors, which keep their place, what an
-    optimiser keeps beside them, and plain values of modules.
+    optimiser keeps beside them, plain values of modules, and generators.
     """
 
     def __init__(self, algorithm: "Gradient", optimiser: Optimizer) -> None:
@@ -35,11 +79,20 @@ class State:
         self.before = [tensor.detach().clone() for tensor in self.tensors]
         self.optimiser = optimiser
         self.kept = {parameter: {**state} for parameter, state in optimiser.state.items()}
-        self.numbers = Numbers(model=algorithm.model, objective=algorithm.objective)
+        roots = {"model": algorithm.model, "objective": algorithm.objective}
+        self.numbers = Numbers(**roots)
+        self.replaced = Replaced(**roots)
+        self.streams = Streams(algorithm.device)
+
+    def changed(self) -> str:
+        """Say what a step left that repeating it without Python would not; empty if nothing."""
+        return self.numbers.changed() or self.replaced.changed()
 
     @torch.no_grad()
     def put_back(self) -> None:
         """Copy what they were into them."""
+        self.replaced.put_back()
+        self.streams.put_back()
         for tensor, value in zip(self.tensors, self.before, strict=True):
             tensor.copy_(value)
         for parameter, state in self.kept.items():
@@ -120,11 +173,20 @@ def fixed(algorithm: "Gradient", scheduled: bool) -> list[object]:
         tensors = (*module._parameters.values(), *module._buffers.values())
         found += [_place(each) for each in tensors if each is not None]
     found += [id(optimiser), vars(optimiser).get("step"), hooks.of_optimiser(optimiser)]
-    for group in optimiser.param_groups:
-        left = {"params", "capturable", *(["lr"] if scheduled else [])}
-        found += [(name, value) for name, value in group.items() if name not in left]
-        found += [id(each) for each in group["params"]]
+    found += numbers_of(optimiser, scheduled)
+    found += [id(each) for group in optimiser.param_groups for each in group["params"]]
     return found
+
+
+def numbers_of(optimiser: Optimizer, scheduled: bool) -> list[object]:
+    """The numbers of an optimiser's groups that a captured step has for good."""
+    left = {"params", "capturable", *(["lr"] if scheduled else [])}
+    return [
+        (name, value)
+        for group in optimiser.param_groups
+        for name, value in group.items()
+        if name not in left
+    ]
 
 
 def _place(tensor: Tensor) -> tuple[object, ...]:
@@ -194,23 +256,18 @@ def entered(model: nn.Module, inside: list[str]) -> Iterator[None]:
             hook.remove()
 
 
-def generator_state(device: torch.device) -> Tensor:
-    """The state of the generator that modules on a device draw from."""
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
-
-
 @torch.no_grad()
 def drawing(model: nn.Module, x: Tensor, noise: Tensor) -> str:
-    """Name the first module that draws from torch's generator."""
+    """Name the first module that draws from a generator that all draw from."""
     found: list[str] = []
-    before: dict[str, Tensor] = {}
+    before: dict[str, Streams] = {}
 
     def remember(name: str) -> Callable[..., None]:
-        return lambda *_: before.__setitem__(name, generator_state(x.device))
+        return lambda *_: before.__setitem__(name, Streams(x.device))
 
     def compare(name: str) -> Callable[..., None]:
         def look(*_: object) -> None:
-            if not torch.equal(before[name], generator_state(x.device)):
+            if before[name].moved():
                 found.append(name)
 
         return look

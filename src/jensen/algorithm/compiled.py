@@ -4,19 +4,20 @@ Kernels are made at the first step, which takes seconds to minutes, and then tri
 is written: where loss or slopes are others, or none can be made, the steps go on as they are written
 and a line says why. What draws by itself, as dropout does, draws what it would have drawn.
 
-A hook of a module is not looked for by torch's kernels, so with one that is somebody's own there are
-none. Everything else that is changed amid a training makes new ones (torch's guards).
+A hook of a module is not looked for by torch's kernels, and a plain number that a forward pass changes stays
+as it is in them from the second step on, so with either there are none. What else is changed amid a
+training makes new ones (torch's guards).
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from jensen.algorithm import hooks
-from jensen.algorithm.capture import State, generator_state
+from jensen.algorithm.capture import State
 from jensen.algorithm.step import Outcome, learn, outcome
 from jensen.base.replay import first_said
 from jensen.model.vae import VAE
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from jensen.algorithm.gradient import Gradient
 
 logger = logging.getLogger(__name__)
+Given = tuple[VAE, Objective, Tensor, Tensor, Tensor]
 MakeOutcome = Callable[[VAE, Objective, Tensor, Tensor, Tensor], Outcome]
 
 _OPTIONS: dict[str, str | int | bool | Callable[..., object]] = {"fallback_random": True}
@@ -58,44 +60,56 @@ class Compiled:
     def __call__(
         self, model: VAE, objective: Objective, x: Tensor, noise: Tensor, step: Tensor
     ) -> Outcome:
-        if self._call is None:
-            self._call = self._chosen(model, objective, x, noise, step)
-        return self._call(model, objective, x, noise, step)
+        given = (model, objective, x, noise, step)
+        if self._call is None and hooks.called_in_forward(self.algorithm):
+            self._refuse(hooks.called_in_forward(self.algorithm))
+        call = self._call or self._tried(given)
+        return call(*given)
 
-    def _chosen(self, *given: Any) -> MakeOutcome:
+    def _refuse(self, why: str) -> None:
+        self.why = why
+        self._call = outcome
+        logger.warning("algorithm.compile: steps are computed as written (%s)", why)
+
+    def _tried(self, given: Given) -> MakeOutcome:
+        """Kernels, if they give the loss and the slopes of a step, of which nothing is left; else what
+        computes as written, from now on if that is known.
+        """
         # Kernels are kept by the function they are made of, and only so many: those of a run before,
         # of other numbers, would leave this one none.
         torch.compiler.reset()
         made = self.make(outcome, options=_OPTIONS)
-        self.why = hooks.called_in_forward(self.algorithm) or self._tried(made, given)
-        if self.why:
-            logger.warning("algorithm.compile: steps are computed as written (%s)", self.why)
+        state = State(self.algorithm, self.algorithm.trainer.optimizers[0])
+        learns = not self.algorithm.calls.driven
+        try:
+            loss, slopes = _slopes(outcome, learns, given)
+            # torch's kernels go on from a number that was changed by a step once, and then no more.
+            changed = state.numbers.changed()
+        except Exception:  # of the step itself: it will do so again, and be heard
             return outcome
+        finally:
+            state.put_back()
+        if not bool(torch.isfinite(loss)):
+            return outcome
+        why = changed or self._unlike(made, learns, given, loss, slopes)
+        state.put_back()
+        if why:
+            self._refuse(why)
+            return outcome
+        self.why = ""
+        self._call = made
         return made
 
-    def _tried(self, made: MakeOutcome, given: Sequence[Any]) -> str:
-        """The reason to leave the kernels; empty if they give the loss and the slopes of the step.
-        Nothing is left of the trial.
+    def _unlike(
+        self, made: MakeOutcome, learns: bool, given: Given, loss: Tensor, slopes: Tensor
+    ) -> str:
+        """The reason to leave the kernels of a step with such a loss and slopes; empty if they have
+        them too.
         """
-        state = State(self.algorithm, self.algorithm.trainer.optimizers[0])
-        device = self.algorithm.device
-        drawn = generator_state(device)
-        found = []
-        for call in (outcome, made):
-            try:
-                found.append(_slopes(call, not self.algorithm.calls.driven, *given))
-            except (
-                Exception
-            ) as error:  # whatever a compiler, or a module of somebody's own, may raise
-                if call is outcome:  # the step itself: it will do so again, and be heard
-                    return ""
-                return first_said(error)
-            finally:
-                state.put_back()
-                set_generator_state(drawn, device)
-        (loss, slopes), (of_kernels, others) = found
-        if not bool(torch.isfinite(loss)):
-            return ""
+        try:
+            of_kernels, others = _slopes(made, learns, given)
+        except Exception as error:  # whatever a compiler may raise
+            return first_said(error)
         rough = _ROUGH.get(str(self.algorithm.trainer.precision), 5e-2)
         apart = float((of_kernels - loss).abs() / loss.abs().clamp(min=1))
         turned = float((others - slopes).norm() / slopes.norm().clamp(min=1e-30))
@@ -104,19 +118,12 @@ class Compiled:
         return f"their loss is {apart:.1g} from the step's, and their slopes {turned:.1g}"
 
 
-def _slopes(
-    call: MakeOutcome,
-    learns: bool,
-    model: VAE,
-    objective: Objective,
-    x: Tensor,
-    noise: Tensor,
-    step: Tensor,
-) -> tuple[Tensor, Tensor]:
+def _slopes(call: MakeOutcome, learns: bool, given: Given) -> tuple[Tensor, Tensor]:
     """The loss `()`, and its slope by all parameters that learn, in one.
 
     learns: whether the prior learns between the two, as where Lightning asks for the slopes.
     """
+    model, objective, x, noise, step = given
     parameters = [*model.parameters(), *objective.parameters()]
     learning = [each for each in parameters if each.requires_grad]
     loss, inference = call(model, objective, x, noise, step)
@@ -124,11 +131,3 @@ def _slopes(
         learn(model, inference, len(x), step)
     found = torch.autograd.grad(loss, learning, allow_unused=True, materialize_grads=True)
     return loss.detach().double(), torch.cat([each.detach().double().flatten() for each in found])
-
-
-def set_generator_state(state: Tensor, device: torch.device) -> None:
-    """Undo what was drawn since `generator_state`."""
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state, device)
-    else:
-        torch.set_rng_state(state)

@@ -131,9 +131,6 @@ class Eager:
         algorithm = self.algorithm
         update = update_of(algorithm)  # as it is now: a callback may exchange a part
         trainer = algorithm.trainer
-        begun = trainer.fit_loop.epoch_loop.batch_idx - trainer.global_step
-        rank = algorithm.global_rank
-        device = algorithm.device
         taken: list[Taken] = []
         with counting(trainer) as count_to:
             for place, (x, row, noise, step) in enumerate(chunk.minibatches()):
@@ -141,7 +138,7 @@ class Eager:
                 if place:
                     next_lr(trainer, now)
                 count_to(now)
-                seed_networks(fold(algorithm.seed, "network", now, begun + now, rank), device)
+                seed(algorithm, now)
 
                 def look(outcome: Outcome, x=x, row=row, step=step, now=now) -> None:  # type: ignore[no-untyped-def]
                     batch = Batch(x, row.new_empty(len(row), 0), row)
@@ -152,6 +149,16 @@ class Eager:
 
                 update(x, noise, step, look, algorithm.still(now))
         return taken[0]
+
+
+def seed(algorithm: "Gradient", step: int) -> None:
+    """Set torch's own generators as a step does, whatever of the chunk has been counted. Whoever takes
+    steps that draw nothing does so for the last: a callback may draw next.
+    """
+    trainer = algorithm.trainer
+    batch = trainer.fit_loop.epoch_loop.batch_idx + step - trainer.global_step
+    key = fold(algorithm.seed, "network", step, batch, algorithm.global_rank)
+    seed_networks(key, algorithm.device)
 
 
 def terms_of(algorithm: "Gradient", outcome: Outcome, step: Tensor) -> Terms:

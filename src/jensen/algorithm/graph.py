@@ -29,14 +29,14 @@ from jensen.algorithm.capture import (
     drawing,
     entered,
     fixed,
-    generator_state,
+    numbers_of,
     on_host,
     part,
     said,
     steps_differ,
 )
 from jensen.algorithm.chunk import Chunk, counting, next_lr
-from jensen.algorithm.drive import Eager, Taken, Terms, terms_of, update_of
+from jensen.algorithm.drive import Eager, Taken, Terms, seed, terms_of, update_of
 from jensen.algorithm.step import Outcome
 from jensen.algorithm.trial import LEAP, Trial, distrust, far, tried
 from jensen.base.device import sent
@@ -153,9 +153,21 @@ class Graphed:
         if self._programs is None or self._inputs is None:
             return self.eager(chunk, logged)
         rates = [self._rates()]
+        numbers = numbers_of(self.update.optimiser, scheduled=True)
         for place in range(1, len(chunk.step)):
             next_lr(self.algorithm.trainer, chunk.first + place)
+            if self._scheduled and numbers != numbers_of(self.update.optimiser, scheduled=True):
+                taken = self._replayed(part(chunk, 0, place), rates, logged)
+                self._refuse("a scheduler moves more than the learning rate")
+                self.eager(part(chunk, place, len(chunk.step)), False)
+                return taken
             rates.append(self._rates())
+        return self._replayed(chunk, rates, logged)
+
+    def _replayed(self, chunk: Chunk, rates: Sequence[Sequence[float]], logged: bool) -> Taken:
+        """Take the steps of a chunk, at the learning rates of each, by replay."""
+        assert self._programs is not None
+        assert self._inputs is not None
         self._inputs.fill(chunk, rates)
         seen: Seen | None = None
         if logged:
@@ -169,11 +181,17 @@ class Graphed:
         else:
             for _ in range(len(chunk.step) - 1):
                 self._programs.one()
+        seed(self.algorithm, chunk.first + len(chunk.step) - 1)
         if seen is None:
             return Taken(loss, {})
         values, *firsts = seen.read()
         self.algorithm.finite.ask(chunk.first + 1, *firsts)
         return Taken(loss, dict(zip(self._names, values.unbind(), strict=True)))
+
+    def _refuse(self, why: str) -> None:
+        self.why = why
+        self._programs = self._inputs = None
+        logger.warning("algorithm.engine: steps are taken eagerly (%s)", why)
 
     def _begin(self, chunk: Chunk, logged: bool) -> Taken:
         """Take the first step eagerly, and the others as ever.
@@ -208,8 +226,7 @@ class Graphed:
             self.why = self._tried(chunk, state)
         self._fixed = self._now()
         if self.why:
-            self._programs = self._inputs = None
-            logger.warning("algorithm.engine: steps are taken eagerly (%s)", self.why)
+            self._refuse(self.why)
 
     def _captured(self, state: "State") -> str:
         """Capture the step; the reason why not."""
@@ -251,18 +268,20 @@ class Graphed:
         """Take some steps, as capturing wants it; the reason why they could not be captured."""
         assert self._inputs is not None
         host = on_host(self.update.optimiser)
-        drawn = generator_state(self.algorithm.device)
         with aside(self.algorithm.device):
             for logged in (True, False, True):
                 self._inputs.place.zero_()
                 self._step(logged)
         counted = host != on_host(self.update.optimiser)
-        changed = state.numbers.changed()
+        changed = state.changed()
+        moved = state.streams.moved()
         state.put_back()
-        if not torch.equal(drawn, generator_state(self.algorithm.device)):
+        if moved:
             self._inputs.place.zero_()
             x, noise, _ = self._inputs.take()
-            return f"{drawing(self.update.model, x, noise)} draws numbers of its own"
+            who = drawing(self.update.model, x, noise)
+            state.put_back()
+            return f"{who} draws numbers of its own, of {moved}"
         if counted:
             return f"{type(self.update.optimiser).__name__} counts its steps on the host"
         return changed

@@ -21,6 +21,7 @@ from jensen.algorithm.stacked_program import StackedProgram
 from jensen.algorithm.stacked_values import StackedValues
 from jensen.algorithm.stacked_watch import Fault, StackedWatch, Steps, Words, find
 from jensen.algorithm.step import Outcome, learn, loss_of
+from jensen.algorithm.streams import Streams
 from jensen.base.tree import tree_map
 from jensen.bound.bound import Inference
 
@@ -79,6 +80,7 @@ class Stack:
         everybody = range(len(self.members))
         kept = self._values.of(everybody)
         numbers = self._program.numbers()
+        streams = Streams(self.values[0].device)
         x, noise, step = next(minibatches(chunks))
         try:
             with torch.no_grad():
@@ -88,7 +90,9 @@ class Stack:
             return str(error).strip().partition("\n")[0] or type(error).__name__
         finally:
             self._values.put_back(everybody, kept)
-        return numbers.changed()
+            moved = streams.moved()
+            streams.put_back()
+        return f"a step draws numbers of its own, of {moved}" if moved else numbers.changed()
 
     def take(self, chunks: Sequence[Chunk], logged: Sequence[bool]) -> list[Steps]:
         """Take the steps of a chunk for each member, in place; K and all shapes are equal."""

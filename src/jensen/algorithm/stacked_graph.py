@@ -17,6 +17,7 @@ from jensen.algorithm.capture import (
     capturable,
     count_on_device,
     fixed,
+    numbers_of,
     on_host,
     part,
     said,
@@ -52,6 +53,7 @@ class StackedGraph:
         self._terms = self._losses.new_empty(0)
         self._rates: list[list[Tensor]] = []
         self._fixed: list[object] = []
+        self._numbers: list[list[object]] = []
 
     def take(self, chunks: Sequence[Chunk], logged: Sequence[bool]) -> list[Steps]:
         """As `Stack.take`."""
@@ -72,7 +74,10 @@ class StackedGraph:
         for place in range(len(chunks[0].step)):
             if place:
                 self.stack.next_lr(chunks, place)
-            if (self._scheduled or not place) and self.stack.optimiser.is_to_part():
+            if self._scheduled and place and self._numbers != self._numbers_now():
+                self.why = "a scheduler moves more than the learning rate"
+                logger.warning("the stack's steps are taken eagerly (%s)", self.why)
+            if self.why or ((self._scheduled or not place) and self.stack.optimiser.is_to_part()):
                 rest = [part(chunk, place, len(chunk.step)) for chunk in chunks]
                 found = self.stack.take(rest, [False] * len(chunks) if place else logged)
                 self._plain = self._logged = None
@@ -123,8 +128,12 @@ class StackedGraph:
     def _optimisers(self) -> Sequence[Optimizer]:
         return self.stack.optimiser.acting
 
+    def _numbers_now(self) -> list[list[object]]:
+        return [numbers_of(each, scheduled=True) for each in self.stack.optimiser.optimisers]
+
     def _prepare(self, chunks: Sequence[Chunk]) -> None:
         """Capture the step, or find out why not."""
+        self._numbers = self._numbers_now()
         if self.stack.optimiser.is_to_part():
             self.stack.optimiser.part()
         optimisers = self._optimisers()

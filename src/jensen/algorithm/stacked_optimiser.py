@@ -88,8 +88,11 @@ class StackedOptimiser:
 
     def _step_whole(self, whole: Optimizer, gradients: Sequence[Tensor | None]) -> None:
         for group, own in zip(whole.param_groups, self.optimisers[0].param_groups, strict=True):
-            if not isinstance(group["lr"], Tensor):  # which a graph reads
-                group["lr"] = own["lr"]
+            for name, value in own.items():  # which a scheduler may have moved
+                if name not in ("params", "capturable") and not isinstance(
+                    group.get(name), Tensor
+                ):  # a learning rate that a graph reads
+                    group[name] = value
         for tensor, gradient in zip(self.stacked, gradients, strict=True):
             tensor.grad = _laid(gradient, tensor)
         advance(whole)

@@ -9,16 +9,22 @@ from typing import Any
 import torch
 from hydra.core.hydra_config import HydraConfig
 
+from jensen.algorithm.streams import Streams
+
 
 @dataclass
 class Scene:
-    """Hydra's configuration of the job, and where its log goes."""
+    """Hydra's configuration of the job, where its log goes, and what it draws next of generators that
+    all draw from.
+    """
 
     hydra: Any
     handlers: list[logging.Handler]
     level: int
+    streams: Streams
 
     def set(self) -> None:
+        self.streams.put_back()
         HydraConfig.instance().cfg = self.hydra
         logging.root.handlers[:] = self.handlers
         if logging.root.level != self.level:  # which clears what each logger has remembered
@@ -26,7 +32,13 @@ class Scene:
 
 
 def now() -> Scene:
-    return Scene(HydraConfig.instance().cfg, [*logging.root.handlers], logging.root.level)
+    device = torch.device("cuda" if torch.cuda.is_initialized() else "cpu")
+    return Scene(
+        HydraConfig.instance().cfg,
+        [*logging.root.handlers],
+        logging.root.level,
+        Streams(device),
+    )
 
 
 def close_logs() -> None:

@@ -23,7 +23,7 @@ from hydra.types import TaskFunction
 
 from jensen.algorithm.chunk import Chunk
 from jensen.algorithm.differing import differing
-from jensen.algorithm.drive import DRIVES, Drive, Taken
+from jensen.algorithm.drive import DRIVES, Drive, Taken, seed
 from jensen.algorithm.gradient import Gradient
 from jensen.algorithm.stacked import Stack
 from jensen.algorithm.stacked_graph import StackedGraph
@@ -211,6 +211,7 @@ class Waiting:
         if steps is None:
             self.alone = self.alone or self.algorithm.calls.own()
             return self.alone(chunk, logged)
+        seed(self.algorithm, chunk.first + len(chunk.step) - 1)
         if steps.fault is not None:
             outcome, batch, step = steps.fault
             self.algorithm.finite.watch(*outcome, batch, step)

@@ -171,4 +171,6 @@ def _said(key: str, side: dict[str, Any]) -> str:
         return repr(side[key])
     start = f"{key}."
     parts = {name.removeprefix(start): side[name] for name in side if name.startswith(start)}
-    return repr(parts) if parts else "absent"
+    if parts:
+        return repr(parts)
+    return repr(NEUTRAL[key]) if key in NEUTRAL else "absent"
