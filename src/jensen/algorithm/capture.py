@@ -44,7 +44,7 @@ class Replaced:
             (vars(part), key, value, value.detach().clone())
             for _, part in parts
             for key, value in kept(part)
-            if isinstance(value, Tensor)
+            if isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta
         ]
 
     def changed(self) -> str:
@@ -61,7 +61,8 @@ class Replaced:
             held[key] = value
         for held, key, value, before in self._others:
             held[key] = value
-            value.copy_(before)
+            if not torch.equal(value, before):  # one that is expanded cannot be written
+                value.copy_(before)
 
 
 class State:

@@ -86,9 +86,8 @@ class Update(NamedTuple):
                 look(found)
             hold(self.parameters)
             found.loss.backward()  # type: ignore[no-untyped-call]
-            with (
-                self.precision()
-            ):  # last: kernels may have kept what the prior learns for their slopes
+            # Not before: kernels may have kept, for their slopes, what the prior changes.
+            with self.precision():
                 learn(self.model, found.inference, len(x), step)
             hold(still)
             self.clip()
