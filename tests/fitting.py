@@ -1,11 +1,13 @@
 """A training in a `Trainer` of one's own, without a folder."""
 
+import torch
 from composing import composed
 from hydra.utils import instantiate
 from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.callbacks import BaseFinetuning
 
 from jensen.algorithm import graph
+from jensen.algorithm.gradient import Gradient
 
 BASE = (
     "data=blobs",
@@ -34,6 +36,15 @@ class Unfreezing(BaseFinetuning):
     def finetune_function(self, module, epoch, optimizer):
         if epoch == 1:
             self.unfreeze_and_add_param_group(module.model.encoder, optimizer)
+
+
+class Cycling(Gradient):
+    """One whose scheduler moves the betas of Adam too."""
+
+    def configure_optimizers(self):
+        made = torch.optim.Adam(self.parameters(), lr=1e-3, fused=True)
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(made, 1e-2, 40)
+        return {"optimizer": made, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
 def fitted(*overrides, base=BASE, capture=None, callbacks=(), checkpoint=None, **options):

@@ -252,15 +252,6 @@ def test_a_scheduler_is_asked_as_often_as_it_says(graphed):
         torch.testing.assert_close(other, one, rtol=1e-5 * graphed, atol=1e-6 * graphed)
 
 
-class Cycling(Gradient):
-    """One whose scheduler moves the betas of Adam too."""
-
-    def configure_optimizers(self):
-        made = torch.optim.Adam(self.parameters(), lr=1e-3, fused=True)
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(made, 1e-2, 40)
-        return {"optimizer": made, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-
 class Late(Gradient):
     """One whose scheduler does so from the 14th step on, amid a chunk."""
 
@@ -275,9 +266,9 @@ class Late(Gradient):
         return {"optimizer": made, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-@pytest.mark.parametrize("kind", ["Cycling", "Late"])
+@pytest.mark.parametrize("kind", ["fitting.Cycling", "test_chunks.Late"])
 def test_a_scheduler_that_moves_other_numbers_is_no_graph(kind, caplog):
-    words = (f"algorithm._target_=test_chunks.{kind}",)
+    words = (f"algorithm._target_={kind}",)
     expected = fitted(*words, ONE)[0]
     assert equal(fitted(*words)[0].state_dict(), expected.state_dict())
     with caplog.at_level("WARNING"):

@@ -8,7 +8,7 @@ from cases import some
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from jensen.algorithm.step import forward, infer, learn
+from jensen.algorithm.step import infer, learn, noise_of, outcome
 from jensen.base.random import fold, key, normal
 from jensen.base.schedule import Cyclic, Linear
 from jensen.family.gaussian import Gaussian
@@ -76,7 +76,8 @@ def step_of(model, objective):
             self.objective = objective
 
         def forward(self, x, row, noise, step):
-            loss, inference = forward(self.model, self.objective, x, row, noise, step)
+            drawn = noise_of(self.model, row, noise, self.objective.samples)
+            loss, inference = outcome(self.model, self.objective, x, drawn, step)
             learn(self.model, inference, len(x), step)
             return loss
 

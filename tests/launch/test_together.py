@@ -19,7 +19,6 @@ from sweeps import planning
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tiny import TINY
 
-from jensen.algorithm.gradient import Gradient
 from jensen.algorithm.stacked import Stack
 from jensen.base import signals
 from jensen.base.errors import InputError
@@ -237,6 +236,13 @@ def test_a_job_that_fails_amid_training_leaves_the_others_as_they_are(both, tmp_
         torch.testing.assert_close(weights(one.folder), weights(other.folder), rtol=1e-4, atol=1e-5)
 
 
+def check_weights(jobs, alone):
+    for one, other in zip(jobs, alone, strict=True):
+        found, expected = weights(one.folder), weights(other.folder)
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
 class Freezing(Callback):
     """From the first validation on the encoder stays as it is, and weights decay."""
 
@@ -251,19 +257,7 @@ def test_what_a_callback_changes_amid_the_training_counts_in_a_stack(tmp_path):
     overrides = [(*each, *more) for each in THREE]
     jobs = done(overrides, tmp_path / "together")
     alone = done(overrides, tmp_path / "alone", by=sequential.launch)
-    for one, other in zip(jobs, alone, strict=True):
-        found, expected = weights(one.folder), weights(other.folder)
-        for name, value in expected.items():
-            torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5, msg=name)
-
-
-class Cycling(Gradient):
-    """Its scheduler moves the betas of Adam too."""
-
-    def configure_optimizers(self):
-        made = torch.optim.Adam(self.parameters(), lr=1e-3, fused=True)
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(made, 1e-2, 30)
-        return {"optimizer": made, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+    check_weights(jobs, alone)
 
 
 class Shaking(Callback):
@@ -279,7 +273,7 @@ class Shaking(Callback):
 @pytest.mark.parametrize(
     "more",
     [
-        ("algorithm._target_=test_together.Cycling",),
+        ("algorithm._target_=fitting.Cycling",),
         ("+callbacks.shaking._target_=test_together.Shaking",),
     ],
 )
@@ -287,10 +281,7 @@ def test_members_have_numbers_and_draws_of_their_own(tmp_path, more):
     overrides = [("objective.beta=1", f"seed={seed}", *more) for seed in range(2)]
     jobs = done(overrides, tmp_path / "together")
     alone = done(overrides, tmp_path / "alone", by=sequential.launch)
-    for one, other in zip(jobs, alone, strict=True):
-        found, expected = weights(one.folder), weights(other.folder)
-        for name, value in expected.items():
-            torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5, msg=name)
+    check_weights(jobs, alone)
 
 
 def test_models_that_cannot_be_stacked_take_their_steps_themselves(

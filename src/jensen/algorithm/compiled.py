@@ -34,7 +34,9 @@ _OPTIONS: dict[str, str | int | bool | Callable[..., object]] = {"fallback_rando
 """Draws are torch's own, of the generator that is seeded at each step."""
 
 _ROUGH = {"32-true": 1e-3, "64-true": 1e-9}
-"""How far slopes may be from the step's own, as a part of their size, by the precision; of others 5e-2."""
+"""How far a loss may be from the step's own, as a part of its size, by the precision, and slopes ten times as
+far; of others 1e-2.
+"""
 
 
 class Compiled:
@@ -61,8 +63,8 @@ class Compiled:
         self, model: VAE, objective: Objective, x: Tensor, noise: Tensor, step: Tensor
     ) -> Outcome:
         given = (model, objective, x, noise, step)
-        if self._call is None and hooks.called_in_forward(self.algorithm):
-            self._refuse(hooks.called_in_forward(self.algorithm))
+        if self._call is None and (hooked := hooks.called_in_forward(self.algorithm)):
+            self._refuse(hooked)
         call = self._call or self._tried(given)
         return call(*given)
 
@@ -110,7 +112,7 @@ class Compiled:
             of_kernels, others = _slopes(made, learns, given)
         except Exception as error:  # whatever a compiler may raise
             return first_said(error)
-        rough = _ROUGH.get(str(self.algorithm.trainer.precision), 5e-2)
+        rough = _ROUGH.get(str(self.algorithm.trainer.precision), 1e-2)
         apart = float((of_kernels - loss).abs() / loss.abs().clamp(min=1))
         turned = float((others - slopes).norm() / slopes.norm().clamp(min=1e-30))
         if apart <= rough and turned <= 10 * rough:

@@ -74,7 +74,7 @@ class StackedGraph:
         for place in range(len(chunks[0].step)):
             if place:
                 self.stack.next_lr(chunks, place)
-            if self._scheduled and place and self._numbers != self._numbers_now():
+            if self._scheduled and place and self._numbers != _numbers(self.stack):
                 self.why = "a scheduler moves more than the learning rate"
                 logger.warning("the stack's steps are taken eagerly (%s)", self.why)
             if self.why or ((self._scheduled or not place) and self.stack.optimiser.is_to_part()):
@@ -128,12 +128,9 @@ class StackedGraph:
     def _optimisers(self) -> Sequence[Optimizer]:
         return self.stack.optimiser.acting
 
-    def _numbers_now(self) -> list[list[object]]:
-        return [numbers_of(each, scheduled=True) for each in self.stack.optimiser.optimisers]
-
     def _prepare(self, chunks: Sequence[Chunk]) -> None:
         """Capture the step, or find out why not."""
-        self._numbers = self._numbers_now()
+        self._numbers = _numbers(self.stack)
         if self.stack.optimiser.is_to_part():
             self.stack.optimiser.part()
         optimisers = self._optimisers()
@@ -243,6 +240,10 @@ class StackedGraph:
         for optimiser, rates in zip(self.stack.optimiser.optimisers, self._rates, strict=False):
             for rate, group in zip(rates, optimiser.param_groups, strict=False):
                 rate.fill_(share * float(group["lr"]))
+
+
+def _numbers(stack: Stack) -> list[list[object]]:
+    return [numbers_of(each, scheduled=True) for each in stack.optimiser.optimisers]
 
 
 class _State:

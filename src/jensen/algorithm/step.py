@@ -58,15 +58,10 @@ def loss_of(objective: Objective, inference: Inference, step: Tensor) -> Tensor:
         return objective(inference, step)
 
 
-def forward(
-    model: VAE, objective: Objective, x: Tensor, row: Tensor, key: Tensor, step: Tensor
-) -> Outcome:
-    """The first half of a step, to the loss. `step`: `()` int64, the optimiser's steps so far."""
-    return outcome(model, objective, x, noise_of(model, row, key, objective.samples), step)
-
-
 def outcome(model: VAE, objective: Objective, x: Tensor, noise: Tensor, step: Tensor) -> Outcome:
-    """The same, of noise `(S B, noise_dim)` that is drawn already."""
+    """The first half of a step, to the loss, of `noise_of`'s noise `(S B, noise_dim)`. `step`: `()` int64,
+    the optimiser's steps so far.
+    """
     inference = model(x, noise)
     return Outcome(loss_of(objective, inference, step), inference)
 

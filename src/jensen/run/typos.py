@@ -248,9 +248,8 @@ def _near(key: str, whole: DictConfig, groups: Sequence[str]) -> str:
         return _with_slash(f"{parent}.{found[0]}", groups)
     keys = [*filter(_TYPED.fullmatch, _keys(whole))]
     every = [each for each in keys if not each.startswith(_ECHOES)]
-    if (
-        siblings
-    ):  # the part is there and has no such key: a value below it, or of another, may be meant
+    # Where the part is there and has no such key, a value below it, or of another, may be meant.
+    if siblings:
         every = [each for each in every if _is_value(whole, each)]
     every.sort(key=lambda each: (not each.startswith(f"{parent}."), each.count(".")))
     if same := [each for each in every if each.rpartition(".")[2] == last]:
