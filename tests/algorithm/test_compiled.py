@@ -47,10 +47,20 @@ def traced(monkeypatch):
     return made
 
 
+LBFGS = (
+    "optimizer._target_=torch.optim.LBFGS",
+    "~optimizer.fused",
+    "optimizer.lr=0.01",
+    "+optimizer.max_iter=3",
+    "trainer.precision=64-true",  # its steps grow what rounding does to them
+)
+
+
 @some(
-    5,
+    6,
     "overrides",
     [
+        LBFGS,
         (),
         ("objective=beta_tcvae",),
         ("objective=control",),

@@ -97,7 +97,9 @@ class State:
         for tensor, value in zip(self.tensors, self.before, strict=True):
             tensor.copy_(value)
         for parameter, state in self.kept.items():
-            self.optimiser.state[parameter] = {**state}
+            now = self.optimiser.state[parameter]  # in place: an optimiser amid its step holds it
+            now.clear()
+            now.update(state)
         self.numbers.put_back()
 
 
