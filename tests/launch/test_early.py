@@ -39,6 +39,18 @@ def test_help_and_configuration_import_nothing_that_trains(command, words, said)
     assert said in done.stdout
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_folder_that_torch_cannot_make_is_one_sentence(command, tmp_path):
+    (tmp_path / "file").touch()
+    folder = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "file" / "kernels")}
+    done = shell.run(f"jensen.{command}", cwd=tmp_path, env=folder)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"TORCHINDUCTOR_CACHE_DIR is {tmp_path}/file/kernels, which cannot be made (Not a directory):"
+        " expected a folder that can be written; set another, or unset it\n"
+    )
+
+
 def test_a_sweep_and_a_run_that_are_finished_import_nothing_that_trains(tmp_path):
     words = [*QUICK, "trainer.max_steps=10", "diagnostics=[]", "objective.beta=2"]
     sweep = ["-m", f"hydra.sweep.dir={tmp_path / 'sweep'}", *words]

@@ -5,6 +5,7 @@ import.
 import argparse
 import os
 import sys
+from pathlib import Path
 
 _CONFIGURATION = (["--cfg", "job"], ["-c", "job"])
 
@@ -13,7 +14,8 @@ def answer(command: str) -> None:
     """Print the help, the version or the configuration that the command line asks for, and end.
 
     Raises:
-        SystemExit: it was asked for, and the process ends; otherwise nothing is done.
+        SystemExit: it was asked for, and the process ends, or torch cannot be imported; otherwise nothing
+            is done.
     """
     words = sys.argv[1:]
     pairs = [words[i : i + 2] for i in range(len(words))]
@@ -21,6 +23,7 @@ def answer(command: str) -> None:
         pair in pairs for pair in _CONFIGURATION
     )
     if not asked:
+        _refuse_without_kernels()
         return
     from jensen.launch import naming
     from jensen.launch.console import program
@@ -38,9 +41,26 @@ def take_no_options(command: str, description: str | None) -> None:
     """Print the help of a command that has no configuration, and end, if the command line asks for it.
 
     Raises:
-        SystemExit: it was asked for, or there are other words.
+        SystemExit: it was asked for, there are other words, or torch cannot be imported.
     """
     name = f"python -m jensen.{command}"
     parser = argparse.ArgumentParser(name, description=description)
     if unknown := parser.parse_known_args()[1]:
         sys.exit(f"{unknown[0]} is no option of {name}: expected none; leave it out")
+    _refuse_without_kernels()
+
+
+def _refuse_without_kernels() -> None:
+    """End where torch cannot make the folder of its kernels: it does so at its import, whether there will
+    be any or not.
+    """
+    folder = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    if folder is None:
+        return
+    try:
+        Path(folder).absolute().mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(
+            f"TORCHINDUCTOR_CACHE_DIR is {folder}, which cannot be made ({error.strerror}): expected a"
+            " folder that can be written; set another, or unset it"
+        )
