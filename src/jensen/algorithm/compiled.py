@@ -1,8 +1,8 @@
 """Inference and loss of a step by kernels that `torch.compile` makes of them, forward and backward.
 
 Kernels are made at the first step, which takes seconds to minutes, and then tried against the step as it
-is written: where loss or slopes are others, or none can be made, the steps go on as they are written
-and a line says why. What draws by itself, as dropout does, draws what it would have drawn.
+is written: where loss or slopes are others, or no one graph can be made of the step, the steps go on as
+they are written and a line says why. What draws by itself, as dropout does, draws what it would have drawn.
 
 A hook of a module is not looked for by torch's kernels, and a plain number that a forward pass changes stays
 as it is in them from the second step on, so with either there are none. What else is changed amid a
@@ -10,15 +10,28 @@ training makes new ones (torch's guards).
 """
 
 import logging
-from collections.abc import Callable
+import os
+import re
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, partial
+from itertools import count
+from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch._dynamo.eval_frame import remove_from_cache
+from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException, Unsupported
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from jensen.algorithm import hooks
 from jensen.algorithm.capture import State
 from jensen.algorithm.step import Outcome, learn, outcome
+from jensen.base.ranks import said_by_any_rank, world
 from jensen.base.replay import first_said
 from jensen.model.vae import VAE
 from jensen.objective.objective import Objective
@@ -30,8 +43,11 @@ logger = logging.getLogger(__name__)
 Given = tuple[VAE, Objective, Tensor, Tensor, Tensor]
 MakeOutcome = Callable[[VAE, Objective, Tensor, Tensor, Tensor], Outcome]
 
-_OPTIONS: dict[str, str | int | bool | Callable[..., object]] = {"fallback_random": True}
+_compile = partial(torch.compile, fullgraph=True, options={"fallback_random": True})
 """Draws are torch's own, of the generator that is seeded at each step."""
+
+_copies = count()
+"""Numbers for the names of copies of a step."""
 
 _ROUGH = {"32-true": 1e-3, "64-true": 1e-9}
 """How far a loss may be from the step's own, as a part of its size, by the precision, and slopes ten times as
@@ -42,7 +58,7 @@ far; of others 1e-2.
 class Compiled:
     """`step.outcome` by kernels of the model of an algorithm; `why` is the reason if there are none."""
 
-    make: Callable[..., MakeOutcome] = staticmethod(torch.compile)
+    make: Callable[[MakeOutcome], MakeOutcome] = staticmethod(_compile)
     """What makes the kernels; a test puts another in its place."""
 
     def __init__(self, algorithm: "Gradient") -> None:
@@ -63,24 +79,33 @@ class Compiled:
         self, model: VAE, objective: Objective, x: Tensor, noise: Tensor, step: Tensor
     ) -> Outcome:
         given = (model, objective, x, noise, step)
+        if _get_current_dispatch_mode() is not None:
+            # A counter of FLOPs, say: torch would take the step without kernels, and then refuse it.
+            return outcome(*given)
         if self._call is None and (hooked := hooks.called_in_forward(self.algorithm)):
             self._refuse(hooked)
         call = self._call or self._tried(given)
-        return call(*given)
+        try:
+            return call(*given)
+        except (TorchDynamoException, FailOnRecompileLimitHit) as error:
+            # Of those that something changed amid the training asks for: none has run.
+            self._refuse(_said(error), shared=False)
+            return outcome(*given)
 
-    def _refuse(self, why: str) -> None:
+    def _refuse(self, why: str, shared: bool = True) -> None:
+        """shared: whether all ranks do, so that the first says it."""
         self.why = why
         self._call = outcome
-        logger.warning("algorithm.compile: steps are computed as written (%s)", why)
+        if world()[0] == 0 or not shared:
+            logger.warning("algorithm.compile: steps are computed as written (%s)", why)
 
     def _tried(self, given: Given) -> MakeOutcome:
         """Kernels, if they give the loss and the slopes of a step, of which nothing is left; else what
         computes as written, from now on if that is known.
         """
-        # Kernels are kept by the function they are made of, and only so many: those of a run before,
-        # of other numbers, would leave this one none.
-        torch.compiler.reset()
-        made = self.make(outcome, options=_OPTIONS)
+        own = _copied(outcome)
+        weakref.finalize(self, remove_from_cache, own)
+        made = cache(partial(self.make, own))
         state = State(self.algorithm, self.algorithm.trainer.optimizers[0])
         learns = not self.algorithm.calls.driven
         try:
@@ -91,27 +116,35 @@ class Compiled:
             return outcome
         finally:
             state.put_back()
-        if not bool(torch.isfinite(loss)):
+        if said_by_any_rank("" if bool(torch.isfinite(loss)) else "not finite"):
             return outcome
-        why = changed or self._unlike(made, learns, given, loss, slopes)
+        why = said_by_any_rank(changed or self._unlike(made, learns, given, loss, slopes))
         state.put_back()
         if why:
             self._refuse(why)
             return outcome
         self.why = ""
-        self._call = made
-        return made
+        self._call = made()
+        return self._call
 
     def _unlike(
-        self, made: MakeOutcome, learns: bool, given: Given, loss: Tensor, slopes: Tensor
+        self,
+        made: Callable[[], MakeOutcome],
+        learns: bool,
+        given: Given,
+        loss: Tensor,
+        slopes: Tensor,
     ) -> str:
         """The reason to leave the kernels of a step with such a loss and slopes; empty if they have
         them too.
         """
         try:
-            of_kernels, others = _slopes(made, learns, given)
+            with _unheard():
+                of_kernels, others = _slopes(made(), learns, given)
         except Exception as error:  # whatever a compiler may raise
-            return first_said(error)
+            if world()[1] > 1:  # others wait for what a step gathers
+                _slopes(outcome, learns, given)
+            return _said(error)
         rough = _ROUGH.get(str(self.algorithm.trainer.precision), 1e-2)
         apart = float((of_kernels - loss).abs() / loss.abs().clamp(min=1))
         turned = float((others - slopes).norm() / slopes.norm().clamp(min=1e-30))
@@ -133,3 +166,49 @@ def _slopes(call: MakeOutcome, learns: bool, given: Given) -> tuple[Tensor, Tens
         learn(model, inference, len(x), step)
     found = torch.autograd.grad(loss, learning, allow_unused=True, materialize_grads=True)
     return loss.detach().double(), torch.cat([each.detach().double().flatten() for each in found])
+
+
+def _copied(function: Callable[..., Outcome]) -> MakeOutcome:
+    """The same with code of its own.
+
+    torch keeps kernels with the code that they are made of, and only so many: those of a run before would
+    leave this one none. By its name torch remembers sizes, and those of another run are not this one's.
+    """
+    code = function.__code__.replace(co_name=f"outcome_{next(_copies)}")
+    return FunctionType(code, function.__globals__)
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Keep from the console what torch says at making kernels: it is for developers, and what is raised
+    is told in a line. Who sets TORCH_LOGS hears it all the same.
+    """
+    torchs = logging.getLogger("torch")
+    level = torchs.level
+    if level == logging.WARNING:
+        torchs.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        torchs.setLevel(level)
+
+
+def _said(error: Exception) -> str:
+    """The reason why no kernels are made, in one line: with the place where a step is no one graph, and the
+    folder that cannot be written.
+    """
+    places = re.findall(r'File "(.*)", line (\d+)', str(error))
+    if isinstance(error, Unsupported) and places:
+        path, line = places[-1]
+        said = str(error).splitlines()[0]
+        return f"torch makes no one graph of them: {said}, at {Path(path).name}:{line}"
+    first: BaseException = error
+    while first.__context__ is not None:
+        first = first.__context__
+    folder = os.environ.get("TORCHINDUCTOR_CACHE_DIR", "")  # torch sets it
+    if isinstance(first, OSError) and str(first.filename or folder).startswith(folder):
+        return (
+            f"TORCHINDUCTOR_CACHE_DIR is {folder}, where nothing can be written: {first.strerror}"
+        )
+    return first_said(error)

@@ -1,8 +1,9 @@
 """Rows that are spread over the ranks of a distributed run; in a single process, all of them."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, distributed
-from torch.distributed.nn.functional import all_gather as all_gather_with_gradient
 
 
 def world() -> tuple[int, int]:
@@ -36,5 +37,31 @@ def gather_batch(rows: Tensor) -> Tensor:
     """
     if world()[1] == 1:
         return rows
-    parts: list[Tensor] = list(all_gather_with_gradient(rows.contiguous()))  # type: ignore[no-untyped-call]
-    return torch.cat(parts)
+    found: Tensor = _Gathered.apply(rows.contiguous())  # type: ignore[no-untyped-call]
+    return found
+
+
+def said_by_any_rank(word: str) -> str:
+    """What the first rank says that says anything; empty if none does. All ranks have to ask."""
+    if world()[1] == 1:
+        return word
+    words = [""] * world()[1]
+    distributed.all_gather_object(words, word)
+    return next(filter(None, words), "")
+
+
+class _Gathered(torch.autograd.Function):
+    """Not `torch.distributed.nn.functional.all_gather`, of which torch.compile can make no kernel."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        parts = [torch.empty_like(rows) for _ in range(world()[1])]
+        distributed.all_gather(parts, rows)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Tensor:
+        rank, ranks = world()
+        summed = slope.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(summed)
+        return summed.chunk(ranks)[rank]

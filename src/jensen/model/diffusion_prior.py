@@ -22,6 +22,8 @@ GAMMAS: dict[str, Schedule] = {"logistic": logistic, "linear": linear}
 _WAVES = 6
 _TOLD = 64
 """Numbers that a noise level becomes."""
+_LEVELS = fold(0, "diffusion prior")
+"""The key of all noise levels. Not made at each step: torch.compile knows no hash."""
 
 
 class DiffusionPrior(nn.Module):
@@ -123,7 +125,7 @@ class DiffusionPrior(nn.Module):
     def distribution(self) -> Diffusion:
         start = None
         if self.training:
-            start = uniform(fold(0, "diffusion prior"), self.count.reshape(1), (1,))[0, 0]
+            start = uniform(_LEVELS, self.count.reshape(1), (1,))[0, 0]
         return Diffusion(
             self._denoise(),
             self.gamma(),

@@ -61,7 +61,9 @@ class Control(Objective):
 
     def forward(self, inference: Inference, step: Tensor) -> Tensor:
         distortion, rate = inference.bound
-        beta = self._update(rate.detach(), step) if self.training else self.beta
+        beta = self.beta
+        if self.training:
+            beta = self._update(gather_minibatch(rate.detach()).mean(), step)
         return (distortion + beta * rate).mean()
 
     def terms(self, inference: Inference, step: Tensor) -> dict[str, Tensor]:
@@ -69,8 +71,8 @@ class Control(Objective):
 
     @torch.no_grad()
     def _update(self, rate: Tensor, step: Tensor) -> Tensor:
-        """Takes the rates `(b,)` of a step into the state; beta, `()`."""
-        error = self.target(step) - gather_minibatch(rate).mean()
+        """Takes the mean rate of a step into the state; beta, `()`."""
+        error = self.target(step) - rate
         low = self.beta_min(step)
         high = self.beta_max(step)
         integral = (self.integral - self.ki(step) * error).clamp(torch.zeros_like(low), high - low)
