@@ -482,10 +482,10 @@ def test_what_changes_amid_the_training_counts(traced):
     ("overrides", "kind"),
     [
         ((), None),
-        (("objective=control", "model/prior=mixture", "model.prior.warmup=5"), Drawing),
+        (("objective=control", "model/prior=mixture", "model.prior.warmup=5"), nn.Dropout),
         (("objective=factor", "objective.hidden=[4]", "trainer.precision=bf16-mixed"), None),
         (("model/prior=diffusion", "model.prior.hidden=[4]", "model.prior.draws=2"), None),
-        ((*LBFGS, "objective=beta_tcvae"), None),
+        (LBFGS, None),
     ],
 )
 def test_kernels_of_a_compiler(tmp_path, monkeypatch, overrides, kind):
