@@ -40,6 +40,6 @@ def standing_in(
         trainer=trainer,
         finite=Forgiving(),
         device=next(model.parameters()).device,
-        calls=SimpleNamespace(steps=steps),
+        calls=SimpleNamespace(steps=steps, engine="auto"),
         encoder_steps=1,
     )

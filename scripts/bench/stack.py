@@ -1,12 +1,13 @@
 """A sweep as one program against one job after another: CPU seconds, `hydra/launcher=stacked` and
 `sequential`.
 
-    python scripts/bench/stack.py [--models mlp,small,wide] [--members 15] [--at-once 2,15] [--rounds 3]
+    python scripts/bench/stack.py [--models mlp,small,wide] [--members 15] [--at-once 2,15] [--rounds 3] [--compile]
 
 Each is the whole command `python -m jensen.train -m`, on images of 28 x 28, or 64 x 64, of zeros
 and ones, without validation. A number is of the steps alone: the command is run with few steps and with many,
 and the difference is taken, of CPU time of one thread. Launchers take turns, and medians are shown.
-`auto` has as many members in a stack as the launcher takes by itself, the others as many as asked for.
+`auto` has as many members in a stack as the launcher takes by itself, the others as many as asked for. With
+`--compile` there is a stack of kernels too, which a run that is not counted has left in a cache.
 """
 
 import argparse
@@ -56,6 +57,7 @@ def seconds(
         "OMP_NUM_THREADS": "1",
         "JENSEN_CACHE": str(folder / "cache"),
         "PYTHONPATH": str(ROOT / "src"),
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "kernels"),
     }
     with tempfile.TemporaryDirectory(dir=folder) as sweep:
         command = [sys.executable, "-m", "jensen.train", "-m", f"hydra.sweep.dir={sweep}"]
@@ -76,6 +78,7 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=15)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--compile", action="store_true", help="with algorithm.compile=true too")
     options = parser.parse_args()
     capability = torch.backends.cpu.get_cpu_capability()
     print(f"torch {torch.__version__}, {platform.machine()}, {capability}, one thread")
@@ -88,11 +91,16 @@ def main() -> None:
     for members in options.at_once.split(",") if options.at_once else [str(options.members)]:
         words = ["hydra/launcher=stacked", f"hydra.launcher.members={members}"]
         launchers[f"{members} at a time"] = words
+    compiled = ["hydra/launcher=stacked", "algorithm.compile=true"]
+    if options.compile:
+        launchers["auto, compiled"] = compiled
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         for model in options.models.split(","):
             path = data(folder, MODELS[model][1])
             found: dict[str, list[float]] = {name: [] for name in launchers}
+            if options.compile:
+                seconds(folder, path, model, options.members, FEW, compiled)
             for _ in range(options.rounds):
                 for name, words in launchers.items():
                     few, many = (

@@ -400,7 +400,6 @@ def test_groups_are_split_to_fit(nowhere, monkeypatch):
     [
         (("model=conv",), "convolutions on a CPU are faster so"),
         (("algorithm.non_finite=skip",), "algorithm.non_finite=skip looks at each step"),
-        (("algorithm.compile=true",), "algorithm.compile makes kernels of one model"),
         (("trainer.accumulate_grad_batches=2",), "trainer.accumulate_grad_batches is not 1"),
     ],
 )

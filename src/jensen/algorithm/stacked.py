@@ -18,6 +18,7 @@ from jensen.algorithm.chunk import Chunk, next_lr
 from jensen.algorithm.drive import Taken
 from jensen.algorithm.stacked_optimiser import StackedOptimiser
 from jensen.algorithm.stacked_program import StackedProgram
+from jensen.algorithm.stacked_trace import Slopes, Traced, Values
 from jensen.algorithm.stacked_values import StackedValues
 from jensen.algorithm.stacked_watch import Fault, StackedWatch, Steps, Words, find
 from jensen.algorithm.step import Outcome, learn, loss_of
@@ -40,9 +41,12 @@ class Stack:
     Args:
         branched: whether each model is computed by itself, beside the others, in the place of one
             program for all.
+        kernels: whether `torch.compile` makes them of that program.
     """
 
-    def __init__(self, members: Sequence["Gradient"], branched: bool = False) -> None:
+    def __init__(
+        self, members: Sequence["Gradient"], branched: bool = False, kernels: bool = False
+    ) -> None:
         self.members = tuple(members)
         self.branched = branched
         self._values = StackedValues([(each.model, each.objective) for each in members])
@@ -50,6 +54,7 @@ class Stack:
         first = members[0]
         owned = self._values.owned[0]
         self._program = StackedProgram(first.model, first.objective, owned)
+        self._slopes = Traced(self._slopes_as_written, first, kernels)
         self._streams = [torch.cuda.Stream() for _ in members] if self.values[0].is_cuda else []
         position = {id(own): at for at, own in enumerate(owned)}
         groups = first.trainer.optimizers[0].param_groups
@@ -84,7 +89,7 @@ class Stack:
         x, noise, step = next(minibatches(chunks))
         try:
             with torch.no_grad():
-                _, inference = self._forward(x, noise, step)
+                _, inference = self._forward(self.values, x, noise, step)
                 self._program.learn(self.values, inference.posterior, step)
         except Exception as error:  # whatever a module of somebody's own may raise
             return str(error).strip().partition("\n")[0] or type(error).__name__
@@ -126,19 +131,17 @@ class Stack:
         if self.branched:
             self._step_by_branches(x, noise, step, look)
             return
-        loss, inference = self._forward(x, noise, step)
-        bound = tree_map(Tensor.detach, inference.bound)
+        loss, inference, gradients = self._slopes(self.values, x, noise, step)
 
         def means() -> list[Tensor]:
-            return [part.mean(1) for part in bound]
+            return [part.mean(1) for part in inference.bound]
 
-        stopped = look(Words(loss.detach(), means, lambda at: _part(inference, at)))
+        stopped = look(Words(loss, means, lambda at: _part(inference, at)))
         kept = self._values.of(stopped)
         if self._program.learns:
             with torch.no_grad():
-                posterior = tree_map(Tensor.detach, inference.posterior)
-                self._program.learn(self.values, posterior, step)
-        self._move(_gradients(loss.sum(), self.trained), stopped)
+                self._program.learn(self.values, inference.posterior, step)
+        self._move(gradients, stopped)
         self._values.put_back(stopped, kept)
 
     def next_lr(self, chunks: Sequence[Chunk], place: int) -> None:
@@ -146,10 +149,18 @@ class Stack:
         for member, chunk in zip(self.members, chunks, strict=True):
             next_lr(member.trainer, chunk.first + place)
 
-    def _forward(self, x: Tensor, noise: Tensor, step: Tensor) -> tuple[Tensor, Inference]:
+    def _slopes_as_written(self, values: Values, x: Tensor, noise: Tensor, step: Tensor) -> Slopes:
+        loss, inference = self._forward(values, x, noise, step)
+        trained = [values[index] for index in self._order]
+        gradients = _gradients(loss.sum(), trained)
+        return Slopes(loss.detach(), tree_map(Tensor.detach, inference), gradients)
+
+    def _forward(
+        self, values: Values, x: Tensor, noise: Tensor, step: Tensor
+    ) -> tuple[Tensor, Inference]:
         """Loss `(M,)` and inference `(M, B, ...)`, with their graph."""
         with self.members[0].trainer.precision_plugin.forward_context():
-            return self._program.infer(self.values, x, noise, step)
+            return self._program.infer(values, x, noise, step)
 
     def _step_by_branches(self, x: Tensor, noise: Tensor, step: Tensor, look: Look) -> None:
         """The same, each model by itself and on a GPU beside the others, on a stream of its own."""
@@ -207,6 +218,8 @@ def minibatches(
     noises = torch.stack([chunk.noise for chunk in chunks], 1)
     steps = torch.stack([chunk.step for chunk in chunks], 1)
     places = zip(*(chunk.x for chunk in chunks), strict=True)
+    if out is not None and out.shape[1:] != chunks[0].x.shape[1:]:
+        out = None
     for parts, noise, step in zip(places, noises, steps, strict=True):
         out = torch.stack(parts, out=out)
         yield out, noise, step

@@ -192,9 +192,9 @@ def _reason(group: Group, trainer: Trainer) -> str:
     cfg = group.jobs[0].cfg
     if cfg.algorithm.non_finite == "skip":
         return "algorithm.non_finite=skip looks at each step"
-    if cfg.algorithm.get("compile"):
-        return "algorithm.compile makes kernels of one model"
     algorithm = _of_all(group)
+    if cfg.algorithm.get("compile") and has_convolutions(algorithm.model):
+        return "algorithm.compile makes kernels of the convolutions of one model"
     if (count := algorithm.encoder_steps) > 1:
         return f"algorithm.encoder_steps={count} leaves the decoder out of most steps"
     if trainer.accumulate_grad_batches != 1:

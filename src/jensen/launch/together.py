@@ -39,6 +39,11 @@ from jensen.launch.job import Job
 from jensen.launch.sweep import Sweep
 from jensen.run.words import say
 
+_KERNELS = 4
+"""Stacks of a group that kernels are made for, which takes seconds each time: where a member ends early, or
+somebody changes a number, another stack begins.
+"""
+
 
 class Member:
     """A job in its coroutine.
@@ -81,6 +86,7 @@ class Together:
         self.stopped: Stopped | None = None
         self._stacks: dict[tuple[int, ...], Stack | StackedGraph] = {}
         self._refused = False
+        self._with_kernels = 0
 
     def run(self) -> None:
         """Raises:
@@ -156,7 +162,8 @@ class Together:
         if len(members) == 1 or self._refused:
             return None
         if not (why := differing(algorithms)):
-            stack = Stack(algorithms, self._branched(algorithms[0]))
+            branched = self._branched(algorithms[0])
+            stack = Stack(algorithms, branched, self._are_kernels_due(algorithms[0]))
             why = stack.refusal(chunks)
         if why:
             self._refused = True
@@ -165,6 +172,17 @@ class Together:
         graphed = algorithms[0].device.type == "cuda" and algorithms[0].calls.engine != "eager"
         self._stacks[key] = StackedGraph(stack) if graphed else stack
         return self._stacks[key]
+
+    def _are_kernels_due(self, algorithm: Gradient) -> bool:
+        """Tell whether kernels are wanted, and were not made again and again."""
+        if algorithm.compiled is None:
+            return False
+        self._with_kernels += 1
+        if self._with_kernels == _KERNELS + 1:
+            say(
+                f"algorithm.compile: no more kernels, after those of {_KERNELS} stacks of these jobs"
+            )
+        return self._with_kernels <= _KERNELS
 
     def _branched(self, algorithm: Gradient) -> bool:
         """Tell whether convolutions are to be computed by branches of the graph, beside each other."""
