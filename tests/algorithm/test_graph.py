@@ -323,3 +323,49 @@ def test_what_changes_amid_a_training_is_captured_again(name):
     assert len(captures) == (3 if name is None else 6)  # of one step, a logged one, and the rest
     for one, other in zip(expected.parameters(), found.parameters(), strict=True):
         torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-6)
+
+
+SCALE = {"now": 1.0}
+COUNT = [0]
+
+
+class OfItsFile(nn.Tanh):
+    """Reads a number of its file."""
+
+    def forward(self, x):
+        return SCALE["now"] * super().forward(x)
+
+
+class Counted(nn.Tanh):
+    """Changes one, in each step."""
+
+    def forward(self, x):
+        COUNT[0] += 1
+        return super().forward(x) * (1 + 0.001 * COUNT[0])
+
+
+class Scaling(Callback):
+    def setup(self, trainer, pl_module, stage):
+        pl_module.model.decoder[1] = OfItsFile()
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        SCALE["now"] = 1.0 + trainer.current_epoch
+
+
+def test_what_a_module_reads_of_its_file_counts_when_it_is_changed():
+    expected = fitted("algorithm.steps_per_call=5", callbacks=[Scaling()])[0]
+    capture = lambda run: torch.no_grad()(taped(run))  # noqa: E731
+    found = fitted("algorithm.steps_per_call=5", callbacks=[Scaling()], capture=capture)[0]
+    assert not found.calls._drive.why
+    for one, other in zip(expected.parameters(), found.parameters(), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-6)
+
+
+class Put(Callback):
+    def setup(self, trainer, pl_module, stage):
+        pl_module.model.decoder[1] = Counted()
+
+
+def test_a_module_that_counts_in_its_file_is_no_graph():
+    found = fitted(callbacks=[Put()], capture=lambda run: torch.no_grad()(taped(run)))[0]
+    assert found.calls._drive.why == "COUNT, which Counted reads, changes in a step"

@@ -25,7 +25,7 @@ from stacks import (
 from torch import nn
 
 from jensen.algorithm import stacked_trace
-from jensen.algorithm.origin import is_known
+from jensen.algorithm.origin import is_known, read
 from jensen.algorithm.stacked import Stack
 from jensen.algorithm.stacked_graph import StackedGraph
 from jensen.algorithm.stacked_trace import Traced
@@ -173,6 +173,16 @@ def test_a_module_of_somebody_s_own_may_read_anything_in_each_step(monkeypatch):
     assert_equal(stack.members, expected, rtol=1e-8, atol=1e-8)
 
 
+def test_what_a_module_of_somebody_s_own_reads_is_looked_at_before_a_chunk(monkeypatch, kernels):
+    stack, expected = Stack(own(), kernels=True), own()
+    take(stack, expected, 0)
+    monkeypatch.setitem(FACTOR, "now", 3.0)
+    assert not stack.holds()
+    take(Stack(stack.members, kernels=True), expected, 1)
+    assert len(kernels) == 2
+    assert_equal(stack.members, expected, rtol=1e-8, atol=1e-8)
+
+
 def test_kernels_of_modules_of_somebody_s_own_leave_nothing_of_their_trial(kernels):
     """A batch norm changes its buffers in each forward pass."""
     stack, expected = Stack(own(), kernels=True), own()
@@ -261,8 +271,39 @@ def test_no_list_is_made_where_steps_are_asked_for_one_by_one(monkeypatch):
     assert made == []
 
 
+GAIN = 1.0
+LISTED = [1]
+UNREAD = 3
+OF_A_FILE = SimpleNamespace(beta=2.0, other=3)
+
+
+def deeper(x):
+    return x * DEPTH
+
+
+DEPTH = 4
+
+
+class Own:
+    share = 3
+
+    def of(self):
+        return self.share
+
+
 class Mine(nn.Linear):
-    pass
+    level = 2
+
+    def forward(self, x):
+        gained = [GAIN * each for each in x]
+        return deeper(gained[0]) * OF_A_FILE.beta * self.level * LISTED[0] * Own().of()
+
+
+def test_what_a_module_reads_of_python_is_found_by_its_names():
+    found = {name: held[name] for held, name in read(Mine(2, 3))}
+    expected = {"GAIN": 1.0, "LISTED": [1], "DEPTH": 4, "share": 3, "level": 2, "beta": 2.0}
+    assert found == expected
+    assert read(nn.Linear(2, 3)) == ()
 
 
 def holding(value):

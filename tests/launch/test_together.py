@@ -20,12 +20,13 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tiny import TINY
 
 from jensen.algorithm.stacked import Stack
+from jensen.algorithm.stacked_trace import Traced
 from jensen.base import signals
 from jensen.base.errors import InputError
 from jensen.base.signals import Stopped
 from jensen.base.waiting import waited
 from jensen.callbacks.diagnose import Diagnose
-from jensen.launch import conflicts, groups, sequential, stacked
+from jensen.launch import conflicts, groups, sequential, stacked, together
 from jensen.launch.training import train
 from jensen.reports.read import read
 from jensen.reports.sweep import flat
@@ -292,6 +293,46 @@ def test_models_that_cannot_be_stacked_take_their_steps_themselves(
     assert "since they cannot be stacked (it asks for a value)" in capsys.readouterr().out
     for one, other in zip(jobs, both[1][:2], strict=True):
         torch.testing.assert_close(weights(one.folder), weights(other.folder), rtol=0, atol=0)
+
+
+COMPILED = "algorithm.compile=true"
+
+
+@pytest.fixture
+def kernels(monkeypatch):
+    """Kernels without a compiler: the programs that they were to be made of."""
+    made = []
+
+    def make(program):
+        made.append(program)
+        return program
+
+    monkeypatch.setattr(Traced, "make", staticmethod(make))
+    return made
+
+
+def test_kernels_are_made_once_for_all_jobs(both, kernels, tmp_path):
+    jobs = done([(*each, COMPILED) for each in THREE], tmp_path)
+    assert len(kernels) == 1
+    check_weights(jobs, both[1])
+
+
+def test_kernels_are_not_made_again_and_again(both, kernels, monkeypatch, tmp_path, capsys):
+    """A stack begins anew whenever somebody has changed something, and goes on without after some."""
+    monkeypatch.setattr(together, "_KERNELS", 2)
+    monkeypatch.setattr(Stack, "holds", lambda stack: False)
+    jobs = done([(*each, COMPILED) for each in THREE], tmp_path)
+    assert len(kernels) == 2
+    assert capsys.readouterr().out.count("no more kernels, after those of 2 stacks") == 1
+    check_weights(jobs, both[1])
+
+
+def test_convolutions_with_kernels_are_trained_one_after_another(nowhere, monkeypatch):
+    monkeypatch.setattr(groups, "has_convolutions", lambda model: True)
+    found = planned(*((COMPILED, f"seed={seed}") for seed in range(2)))
+    assert [(len(group.jobs), group.why) for group in found] == [
+        (2, "algorithm.compile makes kernels of the convolutions of one model")
+    ]
 
 
 def planned(*overrides, members="auto", common=SHORT):

@@ -43,6 +43,7 @@ SECTIONS = {
     "em_large": Section("mixtures", {"names": "GS"}, 60),
     "ranks": Section("ranks", {}, 60),
     "stack": Section("stacks", {}, 90),
+    "stack_compiled": Section("stacks", {"compiled": True}, 120),
     "convolutions": Section("convolutions", {}, 60),
     "streamed": Section("streamed", {}, 60),
     "kernels": Section("kernels", {}, 150),

@@ -22,14 +22,18 @@ CASES = (
 STEPS = 1000
 
 
-def main(report: Callable[..., None], device: str, tiny: bool) -> None:
+COMPILED = (("mlp", 16, "grouped"),)
+
+
+def main(report: Callable[..., None], device: str, tiny: bool, compiled: bool = False) -> None:
     from jensen.run.conf import conf_folder
 
     if not (conf_folder() / "hydra" / "launcher" / "stacked.yaml").exists():
         report(name="stacked", absent="this version has no hydra/launcher=stacked")
         return
-    for model, members, convolutions in CASES[:1] if tiny else CASES:
-        _measure(report, device, tiny, model, 3 if tiny else members, convolutions)
+    cases = COMPILED if compiled else CASES
+    for model, members, convolutions in cases[:1] if tiny else cases:
+        _measure(report, device, tiny, model, 3 if tiny else members, convolutions, compiled)
 
 
 def _measure(
@@ -39,6 +43,7 @@ def _measure(
     model: str,
     members: int,
     convolutions: str,
+    compiled: bool,
 ) -> None:
     steps = 100 if tiny else STEPS
     overrides = [word for word in KINDS[model].overrides if not word.startswith("data")]
@@ -46,6 +51,7 @@ def _measure(
     words = [
         "hydra/launcher=stacked",
         f"hydra.launcher.convolutions={convolutions}",
+        f"algorithm.compile={str(compiled).lower()}",
         "data=sprites",
         f"data.size={1000 if tiny else 65_536}",
         f"data.batch_size={KINDS[model].batch}",
@@ -63,7 +69,7 @@ def _measure(
         begin = time.perf_counter()
         done = subprocess.run(command, env=own, capture_output=True, text=True)
         took = time.perf_counter() - begin
-        name = f"{model} 64 x 64, {members} members, {convolutions}"
+        name = f"{model} 64 x 64, {members} members, {'compiled' if compiled else convolutions}"
         if done.returncode:
             report(name=name, fails=(done.stdout + done.stderr)[-1500:])
             return

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from jensen.algorithm import hooks
 from jensen.algorithm.alike import HOLDERS, PLAIN, attributes, compared, kept
 from jensen.algorithm.chunk import Chunk
+from jensen.algorithm.origin import read
 from jensen.algorithm.streams import Streams
 from jensen.base.replay import first_said
 
@@ -104,20 +105,31 @@ class State:
 
 
 class Numbers:
-    """Plain values that modules keep beside their tensors, and what lies in their lists and the
-    like, as they are now.
+    """Plain values that modules keep beside their tensors, or read of Python, and what lies in their
+    lists and the like, as they are now.
 
     Args:
         roots: modules, by a name for each.
     """
 
     def __init__(self, **roots: nn.Module) -> None:
-        self._kept = [
-            (f"{name}.{key}", vars(part), key, value, compared(value), copy(value))
+        parts = [
+            (name, part)
             for root, module in roots.items()
             for name, part in module.named_modules(prefix=root)
-            for key, value in kept(part)
-            if isinstance(value, (*PLAIN, *HOLDERS))
+        ]
+        found = [
+            (f"{name}.{key}", vars(part), key) for name, part in parts for key, _ in kept(part)
+        ]
+        found += [
+            (f"{key}, which {type(part).__name__} reads,", held, key)
+            for _, part in parts
+            for held, key in read(part)
+        ]
+        self._kept = [
+            (name, held, key, held[key], compared(held[key]), copy(held[key]))
+            for name, held, key in found
+            if isinstance(held[key], (*PLAIN, *HOLDERS))
         ]
 
     def changed(self) -> str:
@@ -129,7 +141,8 @@ class Numbers:
 
     def put_back(self) -> None:
         for _, held, key, value, _, contents in self._kept:
-            held[key] = value
+            if isinstance(held, dict):  # not what a class holds
+                held[key] = value
             if isinstance(value, HOLDERS):
                 _refill(value, contents)
 
@@ -163,7 +176,7 @@ def _tensors(optimiser: Optimizer) -> list[Tensor]:
 
 def fixed(algorithm: "Gradient", scheduled: bool) -> list[object]:
     """All that a captured step has for good, and that somebody may change amid a training: modules
-    with what they keep, hooks, tensors and their places, which of them learn, the optimiser with its
+    with what they keep and read of Python, hooks, tensors and their places, which of them learn, the optimiser with its
     groups' numbers, and how gradients are clipped. A learning rate that is `scheduled` is none of
     that.
     """
@@ -173,6 +186,7 @@ def fixed(algorithm: "Gradient", scheduled: bool) -> list[object]:
     found += [algorithm.encoder_steps, hooks.of_all_modules()]
     for module in (*algorithm.model.modules(), *algorithm.objective.modules()):
         found += [id(module), attributes(module), hooks.of_module(module)]
+        found += [compared(held.get(name)) for held, name in read(module)]
         tensors = (*module._parameters.values(), *module._buffers.values())
         found += [_place(each) for each in tensors if each is not None]
     found += [id(optimiser), vars(optimiser).get("step"), hooks.of_optimiser(optimiser)]

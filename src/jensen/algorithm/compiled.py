@@ -10,29 +10,23 @@ training makes new ones (torch's guards).
 """
 
 import logging
-import os
-import re
-import warnings
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache, partial
 from itertools import count
-from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch._dynamo.eval_frame import remove_from_cache
-from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException, Unsupported
+from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from jensen.algorithm import hooks
+from jensen.algorithm import hooks, kernels
 from jensen.algorithm.capture import State
 from jensen.algorithm.step import Outcome, learn, outcome
 from jensen.base.ranks import said_by_any_rank, world
-from jensen.base.replay import first_said
 from jensen.model.vae import VAE
 from jensen.objective.objective import Objective
 
@@ -43,22 +37,14 @@ logger = logging.getLogger(__name__)
 Given = tuple[VAE, Objective, Tensor, Tensor, Tensor]
 MakeOutcome = Callable[[VAE, Objective, Tensor, Tensor, Tensor], Outcome]
 
-_compile = partial(torch.compile, fullgraph=True, options={"fallback_random": True})
-"""Draws are torch's own, of the generator that is seeded at each step."""
-
 _copies = count()
 """Numbers for the names of copies of a step."""
-
-_ROUGH = {"32-true": 1e-3, "64-true": 1e-9}
-"""How far a loss may be from the step's own, as a part of its size, by the precision, and slopes ten times as
-far; of others 1e-2.
-"""
 
 
 class Compiled:
     """`step.outcome` by kernels of the model of an algorithm; `why` is the reason if there are none."""
 
-    make: Callable[[MakeOutcome], MakeOutcome] = staticmethod(_compile)
+    make: Callable[[MakeOutcome], MakeOutcome] = staticmethod(kernels.made)
     """What makes the kernels; a test puts another in its place."""
 
     def __init__(self, algorithm: "Gradient") -> None:
@@ -89,7 +75,7 @@ class Compiled:
             return call(*given)
         except (TorchDynamoException, FailOnRecompileLimitHit) as error:
             # Of those that something changed amid the training asks for: none has run.
-            self._refuse(_said(error), shared=False)
+            self._refuse(kernels.said(error), shared=False)
             return outcome(*given)
 
     def _refuse(self, why: str, shared: bool = True) -> None:
@@ -139,13 +125,13 @@ class Compiled:
         them too.
         """
         try:
-            with _unheard():
+            with kernels.unheard():
                 of_kernels, others = _slopes(made(), learns, given)
         except Exception as error:  # whatever a compiler may raise
             if world()[1] > 1:  # others wait for what a step gathers
                 _slopes(outcome, learns, given)
-            return _said(error)
-        rough = _ROUGH.get(str(self.algorithm.trainer.precision), 1e-2)
+            return kernels.said(error)
+        rough = kernels.ROUGH.get(str(self.algorithm.trainer.precision), 1e-2)
         apart = float((of_kernels - loss).abs() / loss.abs().clamp(min=1))
         turned = float((others - slopes).norm() / slopes.norm().clamp(min=1e-30))
         if apart <= rough and turned <= 10 * rough:
@@ -176,39 +162,3 @@ def _copied(function: Callable[..., Outcome]) -> MakeOutcome:
     """
     code = function.__code__.replace(co_name=f"outcome_{next(_copies)}")
     return FunctionType(code, function.__globals__)
-
-
-@contextmanager
-def _unheard() -> Iterator[None]:
-    """Keep from the console what torch says at making kernels: it is for developers, and what is raised
-    is told in a line. Who sets TORCH_LOGS hears it all the same.
-    """
-    torchs = logging.getLogger("torch")
-    level = torchs.level
-    if level == logging.WARNING:
-        torchs.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        torchs.setLevel(level)
-
-
-def _said(error: Exception) -> str:
-    """The reason why no kernels are made, in one line: with the place where a step is no one graph, and the
-    folder that cannot be written.
-    """
-    places = re.findall(r'File "(.*)", line (\d+)', str(error))
-    if isinstance(error, Unsupported) and places:
-        path, line = places[-1]
-        said = str(error).splitlines()[0]
-        return f"torch makes no one graph of them: {said}, at {Path(path).name}:{line}"
-    first: BaseException = error
-    while first.__context__ is not None:
-        first = first.__context__
-    folder = os.environ.get("TORCHINDUCTOR_CACHE_DIR", "")  # torch sets it
-    if isinstance(first, OSError) and str(first.filename or folder).startswith(folder):
-        return (
-            f"TORCHINDUCTOR_CACHE_DIR is {folder}, where nothing can be written: {first.strerror}"
-        )
-    return first_said(error)

@@ -1,10 +1,14 @@
-"""Where the code that a step runs comes from: jensen's and torch's reads its arguments and tensors alone,
-somebody's own may read anything.
+"""Where the code that a step runs comes from, and what it reads of Python.
+
+jensen's and torch's modules read their arguments, their tensors and what they keep. Somebody's own may read a
+number of its file, of a module that it imports, or of a class, too, which a step that is repeated without
+Python would have for good.
 """
 
-from collections.abc import Iterable
-from functools import partial
-from types import FunctionType, MethodType
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache, partial
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,6 +16,9 @@ from torch import Tensor, nn
 from jensen.algorithm.alike import HOLDERS, PLAIN, kept
 
 _OURS = ("jensen", "torch", "builtins", "collections", "functools")
+
+Read = tuple[Mapping[str, Any], str]
+"""A dictionary of names, and the name in it that is read."""
 
 
 def is_known(*modules: nn.Module) -> bool:
@@ -27,11 +34,14 @@ def is_known(*modules: nn.Module) -> bool:
         if id(value) in seen or isinstance(value, (*PLAIN, Tensor)):
             continue
         seen[id(value)] = value
-        code = value if isinstance(value, type | FunctionType) else type(value)
-        if str(code.__module__).partition(".")[0] not in _OURS:
+        if not _is_ours(value if isinstance(value, type | FunctionType) else type(value)):
             return False
         waiting += _within(value)
     return True
+
+
+def _is_ours(code: Any) -> bool:
+    return str(code.__module__).partition(".")[0] in _OURS
 
 
 def _within(value: Any) -> Iterable[Any]:
@@ -49,3 +59,73 @@ def _within(value: Any) -> Iterable[Any]:
     if isinstance(value, FunctionType):
         return [cell.cell_contents for cell in value.__closure__ or ()]
     return ()
+
+
+def read(module: nn.Module) -> tuple[Read, ...]:
+    """The numbers, and lists and the like of them, that somebody's own code of a module reads beside what the
+    module keeps, as far as their names stand in the code.
+    """
+    return () if _is_ours(type(module)) else _read_by(type(module))  # type: ignore[arg-type]  # hashed by id
+
+
+@cache
+def _read_by(kind: type) -> tuple[Read, ...]:
+    found: dict[tuple[int, str], Read] = {}
+    seen: set[int] = set()
+    waiting: list[type | FunctionType] = [kind]
+    while waiting:
+        code = waiting.pop()
+        if id(code) in seen or _is_ours(code):
+            continue
+        seen.add(id(code))
+        places = (
+            [vars(base) for base in code.__mro__ if not _is_ours(base)]
+            if isinstance(code, type)
+            else []
+        )
+        for function in _functions(code):
+            for held, name in _named(function, places):
+                if isinstance(held[name], type | FunctionType):
+                    waiting.append(held[name])
+                elif isinstance(held[name], (*PLAIN, tuple, *HOLDERS)):
+                    found[id(held), name] = held, name
+    return tuple(found.values())
+
+
+def _functions(code: type | FunctionType) -> list[FunctionType]:
+    """A function, or those that a class has from nobody but its author."""
+    if isinstance(code, FunctionType):
+        return [code]
+    own = [value for base in code.__mro__ if not _is_ours(base) for value in vars(base).values()]
+    bare = [getattr(each, "__func__", None) or getattr(each, "fget", None) or each for each in own]
+    return [each for each in bare if isinstance(each, FunctionType)]
+
+
+def _named(function: FunctionType, places: Iterable[Mapping[str, Any]]) -> Iterator[Read]:
+    """What a function may read by the names in its code: of its file, of places, and of modules and
+    objects that its file knows.
+    """
+    names = {*_names(function.__code__)}
+    here = function.__globals__
+    known = [here[name] for name in names & here.keys()]
+    objects = [vars(each) for each in known if hasattr(each, "__dict__") and _is_changeable(each)]
+    for place in (here, *places, *objects):
+        yield from ((place, name) for name in names & place.keys())
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """All names in code, also in that of the functions which it makes."""
+    yield from code.co_names
+    for part in code.co_consts:
+        if isinstance(part, CodeType):
+            yield from _names(part)
+
+
+def _is_changeable(value: Any) -> bool:
+    """Tell whether somebody may change what an object holds: of modules, those that are not installed."""
+    if not isinstance(value, ModuleType):
+        return not isinstance(value, FunctionType | nn.Module)
+    top = value.__name__.partition(".")[0]
+    return top not in sys.stdlib_module_names and "site-packages" not in str(
+        getattr(value, "__file__", "")
+    )

@@ -11,17 +11,16 @@ other examples and a far step before they are trusted, and left where they give 
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from jensen.algorithm.compiled import ROUGH
+from jensen.algorithm import kernels
 from jensen.algorithm.origin import is_known
 from jensen.algorithm.trial import LEAP
-from jensen.base.replay import first_said
 from jensen.base.tree import tree_leaves, tree_map
 from jensen.bound.bound import Inference
 
@@ -59,19 +58,17 @@ class Traced:
 
     Args:
         algorithm: of one of the models.
-        kernels: whether they are wanted.
+        compiled: whether kernels are wanted.
     """
 
-    make: Callable[..., Callable[..., list[Tensor]]] = staticmethod(
-        partial(torch.compile, fullgraph=True)
-    )
+    make: Callable[..., Callable[..., list[Tensor]]] = staticmethod(kernels.made)
     """What makes the kernels; a test puts another in its place."""
 
-    def __init__(self, compute: Compute, algorithm: "Gradient", kernels: bool) -> None:
+    def __init__(self, compute: Compute, algorithm: "Gradient", compiled: bool) -> None:
         self.compute = compute
         self.why = ""
-        self._rough = ROUGH.get(str(algorithm.trainer.precision), 1e-2)
-        self._kernels = kernels
+        self._rough = kernels.ROUGH.get(str(algorithm.trainer.precision), 1e-2)
+        self._compiled = compiled
         self._lists = (
             algorithm.device.type == "cpu"  # on a GPU a graph asks for nothing either
             and algorithm.calls.engine != "eager"
@@ -82,19 +79,19 @@ class Traced:
 
     def __call__(self, values: Values, x: Tensor, noise: Tensor, step: Tensor) -> Slopes:
         given = (values, x, noise, step)
-        if not (self._kernels or self._lists) or torch.is_anomaly_enabled():
+        if not (self._compiled or self._lists) or _is_watched():
             return self.compute(*given)
         shapes = (x.shape, noise.shape)
         self._seen[shapes] = self._seen.get(shapes, 0) + 1
         if shapes not in self._calls:
-            if self._seen[shapes] <= FIRST and not self._kernels:
+            if self._seen[shapes] <= FIRST and not self._compiled:
                 return self.compute(*given)
             self._calls[shapes] = self._made(given)
         return self._calls[shapes](*given)
 
     def _made(self, given: Given) -> Compute:
         """What computes from now on; nothing is left of its trial."""
-        if self._kernels:
+        if self._compiled:
             made, self.why = self._tried(self.make, given)
             if not self.why:
                 return made
@@ -110,17 +107,23 @@ class Traced:
         """What `make` makes of the list, with the reason to leave it, if there is one."""
         before = [each.detach().clone() for each in given[0]]
         try:
-            made = _Listed(self.compute, given, make)
             values, x, noise, step = given
             others = (values, x.flip(1), -noise, step + LEAP)
+            with kernels.unheard():
+                made = _Listed(self.compute, given, make)
+                _put_back(values, before)
+                found = made(*others)
             _put_back(values, before)
-            expected = self.compute(*others)
-            _put_back(values, before)
-            return made, _unlike(made(*others), expected, self._rough)
+            return made, _unlike(found, self.compute(*others), self._rough)
         except Exception as error:  # whatever a tracer or a compiler may raise
-            return self.compute, first_said(error)
+            return self.compute, kernels.said(error)
         finally:
             _put_back(given[0], before)
+
+
+def _is_watched() -> bool:
+    """Tell whether somebody has torch watch each operation, and its slope, as it is asked for."""
+    return torch.is_anomaly_enabled() or _get_current_dispatch_mode() is not None
 
 
 class _Listed:
