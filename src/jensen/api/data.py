@@ -47,17 +47,13 @@ def examples(data: Any) -> Any:
     bytewise = stored.dtype == torch.uint8
     if factors is None:
         return Examples(stored, decode, bytewise=bytewise)
-    columns = torch.as_tensor(factors)
-    columns = (
-        integers(columns.flatten(), "data").reshape(len(columns), -1)
-        if columns.dim() in (1, 2)
-        else columns
-    )
-    if columns.shape[:1] != stored.shape[:1] or columns.dim() != 2:
+    labels = integers(factors, "data", dims=2)
+    if labels.shape[:1] != stored.shape[:1]:
         raise InputError(
-            f"factors have the shape {list(columns.shape)}: expected ({len(stored)},) or"
+            f"factors have the shape {list(labels.shape)}: expected ({len(stored)},) or"
             f" ({len(stored)}, F)"
         )
+    columns = labels.reshape(len(labels), -1)
     count = columns.shape[1]
     names = ("factor",) if count == 1 else tuple(f"factor_{place}" for place in range(count))
     return Examples(stored, decode, columns, names, tuple((columns.amax(0) + 1).tolist()), bytewise)

@@ -7,6 +7,7 @@ taken as they are, booleans as 0 and 1, bytes as grey levels 0..255.
 """
 
 import random
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from jensen.base.errors import InputError
+from jensen.base.plain import check_unmasked, plain
 from jensen.base.random import fold
 from jensen.data.examples import Examples, Rows, identity, pixels
 
@@ -267,48 +269,67 @@ def _taken(found: Any, where: str) -> tuple[Tensor, Tensor]:
                 " factors"
             )
         x, factors = (*found, ())[:2]
-    return observation(x, where), integers(factors, where)
+    return observation(x, where), integers(factors, where).reshape(-1)
 
 
 def observation(x: Any, where: str) -> Tensor:
+    """x of an item, or of all examples, as it is stored, on the CPU."""
+    name = f"x of {where}"
     if not isinstance(x, Tensor | np.ndarray):
         raise InputError(
-            f"x of {where} is a {type(x).__name__}: expected a tensor or an array; convert it"
+            f"{name} is a {type(x).__name__}: expected a tensor or an array; convert it"
         )
     try:
-        tensor = (
-            torch.as_tensor(np.ascontiguousarray(x) if isinstance(x, np.ndarray) else x)
-            .detach()
-            .cpu()
-        )
+        tensor = plain(name, x if isinstance(x, Tensor) else _tensor(name, x))
     except TypeError as error:
         raise InputError(
-            f"x of {where} is an array of {x.dtype}: expected floating-point numbers; convert it"
+            f"{name} is an array of {x.dtype}: expected floating-point numbers; convert it"
         ) from error
     if not tensor.is_floating_point() and tensor.dtype not in (torch.uint8, torch.bool):
         raise InputError(
-            f"x of {where} is {tensor.dtype}: expected floating-point numbers, bool, or uint8 for"
-            " grey levels"
+            f"{name} is {tensor.dtype}: expected floating-point numbers, bool, or uint8 for grey"
+            " levels; convert it"
         )
-    return tensor
+    return tensor.detach().cpu()
 
 
-def integers(factors: Any, where: str) -> Tensor:
+def integers(factors: Any, where: str, dims: int = 1) -> Tensor:
+    """Labels, int64: of an item `(F,)`, or of all examples with `dims=2`, on the CPU."""
+    name = f"factors of {where}"
     try:
-        labels = torch.as_tensor(factors).detach().cpu()
+        array = isinstance(factors, np.ndarray)
+        labels = _tensor(name, factors) if array else torch.as_tensor(factors)
+        labels = plain(name, labels).detach().cpu()
+    except InputError:
+        raise
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"factors of {where} are a {type(factors).__name__}: expected integers; number their"
-            " values"
+            f"{name} are a {type(factors).__name__}: expected integers; number their values"
         ) from error
     if labels.numel() and (
         labels.is_floating_point()
         or labels.is_complex()
-        or labels.dim() > 1
-        or bool((labels < 0).any())
+        or labels.dim() > dims
+        or bool((labels.long() < 0).any())
     ):
+        expected = "(F,)" if dims == 1 else "(N,) or (N, F)"
         raise InputError(
-            f"factors of {where} are {labels.dtype} {list(labels.shape)}: expected integers of at"
-            " least 0, (F,); number their values"
+            f"{name} are {labels.dtype} {list(labels.shape)}: expected integers of at least 0,"
+            f" {expected}; number their values"
         )
-    return labels.long().reshape(-1)
+    return labels.long()
+
+
+def _tensor(name: str, array: np.ndarray) -> Tensor:
+    """The numbers of an array, in its own memory where torch can have them there.
+
+    Raises:
+        TypeError: they are none that torch has.
+    """
+    check_unmasked(name, array)
+    # torch has neither another byte order nor negative strides
+    native = np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(array.shape)
+    with warnings.catch_warnings():
+        # of a file that is mapped for reading alone: nothing writes to what is stored
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(native)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from jensen.base.errors import InputError
+from jensen.base.plain import check_unmasked, plain
 
 _MISSING = ("NoneType", "NAType", "NaTType")
 """Types of what pandas and Python put in the place of a missing number."""
@@ -23,6 +24,13 @@ _REMEDIES = {
     "strides": "stack the rows to one array",
 }
 """Whatever makes an array of something, by a method by which it is known."""
+
+
+_OF_A_MASK = {
+    "x": ", or make the GMM with missing=True to marginalise them",
+    "weights": ", with 0 to leave points out",
+}
+"""What else may be done about a mask, by the argument that has it."""
 
 
 def column_names(value: Any) -> tuple[str, ...] | None:
@@ -59,15 +67,14 @@ def as_array(name: str, value: Any, missing: bool = False) -> Tensor | np.ndarra
     what is masked to NaN.
     """
     if isinstance(value, Tensor):
-        return _plain(name, value)
+        if value.is_complex():
+            raise _complex(name)
+        return plain(name, value)
     array = _numpy(name, value)
     if isinstance(array, np.ma.MaskedArray):
         array = _unmasked(name, array, missing)
     if array.dtype.kind == "c":
-        raise InputError(
-            f"{name} holds complex numbers: expected real ones; give the parts as columns of their"
-            " own"
-        )
+        raise _complex(name)
     if array.dtype.kind == "O":
         return _from_objects(name, array, column_names(value))
     if array.dtype.kind not in "fiub":
@@ -110,34 +117,17 @@ def _refuse_inexact(name: str, array: np.ndarray) -> None:
         raise _too_long(name, rounded[0])
 
 
+def _complex(name: str) -> InputError:
+    return InputError(
+        f"{name} holds complex numbers: expected real ones; give the parts as columns of their own"
+    )
+
+
 def _too_long(name: str, found: object) -> InputError:
     return InputError(
         f"{name} holds the integer {found!s:.40}, which float64 would round: expected none beyond"
         f" 2^53 = {_WHOLE}; subtract an offset, or convert it yourself"
     )
-
-
-def _plain(name: str, value: Tensor) -> Tensor:
-    if value.is_complex():
-        raise InputError(
-            f"{name} holds complex numbers: expected real ones; give the parts as columns of their"
-            " own"
-        )
-    if value.is_meta:
-        raise InputError(
-            f"{name} is a tensor on the device meta, which has no numbers: expected one that has;"
-            " load its values"
-        )
-    if value.is_nested:
-        raise InputError(
-            f"{name} is a nested tensor: expected rows of as many numbers; pad or cut them"
-        )
-    if value.layout != torch.strided or value.is_quantized:
-        raise InputError(
-            f"{name} is a tensor of layout {value.layout} and {value.dtype}: expected a plain one;"
-            " use to_dense()"
-        )
-    return value if type(value) is Tensor else value.as_subclass(Tensor)  # type: ignore[no-any-return]
 
 
 def _numpy(name: str, value: Any) -> np.ndarray:
@@ -190,18 +180,10 @@ def refuse_lazy(name: str, value: object) -> None:
 
 def _unmasked(name: str, array: Any, missing: bool) -> np.ndarray:
     mask = np.ma.getmaskarray(array)
+    if not missing:
+        check_unmasked(name, array, _OF_A_MASK.get(name, ""))
     if not mask.any():
         return np.asarray(array.data)
-    if not missing:
-        place = ", ".join(map(str, np.argwhere(mask)[0]))
-        others = {
-            "x": ", or make the GMM with missing=True to marginalise them",
-            "weights": ", with 0 to leave points out",
-        }
-        raise InputError(
-            f"{name} has {int(mask.sum())} masked values, the first at [{place}]: expected"
-            f" numbers; remove or fill them{others.get(name, '')}"
-        )
     return np.where(mask, np.nan, np.asarray(array.data, np.float64))
 
 

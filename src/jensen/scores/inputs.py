@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from jensen.base.errors import InputError, check_count, check_seed
+from jensen.base.plain import check_unmasked, plain
 from jensen.scores.constant import Floats, constant, settled
 
 Labels = npt.NDArray[np.int64]
@@ -14,9 +15,10 @@ LARGEST = 1e100
 """Codes beyond it are refused: their squares would overflow."""
 
 
-def _array(values: npt.ArrayLike | Tensor) -> npt.NDArray:
+def _array(name: str, values: npt.ArrayLike | Tensor) -> npt.NDArray:
+    check_unmasked(name, values)
     if isinstance(values, Tensor):
-        values = values.detach().cpu()
+        values = plain(name, values).detach().cpu()
         return (
             values.float() if values.dtype == torch.bfloat16 else values
         ).numpy()  # numpy has no bfloat16
@@ -29,7 +31,7 @@ def check_codes(codes: npt.ArrayLike | Tensor, name: str = "codes") -> Floats:
     Raises:
         InputError: another shape, nothing in it, or something that is no finite number.
     """
-    found = _array(codes)
+    found = _array(name, codes)
     if found.dtype.kind not in "fiub":
         raise InputError(
             f"{name} hold {found.dtype}: expected real numbers, one row a point and one column a"
@@ -62,7 +64,7 @@ def check_factors(factors: npt.ArrayLike | Tensor) -> Labels:
     Raises:
         InputError: another shape, nothing in it, or something other than integers of at least 0.
     """
-    found = _array(factors)
+    found = _array("factors", factors)
     if found.dtype.kind not in "iub":
         raise InputError(
             f"factors are {found.dtype}: expected integer labels; "
