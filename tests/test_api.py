@@ -279,7 +279,7 @@ def test_bad_input_is_one_sentence(tmp_path, x):
         "expected grey|expected floating": lambda: jensen.fit(
             named(), x.long(), folder=tmp_path, **FIT
         ),
-        r"factors have the shape \[7, 1\]": lambda: jensen.fit(
+        r"factors have the shape \[7\]": lambda: jensen.fit(
             named(), (x, np.zeros(7, int)), folder=tmp_path, **FIT
         ),
     }

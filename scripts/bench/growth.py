@@ -92,10 +92,11 @@ def step() -> Made:
         shape = [f"data.x_shape=[1,{side},{side}]", f"latent_dim={latents}"]
         model = instantiate(compose("train", ["model=conv", *shape]).model)
         x = (torch.rand(16, 1, side, side) > 0.5).float()
+        noise = torch.randn(16, latents)
 
         def three() -> None:
             for _ in range(3):
-                bound = model(x).bound
+                bound = model(x, noise).bound
                 (bound.distortion + bound.rate).mean().backward()
 
         return three

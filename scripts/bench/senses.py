@@ -235,7 +235,7 @@ def encoded(model: Any, x: Any) -> None:
     import torch
 
     with torch.no_grad():
-        model.encode(x)
+        model.encoded(x)
 
 
 def in_turn(calls: Sequence[Callable[[], object]]) -> None:

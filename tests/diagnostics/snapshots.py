@@ -33,7 +33,7 @@ def snapshot_of(model: VAE, x: Tensor) -> Snapshot:
         factors=torch.zeros(len(x), 0, dtype=torch.int64),
         names=(),
         images=x[:40],
-        encode=model.encode,
+        encode=model.encoded,
         decode=model.decode,
         draw=lambda count: draws_of(model.prior, 7, torch.arange(count), model.latent_dim),
         infer=model,

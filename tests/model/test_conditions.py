@@ -154,7 +154,7 @@ def test_convolutions_take_conditions_as_channels():
         2,
         condition=["label"],
     )
-    x = torch.cat([torch.rand(3, 256), torch.eye(4)[:3]], 1)
+    x = torch.cat([torch.rand(3, 256).round(), torch.eye(4)[:3]], 1)
     model(x).bound.elbo.mean().backward()
     assert all(part.grad.abs().sum() > 0 for part in model.parameters())
 

@@ -46,7 +46,7 @@ def x():
 
 
 def explicit(model):
-    q = model.encode(model.prior.raw.sigmoid())
+    q = model.encoded(model.prior.raw.sigmoid())
     components = distributions.Independent(
         distributions.Normal(q.mean.double(), (q.log_var.double() / 2).exp()), 1
     )

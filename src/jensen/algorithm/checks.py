@@ -316,7 +316,7 @@ def check_shapes(model: VAE, x: Tensor) -> None:
     codes = f"{len(x)} codes of {model.latent_dim} latents"
     latents = (len(x), model.latent_dim)
 
-    posterior = _tried("model.encoder", examples, lambda: model.encode(x))
+    posterior = _tried("model.encoder", examples, lambda: model.encoded(x))
     for part in posterior if isinstance(posterior, Gaussian) else (posterior.mean,):
         _check_shape("model.encoder", examples, part, latents)
     z = posterior.mean

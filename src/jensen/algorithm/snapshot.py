@@ -52,7 +52,7 @@ def known_of_vae(model: VAE, images: Tensor) -> dict[str, Any]:
         return drawn(model.likelihood, model.decoded(z), 0, index)
 
     return {
-        "encode": model.encode,
+        "encode": model.encoded,
         "decode": model.decode,
         "observe": observe,
         "alike": alike if getattr(model.likelihood, "mean_is_drawn", False) else None,

@@ -100,7 +100,7 @@ def _asked(objective: object, step: int) -> float:
 def _of_decoder(model: VAE, data: DataModule, module: LightningModule, helps: str) -> Ills:
     """Tell whether an observation is told no better from its own code than from another's."""
     x = data.show(_LOOKED_AT).to(module.device, cast(torch.dtype, module.dtype))
-    code = model.encode(x).mean
+    code = model.encoded(x).mean
     own = model.likelihood.distortion(model.decoded(code, x), x).mean()
     other = model.likelihood.distortion(model.decoded(code.roll(1, 0), x), x).mean()
     more = float(other - own)

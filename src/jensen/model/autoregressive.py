@@ -116,9 +116,9 @@ class MADE(nn.Module):
 
 def check_binary(name: str, x: Tensor) -> None:
     """Refuse observations that are not 0 or 1."""
-    other = x[(x != 0) & (x != 1)]
-    if other.numel():
+    other = (x != 0) & (x != 1)
+    if bool(other.any()):
         raise InputError(
-            f"model/likelihood={name} takes x that is 0 or 1 but the data hold {other[0]:.3g}:"
+            f"model/likelihood={name} takes x that is 0 or 1 but the data hold {x[other][0]:.3g}:"
             " binarise them, as data=mnist_binary does, or use another likelihood"
         )

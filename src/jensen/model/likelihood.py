@@ -130,12 +130,12 @@ class Bernoulli(nn.Module):
         return _bits(output, key, index, temperature, top_k, top_p)
 
     def check(self, x: Tensor) -> None:
-        check_finite(x)
-        grey = x[(x != 0) & (x != 1)]
-        if grey.numel():
+        other = (x != 0) & (x != 1)
+        if bool(other.any()):  # to index by none of them takes as long as a small encoder
+            check_finite(x)
             raise InputError(
                 "model/likelihood=bernoulli takes x that is 0 or 1 but the data hold"
-                f" {grey[0]:.3g}: use cross_entropy or"
+                f" {x[other][0]:.3g}: use cross_entropy or"
                 " continuous_bernoulli for grey levels, or normal"
             )
 

@@ -275,6 +275,15 @@ class JointLikelihood(nn.Module):
         """Refuse observations that it is no density of, or that lack all of x or a part of a
         modality.
         """
+        self.check_given(x)
+        if not bool(self.modalities.present(x).any(1).all()):
+            raise InputError(
+                "an example has none of the modalities"
+                f" {', '.join(self.modalities.modelled)}: expected one at least; leave it out"
+            )
+
+    def check_given(self, x: Tensor) -> None:
+        """Refuse observations that it is no density of, or that lack a part of a modality."""
         if x.dim() != 2 or x.shape[1] != self.modalities.size:
             raise InputError(
                 f"modalities have {self.modalities.size} numbers and examples the shape"
@@ -302,8 +311,3 @@ class JointLikelihood(nn.Module):
                     self.each[name].check(rows)
                 except InputError as error:
                     raise InputError(f"modality {name}: {error}") from error
-        if not bool(present.any(1).all()):
-            raise InputError(
-                "an example has none of the modalities"
-                f" {', '.join(self.modalities.modelled)}: expected one at least; leave it out"
-            )

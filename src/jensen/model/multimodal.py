@@ -27,8 +27,9 @@ from jensen.model.modal_parts import (
     likelihoods_of,
 )
 from jensen.model.modalities import JointLikelihood, Modalities, repeated, rows_of
+from jensen.model.observed import check_key, observed
 from jensen.model.prior import Prior, StandardNormal
-from jensen.model.vae import VAE, still
+from jensen.model.vae import VAE, noise_by, still
 
 _DRAWS = 1 << 16
 """Rows that are decoded at a time where many are drawn."""
@@ -163,7 +164,7 @@ class MultimodalVAE(VAE):
         """Normal draws that a row takes: those of z, and one for the subset that is first."""
         return self.latent_dim + (self.fusion != "product")
 
-    def encode(self, x: Tensor) -> Gaussian:
+    def encoded(self, x: Tensor) -> Gaussian:
         """q(z|x) of all that each example has, `(B, P)` to `(B, D)`; of nothing, the prior."""
         return self.fuse(self.encoder(x), self.modalities.present(x), self.prior_of(x))
 
@@ -171,6 +172,7 @@ class MultimodalVAE(VAE):
         """q(z|x_m) of each modality alone, `(B, P)` to `(B, D)`; where that is missing, the
         prior.
         """
+        x = observed(self, x)
         experts = self.encoder(x)
         present = self.modalities.present(x)
         p = self.prior_of(x)
@@ -203,9 +205,9 @@ class MultimodalVAE(VAE):
         """The bound for each row of standard normal `noise`, `(B, P)` and `(S B, noise_dim)`; rows
         i, i + B, i + 2 B, ... are of example i. In training each is at q of one of its subsets.
         """
-        if noise is None:
-            index = torch.arange(len(x), device=x.device)
-            noise = normal(key, index, (self.noise_dim,), x.dtype)
+        if noise is None:  # a person asks
+            x = observed(self, x)
+            noise = noise_by(check_key(key), self, x)
         experts = self.encoder(x)
         present = self.modalities.present(x)
         p = self.prior_of(x)
@@ -261,6 +263,8 @@ class MultimodalVAE(VAE):
         the delta method.
         """
         check_count("samples", samples, least=2)
+        key = check_key(key)
+        x = observed(self, x)
         with still(self):
             present = self.modalities.present(x)
             subsets, count = self.fuse.strata(present)
@@ -318,10 +322,12 @@ class MultimodalVAE(VAE):
             index: `(B,)`, places of the examples in their data set, which the draws belong to.
         """
         check_count("samples", samples)
+        key = check_key(key)
+        x = observed(self, x)
         with still(self):
             index = torch.arange(len(x), device=x.device) if index is None else index
             noise = normal(key, index, (samples, self.latent_dim)).to(x.dtype).transpose(0, 1)
-            q = self.encode(x)
+            q = self.encoded(x)
             z = q.rsample(noise).flatten(0, 1)
             made = self.decode(z, x).unflatten(0, (samples, len(x)))
             return torch.where(x.isnan(), made.to(x.dtype), x)

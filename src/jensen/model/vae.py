@@ -18,8 +18,10 @@ from jensen.bound.rate import log_density, rate
 from jensen.family.draw import draw
 from jensen.family.family import DrawnWithDensity, Family, Posterior
 from jensen.family.gaussian import Gaussian, bounded
+from jensen.model.arrays import as_tensor
 from jensen.model.kept import Kept
 from jensen.model.likelihood import Likelihood
+from jensen.model.observed import check_key, codes, observed
 from jensen.model.prior import Prior
 
 
@@ -75,9 +77,10 @@ class VAE(Kept):
         self.prior = prior
         self.latent_dim = latent_dim
         self.posterior = posterior
+        _check_encode(type(self))
         self.keep()
         if hasattr(prior, "bind"):
-            prior.bind(self.encode)
+            prior.bind(self.encoded)
 
     @property
     def noise_dim(self) -> int:
@@ -89,7 +92,14 @@ class VAE(Kept):
         (`family.gaussian.bounded`).
 
         Raises:
-            InputError: the encoder gives no distribution.
+            InputError: x is not what this model could be trained on; the encoder gives no
+                distribution.
+        """
+        return self.encoded(observed(self, x))
+
+    def encoded(self, x: Tensor) -> Posterior:
+        """`encode` as a training step calls it, of x that was looked at before; a model of another
+        posterior has its own.
         """
         raw = self.encoder(x)
         if isinstance(raw, Gaussian):
@@ -115,7 +125,7 @@ class VAE(Kept):
             x: examples of these codes, for what a model is given beside them; rows i, i + len(x),
                 ... are of example i.
         """
-        return self.likelihood.mean(self.decoded(z, x))
+        return self.likelihood.mean(self.decoded(codes(self, z), x))
 
     def decoded(self, z: Tensor, x: Tensor | None = None) -> Tensor:
         """The decoder's numbers for codes of examples x, `(B, D)` to `(B, *event)`."""
@@ -131,11 +141,15 @@ class VAE(Kept):
 
         With S > 1 samples an example, rows i, i + B, i + 2 B, ... of the inference are those of
         example i.
+
+        Raises:
+            InputError: there is no noise, and x is not what this model could be trained on.
         """
-        posterior = self.encode(x)
+        if noise is None:  # a person asks; a step would wait for the answer of a look at x
+            x = observed(self, x)
+            noise = noise_by(check_key(key), self, x)
+        posterior = self.encoded(x)
         examples = len(x)
-        if noise is None:
-            noise = normal(key, torch.arange(len(x), device=x.device), (self.noise_dim,))
         if len(noise) > len(x):
             times = len(noise) // len(x)
             posterior, x = tree_map(
@@ -159,14 +173,19 @@ class VAE(Kept):
         `samples` draws of z.
         """
         check_count("samples", samples)
+        key = check_key(key)
+        x = observed(self, x)
         with still(self):
-            draws = [self(x, key=fold(key, draw)).bound.elbo for draw in range(samples)]
+            draws = [
+                self(x, noise_by(fold(key, draw), self, x)).bound.elbo for draw in range(samples)
+            ]
             return torch.stack(draws).mean(0)
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """E[x|z] at the code of each example, `q(z|x).mean`, `(B, *event)`."""
+        x = observed(self, x)
         with still(self):
-            return self.decode(self.encode(x).mean, x)
+            return self.decode(self.encoded(x).mean, x)
 
     def sample(self, count: int, *, key: int = 0) -> Tensor:
         """E[x|z] of `count` draws z ~ p(z), `(count, *event)`.
@@ -175,6 +194,7 @@ class VAE(Kept):
             InputError: a prior that has a density alone.
         """
         check_count("count", count)
+        key = check_key(key)
         with still(self) as like:
             return self.decode(_draws(self, count, key, like))
 
@@ -192,8 +212,10 @@ class VAE(Kept):
         Raises:
             InputError: a latent that is not there.
         """
-        latent = index(latent) if hasattr(latent, "__index__") else latent
+        if hasattr(latent, "__index__") and not isinstance(latent, bool):
+            latent = index(latent)
         check_choice("latent", latent, range(self.latent_dim))
+        x = observed(self, x)
         with still(self) as like:
             if values is None:
                 low, high = _draws(self, 10_000, 0, like)[:, latent].quantile(
@@ -201,8 +223,8 @@ class VAE(Kept):
                 )
                 values = low + (high - low) * torch.linspace(0, 1, 11).to(like)
             check_list("values", values)
-            steps = torch.as_tensor(values).to(like)
-            moved = self.encode(x).mean.unsqueeze(1).repeat(1, len(steps), 1)
+            steps = as_tensor("values", values).to(like)
+            moved = self.encoded(x).mean.unsqueeze(1).repeat(1, len(steps), 1)
             moved[..., latent] = steps
             each = moved.transpose(0, 1)  # of each step all examples
             made = self.decode(each.flatten(0, 1), x).unflatten(0, each.shape[:2])
@@ -214,6 +236,12 @@ class VAE(Kept):
     def held_out_terms(self, x: Tensor, inference: Inference, noise: Tensor) -> dict[str, Tensor]:
         """More terms that are logged of held-out examples, `(B,)` each: nothing."""
         return {}
+
+
+def noise_by(key: int, model: VAE, x: Tensor) -> Tensor:
+    """Standard normal noise of one draw of each example x by a key, `(B, noise_dim)`."""
+    row = torch.arange(len(x), device=x.device)
+    return normal(key, row, (model.noise_dim,), torch.promote_types(x.dtype, torch.float32))
 
 
 def _draws(model: VAE, count: int, key: int, like: Tensor) -> Tensor:
@@ -252,4 +280,13 @@ def _check_prior(prior: object) -> None:
         raise InputError(
             f"model.prior is a {type(prior).__name__} with a rate of its own, which nothing asks:"
             " the rate is that of its distribution(); leave rate out"
+        )
+
+
+def _check_encode(kind: type[VAE]) -> None:
+    """Refuse an `encode` of one's own, which people would call and no step."""
+    if kind.encode is not VAE.encode and kind.encoded is VAE.encoded:
+        raise InputError(
+            f"{kind.__name__} has an encode of its own, which looks at x and then calls encoded, as a"
+            " training step does: expected that one to be its own; call it encoded"
         )
