@@ -89,7 +89,7 @@ figure.savefig("tour.png")
 # A score is a function of codes and factors. Trust none alone: the README says what fools each.
 
 # %%
-codes = run.encode(x.float()).mean.detach()
+codes = run.encode(x).mean
 for score in ("mig_hist20", "mig_exact"):
     print(score, run.diagnose([score])[score][score])
 print(jensen.scores.sap_r2(codes, factors)["sap_r2"])
@@ -99,10 +99,7 @@ print(jensen.scores.sap_r2(codes, factors)["sap_r2"])
 # rate = mutual information + total correlation + dimension-wise KL, exactly, with standard errors.
 
 # %%
-with torch.no_grad():
-    parts = jensen.decompose(
-        run.encode(x.float()), samples=1000, generator=torch.Generator().manual_seed(0)
-    )
+parts = jensen.decompose(run.encode(x), samples=1000, generator=torch.Generator().manual_seed(0))
 print(parts.mutual_information, parts.total_correlation, parts.dimension_wise_kl)
 
 # %% [markdown]

@@ -324,3 +324,49 @@ def test_the_public_names_are_there_and_importing_jensen_loads_no_torch():
         assert getattr(jensen, name).__doc__, name
     assert not hasattr(jensen, "nothing")
     assert not hasattr(jensen.data, "nothing")
+
+
+def test_a_run_encodes_what_it_was_trained_on_and_nothing_else(tmp_path, x):
+    """By modules that say no shape of their own, so that rows of pixels would do."""
+    run = jensen.fit(own(), x, folder=tmp_path, **FIT | {"max_steps": 2})
+    codes = run.encode(x).mean.numpy()  # no graph is left
+    assert run.decode(codes).numpy().shape == (60, 1, 2, 3)
+    loaded = jensen.load(tmp_path, model=own())
+    for same in (x.double(), x.half(), x.bool(), x.byte(), 255 * x.byte(), x.numpy(), x.tolist()):
+        for each in (run, loaded):
+            assert (each.encode(same).mean.numpy() == codes).all()
+    for sentence, other in {
+        r"model.x_shape is \[1, 2, 3\] but x has the shape \[60, 6\]: .* reshape it": x.flatten(1),
+        r"but x has the shape \[60, 2, 3, 1\]: .*by permute": x.permute(0, 2, 3, 1).numpy(),
+        "takes x that is 0 or 1 but the data hold 0.25": x / 4,
+        "takes x that is 0 or 1 but the data hold 0.498": 127 * x.byte(),
+        "x is torch.int64: expected floating": x.long(),
+        "x is a TensorDataset: expected a tensor or an array": TensorDataset(x),
+        "x is a str: expected a tensor or an array": "x",
+        "x has 1 masked values": np.ma.masked_array(x, mask=np.arange(360).reshape(x.shape) == 7),
+    }.items():
+        for each in (run, loaded):
+            with pytest.raises(InputError, match=sentence):
+                each.encode(other)
+
+
+def test_bytes_are_read_as_the_fit_read_them_or_not_at_all(tmp_path, x):
+    """A batch of grey levels may happen to hold nothing above 1."""
+    greys = (20 * torch.rand(60, 1, 2, 3, generator=torch.Generator().manual_seed(1))).byte()
+    dark = greys.clamp(max=1)
+    runs = {
+        what: jensen.fit(
+            named(likelihood="normal"), data, folder=tmp_path / what, **FIT | {"max_steps": 2}
+        )
+        for what, data in {
+            "greys": greys,
+            "bits": x.byte(),
+        }.items()
+    }
+    for what, divisor in {"greys": 255, "bits": 1}.items():
+        run = runs[what]
+        assert run.encode(dark).mean.equal(run.encode(dark.float() / divisor).mean)
+        with pytest.raises(InputError, match=r"x is bytes and none is above 1: .* x.float"):
+            jensen.load(run.folder).encode(dark)
+    again = jensen.load(tmp_path / "greys")
+    assert again.encode(greys).mean.equal(runs["greys"].encode(greys.float() / 255).mean)

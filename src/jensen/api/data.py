@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from jensen.base.errors import InputError
-from jensen.data.examples import Examples, identity, pixels
+from jensen.data.examples import Decode, Examples, identity, pixels
 from jensen.data.images import is_binary, zeros_and_ones
 from jensen.data.torch_dataset import integers, observation
+from jensen.model.arrays import as_array, is_array
+from jensen.model.likelihood import Likelihood
 
 Source = Callable[..., Any]
 
@@ -35,15 +37,13 @@ def examples(data: Any) -> Any:
     x, factors = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
     if not isinstance(x, Tensor | np.ndarray):
         return data
-    stored = observation(x, "data")
+    stored = observation(x, "x of data")
     if stored.dim() < 2 or not stored.numel():
         raise InputError(
             f"data have the shape {list(stored.shape)}: expected (N, *event), N examples of at"
             " least a number"
         )
-    decode = zeros_and_ones if stored.dtype == torch.bool else identity
-    if stored.dtype == torch.uint8:
-        decode = zeros_and_ones if is_binary(stored) else pixels
+    decode = _decode(stored)
     bytewise = stored.dtype == torch.uint8
     if factors is None:
         return Examples(stored, decode, bytewise=bytewise)
@@ -57,6 +57,45 @@ def examples(data: Any) -> Any:
     count = columns.shape[1]
     names = ("factor",) if count == 1 else tuple(f"factor_{place}" for place in range(count))
     return Examples(stored, decode, columns, names, tuple((columns.amax(0) + 1).tolist()), bytewise)
+
+
+def _decode(stored: Tensor) -> Decode:
+    if stored.dtype == torch.uint8:
+        return zeros_and_ones if is_binary(stored) else pixels
+    return zeros_and_ones if stored.dtype == torch.bool else identity
+
+
+def observations(x: Any, data: Any, likelihood: Likelihood) -> Tensor:
+    """`x` `(N, *event)` as a fit on `data` read it: bytes as grey levels, 255 as 1, or as zeros and
+    ones.
+
+    Args:
+        data: what the fit was given, as `examples` has it; None where that is not known.
+
+    Raises:
+        InputError: no array of numbers that a fit takes; bytes that may be either.
+    """
+    array = x if isinstance(x, Tensor | np.ndarray) or not is_array(x) else as_array("x", x)
+    stored = observation(array, "x")
+    if stored.dtype != torch.uint8:
+        return _decode(stored)(stored)
+    if isinstance(data, Examples) and data.bytewise:
+        return data.decode(stored)
+    # a batch of dark grey levels looks like zeros and ones
+    if stored.numel() and is_binary(stored) and stored.any() and _takes(likelihood, pixels(stored)):
+        raise InputError(
+            "x is bytes and none is above 1: expected to know whether they are zeros and ones or grey"
+            " levels of 255; give x.float() or x.float() / 255"
+        )
+    return _decode(stored)(stored)
+
+
+def _takes(likelihood: Likelihood, x: Tensor) -> bool:
+    try:
+        likelihood.check(x)
+    except InputError:
+        return False
+    return True
 
 
 def kind(data: Any) -> str:

@@ -89,6 +89,7 @@ def fit(
     where = _new() if folder is None else Path(folder).expanduser()
     with giving(objects | calls), drawing(seed):
         _train(cfg, where, model)
+    model.x_shape = tuple(cfg.data.x_shape)
     return Run(where, _trained(model, where), (), objects)
 
 

@@ -8,10 +8,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from jensen import evaluate
+from jensen.api.data import observations, source
 from jensen.api.vae import PARTS
 from jensen.base.errors import InputError, check_list, check_path
 from jensen.family.family import Posterior
-from jensen.model.vae import VAE
+from jensen.model.vae import VAE, still
 from jensen.run import load as runs
 from jensen.run.compose import chosen, compose
 from jensen.run.given import giving
@@ -91,13 +92,22 @@ class Run:
             for name, each in entry["diagnostics"].items()
         }
 
-    def encode(self, x: Tensor) -> Posterior:
-        """q(z|x), `(B, *event)` to `(B, D)`."""
-        return self.model.encode(x)
+    def encode(self, x: Any) -> Posterior:
+        """q(z|x), `(N, *event)` to `(N, D)`, of a tensor or an array that is read as `jensen.fit`
+        reads it, without gradients; `model.encode` has them.
 
-    def decode(self, z: Tensor) -> Tensor:
-        """E[x|z], `(B, D)` to `(B, *event)`."""
-        return self.model.decode(z)
+        Raises:
+            InputError: whatever `jensen.fit` would refuse, or examples of another shape.
+        """
+        data: Any = self._objects.get("data")
+        with still(self.model) as like:
+            found = observations(x, data and data("train"), self.model.likelihood)
+            return self.model.encode(found.to(like.device))
+
+    def decode(self, z: Any) -> Tensor:
+        """E[x|z], `(N, D)` to `(N, *event)`, without gradients; `model.decode` has them."""
+        with still(self.model):
+            return self.model.decode(z)
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r}, {self.checkpoint})"
@@ -129,14 +139,13 @@ def load(
         InputError: no run or no such checkpoint, one of other code than `trust` names, or two
             checkpoints.
     """
-    from jensen.api.data import source
-
     folder, checkpoint = _named(run, checkpoint)
     objects = objects_of(model, objective)
     if data is not None:
         objects["data"] = source(data, validation)
     with giving(_copies(objects)):
         found, step = runs.load(folder, checkpoint, trust)
+    found.x_shape = tuple(runs.configuration(folder).data.x_shape)
     say(f"loaded {folder / 'checkpoints' / checkpoint}.ckpt, of step {step}")
     return Run(folder, found, trust, objects, checkpoint)
 

@@ -269,12 +269,11 @@ def _taken(found: Any, where: str) -> tuple[Tensor, Tensor]:
                 " factors"
             )
         x, factors = (*found, ())[:2]
-    return observation(x, where), integers(factors, where).reshape(-1)
+    return observation(x, f"x of {where}"), integers(factors, where).reshape(-1)
 
 
-def observation(x: Any, where: str) -> Tensor:
+def observation(x: Any, name: str) -> Tensor:
     """x of an item, or of all examples, as it is stored, on the CPU."""
-    name = f"x of {where}"
     if not isinstance(x, Tensor | np.ndarray):
         raise InputError(
             f"{name} is a {type(x).__name__}: expected a tensor or an array; convert it"

@@ -108,15 +108,16 @@ def _check_shape(model: "VAE", x: Tensor) -> None:
     found = list(x.shape)
     if x.dim() < 2:
         raise InputError(f"x has the shape {found}: expected [N, *event], N examples")
-    for name, part in model.named_children():
-        if name == "decoder" and hasattr(model.likelihood, "output_shape"):
+    parts = {f"model.{name}": part for name, part in model.named_children()}
+    for name, part in ({"model": model} | parts).items():
+        if name == "model.decoder" and hasattr(model.likelihood, "output_shape"):
             continue  # its own shape is that of what it gives
         shape = getattr(part, "x_shape", None)
         if shape is None or found[1:] == [*shape]:
             continue
         sides = ", ".join(map(str, shape))
         raise InputError(
-            f"model.{name}.x_shape is {[*shape]} but x has the shape {found}: expected [N, {sides}];"
+            f"{name}.x_shape is {[*shape]} but x has the shape {found}: expected [N, {sides}];"
             f" {_remedy(found, [*shape])}"
         )
 

@@ -56,6 +56,11 @@ class VAE(Kept):
             `model.likelihood.Likelihood`.
     """
 
+    x_shape: tuple[int, ...] | None = None
+    """`event` of the examples that it was trained on, where that is known: `jensen.fit` and
+    `jensen.load` say it.
+    """
+
     def __init__(
         self,
         encoder: nn.Module,
