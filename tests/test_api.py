@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.data import IterableDataset, TensorDataset
 
 import jensen
+from jensen.api.data import examples
 from jensen.base.errors import InputError
 from jensen.launch.training import train
 from jensen.model.likelihood import Bernoulli
@@ -258,6 +259,48 @@ def test_held_out_data_of_their_own_and_a_default_folder_of_a_new_name(
         jensen.fit(named(), Stream(), **(options | {"validation": None}))
 
 
+def test_a_share_of_the_examples_is_held_out_as_that_number_of_them_is(tmp_path, x):
+    options = {**FIT, "max_steps": 2}
+    runs = [
+        jensen.fit(named(), x, folder=tmp_path / str(place), **options | {"validation": held_out})
+        for place, held_out in enumerate((12, 0.2, np.float32(0.2), np.int64(12)))
+    ]
+    assert all(run.results == runs[0].results for run in runs)
+
+
+def test_a_frame_is_its_array_and_what_is_to_be_computed_first_is_refused(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    sparse = pytest.importorskip("scipy.sparse")
+    numbers = np.random.default_rng(0).random((40, 3))
+    labels = pandas.Series(range(40), index=range(7, 47))
+    found = examples((pandas.DataFrame(numbers, columns=["a", "b", "c"]), labels))
+    assert found.stored.equal(torch.tensor(numbers))
+    assert found.factors[:, 0].tolist() == [*range(40)]
+    model = jensen.VAE("mlp", "mlp", "normal", latent_dim=2, x_shape=[3])
+    frame = pandas.DataFrame(numbers)
+    options = FIT | {"max_steps": 2}
+    run = jensen.fit(model, frame, folder=tmp_path / "frame", **options)
+    assert run.encode(frame).mean.equal(run.encode(numbers).mean)
+    of_array = jensen.fit(
+        jensen.VAE("mlp", "mlp", "normal", latent_dim=2, x_shape=[3]),
+        numbers,
+        folder=tmp_path / "array",
+        **options,
+    )
+    assert run.results == of_array.results
+    for sentence, data in {
+        r"^x of data holds 'red' at \[1, 1\] \(column c\)": pandas.DataFrame(
+            {"a": [1.0, 2.0], "c": [1.0, "red"]}
+        ),
+        r"^x of data is torch.int64: .*; convert it$": pandas.DataFrame({"a": [1, 2]}),
+        r"^x of data is a csr_array: expected an array of numbers; use toarray": sparse.csr_array(
+            numbers
+        ),
+    }.items():
+        with pytest.raises(InputError, match=sentence):
+            examples(data)
+
+
 def test_bad_input_is_one_sentence(tmp_path, x):
     refused = {
         "encoder is 'mlpp': expected one of": lambda: jensen.VAE("mlpp", "mlp", x_shape=[6]),
@@ -283,6 +326,26 @@ def test_bad_input_is_one_sentence(tmp_path, x):
             named(), (x, np.zeros(7, int)), folder=tmp_path, **FIT
         ),
     }
+    refused |= {
+        rf"^validation is {said}: expected a number of examples, a share of them": lambda part=part: (
+            jensen.fit(named(), x, folder=tmp_path, **FIT | {"validation": part})
+        )
+        for said, part in {"1.5": 1.5, "-0.1": -0.1, "0.0": 0.0, "nan": np.nan}.items()
+    }
+    refused |= {
+        rf"^data is a {said}": lambda data=data: jensen.fit(named(), data, folder=tmp_path, **FIT)
+        for said, data in {
+            "tuple of 3: .* give a data set of items as a list": (x, x, x),
+            "tuple of 1: expected x, or": (x,),
+            "NoneType: expected x or": None,
+            "float: expected x or": 0.5,
+            "str: expected x or": "mnist",
+            "dict: expected x or": {"x": x},
+        }.items()
+    }
+    refused["^validation is a str: expected x or"] = lambda: jensen.fit(
+        named(), x, folder=tmp_path, **FIT | {"validation": "all"}
+    )
     for sentence, call in refused.items():
         with pytest.raises(InputError, match=sentence):
             call()

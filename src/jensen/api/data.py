@@ -1,17 +1,19 @@
 """Tensors, arrays and data sets as the source of a `DataModule`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from jensen.base.errors import InputError
 from jensen.data.examples import Decode, Examples, identity, pixels
 from jensen.data.images import is_binary, zeros_and_ones
 from jensen.data.torch_dataset import integers, observation
-from jensen.model.arrays import as_array, is_array
+from jensen.model.arrays import as_array, is_array, refuse_lazy
 from jensen.model.likelihood import Likelihood
 
 Source = Callable[..., Any]
@@ -25,29 +27,33 @@ def source(data: Any, validation: Any = None) -> Source:
         InputError: arrays that are no examples.
     """
     splits = {"train": examples(data)}
-    if validation is not None and not isinstance(validation, int):
-        splits["test"] = examples(validation)
+    if validation is not None and not isinstance(validation, Real):
+        splits["test"] = examples(validation, "validation")
     return lambda split="train": splits[split]
 
 
-def examples(data: Any) -> Any:
-    """`x` or `(x, factors)`, tensors or arrays of `(N, *event)` and `(N,)` or `(N, F)`, as
-    `Examples`; else `data` itself.
+def examples(data: Any, name: str = "data") -> Any:
+    """`x` or `(x, factors)`, tensors, arrays or frames of `(N, *event)` and `(N,)` or `(N, F)`, as
+    `Examples`; else `data` itself, a data set.
+
+    Raises:
+        InputError: arrays that are no examples, or what is no data set either.
     """
-    x, factors = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
+    x, factors = _pair(data, name)
     if not isinstance(x, Tensor | np.ndarray):
+        _check_data_set(data, name)
         return data
-    stored = observation(x, "x of data")
+    stored = observation(x, f"x of {name}")
     if stored.dim() < 2 or not stored.numel():
         raise InputError(
-            f"data have the shape {list(stored.shape)}: expected (N, *event), N examples of at"
+            f"{name} have the shape {list(stored.shape)}: expected (N, *event), N examples of at"
             " least a number"
         )
     decode = _decode(stored)
     bytewise = stored.dtype == torch.uint8
     if factors is None:
         return Examples(stored, decode, bytewise=bytewise)
-    labels = integers(factors, "data", dims=2)
+    labels = integers(factors, name, dims=2)
     if labels.shape[:1] != stored.shape[:1]:
         raise InputError(
             f"factors have the shape {list(labels.shape)}: expected ({len(stored)},) or"
@@ -57,6 +63,34 @@ def examples(data: Any) -> Any:
     count = columns.shape[1]
     names = ("factor",) if count == 1 else tuple(f"factor_{place}" for place in range(count))
     return Examples(stored, decode, columns, names, tuple((columns.amax(0) + 1).tolist()), bytewise)
+
+
+def _pair(data: Any, name: str) -> tuple[Any, Any]:
+    """x and the factors, if there are any, frames as arrays."""
+    if not isinstance(data, tuple):
+        return _array(f"x of {name}", data), None
+    if len(data) != 2:
+        raise InputError(
+            f"{name} is a tuple of {len(data)}: expected x, or (x, factors); give a data set of items"
+            " as a list"
+        )
+    return _array(f"x of {name}", data[0]), _array(f"factors of {name}", data[1])
+
+
+def _array(name: str, value: Any) -> Any:
+    """A frame or a column as an array; else `value` itself."""
+    refuse_lazy(name, value)
+    is_frame = hasattr(value, "to_numpy") and not isinstance(value, Tensor | np.ndarray)
+    return as_array(name, value) if is_frame else value
+
+
+def _check_data_set(data: Any, name: str) -> None:
+    items = hasattr(data, "__getitem__") and hasattr(data, "__len__")
+    if isinstance(data, str | Mapping) or not (items or isinstance(data, Dataset)):
+        raise InputError(
+            f"{name} is a {type(data).__name__}: expected x or (x, factors), tensors or arrays, or a"
+            " torch Dataset"
+        )
 
 
 def _decode(stored: Tensor) -> Decode:
@@ -101,5 +135,6 @@ def _takes(likelihood: Likelihood, x: Tensor) -> bool:
 def kind(data: Any) -> str:
     """The record of data: their class, and the shape of arrays."""
     x = data[0] if isinstance(data, tuple) and len(data) == 2 else data
-    shape = f" {list(x.shape)}" if isinstance(x, Tensor | np.ndarray) else ""
+    array = isinstance(x, Tensor | np.ndarray) or hasattr(x, "to_numpy")
+    shape = f" {list(x.shape)}" if array else ""
     return f"{type(x).__module__}.{type(x).__qualname__}{shape}"

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,11 @@ def fit(
 
     Args:
         model: of `jensen.VAE`.
-        data: `(N, *event)` tensor or array, `(x, factors)` of them, or a torch `Dataset` or
+        data: `(N, *event)` tensor, array or frame, `(x, factors)` of them, or a torch `Dataset` or
             `IterableDataset`.
         objective: a name of `conf/objective`, or an object.
-        validation: how many examples to hold out, by default a tenth, or other data to validate on.
+        validation: how many examples to hold out, or which share of them, by default a tenth; or
+            other data to validate on.
         max_steps: optimiser steps.
         batch_size: examples of a step.
         seed: of the order and the noise.
@@ -121,16 +123,26 @@ def _look(data: Any, validation: Any) -> tuple[tuple[int, ...], int]:
     """The shape of an observation, and how many examples to hold out."""
     found = given(data(), survey=False)
     shape = tuple(found.decode(found.first().stored).shape[1:])
-    if isinstance(validation, int):
-        check_count("validation", validation)
-        return shape, validation
-    if validation is not None:
+    if isinstance(validation, Integral):
+        count = validation if isinstance(validation, bool) else int(validation)
+        check_count("validation", count)
+        return shape, count
+    if not isinstance(validation, Real | None):
         return shape, 0
     if isinstance(found, Stream):
         raise InputError(
-            f"validation is None and {found.name} is a stream: expected other data to validate on"
+            f"validation is {validation} and {found.name} is a stream: expected other data to validate"
+            " on"
         )
-    return shape, min(max(1, len(found) // 10), MOST_HELD_OUT)
+    if validation is None:
+        return shape, min(max(1, len(found) // 10), MOST_HELD_OUT)
+    share = float(validation)
+    if not 0 < share < 1:
+        raise InputError(
+            f"validation is {validation}: expected a number of examples, a share of them between 0 and"
+            " 1, or other data to validate on"
+        )
+    return shape, max(1, round(share * len(found)))
 
 
 def _model(model: VAE, shape: tuple[int, ...]) -> Any:
