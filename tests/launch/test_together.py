@@ -442,6 +442,21 @@ def test_groups_are_split_to_fit(nowhere, monkeypatch):
         (("model=conv",), "convolutions on a CPU are faster so"),
         (("algorithm.non_finite=skip",), "algorithm.non_finite=skip looks at each step"),
         (("trainer.accumulate_grad_batches=2",), "trainer.accumulate_grad_batches is not 1"),
+        (
+            ("+trainer.max_time=00:00:00:05", "trainer.max_steps=-1"),
+            "trainer.max_time counts the time of all of them",
+        ),
+        (  # the time of one attempt, which the others would take from it
+            ("+trainer.max_time=00:00:00:05",),
+            "trainer.max_time counts the time of all of them",
+        ),
+        (
+            (
+                "+callbacks.clock._target_=pytorch_lightning.callbacks.Timer",
+                "+callbacks.clock.duration=00:00:00:05",
+            ),
+            "callbacks.clock counts the time of all of them",
+        ),
     ],
 )
 def test_jobs_that_gain_nothing_are_trained_one_after_another(nowhere, overrides, why):

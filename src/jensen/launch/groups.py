@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import Timer
 from torch import Tensor, nn
 
 from jensen.algorithm import optimiser
@@ -192,6 +193,8 @@ def _reason(group: Group, trainer: Trainer) -> str:
     cfg = group.jobs[0].cfg
     if cfg.algorithm.non_finite == "skip":
         return "algorithm.non_finite=skip looks at each step"
+    if clock := _clock(cfg):
+        return f"{clock} counts the time of all of them"
     algorithm = _of_all(group)
     if cfg.algorithm.get("compile") and has_convolutions(algorithm.model):
         return "algorithm.compile makes kernels of the convolutions of one model"
@@ -205,6 +208,24 @@ def _reason(group: Group, trainer: Trainer) -> str:
     if on_cpu and has_convolutions(algorithm.model):
         return "convolutions on a CPU are faster so"
     return ""
+
+
+def _clock(cfg: DictConfig) -> str:
+    """The key of what ends a job by the time that passes, which in a stack the others take too."""
+    if cfg.trainer.get("max_time") is not None:
+        return "trainer.max_time"
+    for name, part in cfg.callbacks.items():
+        if part is not None and _is_timer(part.get("_target_")):
+            return f"callbacks.{name}"
+    return ""
+
+
+def _is_timer(target: object) -> bool:
+    try:
+        found = get_object(str(target))
+    except Exception:  # whatever an import of someone's module may raise; the job says so itself
+        return False
+    return isinstance(found, type) and issubclass(found, Timer)
 
 
 def fitting(group: Group, device: torch.device) -> tuple[int, int]:
