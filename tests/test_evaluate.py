@@ -323,8 +323,25 @@ def test_all_runs_of_a_sweep_are_evaluated_and_none_twice(sweep, finished, capsy
     shutil.rmtree(sweep / "torn")
     before = (sweep / "a" / "scores.json").stat().st_mtime_ns
     evaluate_sweep(cfg)
-    assert capsys.readouterr().out == "jensen: 2 of 2 runs have these results\n"
+    begun, done = capsys.readouterr().out.splitlines()
+    assert begun.startswith("jensen: not evaluated: begun: not finished")
+    assert done == "jensen: 2 of 2 runs have these results"
     assert (sweep / "a" / "scores.json").stat().st_mtime_ns == before
+
+
+def test_a_run_that_is_not_finished_is_said_to_be_so(run, capsys):
+    (run / "finished.json").unlink()
+    why = "not finished; the command that began it continues it"
+    evaluate(compose("evaluate", [f"run={run}", "diagnostics=[rate]"]))
+    assert f"jensen: {run}: last.ckpt holds step 30 of 30, {why}\n" in capsys.readouterr().out
+    cfg = compose("evaluate", [f"sweep={run.parent}", "diagnostics=[rate]"])
+    with pytest.raises(InputError, match="holds no finished run"):
+        evaluate_sweep(cfg)
+    assert capsys.readouterr().out == f"jensen: not evaluated: run: {why}\n"
+    put_json(run / "failed.json", {"error": "it could not"})
+    with pytest.raises(InputError):
+        evaluate_sweep(cfg)
+    assert capsys.readouterr().out == "jensen: not evaluated: run: failed: it could not\n"
 
 
 def test_another_setting_is_another_result(sweep, monkeypatch):

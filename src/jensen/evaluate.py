@@ -35,9 +35,10 @@ from jensen.launch import threads
 from jensen.launch.beside import beside
 from jensen.launch.console import program
 from jensen.launch.threads import cores
+from jensen.reports.text import one_line
 from jensen.run.borrowed import borrowed
 from jensen.run.diagnose import on_run
-from jensen.run.folder import FINISHED, first_line
+from jensen.run.folder import FAILED, FINISHED, first_line, incomplete
 from jensen.run.record import get_json, put_scores
 from jensen.run.results import numbers
 from jensen.run.words import say
@@ -146,7 +147,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 
 def evaluate_sweep(cfg: DictConfig) -> None:
     """Runs the diagnostics of `cfg` on each finished run of a sweep's folder, several at a time; those
-    that have their results already are left out.
+    that have their results already are left out. A run that is not finished is named.
 
     Raises:
         InputError: no finished run, or some failed, after all others were done.
@@ -160,6 +161,11 @@ def evaluate_sweep(cfg: DictConfig) -> None:
     check_path("sweep", cfg.sweep)
     folder = Path(str(cfg.sweep)).expanduser()
     runs = sorted(file.parent for file in folder.rglob(FINISHED))
+    begun = {file.parents[1] for file in folder.rglob(".hydra/config.yaml")}
+    failed_at_once = {file.parent for file in folder.rglob(FAILED)}
+    for run in sorted((begun | failed_at_once) - {folder}):
+        if why := incomplete(run):
+            say(one_line(f"not evaluated: {run.relative_to(folder)}: {why}"))
     if not runs or runs == [folder]:
         raise InputError(
             f"sweep={folder} {'is a run' if runs else 'holds no finished run'}: expected the folder"

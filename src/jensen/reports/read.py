@@ -7,7 +7,7 @@ from typing import Any, cast
 from jensen.base.errors import InputError, check_seed
 from jensen.base.files import within
 from jensen.reports.sweep import Run, Sweep, Whole, flat, grouped, odd, shown, told_apart
-from jensen.run.folder import DATA, FAILED, FINISHED, HELD_OUT, WARNINGS
+from jensen.run.folder import DATA, FINISHED, HELD_OUT, WARNINGS, incomplete
 from jensen.run.identity import LOCATION, has_effect
 from jensen.run.reading import Parse, read_tree, saved_step, written_tree
 from jensen.run.record import get_json
@@ -77,10 +77,9 @@ class _LeftOutError(Exception):
 
 
 def _read_run(place: Path, name: str, parse: Parse) -> Run:
-    if not (finished := get_json(place / FINISHED)):
-        if failed := get_json(place / FAILED):
-            raise _LeftOutError(f"failed: {failed.get('error', 'it does not say why')}")
-        raise _LeftOutError("not finished; the sweep's command again continues it")
+    if why := incomplete(place):
+        raise _LeftOutError(why)
+    finished = get_json(place / FINISHED)
     if (place / "checkpoints").exists():  # a folder may be copied without them
         saved = saved_step(place)
         if saved is None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
 from pytorch_lightning import Trainer
 
 from jensen.base.errors import check_choice, check_flag
@@ -12,6 +13,7 @@ from jensen.callbacks.diagnose import Diagnose
 from jensen.data.downloads import downloads
 from jensen.data.module import DataModule
 from jensen.diagnostics.snapshot import Diagnostic
+from jensen.run.folder import incomplete
 from jensen.run.load import is_double, restored
 from jensen.run.reading import configuration
 from jensen.run.record import get_json
@@ -51,6 +53,10 @@ def on_run(
             " that trained it mends that"
         )
     cfg = configuration(run)
+    if why := incomplete(run.expanduser()):
+        most = OmegaConf.select(cfg, "trainer.max_steps")
+        of = f" of {most}" if isinstance(most, int) and most > 0 else ""
+        say(f"{run}: {checkpoint}.ckpt holds step {step}{of}, {why}")
     data = build(cfg, "data", DataModule, trust)
     # How data are served is this machine's, and not the folder's, to say.
     data.workers = 0

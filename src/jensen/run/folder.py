@@ -284,6 +284,15 @@ def marker(folder: Path) -> dict[str, Any]:
     )
 
 
+def incomplete(folder: Path) -> str:
+    """The reason why a run has come to no end; empty if it has."""
+    if get_json(folder / FINISHED):
+        return ""
+    if failed := get_json(folder / FAILED):
+        return f"failed: {failed.get('error', 'it does not say why')}"
+    return "not finished; the command that began it continues it"
+
+
 def standing(folder: Path, cfg: DictConfig, data: Callable[[], str]) -> Standing:
     """The state of a folder for the run that `cfg` configures; `data` gives the data's fingerprint,
     and is asked if it matters.
