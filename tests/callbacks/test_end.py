@@ -147,6 +147,30 @@ def test_a_finished_run_has_its_last_weights_and_says_why_it_ended(
 
 
 @pytest.mark.parametrize(
+    ("more", "steps", "stopped"),
+    [
+        ((), 20, (9, 12)),  # amid the epoch that goes beyond the order of 10, and at an epoch's end
+        # Of 4 batches, three and one make a step.
+        (("trainer.accumulate_grad_batches=3",), 10, (4,)),
+    ],
+)
+def test_limited_epochs_that_do_not_divide_the_data_are_as_long_as_they_say(
+    configure, tmp_path, more, steps, stopped
+):
+    asked = (*RUN, "trainer.max_steps=-1", "trainer.max_epochs=5", "+trainer.limit_train_batches=4")
+    ended = train(configure(*asked, *more), tmp_path / "whole")
+    marker = json.loads((tmp_path / "whole" / FINISHED).read_text())
+    assert (marker["step"], marker["epochs"], marker["why"]) == (steps, 5, "trainer.max_epochs")
+    for step in stopped:
+        part = tmp_path / str(step)
+        TimeIsUp.steps = [step - 1]
+        assert train(configure(*asked, *more, *TIMED), part) == {}
+        assert saved_step(part) == step
+        assert train(configure(*asked, *more, *TIMED), part) == ended
+        assert records(part) == records(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
     ("overrides", "step"), [((EARLY,), 8), ((halt("on_train_epoch_end", 10),), 10)]
 )
 def test_a_run_that_was_killed_after_it_had_stopped_early_does_not_go_on(

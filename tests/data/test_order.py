@@ -68,6 +68,26 @@ def test_a_resumed_run_goes_on_with_the_rest_of_the_uninterrupted_one(position):
     assert run(4 * EPOCH - position, position) == whole[position:]
 
 
+@given(st.integers(1, 2 * EPOCH), st.integers(1, 3), st.integers(0, 30))
+@few
+def test_epochs_that_are_limited_go_through_one_order_after_another(limit, together, begin):
+    whole = run(60 * EPOCH)
+    seen = begin * together
+    order = Shuffled(ROWS, SIZE, 0, 0, 1, lambda: seen, together, lambda: limit)
+    most = min(limit, len(order))
+    steps = -(-most // together)
+    for epoch in range(begin // steps, begin // steps + 3):
+        found = [batch.tolist() for batch in order]
+        left = (epoch + 1) * steps * together - seen
+        assert len(found) == left - (steps * together - most)
+        at = [
+            number // len(order) * EPOCH + number % len(order)
+            for number in range(seen, seen + left)
+        ]
+        assert found == [whole[each] for each in at[: len(found)]]
+        seen += left
+
+
 @given(st.sampled_from([1, 2, 5, 10]), st.integers(0, 3 * EPOCH))
 @few
 def test_the_shares_of_the_ranks_make_up_the_batches_of_one(world, position):

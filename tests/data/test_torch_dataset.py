@@ -314,7 +314,12 @@ def test_workers_draw_what_the_process_itself_draws():
     for workers in (0, 2):
         data = module(Augmented(), workers=workers)
         data.trainer = SimpleNamespace(
-            global_step=3, accumulate_grad_batches=1, world_size=1, global_rank=0, callbacks=()
+            global_step=3,
+            accumulate_grad_batches=1,
+            num_training_batches=5,
+            world_size=1,
+            global_rank=0,
+            callbacks=(),
         )
         read.append([rows.stored for rows in data.train_dataloader()])
     assert len(read[0]) == 2  # of the 5 steps of an epoch

@@ -199,7 +199,7 @@ class DataModule(LightningDataModule):
         if isinstance(self.examples("train"), Stream):
             return []
         order = _shuffled(self)
-        return torch.cat(order.batches(step * order.together)[: order.together]).tolist()
+        return torch.cat(order.batches(step * order.together, order.together)).tolist()
 
     def batch(self, rows: Sequence[int], step: int) -> Batch:
         """Training examples as the model sees them at an optimiser step."""
@@ -259,8 +259,12 @@ def _shuffled(data: DataModule) -> Shuffled:
     def position() -> int:
         return trainer.global_step * together
 
+    def limit() -> float:
+        return trainer.num_training_batches  # Lightning's, by trainer.limit_train_batches
+
     rows = data.source.rows[1]
-    return Shuffled(rows, data.batch_size, data.seed, *_share(data), position, together)
+    share = _share(data)
+    return Shuffled(rows, data.batch_size, data.seed, *share, position, together, limit)
 
 
 def _in_turn(data: DataModule, split: str, rows: Tensor) -> DataLoader[Rows]:

@@ -4,6 +4,7 @@ A run, its resumed copy and its twin on several ranks see the same batches in th
 nothing is advanced, so nothing has to be saved.
 """
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -21,6 +22,8 @@ class Shuffled(Sampler[Tensor]):
     position: the number of batches the run has already seen, asked whenever an epoch starts or is
         resumed.
     together: batches that make up an optimiser step.
+    limit: the most batches of an epoch, asked then too. Fewer than there are make epochs that go
+        through one order after another, each from where the one before has ended.
     The examples that do not fill a last step wait for another epoch.
     """
 
@@ -33,6 +36,7 @@ class Shuffled(Sampler[Tensor]):
         world: int,
         position: Callable[[], int],
         together: int = 1,
+        limit: Callable[[], float] = lambda: math.inf,
     ) -> None:
         self.rows = rows
         self.batch_size = batch_size
@@ -41,21 +45,32 @@ class Shuffled(Sampler[Tensor]):
         self.world = world
         self.position = position
         self.together = together
+        self.limit = limit
 
     def __len__(self) -> int:
         return len(self.rows) // (self.batch_size * self.together) * self.together
 
     def __iter__(self) -> Iterator[Tensor]:
-        for batch in self.batches(self.position()):
+        for batch in self.rest(self.position()):
             yield batch[self.rank :: self.world]
 
-    def batches(self, position: int) -> tuple[Tensor, ...]:
+    def rest(self, position: int) -> list[Tensor]:
         """The batches of all ranks, `(batch_size,)` each, from `position` to the end of its
         epoch.
         """
-        epoch, start = divmod(position, len(self))
-        order = self.rows[permutation(fold(self.seed, "epoch", epoch), len(self.rows))]
-        return order.split(self.batch_size)[start : len(self)]
+        most = int(min(len(self), self.limit()))
+        # The last step of a limited epoch may be of fewer batches, and is a step all the same.
+        steps = math.ceil(most / self.together)
+        return self.batches(position, most - position % (steps * self.together))
+
+    def batches(self, position: int, count: int) -> list[Tensor]:
+        """So many batches of all ranks from `position` on, out of one order after another."""
+        found: list[Tensor] = []
+        while len(found) < count:
+            number, start = divmod(position + len(found), len(self))
+            order = self.rows[permutation(fold(self.seed, "epoch", number), len(self.rows))]
+            found += order.split(self.batch_size)[start : len(self)]
+        return found[:count]
 
 
 class Chunked(Sampler[Tensor]):
@@ -73,7 +88,7 @@ class Chunked(Sampler[Tensor]):
     def __iter__(self) -> Iterator[Tensor]:
         order = self.order
         position = order.position()
-        batches = [each[order.rank :: order.world] for each in order.batches(position)]
+        batches = [each[order.rank :: order.world] for each in order.rest(position)]
         begin = 0
         while begin < len(batches):
             end = begin + self.size - (position + begin) % self.size
