@@ -34,11 +34,13 @@ class _SweepLauncher(Launcher):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         from jensen.base.errors import check_flag
+        from jensen.launch import optuna
         from jensen.launch.console import one_sentence
         from jensen.launch.sweep import Sweep
 
         self.task = task_function
         with one_sentence():
+            optuna.refuse_its_own(config)
             check_flag("hydra.launcher.retry_failed", self.retry_failed)
             self.sweep = Sweep(hydra_context, config, self.retry_failed)
 
@@ -119,10 +121,13 @@ class Optuna(Sweeper):
             from jensen.launch import optuna
 
         with one_sentence():
+            optuna.check(self.settings, config)
             self.sweeper = optuna.sweeper(self.settings)
         self.sweeper.setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def sweep(self, arguments: list[str]) -> Any:
         from jensen.launch import optuna
+        from jensen.launch.console import one_sentence
 
-        optuna.sweep(self.sweeper, arguments)
+        with one_sentence():
+            optuna.sweep(self.sweeper, arguments)

@@ -34,6 +34,9 @@ from jensen.run.words import say
 def main(cfg: DictConfig) -> float | None:
     if cfg.maximise is not None:
         check_choice("maximise", str(cfg.maximise).split("/")[0], ("val", "test", *cfg.diagnostics))
+    swept = HydraConfig.get().mode == RunMode.MULTIRUN
+    if HydraConfig.get().runtime.choices.get("hydra/sweeper") == "maximise" and not swept:
+        say("hydra/sweeper=maximise chooses nothing in one run; -m in front has Optuna choose many")
     folder = Path(HydraConfig.get().runtime.output_dir)
     with open_run(folder, cfg) as this:
         if (results := this.found()) is None:
@@ -41,7 +44,6 @@ def main(cfg: DictConfig) -> float | None:
                 from jensen.launch import threads, training
             threads.take()
             results = training.fit(this)
-    swept = HydraConfig.get().mode == RunMode.MULTIRUN
     for line in brief(folder, results) if swept else summary(folder, cfg, results):
         say(line)
     return record.maximised(cfg.maximise, results) if results else None

@@ -27,7 +27,7 @@ import jensen
 from jensen.base import signals
 from jensen.base.errors import InputError, RefusedError
 from jensen.base.signals import Stopped
-from jensen.launch import grid
+from jensen.launch import grid, optuna
 from jensen.launch.help import show_help
 from jensen.run.additions import LISTS, gathered, untaken
 from jensen.run.compose import given_words
@@ -84,6 +84,8 @@ def program(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 return
             grid.register()
             overrides = _parsed(config_name).overrides
+            if "hydra/sweeper=optuna" in overrides:  # whose keys Hydra could not even merge
+                end(optuna.NOT_OURS)
             report = functools.partial(_report, config_name, overrides, hydras.run_and_report)
             with patch.object(hydras, "run_and_report", report):
                 command()

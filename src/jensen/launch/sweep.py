@@ -15,9 +15,9 @@ from jensen.launch.compositions import Compositions
 from jensen.launch.done import Done
 from jensen.launch.job import Job
 from jensen.launch.places import Places
-from jensen.run.folder import FINISHED
+from jensen.run.folder import marker
 from jensen.run.identity import leaves
-from jensen.run.record import get_json, maximised, put
+from jensen.run.record import maximised, put
 from jensen.run.words import leads, say
 
 _NAMED = 3
@@ -117,14 +117,22 @@ class Sweep:
         return [self._return(job) for job in jobs]
 
     def _return(self, job: Job) -> JobReturn:
+        """Raises:
+        InputError: the run has no result that `maximise` names, and so no other of its sweep has.
+        """
         outcome, _ = job.outcome()
+        found = JobReturn(job.overrides, working_dir=job.said(), status=JobStatus.COMPLETED)
+        results = marker(job.folder).get("results")
+        # A run may fail by that very key, after it is finished.
+        value = None if results is None else maximised(job.maximise, results)
         if outcome in ("failed", "interrupted", "not started"):
-            value: Any = CompactHydraException(
+            found.status = JobStatus.FAILED
+            found.return_value = CompactHydraException(
                 self.summary() or f"{job.folder} was stopped: the same command continues"
             )
-            return JobReturn(job.overrides, status=JobStatus.FAILED, _return_value=value)
-        value = maximised(job.maximise, get_json(job.folder / FINISHED)["results"])
-        return JobReturn(job.overrides, status=JobStatus.COMPLETED, _return_value=value)
+        else:
+            found.return_value = value
+        return found
 
     def summary(self) -> str:
         """A sentence on all that failed; empty if nothing did."""
