@@ -71,6 +71,16 @@ def test_the_end_waits_for_no_process_that_joblib_keeps(mark):
     assert not of_joblib(mark)
 
 
+def test_processes_end_with_a_parent_that_was_killed(mark):
+    process = started(mark, 600)
+    while not {"1", "2"} <= {each.name for each in mark.iterdir()}:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+    process.kill()
+    process.communicate(timeout=60)  # the pipes, which all of them hold, are closed
+    assert not of_joblib(mark)
+
+
 @pytest.mark.slow
 def test_ctrl_c_ends_what_joblib_has_started(mark):
     process = started(mark, 600)

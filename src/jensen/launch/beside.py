@@ -4,11 +4,11 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
 from typing import TypeVar
@@ -81,11 +81,13 @@ def begin(threads: int = 1) -> None:
 
 
 def _end_with_parent() -> None:
-    first = os.getppid()
+    # Not `os.getppid`: that is multiprocessing's server, which stays as long as its children do.
+    started_by = parent_process()
+    if started_by is None:
+        return
 
     def watch() -> None:
-        while os.getppid() == first:
-            time.sleep(1)
+        wait([started_by.sentinel])
         os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
