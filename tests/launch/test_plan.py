@@ -89,6 +89,17 @@ def test_without_a_folder_the_experiment_names_it(sweep, tmp_path):
     ]
 
 
+def test_experiments_that_share_a_folder_name_their_runs(sweep, tmp_path):
+    swept = ("experiment=beta_sprites,mnist_mlp", "seed=1")
+    words = [("experiment=beta_sprites", "seed=1"), ("experiment=mnist_mlp", "seed=1")]
+    shared, apart = (
+        [str(job.folder.relative_to(tmp_path)) for job in made.plan(words)]
+        for made in (sweep(*swept), sweep(*swept, folder=()))
+    )
+    assert shared == ["sweep/experiment=beta_sprites", "sweep/experiment=mnist_mlp"]
+    assert apart == ["runs/beta_sprites/run", "runs/mnist_mlp/run"]
+
+
 def test_a_sweep_that_is_run_again_does_what_is_left(sweep, capsys):
     first = sweep()
     planned = first.plan(jobs(1, 2, 3, 4))

@@ -29,6 +29,9 @@ class Names:
         asked = [*naming.exclude_keys]
         names = []
         places = [key for key in LOCATION if key not in self.swept]
+        # In a folder of its own experiment a job need not say which.
+        if "experiment" not in self.swept or above.name == _experiment(config):
+            asked.append("experiment")
         constant = [key for key in self.given if key not in self.swept] if self.swept else []
         for excluded in ([*constant, *places], places, LOCATION, ()):
             naming.exclude_keys = [*asked, *excluded]
@@ -48,6 +51,10 @@ class Names:
         return {key for key, sweeps in self.given.items() if sweeps} | {
             _key(str(key)) for key in of_sweeper
         }
+
+
+def _experiment(config: DictConfig) -> str:
+    return str(config.hydra.runtime.choices.get("experiment"))
 
 
 def _key(override: str) -> str:

@@ -14,14 +14,14 @@ from jensen.run.identity import AVERAGES, LOCATION, has_effect
 _LONGEST = 150
 
 
-def run_name(overrides: Sequence[str], excluded: Sequence[str] = LOCATION) -> str:
+def run_name(overrides: Sequence[str], excluded: Sequence[str] = (*LOCATION, "experiment")) -> str:
     """Name a run by the overrides that make another one, their keys by the last part where that
     names only one.
 
     A place of data (`identity.LOCATION`) makes another run where other data lie: it is named unless
     it is `excluded`.
     """
-    unnamed = {"experiment", "trainer", *excluded}
+    unnamed = {"trainer", *excluded}
     pairs = [override.lstrip("+~").partition("=") for override in overrides]
     pairs = [
         pair
