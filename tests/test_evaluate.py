@@ -252,10 +252,18 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path, run):
 
 def test_a_torn_checkpoint_is_refused(run):
     path = run / "checkpoints" / "last.ckpt"
+    shutil.copy(path, path.with_name("last.previous.ckpt"))
     path.write_bytes(path.read_bytes()[:-500])
-    with pytest.raises(InputError, match="expected a whole checkpoint"):
+    with pytest.raises(InputError, match=r"restore that file, or take checkpoint=last\.previous$"):
         restored(run)
     jensen.load(run, "best")
+    jensen.load(run, "last.previous")
+    path.with_name("last.previous.ckpt").unlink()
+    with pytest.raises(InputError, match=r"or take checkpoint=best$"):
+        jensen.load(run)
+    path.with_name("best.ckpt").unlink()
+    with pytest.raises(InputError, match=r"restore that file$"):
+        jensen.load(run)
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(run):

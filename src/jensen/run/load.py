@@ -31,7 +31,7 @@ def state(run: str | Path, checkpoint: str = "last") -> dict[str, Any]:
     values only.
 
     Raises:
-        InputError: another name, or no such file, or one that is torn.
+        InputError: another name, or no such file, or one that is torn; it names one that is whole.
     """
     check_choice("checkpoint", checkpoint, CHECKPOINTS)
     path = Path(run).expanduser() / "checkpoints" / f"{checkpoint}.ckpt"
@@ -48,7 +48,21 @@ def state(run: str | Path, checkpoint: str = "last") -> dict[str, Any]:
             f"{path} is missing: expected {how}; train it further, or take another of"
             f" {', '.join(CHECKPOINTS)}"
         )
-    return read(path)
+    try:
+        return read(path)
+    except InputError as error:
+        if whole := [name for name in CHECKPOINTS[::-1] if _is_whole(path.parent / f"{name}.ckpt")]:
+            raise InputError(f"{error}, or take checkpoint={whole[0]}") from error
+        raise
+
+
+def _is_whole(path: Path) -> bool:
+    """Tell whether a checkpoint can be read."""
+    try:
+        read(path)
+    except InputError:
+        return False
+    return True
 
 
 class Resumed(NamedTuple):
