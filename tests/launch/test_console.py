@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import shell
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import CompactHydraException
 
@@ -99,6 +100,21 @@ def main(cfg):
 multiprocessing.set_start_method("forkserver")  # as it is of jobs of a sweep
 program("report")(main)()
 """
+
+
+@pytest.mark.parametrize(
+    ("command", "rest"),
+    [
+        ("evaluate", ", or sweep=FOLDER for all runs of a sweep; leave -m out"),
+        ("encode", "; leave"),
+    ],
+)
+def test_many_runs_are_of_train_alone(tmp_path, command, rest):
+    done = shell.run(f"jensen.{command}", "-m", "run=a,b", cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"expected one thing to do at a time{rest}" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_command_that_is_killed_leaves_nothing_that_python_warns_of(tmp_path):

@@ -165,6 +165,12 @@ def _parsed(name: str) -> argparse.Namespace:
 
     with patch.object(parser, "error", refuse):
         found = parser.parse_args()
+    if found.multirun and name != "train":
+        rest = ", or sweep=FOLDER for all runs of a sweep" if name == "evaluate" else ""
+        end(
+            f"-m has jensen.train make many runs, and jensen.{name} makes none: expected one thing to do"
+            f" at a time{rest}; leave -m out"
+        )
     modes = ("run", "multirun", "cfg", "info", "shell_completion")
     given = [f"--{mode.replace('_', '-')}" for mode in modes if getattr(found, mode)]
     if len(given) > 1:
