@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import shutil
 import sys
 from pathlib import Path
@@ -19,6 +20,20 @@ from jensen.run.diagnose import on_run
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "study"
+
+
+@pytest.fixture
+def script(study, monkeypatch):
+    """The names of the script itself; `main(*words)` is what it does of a command."""
+    monkeypatch.syspath_prepend(str(SCRIPT))
+    found = runpy.run_path(str(SCRIPT / "__main__.py"), run_name="study")
+
+    def main(*words):
+        monkeypatch.setattr(sys, "argv", ["study", *words])
+        return found["main"]()
+
+    yield SimpleNamespace(**found | {"main": main})
+    sys.modules.pop("scoring")
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +106,39 @@ def test_what_is_computed_of_each_run_composes(study):
     }
     trees = compose("evaluate", ["run=somewhere", *study.plan.TREES])
     assert [*trees.diagnostics] == ["dci_boost20"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--minutes", "-1"], "--minutes is -1: expected a number of at least 0"),
+        (["--scoring-minutes", "nan"], "--scoring-minutes is nan: expected"),
+        (["--cores", "0"], "--cores is 0: expected an integer of at least 1"),
+        (["--rounds", "0/x"], "--rounds is 0/x: expected seeds, as 0/1,2"),
+        (["trainer.max_step=9"], r"trainer\.max_step is no key .*did you mean trainer\.max_steps"),
+        (["objective.tc=9", "--only", "beta_tcvae,beta"], r"objective\.tc is no key of the conf"),
+    ],
+)
+def test_what_no_run_could_be_trained_by_is_refused_at_once(script, tmp_path, words, sentence):
+    with pytest.raises(InputError, match=sentence):
+        script.main("--out", str(tmp_path / "out"), *words)
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("status", "rest"),
+    [
+        (0, "the same command again does the rest"),
+        (143, "the same command again does the rest"),  # it was asked to end
+        (-9, "the same command again does the rest"),
+        (1, "logs/beta/seeds_0.log says what to mend; then the same command does the rest"),
+    ],
+)
+def test_the_same_command_is_not_said_to_do_what_a_sweep_refused(script, tmp_path, status, rest):
+    part = script.Part("beta", (0,), SimpleNamespace(poll=lambda: status))
+    study = script.Study(tmp_path, script.plan.SIZES["cpu"], [part], [], 1, 1, 0.0, 0.0)
+    assert study._ended(part)
+    assert study.rest() == rest
 
 
 ASKED = {"size": "cpu", "version": 1, "words": [], "rounds": [[0], [1]]}

@@ -32,7 +32,7 @@ import plan
 import sessions
 from scoring import grow, is_grown, is_scored, score
 
-from jensen.base.errors import InputError
+from jensen.base.errors import InputError, check_count
 from jensen.launch.beside import begin, kill
 from jensen.launch.parent import ENDS_WITH_PARENT
 
@@ -71,6 +71,7 @@ class Study:
     stopped: int = 0
     waiting: list[Part] = field(default_factory=list)
     running: list[Part] = field(default_factory=list)
+    refused: list[Part] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     scoring: dict[str, Future[str]] = field(default_factory=dict)
     growing: dict[str, Future[str]] = field(default_factory=dict)
@@ -168,8 +169,17 @@ class Study:
         assert part.process is not None
         if (status := part.process.poll()) is None:
             return False
+        if 0 < status < 128:  # by itself, and not by a signal
+            self.refused.append(part)
         say(f"trained {part}" if not status else f"{part}: ended with status {status}, see logs/")
         return True
+
+    def rest(self) -> str:
+        """How to come to what is not done yet."""
+        if not self.refused:
+            return "the same command again does the rest"
+        logs = ", ".join(f"logs/{part.folder}.log" for part in self.refused)
+        return f"{logs} says what to mend; then the same command does the rest"
 
     def _end(self) -> None:
         """Have every run that is being trained save itself, and begin no other."""
@@ -269,8 +279,28 @@ def options() -> tuple[argparse.Namespace, list[str]]:
     return parser.parse_known_args()
 
 
+def check(given: argparse.Namespace) -> None:
+    """Refuse numbers that mean nothing."""
+    for key in ("minutes", "scoring_minutes"):
+        value = getattr(given, key)
+        if value is not None and not value >= 0:  # NaN is not
+            name = key.replace("_", "-")
+            raise InputError(f"--{name} is {value:g}: expected a number of at least 0")
+    for key in ("at_once", "cores"):
+        if (value := getattr(given, key)) is not None:
+            check_count(f"--{key.replace('_', '-')}", value)
+
+
+def seeds_of(rounds: str) -> tuple[tuple[int, ...], ...]:
+    try:
+        return tuple(tuple(map(int, each.split(","))) for each in rounds.split("/"))
+    except ValueError as error:
+        raise InputError(f"--rounds is {rounds}: expected seeds, as 0/1,2") from error
+
+
 def main() -> int:
     given, words = options()
+    check(given)
     if odd := [word for word in words if word.startswith("-") or "=" not in word]:
         raise InputError(f"{odd[0]} is no option of scripts/study and no override: see --help")
     size = plan.SIZES[given.size]
@@ -278,9 +308,9 @@ def main() -> int:
     names = given.only.split(",") if given.only else list(plan.OBJECTIVES)
     if unknown := [name for name in names if name not in plan.OBJECTIVES]:
         raise InputError(f"--only has {unknown[0]}: expected some of {', '.join(plan.OBJECTIVES)}")
-    rounds = size.rounds
-    if given.rounds:
-        rounds = tuple(tuple(map(int, each.split(","))) for each in given.rounds.split("/"))
+    rounds = seeds_of(given.rounds) if given.rounds else size.rounds
+    for name in names if words else ():
+        plan.check(name, size, rounds[0], words)
     asked = {
         "size": given.size,
         "version": plan.VERSION,
@@ -317,13 +347,13 @@ def main() -> int:
         if len(grown) < len(names_of) and not given.table:
             late = time.monotonic() > study.train_until
             why = record["stopped"] or ("out of time" if late else "not all of it could be done")
-            say(f"{why}: the same command again does the rest")
+            say(f"{why}: {study.rest()}")
     if scored:
         import table
 
         table.write(out)
         say(f"{out / 'study.csv'}: {len(scored)} runs")
-    return 128 + study.stopped if study.stopped else 0
+    return 128 + study.stopped if study.stopped else int(bool(study.refused))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from jensen.run.compose import compose
+
 VERSION = 1
 """Of this list: numbers of another one do not stand in one table with these."""
 
@@ -126,6 +128,18 @@ def sweep(
         f"hydra.sweep.dir={folder}",
         f"hydra.sweep.subdir={place}",
     ]
+
+
+def check(name: str, size: Size, seeds: tuple[int, ...], given: Sequence[str]) -> None:
+    """Compose the first run of that sweep.
+
+    Raises:
+        InputError: an override that is given cannot be taken.
+    """
+    swept = OBJECTIVES[name]
+    varied = ("hydra.", "hydra/", "seed=", f"{swept.key}=")
+    kept = [word for word in sweep(name, size, seeds, "", given) if not word.startswith(varied)]
+    compose("train", [*kept, f"{swept.key}={swept.strengths[0]}", f"seed={seeds[0]}"])
 
 
 def folder(name: str, seeds: tuple[int, ...]) -> str:
