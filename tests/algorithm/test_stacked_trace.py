@@ -82,6 +82,26 @@ def test_the_operations_are_those_of_the_step_bit_for_bit(case, monkeypatch):
     assert_equal(found.members, expected.members, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("case", [CASES[0], CASES[-1]], ids="-".join)
+def test_in_half_precision_too(case, monkeypatch):
+    def half():
+        found = members(case)
+        for each in found:
+            each.trainer.precision = "bf16-mixed"
+            context = partial(torch.autocast, "cpu", torch.bfloat16)
+            each.trainer.precision_plugin.forward_context = context
+        return Stack(found)
+
+    listed(monkeypatch, NEVER)
+    expected = half()
+    losses = trained(expected)
+    made = listed(monkeypatch)
+    found = half()
+    assert trained(found) == losses
+    assert [why for _, why in made] == [""]
+    assert_equal(found.members, expected.members, rtol=0, atol=0)
+
+
 @some(5, "case", CASES, ids="-".join)
 def test_kernels_take_the_steps_of_each_model_alone(case, kernels):
     stack = Stack(members(case), kernels=True)

@@ -176,9 +176,9 @@ def _tensors(optimiser: Optimizer) -> list[Tensor]:
 
 def fixed(algorithm: "Gradient", scheduled: bool) -> list[object]:
     """All that a captured step has for good, and that somebody may change amid a training: modules
-    with what they keep and read of Python, hooks, tensors and their places, which of them learn, the optimiser with its
-    groups' numbers, and how gradients are clipped. A learning rate that is `scheduled` is none of
-    that.
+    with what they keep and read of Python, hooks, tensors and their places, which of them learn, the
+    optimiser with its groups' numbers, and how gradients are clipped. A learning rate that is
+    `scheduled` is none of that.
     """
     trainer = algorithm.trainer
     optimiser = trainer.optimizers[0]
