@@ -11,6 +11,7 @@ from jensen.api.data import examples
 from jensen.base.errors import InputError
 from jensen.data.torch_dataset import given
 from jensen.scores.inputs import check
+from jensen.scores.udr import udr
 
 X = np.random.default_rng(0).random((30, 2, 3)).astype(np.float32)
 
@@ -43,6 +44,9 @@ def masked(array):
             Rows(X, masked(np.zeros((30, 30), int))), True
         ),
         "codes": lambda: check(masked(X[..., 0]), np.zeros((30, 1), int)),
+        r"mean_kls\[0\]": lambda: udr(
+            [X[..., 0]] * 2, [np.ma.masked_array([1.0, 2.0], [0, 1])] * 2
+        ),
         "factors": lambda: check(X[..., 0], masked(np.zeros((30, 1), int))),
     }.items(),
 )

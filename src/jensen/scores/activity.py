@@ -10,7 +10,7 @@ from torch import Tensor
 from jensen.base.errors import InputError, check_choice
 from jensen.family.gaussian import Gaussian, kl, standard
 from jensen.scores.constant import constant
-from jensen.scores.inputs import Floats, Labels, check_log_var
+from jensen.scores.inputs import Floats, Labels, as_array, check_log_var
 
 RULES = ("kl", "range", "variance")
 KL_THRESHOLD = 0.01
@@ -54,7 +54,7 @@ def active_latents(codes: Floats, log_var: Floats | None, rule: Active) -> npt.N
     if rule is None:
         rule = "range" if log_var is None else "kl"
     if not isinstance(rule, str):
-        mask = np.asarray(rule)
+        mask = as_array("active", rule)
         if mask.dtype != bool or mask.shape != codes.shape[1:]:
             raise InputError(
                 f"active is {mask.dtype} of shape {mask.shape}: expected {codes.shape[1]}"

@@ -15,7 +15,8 @@ LARGEST = 1e100
 """Codes beyond it are refused: their squares would overflow."""
 
 
-def _array(name: str, values: npt.ArrayLike | Tensor) -> npt.NDArray:
+def as_array(name: str, values: npt.ArrayLike | Tensor) -> npt.NDArray:
+    """The numbers of an argument, none of them masked."""
     check_unmasked(name, values)
     if isinstance(values, Tensor):
         values = plain(name, values).detach().cpu()
@@ -31,7 +32,7 @@ def check_codes(codes: npt.ArrayLike | Tensor, name: str = "codes") -> Floats:
     Raises:
         InputError: another shape, nothing in it, or something that is no finite number.
     """
-    found = _array(name, codes)
+    found = as_array(name, codes)
     if found.dtype.kind not in "fiub":
         raise InputError(
             f"{name} hold {found.dtype}: expected real numbers, one row a point and one column a"
@@ -64,7 +65,7 @@ def check_factors(factors: npt.ArrayLike | Tensor) -> Labels:
     Raises:
         InputError: another shape, nothing in it, or something other than integers of at least 0.
     """
-    found = _array("factors", factors)
+    found = as_array("factors", factors)
     if found.dtype.kind not in "iub":
         raise InputError(
             f"factors are {found.dtype}: expected integer labels; "

@@ -10,7 +10,7 @@ from torch import Tensor
 from jensen.base.errors import InputError, check_choice, check_number
 from jensen.scores.constant import constant, settled
 from jensen.scores.information import divide
-from jensen.scores.inputs import Floats, check_codes, some_rows, standardised
+from jensen.scores.inputs import Floats, as_array, check_codes, some_rows, standardised
 
 
 def udr(
@@ -99,7 +99,7 @@ def agreement(similarity: Floats) -> float:
 
 
 def _check_rate(rate: npt.ArrayLike | Tensor, run: int, latents: int) -> Floats:
-    array = rate.detach().cpu().numpy() if isinstance(rate, Tensor) else np.asarray(rate)
+    array = as_array(f"mean_kls[{run}]", rate)
     if array.shape != (latents,) or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
         raise InputError(
             f"mean_kls[{run}] is {array.dtype} of shape {array.shape}: "
