@@ -2,6 +2,7 @@
 
 import logging
 import math
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -23,6 +24,16 @@ pytestmark = [  # what Optuna's makers know of their own versions
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
 BETA = "objective.beta=interval(1,4)"
+
+
+@pytest.fixture(autouse=True)
+def listened(caplog, capfd, monkeypatch):
+    """Of the handlers that the process has, those of this test alone: others' streams are closed."""
+    monkeypatch.setattr(logging.root, "handlers", [caplog.handler])
+    optuna.sweeper(settings())  # by which optuna's own handler is there
+    for handler in logging.getLogger("optuna").handlers:
+        if type(handler) is logging.StreamHandler:  # and not pytest's
+            monkeypatch.setattr(handler, "stream", sys.stderr)
 
 
 def settings(**changed):
