@@ -96,6 +96,7 @@ def trained(data, rank=0, world=1, step=0, **changes):
     module = data(**changes)
     module.trainer = SimpleNamespace(
         accumulate_grad_batches=1,
+        num_training_batches=float("inf"),
         callbacks=(),
         world_size=world,
         global_rank=rank,
