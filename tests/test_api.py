@@ -433,3 +433,19 @@ def test_bytes_are_read_as_the_fit_read_them_or_not_at_all(tmp_path, x):
             jensen.load(run.folder).encode(dark)
     again = jensen.load(tmp_path / "greys")
     assert again.encode(greys).mean.equal(runs["greys"].encode(greys.float() / 255).mean)
+
+
+@pytest.mark.parametrize(("here", "there"), [(0, 1), (1, 0), (1, 2)])
+def test_validation_has_the_factors_of_the_data(x, here, there, tmp_path):
+    def of(count):
+        return (x, torch.zeros(len(x), count, dtype=torch.int64)) if count else x
+
+    sentence = f"validation has {there} factors an example and data {here}: expected as many"
+    with pytest.raises(InputError, match=sentence):
+        jensen.fit(named(), of(here), folder=tmp_path, **FIT | {"validation": of(there)})
+
+
+@pytest.mark.parametrize("values", [[[1.0, 2.0]], [float("nan")]])
+def test_a_traversal_takes_finite_numbers_in_a_row(x, values):
+    with pytest.raises(InputError, match="expected finite numbers in one row"):
+        named().traverse(x, latent=1, values=values)

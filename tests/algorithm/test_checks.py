@@ -169,3 +169,9 @@ def test_a_constant_lr_scale_scales_the_lr(configure, tmp_path):
     )
     (optimizer,) = state(tmp_path)["optimizer_states"]
     assert optimizer["param_groups"][0]["lr"] == pytest.approx(1e-4)
+
+
+def test_a_part_may_state_its_shape_as_a_conf_file_gives_it():
+    part = nn.Identity()
+    part.x_shape = [1, 2, 3]
+    check_stated({"model.decoder": part}, 2, (1, 2, 3))

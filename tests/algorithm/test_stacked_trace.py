@@ -272,6 +272,36 @@ def test_what_is_right_for_one_step_alone_is_left(monkeypatch):
     torch.testing.assert_close(losses, trained_alone(members()), rtol=1e-5, atol=1e-5)
 
 
+def dearer(forward):
+    return lambda self, inference, step: (
+        forward(self, inference, step) + inference.bound.rate.mean()
+    )
+
+
+def test_a_method_that_somebody_replaces_amid_the_training_counts(monkeypatch):
+    """Of a class of jensen's, which is then no longer all jensen's."""
+    made = listed(monkeypatch)
+    stack, expected = Stack(members()), members()
+    for turn in range(3):
+        given = [chunk(each, at, STEPS * turn) for at, each in enumerate(expected)]
+        stack.take(given, [True] * MEMBERS)
+        for each, own in zip(expected, given, strict=True):
+            alone(each, own)
+        if not turn:
+            monkeypatch.setattr(Beta, "forward", dearer(Beta.forward))
+            assert not stack.holds()
+            stack = Stack(stack.members)
+    assert len(made) == 1
+    assert not is_known(stack.members[0].objective)
+    assert_equal(stack.members, expected, rtol=1e-4, atol=2e-5)
+
+
+def test_a_function_that_somebody_replaces_amid_the_training_is_seen(monkeypatch):
+    before = [held[name] for held, name in read(Mine(2, 3))]
+    monkeypatch.setitem(globals(), "deeper", lambda x: -x)
+    assert [held[name] for held, name in read(Mine(2, 3))] != before
+
+
 @pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled")
 def test_a_gradient_that_torch_is_asked_to_watch_is_computed_as_written(monkeypatch):
     made = listed(monkeypatch)
@@ -321,8 +351,8 @@ class Mine(nn.Linear):
 
 def test_what_a_module_reads_of_python_is_found_by_its_names():
     found = {name: held[name] for held, name in read(Mine(2, 3))}
-    expected = {"GAIN": 1.0, "LISTED": [1], "DEPTH": 4, "share": 3, "level": 2, "beta": 2.0}
-    assert found == expected
+    numbers = {"GAIN": 1.0, "LISTED": [1], "DEPTH": 4, "share": 3, "level": 2, "beta": 2.0}
+    assert found == numbers | {"deeper": deeper, "Own": Own, "of": Own.of}
     assert read(nn.Linear(2, 3)) == ()
 
 

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from jensen.algorithm import hooks
 from jensen.algorithm.alike import HOLDERS, PLAIN, attributes, compared, kept
 from jensen.algorithm.chunk import Chunk
-from jensen.algorithm.origin import read
+from jensen.algorithm.origin import methods, read
 from jensen.algorithm.streams import Streams
 from jensen.base.replay import first_said
 
@@ -176,7 +176,7 @@ def _tensors(optimiser: Optimizer) -> list[Tensor]:
 
 def fixed(algorithm: "Gradient", scheduled: bool) -> list[object]:
     """All that a captured step has for good, and that somebody may change amid a training: modules
-    with what they keep and read of Python, hooks, tensors and their places, which of them learn, the
+    with their code, what they keep and read of Python, hooks, tensors and their places, which of them learn, the
     optimiser with its groups' numbers, and how gradients are clipped. A learning rate that is
     `scheduled` is none of that.
     """
@@ -187,6 +187,7 @@ def fixed(algorithm: "Gradient", scheduled: bool) -> list[object]:
     for module in (*algorithm.model.modules(), *algorithm.objective.modules()):
         found += [id(module), attributes(module), hooks.of_module(module)]
         found += [compared(held.get(name)) for held, name in read(module)]
+        found += methods(module)
         tensors = (*module._parameters.values(), *module._buffers.values())
         found += [_place(each) for each in tensors if each is not None]
     found += [id(optimiser), vars(optimiser).get("step"), hooks.of_optimiser(optimiser)]

@@ -300,7 +300,7 @@ def check_stated(parts: dict[str, nn.Module], latent_dim: int, x_shape: tuple[in
                 " number of latents in all parts; set latent_dim alone, which all of them take"
             )
         shape = getattr(part, "x_shape", x_shape)
-        if shape != x_shape:
+        if [*shape] != [*x_shape]:  # a conf file's is a list
             raise InputError(
                 f"{name}.x_shape is {list(shape)} but examples have shape {list(x_shape)}:"
                 " expected one shape in all parts; set data.x_shape alone, which all of them take"

@@ -36,8 +36,18 @@ def is_known(*modules: nn.Module) -> bool:
         seen[id(value)] = value
         if not _is_ours(value if isinstance(value, type | FunctionType) else type(value)):
             return False
+        if isinstance(value, nn.Module) and not all(map(_is_ours, methods(value))):
+            return False
         waiting += _within(value)
     return True
+
+
+def methods(module: nn.Module) -> list[FunctionType]:
+    """The functions of a module's classes as they are now: somebody may put others in their place."""
+    bases = (base for base in type(module).__mro__ if base not in (nn.Module, object))
+    return [
+        value for base in bases for value in vars(base).values() if isinstance(value, FunctionType)
+    ]
 
 
 def _is_ours(code: Any) -> bool:
@@ -62,8 +72,8 @@ def _within(value: Any) -> Iterable[Any]:
 
 
 def read(module: nn.Module) -> tuple[Read, ...]:
-    """The numbers, and lists and the like of them, that somebody's own code of a module reads beside what the
-    module keeps, as far as their names stand in the code.
+    """The numbers, lists and the like of them, functions and classes that somebody's own code of a module reads
+    beside what the module keeps, as far as their names stand in the code.
     """
     return () if _is_ours(type(module)) else _read_by(type(module))  # type: ignore[arg-type]  # hashed by id
 
@@ -87,7 +97,7 @@ def _read_by(kind: type) -> tuple[Read, ...]:
             for held, name in _named(function, places):
                 if isinstance(held[name], type | FunctionType):
                     waiting.append(held[name])
-                elif isinstance(held[name], (*PLAIN, tuple, *HOLDERS)):
+                if isinstance(held[name], (*PLAIN, tuple, *HOLDERS, type, FunctionType)):
                     found[id(held), name] = held, name
     return tuple(found.values())
 

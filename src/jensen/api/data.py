@@ -24,11 +24,17 @@ def source(data: Any, validation: Any = None) -> Source:
     where that is no number.
 
     Raises:
-        InputError: arrays that are no examples.
+        InputError: arrays that are no examples, or of which one has other factors.
     """
     splits = {"train": examples(data)}
     if validation is not None and not isinstance(validation, Real):
         splits["test"] = examples(validation, "validation")
+        here, there = (len(getattr(each, "names", ())) for each in splits.values())
+        if all(isinstance(each, Examples) for each in splits.values()) and here != there:
+            raise InputError(
+                f"validation has {there} factors an example and data {here}: expected as many; give"
+                " (x, factors) in both, or x alone"
+            )
     return lambda split="train": splits[split]
 
 

@@ -229,6 +229,11 @@ class VAE(Kept):
                 values = low + (high - low) * torch.linspace(0, 1, 11).to(like)
             check_list("values", values)
             steps = as_tensor("values", values).to(like)
+            if steps.dim() != 1 or not bool(steps.isfinite().all()):
+                raise InputError(
+                    f"values have the shape {list(steps.shape)}: expected finite numbers in one row,"
+                    " such as [-2, 0, 2]"
+                )
             moved = self.encoded(x).mean.unsqueeze(1).repeat(1, len(steps), 1)
             moved[..., latent] = steps
             each = moved.transpose(0, 1)  # of each step all examples
