@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from cases import some
+from scipy.optimize import curve_fit
 from stacks import (
     ADAM,
     CASES,
@@ -294,6 +295,32 @@ def test_a_method_that_somebody_replaces_amid_the_training_counts(monkeypatch):
     assert len(made) == 1
     assert not is_known(stack.members[0].objective)
     assert_equal(stack.members, expected, rtol=1e-4, atol=2e-5)
+
+
+def hollow():
+    """A function with a cell that nothing is in."""
+
+    def function():
+        return later
+
+    if function is None:
+        later = 1
+    return function
+
+
+def test_a_function_with_an_empty_cell_is_looked_at_too():
+    assert not is_known(holding(hollow()))
+
+
+class Borrowing(nn.Module):
+    """Calls a function of a library, whose numbers are nobody's to change."""
+
+    def forward(self, x):
+        return torch.as_tensor(curve_fit(mine, x, x)[0])
+
+
+def test_libraries_are_not_looked_through():
+    assert {name for _, name in read(Borrowing())} == {"curve_fit", "mine"}
 
 
 def test_a_function_that_somebody_replaces_amid_the_training_is_seen(monkeypatch):

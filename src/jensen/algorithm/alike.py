@@ -95,11 +95,12 @@ def _given(numbers: Any) -> Any:
     if isinstance(numbers, tuple):
         return tuple(map(_given, numbers))
     if isinstance(numbers, CellType):
-        return _given(numbers.cell_contents) if _is_filled(numbers) else None
+        return _given(numbers.cell_contents) if is_filled(numbers) else None
     return (type(numbers), numbers) if isinstance(numbers, PLAIN) else id(numbers)
 
 
-def _is_filled(cell: CellType) -> bool:
+def is_filled(cell: CellType) -> bool:
+    """Tell whether a function has something in a cell of its closure."""
     try:
         return cell.cell_contents is not None
     except ValueError:

@@ -2,7 +2,7 @@
 counts on the device, and the reasons why a step cannot be captured.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from typing import TYPE_CHECKING, Any
@@ -31,11 +31,7 @@ class Replaced:
     """
 
     def __init__(self, **roots: nn.Module) -> None:
-        parts = [
-            (name, part)
-            for root, module in roots.items()
-            for name, part in module.named_modules(prefix=root)
-        ]
+        parts = _parts(roots)
         self._buffers = [
             (f"{name}.{key}", part._buffers, key, value)
             for name, part in parts
@@ -113,12 +109,8 @@ class Numbers:
     """
 
     def __init__(self, **roots: nn.Module) -> None:
-        parts = [
-            (name, part)
-            for root, module in roots.items()
-            for name, part in module.named_modules(prefix=root)
-        ]
-        found = [
+        parts = _parts(roots)
+        found: list[tuple[str, Mapping[str, Any], str]] = [
             (f"{name}.{key}", vars(part), key) for name, part in parts for key, _ in kept(part)
         ]
         found += [
@@ -145,6 +137,11 @@ class Numbers:
                 held[key] = value
             if isinstance(value, HOLDERS):
                 _refill(value, contents)
+
+
+def _parts(roots: dict[str, nn.Module]) -> list[tuple[str, nn.Module]]:
+    """All modules of the roots, each once, by name."""
+    return [each for name, root in roots.items() for each in root.named_modules(prefix=name)]
 
 
 def _refill(holder: Any, contents: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from jensen.algorithm.alike import HOLDERS, PLAIN, kept
+from jensen.algorithm.alike import HOLDERS, PLAIN, is_filled, kept
 
 _OURS = ("jensen", "torch", "builtins", "collections", "functools")
 
@@ -67,7 +67,7 @@ def _within(value: Any) -> Iterable[Any]:
     if isinstance(value, MethodType):
         return value.__func__, value.__self__
     if isinstance(value, FunctionType):
-        return [cell.cell_contents for cell in value.__closure__ or ()]
+        return [cell.cell_contents for cell in value.__closure__ or () if is_filled(cell)]
     return ()
 
 
@@ -85,14 +85,12 @@ def _read_by(kind: type) -> tuple[Read, ...]:
     waiting: list[type | FunctionType] = [kind]
     while waiting:
         code = waiting.pop()
-        if id(code) in seen or _is_ours(code):
+        of_library = code is not kind and _is_installed(code.__module__)
+        if id(code) in seen or _is_ours(code) or of_library:
             continue
         seen.add(id(code))
-        places = (
-            [vars(base) for base in code.__mro__ if not _is_ours(base)]
-            if isinstance(code, type)
-            else []
-        )
+        bases = code.__mro__ if isinstance(code, type) else ()
+        places = [vars(base) for base in bases if not _is_ours(base)]
         for function in _functions(code):
             for held, name in _named(function, places):
                 if isinstance(held[name], type | FunctionType):
@@ -132,10 +130,13 @@ def _names(code: CodeType) -> Iterator[str]:
 
 
 def _is_changeable(value: Any) -> bool:
-    """Tell whether somebody may change what an object holds: of modules, those that are not installed."""
-    if not isinstance(value, ModuleType):
-        return not isinstance(value, FunctionType | nn.Module)
-    top = value.__name__.partition(".")[0]
-    return top not in sys.stdlib_module_names and "site-packages" not in str(
-        getattr(value, "__file__", "")
-    )
+    """Tell whether somebody may change what an object holds."""
+    if isinstance(value, ModuleType):
+        return not _is_installed(value.__name__)
+    return not isinstance(value, FunctionType | nn.Module)
+
+
+def _is_installed(name: str | None) -> bool:
+    """Tell whether a module of that name is Python's or a library's, in which nobody changes numbers."""
+    file = getattr(sys.modules.get(str(name)), "__file__", "")
+    return str(name).partition(".")[0] in sys.stdlib_module_names or "site-packages" in str(file)
