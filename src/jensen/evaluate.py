@@ -41,7 +41,7 @@ from jensen.run.diagnose import on_run
 from jensen.run.folder import FAILED, FINISHED, first_line, incomplete
 from jensen.run.record import get_json, put_scores
 from jensen.run.results import numbers
-from jensen.run.words import say
+from jensen.run.words import say, show
 
 
 class Recorded:
@@ -184,7 +184,7 @@ def evaluate_sweep(cfg: DictConfig) -> None:
         say(f"[{number}/{len(left)}] {name}{': ' if why else ''}{why}")
         for sentence in absent:
             if sentence not in told:
-                print(sentence)
+                show(sentence)
         told.update(absent)
         if why:
             failed[name] = why

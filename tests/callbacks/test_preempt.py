@@ -71,12 +71,13 @@ def whole(tmp_path_factory):
 # amid an epoch of 20 steps, at an epoch's end, where that is and a validation is due, in a
 # validation
 @some(
-    2,
+    3,
     "place, number",
     [
         ((7, False), signal.SIGUSR1),
         ((20, False), signal.SIGINT),
         ((24, False), signal.SIGUSR1),
+        *[((9, False), number) for number in signals.ENDING - {signal.SIGTERM}],  # not under nohup
         ((12, True), signal.SIGINT),
     ],
 )
@@ -169,6 +170,16 @@ def test_the_first_ctrl_c_is_told_and_the_second_ends_at_once(program, status, s
     )
     assert said in done.stderr
     assert len(done.stderr.split("\n")) == 3  # a line break after ^C, the line, the end
+
+
+@pytest.mark.parametrize(("before", "noted"), [("SIG_DFL", "1\n"), ("SIG_IGN", "0\n")])
+def test_a_terminal_that_is_closed_is_heard_unless_nohup_ignores_it(before, noted):
+    program = (
+        f"import os, signal; signal.signal(signal.SIGHUP, signal.{before}); from jensen.base import"
+        " signals; signals.listen(); os.kill(os.getpid(), signal.SIGHUP); print(signals.asked())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, noted, "")
 
 
 @some(2, "command", ["evaluate", "encode", "report", "doctor", "train"])

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from jensen.base import signals
 from jensen.base.errors import InputError
 from jensen.launch import optuna, parent, processes, slurm
 from jensen.launch.job import Job
@@ -164,7 +165,7 @@ def gone(pid):
     return False
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stop", sorted({signal.SIGINT} | signals.ENDING))
 def test_a_sweep_that_is_stopped_has_its_jobs_save_themselves(script, tmp_path, stop):
     script(
         "import os, pathlib, signal, sys, time\n"

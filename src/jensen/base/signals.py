@@ -15,12 +15,16 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-HELD = {
-    getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
+ENDING = {
+    number
+    for name in ("SIGTERM", "SIGHUP")
+    if (number := getattr(signal, name, None)) and signal.getsignal(number) != signal.SIG_IGN
 }
-"""SIGTERM is what docker, Kubernetes and scancel send; SIGUSR1 (SLURM) and SIGUSR2 (submitit) come
-ahead of the end.
+"""SIGTERM is what docker, Kubernetes and scancel send; SIGHUP comes where a terminal is closed or a
+connection breaks, and is ignored under nohup.
 """
+HELD = ENDING | {getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)}
+"""SIGUSR1 (SLURM) and SIGUSR2 (submitit) come ahead of the end."""
 ASKING = HELD | {signal.SIGINT}
 """SIGINT is Ctrl-C; the second one ends the process at once."""
 

@@ -1,5 +1,6 @@
 """Lines for the person at the terminal, which the run's log keeps."""
 
+import errno
 import logging
 import os
 import sys
@@ -10,6 +11,9 @@ from tqdm import tqdm
 
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 """Variables that Lightning reads a rank from, in its order."""
+
+_GONE = (errno.EPIPE, errno.EIO)
+"""Numbers of an OSError of a pipe that nobody reads, and of a terminal that is closed."""
 
 SPEAKER: ContextVar[str] = ContextVar("speaker", default="")
 """The name of the run that says a line, where several are trained at once."""
@@ -32,9 +36,29 @@ def say(line: str) -> None:
     if not leads():
         return
     speaker = SPEAKER.get()
-    tqdm.write(f"jensen: {speaker}{': ' if speaker else ''}{line}", file=sys.stdout)
-    sys.stdout.flush()
+    show(f"jensen: {speaker}{': ' if speaker else ''}{line}")
     note(line)
+
+
+def show(words: str) -> None:
+    """Words on standard output, above a bar where there is one. A terminal that is closed, or a pipe
+    that nobody reads any more (`| head`), ends no run.
+    """
+    try:
+        tqdm.write(words, file=sys.stdout)
+        sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise
+        _hush()
+        note("nobody reads what is said any more: it is in this log alone")
+
+
+def _hush() -> None:
+    """Have what is left for standard output, and what is yet to come, go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def note(line: str, error: BaseException | None = None) -> None:

@@ -20,8 +20,8 @@ from jensen.reports.sections import Section
 from jensen.reports.sweep import Sweep
 from jensen.reports.table import Values, aligned, markdown, tables
 from jensen.reports.text import code, one_line, plain
+from jensen.run import words
 from jensen.run.record import put
-from jensen.run.words import say
 
 EXPLAINED = "Median [quartiles] over the seeds; distortion, rate, elbo, MI, TC and DWKL in nats per example, on held-out data."
 
@@ -129,18 +129,18 @@ def show(
     more: Sequence[Section] = (),
 ) -> None:
     for table in tables(sweep, values):
-        print(aligned(table), end="\n\n")
-    print(EXPLAINED, end="\n\n")
+        words.show(f"{aligned(table)}\n")
+    words.show(f"{EXPLAINED}\n")
     if found:
-        print("chosen by", *verdicts(sweep, found), sep="\n  ")
-        print(CAUTION, end="\n\n")
+        words.show("\n  ".join(["chosen by", *verdicts(sweep, found)]))
+        words.show(f"{CAUTION}\n")
     for section in more:
-        print(f"{section.title}. {section.explained}", end="\n\n")
+        words.show(f"{section.title}. {section.explained}\n")
         for label, rows in section.tables:
-            print(label, aligned(rows), sep="\n", end="\n\n")
+            words.show(f"{label}\n{aligned(rows)}\n")
     for sentence in apart(sweep):
-        say(one_line(sentence))
+        words.say(one_line(sentence))
     for name, why in sweep.left_out.items():
-        say(one_line(f"not counted: {name}: {why}"))
+        words.say(one_line(f"not counted: {name}: {why}"))
     if lines:
-        print("missing in some runs; to add it:", *lines, sep="\n  ", flush=True)
+        words.show("\n  ".join(["missing in some runs; to add it:", *lines]))
