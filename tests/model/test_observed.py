@@ -168,6 +168,15 @@ def test_a_program_that_is_made_of_a_look_asks_nothing_of_its_numbers(x):
         assert made.encode(mode.from_tensor(x)).mean.shape == (5, 2)
 
 
+def test_what_is_elsewhere_than_the_model_is_brought_to_it(x, monkeypatch):
+    """The device without numbers stands for a GPU: what has met it has none to be looked at."""
+    elsewhere = model().to("meta")
+    monkeypatch.setattr(elsewhere.likelihood, "check", lambda x: None)
+    assert elsewhere.encode(x.numpy()).mean.is_meta
+    assert elsewhere.elbo(x).is_meta
+    assert elsewhere.decode([[1.0, -2.0]]).is_meta
+
+
 def test_codes_of_another_width_are_one_sentence_and_of_another_dtype_the_same_codes():
     decoding = model()
     z = torch.tensor([[1.0, -2.0], [0.0, 3.0]])

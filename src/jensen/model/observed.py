@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def observed(model: "VAE", x: Any) -> Tensor:
-    """Observations `(N, *event)`, in the precision of the model.
+    """Observations `(N, *event)`, in the precision of the model, and where it is.
 
     >>> import jensen
     >>> model = jensen.VAE("mlp", "mlp", latent_dim=2, x_shape=[1, 2, 3])
@@ -40,7 +40,7 @@ def observed(model: "VAE", x: Any) -> Tensor:
             " model was trained on; convert it, grey levels of 0 to 255 by dividing by 255, or call"
             " encode of the run, which reads bytes as a fit does"
         )
-    found = _in_precision(model, as_tensor("x", values))
+    found = _beside(model, as_tensor("x", values))
     _check_shape(model, found)
     if found.numel():
         # of several modalities a look may be at an example that has none of them
@@ -50,14 +50,14 @@ def observed(model: "VAE", x: Any) -> Tensor:
 
 
 def codes(model: "VAE", z: Any) -> Tensor:
-    """Codes `(N, D)`, in the precision of the model.
+    """Codes `(N, D)`, in the precision of the model, and where it is.
 
     Raises:
         InputError: z has another shape, or is no numbers.
     """
     if _is_traced(z):
         return z  # type: ignore[no-any-return]
-    found = _in_precision(model, as_tensor("z", z))
+    found = _beside(model, as_tensor("z", z))
     if found.dim() != 2 or found.shape[1] != model.latent_dim:
         one = "; give one code as z[None]" if found.shape == (model.latent_dim,) else ""
         raise InputError(
@@ -99,9 +99,9 @@ def _is_float_or_bool(values: Tensor | np.ndarray) -> bool:
     return values.dtype.kind in "fb"
 
 
-def _in_precision(model: nn.Module, values: Tensor) -> Tensor:
+def _beside(model: nn.Module, values: Tensor) -> Tensor:
     like = next(model.parameters(), None)
-    return values if like is None else values.to(like.dtype)
+    return values if like is None else values.to(like)
 
 
 def _check_shape(model: "VAE", x: Tensor) -> None:
