@@ -286,6 +286,16 @@ def test_a_part_that_its_owner_keeps_in_evaluation_mode_stays_there(tmp_path):
     assert modes == [(False, True)] * 3
 
 
+@pytest.mark.filterwarnings("error:.*in eval mode")
+def test_a_model_that_a_fit_left_in_evaluation_mode_is_trained_out_of_it(tmp_path):
+    own = algorithm()
+    own.model.eval()
+    modes = []
+    own.on_train_batch_end = lambda *_: modes.append({each.training for each in own.modules()})
+    trainer(tmp_path).fit(own, loader("tensor"))
+    assert modes == [{True}] * 3
+
+
 class Breaking(nn.Module):
     def forward(self, x):
         return Gaussian(

@@ -103,7 +103,7 @@ def check_training(algorithm: "Gradient") -> None:
         x = data.show(2).to(algorithm.device, dtype)
         algorithm.posterior_family = check_fit(model, algorithm.objective, x)
     # as `jensen.run.restored` gives it; parts that their owner has put in evaluation mode stay
-    if not algorithm.training:
+    if not (algorithm.training and model.training):
         algorithm.train()
 
 
