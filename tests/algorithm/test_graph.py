@@ -325,6 +325,27 @@ def test_what_changes_amid_a_training_is_captured_again(name):
         torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-6)
 
 
+def test_what_changes_before_each_chunk_is_captured_three_times_and_no_more(caplog):
+    class Decaying(Callback):
+        def on_validation_end(self, trainer, _):
+            trainer.optimizers[0].param_groups[0]["weight_decay"] = 1e-3 * trainer.global_step
+
+    captures = []
+
+    def capture(run):
+        captures.append(run)
+        return torch.no_grad()(taped(run))
+
+    five = ("algorithm.steps_per_call=5", "trainer.val_check_interval=5")
+    expected = fitted(*five, callbacks=[Decaying()])[0]
+    with caplog.at_level("WARNING"):
+        found = fitted(*five, callbacks=[Decaying()], capture=capture)[0]
+    assert len(captures) == 3 * 3
+    assert "eagerly (what they are captured with changes again and again)" in caplog.text
+    for one, other in zip(expected.parameters(), found.parameters(), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-6)
+
+
 SCALE = {"now": 1.0}
 COUNT = [0]
 

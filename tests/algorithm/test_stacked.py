@@ -503,6 +503,30 @@ def test_a_graph_of_a_stack_has_the_loss_of_each_chunk():
     assert not program.why
 
 
+def test_a_graph_of_a_stack_that_changes_before_each_chunk_is_captured_three_times():
+    captures = []
+
+    def capture(run):
+        captures.append(run)
+        return torch.no_grad()(taped(run))
+
+    def steps(stack, by):
+        for turn in range(6):
+            for each in stack.members:
+                each.trainer.gradient_clip_val = 1.0 + turn
+            given = [chunk(each, at, STEPS * turn) for at, each in enumerate(stack.members)]
+            by.take(given, [True] * MEMBERS)
+
+    expected = Stack(members())
+    steps(expected, expected)
+    stack = Stack(members())
+    program = StackedGraph(stack, capture)
+    steps(stack, program)
+    assert len(captures) == 3 * 2
+    assert program.why == "what they are captured with changes again and again"
+    assert_equal(stack.members, expected.members, rtol=1e-4, atol=2e-5)
+
+
 def test_an_optimiser_s_state_of_somebody_s_own_is_found():
     stack = Stack(members())
     trained(stack, rounds=1)

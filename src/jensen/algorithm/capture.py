@@ -193,6 +193,23 @@ def fixed(algorithm: "Gradient", scheduled: bool) -> list[object]:
     return found
 
 
+class Changes:
+    """Changes of what captured steps have for good, by which they were of use for one call alone."""
+
+    def __init__(self) -> None:
+        self._calls = 0
+        self._in_vain = 0
+
+    def used(self) -> None:
+        self._calls += 1
+
+    def changed(self) -> str:
+        """The reason to capture no more, if this is the third time in a row; else empty."""
+        self._in_vain = self._in_vain + 1 if self._calls <= 1 else 0
+        self._calls = 0
+        return "what they are captured with changes again and again" if self._in_vain == 3 else ""
+
+
 def numbers_of(optimiser: Optimizer, scheduled: bool) -> list[object]:
     """The numbers of an optimiser's groups that a captured step has for good."""
     left = {"params", "capturable", *(["lr"] if scheduled else [])}

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from jensen.algorithm import hooks
 from jensen.algorithm.capture import (
+    Changes,
     State,
     capturable,
     count_on_device,
@@ -140,12 +141,16 @@ class Graphed:
         self._values = self._loss.new_empty(0)
         self._gradients: list[Any] = []
         self._fixed: list[object] = []
+        self._changes = Changes()
 
     def __call__(self, chunk: Chunk, logged: bool) -> Taken:
         if self._programs is not None and self._fixed != self._now():
             self._programs = None  # and a step first, in which a new parameter gets its state
             self.update = update_of(self.algorithm)
-            return self._begin(chunk, logged)
+            if why := self._changes.changed():
+                self._refuse(why)
+            else:
+                return self._begin(chunk, logged)
         if self._programs is None and not self.why:
             if not self.update.optimiser.state:  # which it makes at its first step, in its own way
                 return self._begin(chunk, logged)
@@ -168,6 +173,7 @@ class Graphed:
         """Take the steps of a chunk, at the learning rates of each, by replay."""
         assert self._programs is not None
         assert self._inputs is not None
+        self._changes.used()
         self._inputs.fill(chunk, rates)
         seen: Seen | None = None
         if logged:

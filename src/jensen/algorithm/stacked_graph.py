@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from jensen.algorithm.capture import (
+    Changes,
     Numbers,
     capturable,
     count_on_device,
@@ -54,12 +55,15 @@ class StackedGraph:
         self._rates: list[list[Tensor]] = []
         self._fixed: list[object] = []
         self._numbers: list[list[object]] = []
+        self._changes = Changes()
 
     def take(self, chunks: Sequence[Chunk], logged: Sequence[bool]) -> list[Steps]:
         """As `Stack.take`."""
         if self._plain is not None and self._fixed != self._now():
             self._plain = self._logged = None  # and a step first, in which all is as it is now
-            return self._begin(chunks, logged)
+            if not (why := self._changes.changed()):
+                return self._begin(chunks, logged)
+            self._refuse(why)
         if self._plain is None and not self.why:
             if not all(each.state for each in self._optimisers()):
                 return self._begin(chunks, logged)
@@ -68,6 +72,7 @@ class StackedGraph:
             return self.stack.take(chunks, logged)
         assert self._plain is not None
         assert self._logged is not None
+        self._changes.used()
         self._fill(chunks)
         seen: Seen | None = None
         losses = self._losses
@@ -75,8 +80,7 @@ class StackedGraph:
             if place:
                 self.stack.next_lr(chunks, place)
             if self._scheduled and place and self._numbers != _numbers(self.stack):
-                self.why = "a scheduler moves more than the learning rate"
-                logger.warning("the stack's steps are taken eagerly (%s)", self.why)
+                self._refuse("a scheduler moves more than the learning rate")
             if self.why or ((self._scheduled or not place) and self.stack.optimiser.is_to_part()):
                 rest = [part(chunk, place, len(chunk.step)) for chunk in chunks]
                 found = self.stack.take(rest, [False] * len(chunks) if place else logged)
@@ -167,8 +171,13 @@ class StackedGraph:
         kept.put_back()
         self.why = self.why or self._tried(chunks, kept)
         if self.why:
-            self._plain = self._logged = self._inputs = None
-            logger.warning("the stack's steps are taken eagerly (%s)", self.why)
+            self._inputs = None
+            self._refuse(self.why)
+
+    def _refuse(self, why: str) -> None:
+        self.why = why
+        self._plain = self._logged = None
+        logger.warning("the stack's steps are taken eagerly (%s)", why)
 
     def _tried(self, chunks: Sequence[Chunk], kept: "_State") -> str:
         """The reason to distrust the replay: far from where it was captured, and at half the
