@@ -7,7 +7,7 @@ import torch
 from composing import choices
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from scipy import stats
+from scipy import special, stats
 
 import jensen
 from jensen.algorithm.logs import derived
@@ -128,6 +128,35 @@ def test_counts_are_the_distributions(size):
     binomial = NegativeBinomial(2.5, size).double()
     expected = -stats.nbinom.logpmf(x, 2.5, 2.5 / (2.5 + mean)).sum()
     assert binomial.distortion(output, x).item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("mean", [1.0, 1e6, 1e8])
+@pytest.mark.parametrize("dispersion", [1e-2, 1.0, 1e4, 1e6])
+def test_counts_in_float32_keep_their_digits(mean, dispersion):
+    """And their slopes, of which rounding made noise that was a million times what they are."""
+    output = torch.full((1, 1000), math.log(mean), requires_grad=True)
+    mean = output[0, 0].double().exp().item()
+    x = torch.poisson(torch.full_like(output.detach(), mean), torch.Generator().manual_seed(0))
+    counts = x.double().numpy()
+    poisson = Poisson().distortion(output, x)
+    assert poisson.item() == pytest.approx(-stats.poisson.logpmf(counts, mean).sum(), rel=1e-6)
+    binomial = NegativeBinomial(dispersion)
+    r = binomial.log_r.double().exp().item()
+    found = binomial.distortion(output, x)
+    expected = -stats.nbinom.logpmf(counts, r, r / (r + mean)).sum()
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(expected, rel=1e-6)
+    slopes = torch.autograd.grad(found, (output, binomial.log_r))
+    share = r / (r + mean)
+    of_output = (mean - counts) * share
+    each = (
+        special.digamma(counts + r)
+        - special.digamma(r)
+        + math.log(share)
+        + (mean - counts) / (r + mean)
+    )
+    assert slopes[0].numpy()[0] == pytest.approx(of_output[0], rel=1e-5, abs=1e-6 * mean * share)
+    assert slopes[1].item() == pytest.approx(-r * each.sum(), rel=1e-5, abs=1e-3)
 
 
 @pytest.mark.parametrize("likelihood", [Poisson(), NegativeBinomial(2.0)])

@@ -19,6 +19,9 @@ class _Counts(nn.Module):
     """Counts whose mean is exp(output), or with `size=library` the example's total times softmax of
     the output: the total is a condition, as the library size is in single-cell data (Lopez et al.
     2018, scVI). Abstract.
+
+    The terms of log p(x) of a large count, or a large r, are thousands of times what is left of their
+    sum, so they are added in float64.
     """
 
     def __init__(self, size: str = "none") -> None:
@@ -64,8 +67,9 @@ class Poisson(_Counts):
 
     def distortion(self, output: Tensor, x: Tensor) -> Tensor:
         log_rate = self.rate(output, x)
-        log_p = x * log_rate - log_rate.exp() - (x + 1).lgamma()
-        return -log_p.flatten(1).sum(1)
+        wide, counts = log_rate.double(), x.double()
+        log_p = counts * wide - wide.exp() - (counts + 1).lgamma()
+        return -log_p.flatten(1).sum(1).to(log_rate)
 
     def sample(
         self,
@@ -97,12 +101,13 @@ class NegativeBinomial(_Counts):
         self.log_r = nn.Parameter(torch.tensor(math.log(dispersion)))
 
     def distortion(self, output: Tensor, x: Tensor) -> Tensor:
-        log_mean = self.rate(output, x)
-        r = self.log_r.exp()
-        both = torch.logaddexp(log_mean, self.log_r)
-        counted = (x + r).lgamma() - r.lgamma() - (x + 1).lgamma()
-        log_p = counted + r * (self.log_r - both) + x * (log_mean - both)
-        return -log_p.flatten(1).sum(1)
+        log_rate = self.rate(output, x)
+        log_mean, log_r, counts = log_rate.double(), self.log_r.double(), x.double()
+        r = log_r.exp()
+        both = torch.logaddexp(log_mean, log_r)
+        counted = (counts + r).lgamma() - r.lgamma() - (counts + 1).lgamma()
+        log_p = counted + r * (log_r - both) + counts * (log_mean - both)
+        return -log_p.flatten(1).sum(1).to(log_rate)
 
     def sample(
         self,
