@@ -137,6 +137,16 @@ def test_importance_sampling_of_every_fusion_is_right_and_its_error_falls_with_t
         assert max(errors) < 1e-7
 
 
+def test_the_error_of_one_draw_a_subset_is_no_less_than_it_is():
+    """Of which the variance within a subset tells nothing."""
+    model = exact("subsets")
+    x = torch.tensor([[2.0, 0.0], [0.5, -1.0]]).double()
+    looks = [model.evidence(x, len(model.fuse.table), key=key) for key in range(400)]
+    apart = torch.stack([look.log_p for look in looks]).std(0)
+    told = torch.stack([look.standard_error for look in looks]).square().mean(0).sqrt()
+    assert ((0.9 * apart < told) & (told < 2 * apart)).all()
+
+
 def test_of_nothing_the_posterior_is_the_prior_and_the_rate_exactly_0():
     x = torch.full((3, 2), NAN).double()
     for model in (exact(), exact(prior_expert=False)):

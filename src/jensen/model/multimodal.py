@@ -260,7 +260,7 @@ class MultimodalVAE(VAE):
 
         Burda et al. 2016 (arXiv 1509.00519), eq. 8; stratified as in Owen & Zhou 2000 ("Safe and
         effective importance sampling"). The standard error is that of the mean within strata, by
-        the delta method.
+        the delta method; where a subset has one draw it is too large rather than too small.
         """
         check_count("samples", samples, least=2)
         key = check_key(key)
@@ -371,16 +371,18 @@ class MultimodalVAE(VAE):
 
 def _estimate(log_weight: Tensor, place: Tensor, strata: int) -> Evidence:
     """The logarithm of the mean weight, `(S, B)` to `(B,)`, and its standard error from the
-    variance within strata.
+    variance within strata; of a stratum of one draw, which tells none, that of all draws.
     """
     most = log_weight.amax(0)
     weight = (log_weight - most).exp()
     mean = weight.mean(0)
     variance = torch.zeros_like(mean)
+    of_all = weight.var(0)
     for k in range(strata):
         own = (place == k).to(weight)
         count = own.sum(0)
         centre = (own * weight).sum(0) / count.clamp(min=1)
         squares = (own * (weight - centre).square()).sum(0)
-        variance = variance + squares * count / (count - 1).clamp(min=1)
+        within = squares * count / (count - 1).clamp(min=1)
+        variance = variance + torch.where(count == 1, of_all, within)
     return Evidence(most + mean.log(), variance.sqrt() / (len(weight) * mean))
