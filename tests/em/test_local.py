@@ -7,18 +7,22 @@ import pytest
 import torch
 from scipy import special, stats
 
+from jensen.base.tree import tree_leaves
 from jensen.em import local, missing, stream
 from jensen.em import steps as em
 from jensen.em.collapse import on_floor
 from jensen.em.local import Local
 from jensen.em.reseed import lost
 from jensen.em.stream import Statistics, Stream, coefficients
+from jensen.family.columns import Columns
 from jensen.family.floor import Rounding
 from jensen.family.full import FullGaussian
 from jensen.family.full import full as whole
 from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture, shift
 from jensen.family.moments import PseudoCounts
+from jensen.family.normal_columns import NormalColumns
+from jensen.family.poisson_columns import PoissonColumns
 from jensen.family.spherical import SphericalGaussian
 from jensen.family.tied import TiedGaussian
 
@@ -79,6 +83,65 @@ def test_the_sums_of_both_ways_make_the_same_mixture(structure, beta, monkeypatc
     coefficient = coefficients(other, beta)
     expected = stream.expected_log_joint(other, coefficient, theirs, beta)
     close(local.expected_log_joint(other, coefficient, mine, beta), expected)
+
+
+def of_columns(seed=0, gaps=False):
+    """Two starts `(2, K)` of three components, two normal columns and one of counts."""
+    groups = (
+        NormalColumns(2 * normal(2, 3, 2, seed=seed), normal(2, 3, 2, seed=seed + 1)),
+        PoissonColumns(normal(2, 3, 1, seed=seed + 2)),
+    )
+    blank = torch.zeros(2, 3, int(gaps), dtype=torch.float64)
+    return Mixture(normal(2, 3, seed=seed + 3).log_softmax(-1), Columns(groups, blank))
+
+
+def rows_of_columns(gaps):
+    x = 3 * normal(130, 3, seed=7)
+    x[:, 2] = x[:, 2].abs().round()
+    if gaps:
+        x[::7, 0] = torch.nan
+        x[::5, 2] = torch.nan
+    return x
+
+
+@pytest.mark.parametrize("beta", [1.0, 3.0])
+@pytest.mark.parametrize("gaps", [False, True])
+def test_the_sums_of_both_ways_make_the_same_columns(beta, gaps, monkeypatch):
+    monkeypatch.setattr(local, "_LIMIT", 18 * 40)
+    p = of_columns(gaps=gaps)
+    x = rows_of_columns(gaps)
+    weights = normal(130, seed=8).square()
+    mine = local.expect(chunks(x, weights), ZERO, p, beta)
+    theirs = Stream(chunks(x, weights), 0, ZERO)(p, beta=beta)
+    close(mine.log_likelihood, theirs.log_likelihood)
+    close(local.counts(mine), local.counts(theirs))
+    prior = PseudoCounts(floor=Rounding.of(ZERO, x.nanmean(0).abs() + 1, shared=True))
+    found, expected = (em.m_step(p, local.moments(p, s), prior) for s in (mine, theirs))
+    both = local.merged(torch.tensor([True, False]), mine, theirs, p)
+    third = em.m_step(p, local.moments(p, both), prior)
+    close(local.picked(both, torch.tensor([1])).base, both.base[1:])
+    for a, b, c in zip(*(tree_leaves(each) for each in (found, expected, third)), strict=True):
+        close(a, b)
+        close(c, b)
+    other = of_columns(seed=20, gaps=gaps)
+    coefficient = coefficients(other, beta)
+    expected = stream.expected_log_joint(other, coefficient, theirs, beta)
+    for sums in (mine, both):
+        close(local.expected_log_joint(other, coefficient, sums, beta), expected)
+
+
+def test_products_are_left_where_they_lose_a_normal_column():
+    p = of_columns()
+    far = shift(p, torch.tensor([1e7, 0, 1e7], dtype=torch.float64))
+    assert not local.needed(p, coefficients(p))
+    assert local.needed(far, coefficients(far))
+    counts = p.components.groups[1]
+    often = p.components._replace(
+        groups=(p.components.groups[0], counts.of_free(30 + 0 * counts.mean.flatten(1)))
+    )
+    assert not local.needed(p._replace(components=often), coefficients(p))
+    mean, log_var = p.components.groups[0]
+    close(p.components.spread, (mean.square() / log_var.exp()).sum(-1))
 
 
 @every_structure

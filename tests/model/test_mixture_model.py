@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from mixtures import close
+from scipy import special, stats
 
 import jensen
 from jensen.base.errors import InputError
@@ -226,3 +227,85 @@ def test_a_mapping_is_no_start():
     model = jensen.MixtureModel(2, {"poisson": [0]}, init={"rate": torch.ones(2, 1)})
     with pytest.raises(InputError, match="init is a mapping: expected kmeans"):
         model.fit(torch.poisson(3 * torch.ones(50, 1)))
+
+
+def by_scipy(model, x):
+    """log p(x, k) of a mixture of normal columns, then of ones and zeros, about 1.7e18 exactly."""
+    real = model.mixture.components.groups[0]
+    width = (0.5 * real.log_var).exp().numpy()
+    mean = real.mean.numpy()
+    chance = model.mixture.components.groups[1].mean.numpy()
+    deviations = x[:, None, : mean.shape[1]].numpy() - mean
+    joint = stats.norm.logpdf(deviations, 0, width).sum(-1) + model.log_weight.numpy()
+    return joint + stats.bernoulli.logpmf(x[:, None, mean.shape[1] :].numpy(), chance).sum(-1)
+
+
+@pytest.mark.parametrize("offset", [1e4, 1e8, 1e10])
+@pytest.mark.parametrize("gaps", [False, True])
+def test_an_offset_of_the_points_moves_the_means_and_nothing_else(offset, gaps):
+    """A column of time stamps has an offset of so many deviations: nanoseconds, a second wide."""
+    x, _ = table(400)
+    x = x[:, :2]
+    families = {"normal": [0], "bernoulli": [1]}
+    options = {"order": "mean", "tolerance": 1e-10, "missing": gaps}
+    moved = x + torch.tensor([offset, 0]).double()
+    x[:, 0] = moved[:, 0] - offset  # as far as the sum has its digits
+    if gaps:
+        x[5, 0] = moved[5, 0] = math.nan
+    here = jensen.MixtureModel(2, families, **options).fit(x)
+    there = jensen.MixtureModel(2, families, **options).fit(moved)
+    assert torch.equal(there.predict(moved), here.predict(x))
+    close(there.log_prob(moved), here.log_prob(x), 1e-6)
+    close(there.responsibilities(moved), here.responsibilities(x), 1e-6)
+    close(there.bound(moved).elbo, here.log_prob(x), 1e-6)
+    close(there.log_prob(moved).sum().item(), there.log_likelihood, 1e-9)
+    for name in ("bic", "aic", "icl"):
+        close(getattr(there, name)(moved), getattr(here, name)(x), 1e-6)
+    close(
+        there.mixture.log_prob(moved.nan_to_num(offset)),
+        here.mixture.log_prob(x.nan_to_num(0.0)),
+        1e-6,
+    )
+    if not gaps:
+        joint = by_scipy(there, moved)
+        close(there.log_prob(moved), torch.tensor(special.logsumexp(joint, 1)), 1e-10)
+
+
+@pytest.mark.parametrize("apart", [1e4, 1e6, 1e8, 1e10])
+@pytest.mark.parametrize("gaps", [False, True])
+def test_clusters_far_apart_have_their_own_deviations(apart, gaps):
+    """Products about one origin have no digit left of them from 1e7 deviations on."""
+    draw = np.random.default_rng(0)
+    x = np.r_[draw.normal(size=(60, 2)), draw.normal(size=(60, 2)) * [2, 0.1] + apart]
+    counts = draw.poisson(np.r_[np.full(60, 3.0), np.full(60, 9.0)])
+    x = np.c_[x, counts]
+    if gaps:
+        x[::7, 0] = x[::5, 2] = math.nan
+    families = {"normal": [0, 1], "poisson": [2]}
+    model = jensen.MixtureModel(2, families, order="mean", missing=gaps, restarts=3).fit(x)
+    expected = 120 * math.log(0.5)
+    for place, rows in enumerate((x[:60], x[60:])):
+        real, _, often = model.mixture.components.groups
+        width = (0.5 * real.log_var[place]).exp().numpy()
+        found = np.nanstd(rows[:, :2], 0)
+        np.testing.assert_allclose(width, found, rtol=2e-6)
+        mean = np.nanmean(rows, 0)
+        np.testing.assert_allclose(often.mean[place], mean[2:], rtol=1e-9)
+        expected += np.nansum(stats.norm.logpdf(rows[:, :2], mean[:2], found))
+        expected += np.nansum(
+            np.where(
+                np.isnan(rows[:, 2]), 0, stats.poisson.logpmf(np.nan_to_num(rows[:, 2]), mean[2])
+            )
+        )
+    assert model.converged
+    close(model.log_likelihood, expected, 1e-7)
+    close(model.log_prob(x).sum().item(), expected, 1e-7)
+
+
+def test_float32_points_of_clusters_far_apart_keep_their_deviations():
+    draw = np.random.default_rng(0)
+    x = np.r_[draw.normal(size=(900, 1)), draw.normal(size=(900, 1)) + 3e4].astype(np.float32)
+    model = jensen.MixtureModel(2, "normal", order="mean").fit(x)
+    width = (0.5 * model.mixture.components.groups[0].log_var).exp()[:, 0]
+    found = [x[:900].astype(float).std(), x[900:].astype(float).std()]
+    np.testing.assert_allclose(width, found, rtol=1e-5)

@@ -17,6 +17,8 @@ from jensen.em import stream
 from jensen.em.precision import ridge
 from jensen.em.stream import Chunks, Statistics
 from jensen.em.variational import expected
+from jensen.family import columns
+from jensen.family.columns import Columns
 from jensen.family.family import Components
 from jensen.family.full import FullGaussian
 from jensen.family.gaussian import LOG_2PI, Gaussian
@@ -35,16 +37,22 @@ nat.
 
 
 class Local(NamedTuple):
-    """The sums of an E-step, as `Statistics`, with moments about the means it was made with."""
+    """The sums of an E-step, as `Statistics`, with moments about the means it was made with.
+
+    base: `(...)`, the sum of what no parameter enters in the log-likelihood; 0 of Gaussians.
+    """
 
     log_likelihood: Tensor
     moments: Moments
+    base: Tensor
 
 
 def figures(p: Mixture, coefficient: Tensor) -> Tensor:
     """The least constant of `p` `(..., K)`, and where columns are correlated the greatest `ridge`:
     `(1,)` or `(2,)`, of which `lossy` tells; `coefficient`: of `stream.coefficients`.
     """
+    if isinstance(p.components, Columns):
+        return -0.5 * p.components.spread.amax().reshape(1)
     least = coefficient[..., 0].amin()
     if p.components.mean.shape[-1] == 1 or not isinstance(
         p.components, TiedGaussian | FullGaussian
@@ -83,8 +91,15 @@ def whiten(deviations: Tensor, components: Components) -> tuple[Tensor, Tensor]:
     return deviations * (-0.5 * log_var).exp().unsqueeze(-2), log_var.sum(-1)
 
 
+def _location(components: Components) -> Tensor:
+    """The points that deviations are from, `(..., K, D)`."""
+    return components.location if isinstance(components, Columns) else components.mean
+
+
 def _log_density(deviations: Tensor, components: Components) -> Tensor:
-    """log N of `(..., K, n, D)`, `(..., n, K)`."""
+    """log p of `(..., K, n, D)`, `(..., n, K)`."""
+    if isinstance(components, Columns):
+        return columns.log_density_of(deviations, components)
     whitened, log_det = whiten(deviations, components)
     return (
         -0.5
@@ -94,7 +109,7 @@ def _log_density(deviations: Tensor, components: Components) -> Tensor:
 
 def log_joint(x: Tensor, p: Mixture) -> Tensor:
     """log p(x, k), `(..., N, D)` to `(..., N, K)` float64."""
-    deviations = x.double().unsqueeze(-3) - p.components.mean.double().unsqueeze(-2)
+    deviations = x.double().unsqueeze(-3) - _location(p.components).double().unsqueeze(-2)
     return p.log_weight_of_points() + _log_density(deviations, p.components)
 
 
@@ -102,7 +117,7 @@ def expect(chunks: Chunks, origin: Tensor, p: Mixture, beta: float = 1.0) -> Loc
     """The E-step of `em.stream.Stream` on the points of `chunks`; `p` `(..., K)` is about the
     origin.
     """
-    mean = p.components.mean
+    mean = _location(p.components)
     parts = []
     for raw, weight in chunks(max(1, _LIMIT // mean.numel())):
         deviations = (raw.double() - origin.double()).unsqueeze(-3) - mean.unsqueeze(-2)
@@ -110,7 +125,11 @@ def expect(chunks: Chunks, origin: Tensor, p: Mixture, beta: float = 1.0) -> Loc
         joint = p.log_weight_of_points() + _log_density(deviations, p.components) / beta
         r = joint.softmax(-1).mT * w  # (..., K, n)
         log_likelihood = beta * (logsumexp(joint, -1) * w).sum(-1)
-        parts.append(Local(log_likelihood, gathered(p.components, r, deviations)))
+        found = gathered(p.components, r, deviations)
+        base = torch.zeros_like(log_likelihood)
+        if isinstance(p.components, Columns):
+            base = columns.log_base_of(deviations, r, p.components)
+        parts.append(Local(log_likelihood, found, base))
     return total(parts)
 
 
@@ -118,6 +137,8 @@ def gathered(components: Components, r: Tensor, deviations: Tensor) -> Moments:
     """The moments about the components' means from `r` `(..., K, n)` and deviations `(..., K, n,
     D)`.
     """
+    if isinstance(components, Columns):
+        return columns.moments_of(deviations, r, components)
     weighted = r.unsqueeze(-1) * deviations
     if isinstance(components, Gaussian):
         second = (weighted * deviations).sum(-2)
@@ -132,7 +153,8 @@ def gathered(components: Components, r: Tensor, deviations: Tensor) -> Moments:
 def total(parts: list[Local]) -> Local:
     """The whole of its parts, all made with the same parameters."""
     log_likelihood = torch.stack([part.log_likelihood for part in parts]).sum(0)
-    return Local(log_likelihood, add([part.moments for part in parts]))
+    base = torch.stack([part.base for part in parts]).sum(0)
+    return Local(log_likelihood, add([part.moments for part in parts]), base)
 
 
 # ---- of either kind of sums
@@ -158,6 +180,11 @@ def expected_log_joint(
     p = expected(p)
     m = s.moments
     components = p.components
+    if isinstance(components, Columns):
+        natural = components.shifted(-m.origin).natural()
+        sums = torch.cat([m.total.unsqueeze(-1), m.first], -1)
+        density: Tensor = torch.linalg.vecdot(natural, sums)
+        return s.base + (density + beta * m.total * p.log_weight).sum(-1)
     shape: Tensor
     move = m.origin - components.mean  # of the origins, about the means of p
     first = move * m.first
@@ -204,7 +231,15 @@ def merged(
         Moments(second.origin.expand(mean.shape), *second[1:]),
     )
     kept = tree_where(chosen, *origins)
-    return Local(tree_where(chosen, a.log_likelihood, b.log_likelihood), kept)
+    base = tree_where(chosen, *(_base(p, s) for s in (a, b)))
+    return Local(tree_where(chosen, a.log_likelihood, b.log_likelihood), kept, base)
+
+
+def _base(p: Mixture, s: Statistics | Local) -> Tensor:
+    if isinstance(s, Local):
+        return s.base
+    common = p.components.common(s.scatter) if isinstance(p.components, Columns) else None
+    return torch.zeros_like(s.log_likelihood) if common is None else common
 
 
 def picked(s: Statistics | Local, at: Tensor) -> Statistics | Local:
@@ -213,4 +248,4 @@ def picked(s: Statistics | Local, at: Tensor) -> Statistics | Local:
         return tree_map(lambda part: part[at], s)
     m = s.moments
     origin = m.origin.expand(*m.total.shape, m.origin.shape[-1])
-    return tree_map(lambda part: part[at], Local(s.log_likelihood, m._replace(origin=origin)))
+    return tree_map(lambda part: part[at], s._replace(moments=m._replace(origin=origin)))

@@ -78,7 +78,8 @@ def in_structure(
     elif not isinstance(p.components, FullGaussian):
         second = second.diagonal(dim1=-2, dim2=-1)
         second = second.sum(-1) if isinstance(p.components, SphericalGaussian) else second
-    return Local(log_likelihood, Moments(p.components.mean, count, first, second))
+    moments = Moments(p.components.mean, count, first, second)
+    return Local(log_likelihood, moments, torch.zeros_like(log_likelihood))
 
 
 def expect(

@@ -7,6 +7,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from jensen.family.columns import Columns
 from jensen.family.family import Components
 from jensen.family.full import FullGaussian, full
 from jensen.family.mixture import Mixture
@@ -25,8 +26,10 @@ most.
 
 def spread(components: Components) -> Tensor:
     """`(..., K)`: mean' covariance^-1 mean of each component, which magnifies rounding of products
-    about the origin.
+    about the origin; of columns that of the continuous ones.
     """
+    if isinstance(components, Columns):
+        return components.spread
     whole = full(components)
     whitened = torch.linalg.solve_triangular(
         whole.scale_tril, whole.mean.unsqueeze(-1), upper=False

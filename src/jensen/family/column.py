@@ -147,7 +147,7 @@ class Column(ColumnKind):
         return tuple(cast(Iterable[Tensor], self))
 
     def shifted(self, offset: Tensor) -> Self:
-        """The columns of points moved by `offset` `(W,)`, which are continuous."""
+        """The columns of points moved by `offset`, `(W,)` or `(..., K or 1, W)`, which are continuous."""
         return self
 
     def statistics(self, x: Tensor, out: Tensor) -> None:

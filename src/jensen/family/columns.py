@@ -30,37 +30,58 @@ class Columns(NamedTuple):
         """`(..., K, D)`, of categories the mean code."""
         return torch.cat([group.mean for group in self.groups], -1)
 
+    @property
+    def location(self) -> Tensor:
+        """The means of continuous columns, and 0 of others, `(..., K, D)`."""
+        means = [
+            group.mean if group.continuous else torch.zeros_like(group.mean)
+            for group in self.groups
+        ]
+        return torch.cat(means, -1)
+
+    @property
+    def spread(self) -> Tensor:
+        """How much a mean away from the origin magnifies the rounding of products about it, `(..., K)`:
+        of normal columns the sum of mean^2 / variance.
+        """
+        about_own = self.shifted(-self.location)
+        pairs = zip(self.groups, about_own.groups, strict=True)
+        losses = [
+            (own.natural().constant - group.natural().constant).sum(-1)
+            for group, own in pairs
+            if group.continuous
+        ]
+        return 2 * torch.stack([torch.zeros_like(self.mean[..., 0]), *losses]).sum(0)
+
     def log_density(self, x: Tensor) -> Tensor:
+        origin = _centre(self)
         layout = self.layout(x.shape[-1])
-        points = x.double().mT
-        features = points.new_empty(*points.shape[:-2], layout.width, points.shape[-1])
-        features[..., 0, :] = 1
-        features[..., 1 : 1 + layout.dim, :] = points
-        layout.fill(features[..., 1 : 1 + layout.dim, :], features)
-        density = (self.natural() @ features).mT
+        features = layout.features(x.double() - origin)
+        density = (self.shifted(-origin).natural() @ features).mT
         if (base := layout.log_base(features)) is not None:
             density = density + base.unsqueeze(-1)
         return density.to(torch.promote_types(x.dtype, self.gaps.dtype))
 
     def moments(self, x: Tensor, r: Tensor) -> Moments:
+        origin = _centre(self)
         layout = self.layout(x.shape[-1])
-        points = x.double().mT
-        features = points.new_ones(layout.width, points.shape[-1])
-        features[1 : 1 + layout.dim] = points
-        layout.fill(features[1 : 1 + layout.dim], features)
-        return layout.collect((features @ r.double()).mT, None)
+        features = layout.features(x.double() - origin)
+        found = layout.collect((features @ r.double()).mT, None)
+        return found._replace(origin=origin.unsqueeze(0))
 
     def maximise(self, m: Moments, prior: PseudoCounts = FLAT) -> "Columns":
         """Each column's maximum; `prior.values` are points credited to each: spread evenly over a
         column's categories, half of them 1, or counts of `prior.mean`.
         """
         layout = self.layout(m.second.shape[-1])
-        given = zip(self.groups, layout.sums(m), layout.priors(prior), strict=True)
+        about = self.shifted(-m.origin)
+        given = zip(about.groups, layout.sums(m), layout.priors(prior, m.origin), strict=True)
         groups = tuple(group.maximise(sums, own) for group, sums, own in given)
-        return self._replace(groups=groups)
+        return self._replace(groups=groups).shifted(m.origin)
 
     def log_prior(self, prior: PseudoCounts) -> Tensor:
-        priors = self.layout(self.gaps.shape[-1]).priors(prior)
+        dim = self.mean.shape[-1]
+        priors = self.layout(dim).priors(prior, self.gaps.new_zeros(dim))
         parts = [group.log_prior(own) for group, own in zip(self.groups, priors, strict=True)]
         return torch.stack(parts).sum(0)
 
@@ -80,10 +101,12 @@ class Columns(NamedTuple):
         return ColumnsLayout(self.groups, self.gaps.shape[-1] > 0)
 
     def shifted(self, offset: Tensor) -> "Columns":
-        """The components of points moved by `offset` `(D,)`, which only continuous ones can be."""
-        places = self.layout(len(offset)).places
+        """The components of points moved by `offset`, `(D,)` or `(..., K or 1, D)`, which only
+        continuous columns can be.
+        """
+        places = self.layout(offset.shape[-1]).places
         moved = [
-            group.shifted(offset[place]) if group.continuous else group
+            group.shifted(offset[..., place]) if group.continuous else group
             for group, place in zip(self.groups, places, strict=True)
         ]
         return self._replace(groups=tuple(moved))
@@ -112,6 +135,14 @@ class ColumnsLayout:
         self.more = slices(start, more)
         self.width = start + sum(more)
         self.common = 1
+
+    def features(self, points: Tensor) -> Tensor:
+        """Those of `points` `(..., N, D)` float64, `(..., P, N)`."""
+        found = points.new_ones(*points.shape[:-2], self.width, points.shape[-2])
+        x = found[..., 1 : 1 + self.dim, :]
+        x.copy_(points.mT)
+        self.fill(x, found)
+        return found
 
     def fill(self, x: Tensor, out: Tensor) -> None:
         there = ~x.isnan() if self.gaps else None
@@ -157,12 +188,16 @@ class ColumnsLayout:
             for place, more in zip(self.places, self.more, strict=True)
         ]
 
-    def priors(self, prior: PseudoCounts) -> list[PseudoCounts]:
-        """The prior of each group, from that of all columns."""
+    def priors(self, prior: PseudoCounts, origin: Tensor) -> list[PseudoCounts]:
+        """The prior of each group, from that of all columns; sums are about `origin` `(..., K or 1, D)`."""
+        floor = prior.floor
+        if isinstance(floor, Rounding):
+            place = (floor.origin.double() + origin).to(floor.origin.dtype)
+            floor = floor._replace(origin=place)
         return [
             prior._replace(
                 variance=_at(prior.variance, place),
-                floor=_at(prior.floor, place),
+                floor=_at(floor, place),
                 mean=_at(prior.mean, place),
             )
             for place in self.places
@@ -177,7 +212,42 @@ def slices(start: int, widths: Sequence[int]) -> list[slice]:
 def _at(value: Any, place: slice) -> Any:
     """The numbers at `place` of those for each column, `(D,)`; a single one is for all of them."""
     if isinstance(value, Rounding):
-        return Rounding(value.origin[place], value.least[place], value.shared)
+        return Rounding(value.origin[..., place], value.least[..., place], value.shared)
     if isinstance(value, Tensor) and value.dim():
-        return value[place]
+        return value[..., place]
     return value
+
+
+def _centre(c: Columns) -> Tensor:
+    """A point near the continuous columns' data, 0 in others, `(D,)` float64; results do not depend on
+    it, but for their rounding.
+    """
+    return c.location.detach().double().flatten(0, -2).mean(0)
+
+
+# ---- of points by their deviations from each `location`, `(..., K, n, D)` -----------------------
+
+
+def log_density_of(deviations: Tensor, c: Columns) -> Tensor:
+    """log p, `(..., n, K)`."""
+    layout = c.layout(deviations.shape[-1])
+    features = layout.features(deviations)
+    natural = c.shifted(-c.location).natural()
+    density = (natural.unsqueeze(-2) @ features).squeeze(-2)
+    base = layout.log_base(features)
+    return (density if base is None else density + base).mT
+
+
+def moments_of(deviations: Tensor, r: Tensor, c: Columns) -> Moments:
+    """The moments about each `location` from responsibilities `r` `(..., K, n)`."""
+    layout = c.layout(deviations.shape[-1])
+    features = layout.features(deviations)
+    found = layout.collect((features @ r.unsqueeze(-1)).squeeze(-1), None)
+    return found._replace(origin=c.location)
+
+
+def log_base_of(deviations: Tensor, r: Tensor, c: Columns) -> Tensor:
+    """The sum of r times the part of log p(x) that no parameter enters, `(...)`."""
+    layout = c.layout(deviations.shape[-1])
+    base = layout.log_base(layout.features(deviations))
+    return r.new_zeros(r.shape[:-2]) if base is None else (r * base).sum((-2, -1))

@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -12,13 +12,16 @@ from torch.utils._pytree import tree_leaves
 
 from jensen.base.errors import InputError
 from jensen.base.memory import freed_kept
+from jensen.base.replay import Replayed
 from jensen.base.tree import tree_map
+from jensen.em import local, precision
 from jensen.em.fit import Options, fit_em
-from jensen.em.precision import exact_products
+from jensen.em.local import Local
+from jensen.em.precision import Precision, exact_products
 from jensen.em.search import later
 from jensen.em.start import CANDIDATES, cells, centres
 from jensen.em.steps import m_step
-from jensen.em.stream import Statistics, Stream
+from jensen.em.stream import Chunks, Statistics, Stream
 from jensen.family.columns import Columns
 from jensen.family.floor import Rounding
 from jensen.family.mixture import Mixture, log_prob, reordered, shift
@@ -82,13 +85,8 @@ def fit_columns(
         start = _started(recipe, schema, given, generator)
     else:
         start = shift(_init(recipe, schema, init, given, origin.double()), -origin.double())
-    stream = Stream(chunks, survey.size, origin)
     wide = survey.dtype == torch.float64 or survey.extreme
-
-    def expect(p: Mixture, coefficient: Tensor, exact: bool, beta: float) -> Statistics:
-        dtype = torch.float64 if wide or exact else torch.float32
-        return stream(p, dtype, beta, coefficient)
-
+    expect = _Expect(chunks, survey.size, origin, schema, wide)
     found = None
     with exact_products():
         for beta in recipe.betas:
@@ -135,6 +133,43 @@ def fit_columns(
         fingerprint(survey),
     )
     return Fitted(p, found.history, [], [], *ended), schema
+
+
+@final
+class _Expect:
+    """The E-step, by the kind of sums that the continuous columns of the mixture need.
+
+    wide: products are float64 throughout.
+    """
+
+    def __init__(
+        self, chunks: Chunks, size: int, origin: Tensor, schema: Schema, wide: bool
+    ) -> None:
+        self._chunks = chunks
+        self._origin = origin
+        self._stream = Stream(chunks, size, origin)
+        self._wide = wide
+        self._continuous = bool(schema.continuous.any())
+        self._precision = Precision()
+        self._figures = Replayed("the precision of the E-step", _figures)
+
+    def __call__(
+        self, p: Mixture, coefficient: Tensor, exact: bool, beta: float
+    ) -> Statistics | Local:
+        dtype = torch.float64 if self._wide or exact else torch.float32
+        if not self._continuous:
+            return self._stream(p, dtype, beta, coefficient)
+        least, *of_precision = self._figures(p, coefficient).tolist()
+        if local.lossy(least):
+            return local.expect(self._chunks, self._origin, p, beta)
+        if dtype == torch.float32:
+            dtype = self._precision(p, exact, *of_precision)
+        return self._stream(p, dtype, beta, coefficient)
+
+
+def _figures(p: Mixture, coefficient: Tensor) -> Tensor:
+    """Those of `local`, and the three of `precision`."""
+    return torch.cat([local.figures(p, coefficient), precision.figures(p)])
 
 
 class _Given(NamedTuple):

@@ -1,7 +1,7 @@
 """A mixture of any families with parameters: zeros and ones, categories, counts, real numbers."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self, final
 
 import torch
@@ -9,10 +9,13 @@ from torch import Tensor
 
 from jensen.base import random
 from jensen.base.errors import InputError, check_count, check_seed
+from jensen.em import local
+from jensen.em.stream import coefficients
+from jensen.family import mixture
 from jensen.family.categorical_column import chosen
 from jensen.family.column import Column
 from jensen.family.columns import Columns
-from jensen.family.mixture import Mixture, log_prob
+from jensen.family.mixture import Mixture
 from jensen.family.moments import PseudoCounts
 from jensen.model.arrays import as_tensor, column_names
 from jensen.model.columns_fit import Asked, fit_columns, origin_of, pseudo_counts
@@ -269,11 +272,18 @@ class ColumnsHeldOut(NamedTuple):
 
     def log_joint(self, x: Tensor) -> Tensor:
         """log p(x, k), `(N, D)` to `(N, K)`."""
-        return self.mixture.log_weight + self.mixture.components.log_density(x)
+        return self._joint_of()(x, self.mixture)
 
     def log_prob(self, x: Tensor, before: int = 0) -> Tensor:
         """log p(x), `(N, D)` to `(N,)`."""
-        return log_prob(x, self.mixture)
+        return mixture.log_prob(x, self.mixture, self._joint_of())
+
+    def _joint_of(self) -> Callable[[Tensor, Mixture], Tensor]:
+        """The way to compute log p(x, k): far components need deviations."""
+        assert isinstance(self.mixture.components, Columns)
+        origin = self.mixture.components.location.mean(0)
+        about = mixture.shift(self.mixture, -origin)
+        return local.log_joint if local.needed(about, coefficients(about)) else mixture.log_joint
 
     def total(self, x: Any) -> tuple[float, int]:
         """The sum of log p(x) over points of any kind, and their number."""
