@@ -22,8 +22,8 @@ _GRID = 80
 def bayesian_mixture(snapshot: Snapshot, level: float = 0.9) -> Mapping[str, Tensor]:
     """The beliefs of a `jensen.BayesianGMM`:
 
-    elbo: a lower bound of log p(all training points), nats. labelled: elbo + log K!, which compares
-        between numbers of components.
+    elbo: a lower bound of log p(all training points), nats. labelled: elbo + log K!, less where
+        components are alike, which compares between numbers of them.
     used: components with more than one point.
     weights: their means, with intervals that hold `level` of the belief.
     ellipses: two standard deviations of each component over held-out points, faded by weight.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from jensen.base.errors import InputError, check_choice, check_count, check_number, check_seed
+from jensen.em.labels import log_orders
 from jensen.em.missing import patterns
 from jensen.em.variational import Belief, Shares, Sticks, expected
 from jensen.family import cholesky
@@ -86,15 +87,13 @@ class Believing(Scored):
 
     @property
     def labelled(self) -> float:
-        """The elbo, nats, plus the logarithm of how many orders of its components are as good: K!, but
-        for those of components without points among themselves, which are the same belief. Sticks come
-        in one order. It bounds log p(points) too, and compares numbers of components.
+        """The elbo, nats, and what it gains by counting the orders of its components: up to log K!, less
+        where they are alike, such as unused ones, whose orders are one belief (`em.labels`). Sticks come in one
+        order. It bounds log p(points) too, but after `partial_fit`, and compares numbers of components.
         """
         if self._asked.weights == "stick":
             return float(self.elbo)
-        counts = self.counts
-        unused = int((counts < 1).sum())
-        return float(self.elbo) + math.lgamma(len(counts) + 1) - math.lgamma(unused + 1)
+        return float(self.elbo) + log_orders(self.state, self.prior)
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         """Take the shapes from the checkpoint, since D is not known before."""
@@ -138,7 +137,8 @@ class BayesianGMM(Believing):
 
     Mean field: beliefs of components and of points' components are taken as independent, so it is
     over-sure of both (of 10 rows of Old Faithful p(z1 = z2) is .98 instead of .61), and the elbo counts
-    one of K! equal labellings: add log K! to compare, as `jensen.compare` does.
+    one of K! equal labellings: `labelled` adds their share, log K! where no two components are alike, to
+    compare as `jensen.compare` does.
 
     >>> spread = torch.linspace(-1, 1, 50).unsqueeze(1)
     >>> x = torch.cat([spread - 3, spread + 3])

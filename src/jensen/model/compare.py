@@ -21,8 +21,8 @@ class Row(NamedTuple):
     """A model's numbers, nats of all points; None where it has none.
 
     elbo: of a `BayesianGMM`.
-    labelled: elbo + log K!, for each of the K! orders of its components is a maximum like it; orders of
-        unused ones among themselves count once.
+    labelled: elbo + log K!, for each of the K! orders of its components is a maximum like it; less where
+        components are alike, whose orders are one belief: see `BayesianGMM.labelled`.
     probability: p(model | points) from that, all models with an elbo being as likely beforehand.
     bic, aic, icl: of a fit by maximum likelihood; less is better.
     """

@@ -17,7 +17,7 @@ from jensen.reports.table import Values
 from jensen.run.diagnose import on_run
 
 LABELLED = "bayesian_mixture/labelled"
-"""The elbo, and the logarithm of how many labellings are as good: log K!, where all are used."""
+"""The elbo, and the logarithm of how many labellings are as good: log K!, where none are alike."""
 
 BIC = "evidence/bic"
 ICL = "evidence/icl"
