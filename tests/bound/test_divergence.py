@@ -10,7 +10,7 @@ from scipy import integrate, stats
 
 from jensen.base.errors import InputError
 from jensen.base.tree import tree_map
-from jensen.bound import divergence
+from jensen.bound import divergence, quadrature
 from jensen.family.full import FullGaussian
 from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture
@@ -81,15 +81,19 @@ def test_the_reference_s_digits_by_closed_form_and_by_quadrature(p, q, which, al
 
 
 def test_the_moments_of_the_bimodal_mixture():
-    x, step = divergence.line(BIMODAL)
-    density = BIMODAL.log_prob(x[:, None]).exp() * step
-    mean = density @ x
-    spread = (density @ (x - mean).square()).sqrt()
-    z = (x - mean) / spread
-    assert (density @ z**3).item() == pytest.approx(-0.672, abs=1e-9)
-    assert (density @ z**4).item() - 3 == pytest.approx(-0.8736, abs=1e-9)
-    assert (density @ (0.2 * x).exp()).item() == pytest.approx(2.24729673678, rel=1e-11)
-    assert -(density @ BIMODAL.log_prob(x[:, None])).item() == pytest.approx(2.01417757871)
+    line = quadrature.line(BIMODAL)
+
+    def powers(at):
+        x = at.anchor + at.offset
+        z = (x - 3.5) / 2.5
+        log_p = line.log_prob(at)
+        each = torch.stack([z, z.square(), z**3, z**4, (0.2 * x).exp(), -log_p], 2)
+        return log_p.exp().unsqueeze(2) * each, log_p.exp().unsqueeze(2) * each.abs()
+
+    expected = [0, 1, -0.672, 3 - 0.8736, 2.24729673678, 2.01417757871]
+    found = quadrature.integral(powers, line)
+    assert found.value.tolist() == pytest.approx(expected, rel=5e-12, abs=1e-12)
+    assert found.error.tolist() == [0] * 6
     value, error = divergence.entropy(BIMODAL, samples=20_000)
     assert value.item() == pytest.approx(2.01417757871, abs=4 * error.item())
     assert 0 < error < 0.01
@@ -208,6 +212,19 @@ def test_closed_form_and_quadrature_agree_with_scipy_s(which):
     assert divergence.integral(*ours, which, *more).item() == pytest.approx(expected, rel=1e-8)
     if which in CLOSED:
         assert CLOSED[which](*ours, *more).item() == pytest.approx(expected, rel=1e-8)
+
+
+def test_an_order_above_one_is_integrated_where_neither_lies_or_is_infinite():
+    """p^2 / q of N(0, 1) and N(1, .52) is a Gaussian of deviation 3.6, about -25; of N(0, 4) and N(0,
+    1) it grows.
+    """
+    for q in (gaussian(1, 0.52), gaussian(1, 0.505)):
+        for which in ("renyi", "alpha"):
+            exact = CLOSED[which](N01, q, 2).item()
+            assert divergence.integral(N01, q, which, 2).item() == pytest.approx(exact, rel=1e-9)
+    wide = line_mixture((0.1, 0.9), (0, 3), (4, 1))
+    assert divergence.integral(wide, N01, "renyi", 2).item() == math.inf
+    assert divergence.integral(N01, wide, "alpha", -1).item() == math.inf
 
 
 @every_divergence

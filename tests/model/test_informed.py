@@ -228,6 +228,13 @@ def test_parameters_without_standard_errors_are_refused_in_a_sentence(change, sa
         gmm.standard_errors(x)
 
 
+def test_components_that_are_one_have_no_expected_standard_errors():
+    with pytest.raises(
+        InputError, match="expected information is not positive definite: expected components"
+    ):
+        two(place=0.0).standard_errors(torch.zeros(100, 1), "expected")
+
+
 def test_another_kind_of_information_is_refused_in_a_sentence():
     with pytest.raises(InputError, match="which is 'fisher': expected one of observed, expected"):
         two().fisher(torch.zeros(3, 1), "fisher")

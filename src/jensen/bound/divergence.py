@@ -23,6 +23,8 @@ from torch import Generator, Tensor
 
 from jensen.base.errors import InputError, check_choice, check_count, check_number
 from jensen.base.tree import tree_map
+from jensen.bound import quadrature
+from jensen.bound.quadrature import Line, Places
 from jensen.family import algebra, cholesky, mixture
 from jensen.family.family import gaussians
 from jensen.family.full import FullGaussian, full
@@ -48,16 +50,6 @@ _EDGE = 1e-14
 
 _ROUNDS = 200
 """Rounds of the variational upper bound, which falls with each."""
-
-_REACH = 40.0
-"""Deviations beyond the outermost component that a quadrature covers: beyond, float64 has no
-density."""
-
-_FINE = 32
-"""Steps of a quadrature in the narrowest deviation."""
-
-_MOST = 1 << 22
-"""Steps of a quadrature."""
 
 
 class Estimate(NamedTuple):
@@ -178,7 +170,7 @@ def jensen_shannon(p: object, q: object) -> Tensor:
 def integral(p: object, q: object, which: str = "kl", alpha: float | None = None) -> Tensor:
     """Any divergence of the module in one dimension, `()`, nats, float64, by quadrature.
 
-    The trapezoid rule on even steps, whose error for densities like these is that of rounding.
+    To 1e-10 of the larger of what it is a difference of, at any scales: see `bound.quadrature`.
 
     Args:
         p: a Gaussian of any structure, or a mixture of them, of events `(1,)`.
@@ -187,33 +179,57 @@ def integral(p: object, q: object, which: str = "kl", alpha: float | None = None
         alpha: the order, of `renyi` and `alpha`.
 
     Raises:
-        InputError: more than one dimension.
+        InputError: more than one dimension, or mixtures for which quadrature does not settle.
     """
+    found = settled(p, q, which, alpha)
+    if found is None:
+        raise InputError(
+            f"the {which} of these mixtures cannot be integrated to rounding: expected numbers that"
+            " float64 holds the squares of; use divergence.estimate, which has a standard error"
+        )
+    return found
+
+
+def settled(p: object, q: object, which: str = "kl", alpha: float | None = None) -> Tensor | None:
+    """`integral`, or None where quadrature does not settle."""
     _check(which, alpha)
-    first, second = _mixture(p), _mixture(q)
-    x, step = line(first, second)
-    logs = [each.log_prob(x.unsqueeze(-1)) for each in (first, second)]
-    if which == "fisher":
-        return (logs[0].exp() * _score_gap(x.unsqueeze(-1), first, second)).sum() * step
-    of_p, of_q = (_integrand(which, alpha, logs[0], logs[1], each) for each in (True, False))
-    value = (logs[0].exp() * of_p + logs[1].exp() * of_q).sum() * step
+    first, second = (quadrature.line(_mixture(each)) for each in (p, q))
+
+    def fisher(at: Places) -> tuple[Tensor, Tensor]:
+        slopes = first.slope(at), second.slope(at)
+        density = first.log_prob(at).exp()
+        gap = 0.5 * density * (slopes[0] - slopes[1]).square()
+        size = density * (slopes[0].square() + slopes[1].square())
+        return gap.unsqueeze(2), size.unsqueeze(2)
+
+    def others(at: Places) -> tuple[Tensor, Tensor]:
+        log_p, log_q = first.log_prob(at), second.log_prob(at)
+        value, size = _density(which, alpha, log_p, log_q)
+        return value.unsqueeze(2), size.unsqueeze(2)
+
+    power = None if alpha is None or 0 <= alpha <= 1 else _power(first, second, alpha)
+    if power is not None and not bool(power.deviation.isfinite()):
+        return first.mean.new_tensor(math.inf)
+    lines = (first, second) if power is None else (first, second, power)
+    found = quadrature.integral(fisher if which == "fisher" else others, *lines)
+    if bool(found.error != 0):
+        return None
+    value = found.value[0]
     return _finish(which, alpha, Estimate(value, value.new_zeros(()))).value
 
 
-def line(*several: Mixture) -> tuple[Tensor, float]:
-    """Even steps `(S,)` that hold all of one-dimensional mixtures, and their length."""
-    means = torch.cat([each.components.mean.flatten() for each in several]).double()
-    deviations = torch.cat([_deviations(each).flatten() for each in several]).double()
-    if any(each.components.mean.shape[-1] != 1 for each in several):
-        raise InputError(
-            f"the events have {several[0].components.mean.shape[-1]} dimensions: expected 1; use"
-            " divergence.estimate"
-        )
-    low = float((means - _REACH * deviations.max()).min())
-    high = float((means + _REACH * deviations.max()).max())
-    steps = min(math.ceil((high - low) / float(deviations.min()) * _FINE), _MOST)
-    x = torch.linspace(low, high, steps + 1, dtype=torch.float64, device=means.device)
-    return x, (high - low) / steps
+def _power(p: Line, q: Line, order: float) -> Line:
+    """The Gaussian that p^order q^(1 - order) is far out, for an order beyond 0 and 1: it may lie
+    where neither of the two does. Of infinite deviation where the integral has no limit.
+    """
+    ours, theirs = p.deviation.argmax(), q.deviation.argmax()
+    shares = order * p.deviation[ours].pow(-2), (1 - order) * q.deviation[theirs].pow(-2)
+    precision = shares[0] + shares[1]
+    # on the edge itself too, where a difference is all rounding
+    if bool(precision < _EDGE * shares[0].abs()):
+        precision = torch.zeros_like(precision)
+    mean = (shares[0] * p.mean[ours] + shares[1] * q.mean[theirs]) / precision
+    return Line(mean.new_zeros(1), mean[None], precision.rsqrt()[None])
 
 
 def estimate(
@@ -270,14 +286,22 @@ def entropy(p: object, samples: int = 10_000, generator: Generator | None = None
     return mean_of_strata(-own.log_prob(stratified(own, samples, generator)))
 
 
-def exact_entropy(p: object) -> Tensor:
-    """The same of one component, or in one dimension by quadrature, `()`."""
+def exact_entropy(p: object) -> Tensor | None:
+    """The same of one component, or in one dimension by quadrature, `()`; None where that does not
+    settle.
+    """
     own = _mixture(p)
     if len(own.log_weight) == 1:
         return algebra.entropy(full(own.components))[0]
-    x, step = line(own)
-    log_prob = own.log_prob(x.unsqueeze(-1))
-    return -(log_prob.exp() * log_prob).sum() * step
+    line = quadrature.line(own)
+
+    def integrand(at: Places) -> tuple[Tensor, Tensor]:
+        log_p = line.log_prob(at)
+        density = log_p.exp()
+        return (-density * log_p).unsqueeze(2), (density * (1 + log_p.abs())).unsqueeze(2)
+
+    found = quadrature.integral(integrand, line)
+    return None if bool(found.error != 0) else found.value[0]
 
 
 def stratified(p: Mixture, samples: int, generator: Generator) -> Tensor:
@@ -398,10 +422,6 @@ def _mixture(p: object) -> Mixture:
     return tree_map(lambda part: part.double(), found)
 
 
-def _deviations(p: Mixture) -> Tensor:
-    return (0.5 * gaussians(p.components).marginals().log_var).exp()
-
-
 def _check(which: str, order: float | None) -> None:
     check_choice("which", which, NAMES)
     if which in ("renyi", "alpha"):
@@ -429,6 +449,26 @@ def _integrand(
         return 0.5 * ((log_p if from_p else log_q) - both)
     power = _order(which, order)
     return 0.5 * (power * log_p + (1 - power) * log_q - both).exp()
+
+
+def _density(
+    which: str, order: float | None, log_p: Tensor, log_q: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What the divergence, or int p^alpha q^(1 - alpha), is the integral of; and the size of what
+    that is a difference of.
+    """
+    p, q = log_p.exp(), log_q.exp()
+    whole = log_p.abs() + log_q.abs() + 1
+    if which == "kl" or (which == "renyi" and order == 1):
+        return p * (log_p - log_q), p * whole
+    if which == "jeffreys":
+        return (p - q) * (log_p - log_q), (p + q) * whole
+    if which == "jensen_shannon":
+        both = torch.logaddexp(log_p, log_q) - math.log(2)
+        return 0.5 * (p * (log_p - both) + q * (log_q - both)), (p + q) * whole
+    power = _order(which, order)
+    value = (power * log_p + (1 - power) * log_q).exp()
+    return value, value
 
 
 def _finish(which: str, order: float | None, found: Estimate) -> Estimate:

@@ -121,13 +121,15 @@ class Described(Parameters):
 
     def entropy(self, samples: int = 10_000) -> Estimate:
         """The differential entropy, nats, and its standard error: exact in one dimension, by
-        quadrature, and of one component; else a mean over stratified draws, by the GMM's seed.
+        quadrature at any scales, and of one component; else a mean over stratified draws, by the
+        GMM's seed.
         """
         check_count("samples", samples, least=2)
         p = self._held_out.mixture
         if p.components.mean.shape[-1] == 1 or len(p.log_weight) == 1:
             value = divergence.exact_entropy(p)
-            return Estimate(value, torch.zeros_like(value))
+            if value is not None:
+                return Estimate(value, torch.zeros_like(value))
         return divergence.entropy(p, samples, self._generator())
 
     def kl(self, other: Any, samples: int = 10_000) -> Kl:
@@ -145,8 +147,8 @@ class Described(Parameters):
         if dim != theirs:
             raise InputError(f"other has {theirs} dimensions: expected {dim}, as this GMM")
         low, high = divergence.bounds(p, q)
-        if dim == 1:
-            value = divergence.integral(p, q)
+        value = divergence.settled(p, q) if dim == 1 else None
+        if value is not None:
             return Kl(value, torch.zeros_like(value), low, high)
         return Kl(*divergence.estimate(p, q, "kl", samples, self._generator()), low, high)
 

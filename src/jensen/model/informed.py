@@ -64,6 +64,11 @@ class Informed(Parameters):
         """
         self._check_inside(float(self._points(x, weights)[1].sum()))
         found = information.covariance(self.fisher(x, which, weights))
+        if found is None and which == "expected":
+            raise InputError(
+                "the expected information is not positive definite: expected components that differ,"
+                " for their parameters to have standard errors; fit fewer"
+            )
         if found is None:
             raise InputError(
                 "the information of x is not positive definite at these parameters: expected a"
