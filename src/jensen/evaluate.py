@@ -27,6 +27,7 @@ from torch.utils.tensorboard import SummaryWriter
 import jensen
 from jensen.base.errors import InputError, check_count, check_path
 from jensen.base.files import target
+from jensen.base.ranks import processes
 from jensen.callbacks.diagnose import write
 from jensen.diagnostics.from_codes import read_codes
 from jensen.diagnostics.snapshot import Diagnostic, Results, Snapshot, check_families
@@ -113,16 +114,13 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         say(f"{name}: left out: {sentence}")
     diagnostics = {name: each for name, each in instantiate(settings).items() if each is not None}
     recorded = {name: Recorded(name, diagnostic) for name, diagnostic in diagnostics.items()}
+    leading = not processes()[0]  # of a fit that has ended each rank goes on with the program
     if cfg.run is not None:
         subject = Path(str(cfg.run)).expanduser()
         entry = on_run(subject, cfg.split, cfg.checkpoint, recorded, cfg.trust, cfg.download)
         out = subject / "scores.json"
-        if os.access(subject, os.W_OK):
-            with SummaryWriter(str(subject)) as writer:
-                for name, each in recorded.items():
-                    write(writer, name, each.results, entry["step"])
-        else:
-            say(f"{subject} cannot be written: nothing in TensorBoard")
+        if leading:
+            _picture(subject, recorded, entry["step"])
     else:
         subject = Path(str(cfg.codes)).expanduser()
         entry = on_codes(subject, recorded)
@@ -134,7 +132,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         for name, each in recorded.items()
         if not (each.failure or each.absent)
     }
-    if gone := put_scores(out, entry):
+    if leading and (gone := put_scores(out, entry)):
         say(f"{out} had {', '.join(gone)} of another run, step, split or version: gone from it")
     say(f"scores in {out}")
     if failed := {name: each.failure for name, each in recorded.items() if each.failure}:
@@ -143,6 +141,16 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         every = [*absent.values(), *(each.absent for each in recorded.values())]
         raise InputError("nothing could be asked: " + "; ".join(every))
     return entry
+
+
+def _picture(run: Path, recorded: Mapping[str, Recorded], step: int) -> None:
+    """Write what was found to the run's TensorBoard."""
+    if not os.access(run, os.W_OK):
+        say(f"{run} cannot be written: nothing in TensorBoard")
+        return
+    with SummaryWriter(str(run)) as writer:
+        for name, each in recorded.items():
+            write(writer, name, each.results, step)
 
 
 def evaluate_sweep(cfg: DictConfig) -> None:

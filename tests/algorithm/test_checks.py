@@ -2,6 +2,7 @@
 fail amid a run.
 """
 
+import re
 from copy import deepcopy
 
 import pytest
@@ -10,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
-from jensen.algorithm.checks import check_shapes, check_stated
+from jensen.algorithm.checks import check_shapes, check_stated, note_ranks
 from jensen.base.errors import InputError
 from jensen.family.gaussian import Gaussian
 from jensen.launch.training import train
@@ -175,3 +176,24 @@ def test_a_part_may_state_its_shape_as_a_conf_file_gives_it():
     part = nn.Identity()
     part.x_shape = [1, 2, 3]
     check_stated({"model.decoder": part}, 2, (1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        (nn.BatchNorm1d(4), "encoder.body.1 normalises by a rank's own share .* 2 ranks .*sync_"),
+        (nn.Dropout(), "encoder.body.1 draws for a rank's own share of each minibatch"),
+        (nn.SyncBatchNorm(4), None),
+        (nn.LayerNorm(4), None),
+    ],
+)
+def test_what_a_rank_sees_or_draws_by_itself_is_said(module, said, caplog):
+    encoder = nn.Module()
+    encoder.body = nn.Sequential(nn.Linear(3, 4), module)
+    model = VAE(encoder, nn.Linear(2, 3), Normal(), StandardNormal(), 2)
+    with caplog.at_level("INFO"):
+        note_ranks(model, 1)
+        assert not caplog.text
+        note_ranks(model, 2)
+    assert bool(caplog.text) is bool(said)
+    assert re.search(said or "", caplog.text)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny import TINY
 
+from jensen.base.errors import InputError
 from jensen.launch.training import train
 
 RUN = (
@@ -55,3 +56,9 @@ def test_a_duration_may_be_given_in_parts(configure, tmp_path):
         tmp_path,
     )
     assert (tmp_path / "finished.json").exists()
+
+
+def test_batch_norm_of_all_ranks_is_refused_on_cpus(configure, tmp_path):
+    ranks = ("trainer.devices=2", "+trainer.sync_batchnorm=true", "callbacks=[checkpoint]")
+    with pytest.raises(InputError, match="sync_batchnorm is true but the ranks are on CPUs"):
+        train(configure(*RUN, *ranks), tmp_path)

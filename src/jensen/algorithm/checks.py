@@ -15,6 +15,8 @@ import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from jensen.algorithm.batches import own_data
 from jensen.algorithm.finite import CHOICES
@@ -86,6 +88,7 @@ def check_training(algorithm: "Gradient") -> None:
     check_precision(trainer.precision)
     check_given(model, data)
     note_weight(model, algorithm.objective)
+    note_ranks(model, trainer.world_size)
     if data is not None and not data.shuffle:
         raise InputError(
             "data.shuffle is false: expected true, since training by gradient is continued amid an"
@@ -137,6 +140,24 @@ def note_weight(model: nn.Module, objective: Objective) -> None:
             " bounds log p(x) at 1, and above that latents of few numbers collapse; val/elbo is a"
             " bound at any; set objective.beta=1"
         )
+
+
+def note_ranks(model: nn.Module, ranks: int) -> None:
+    """Say that the model computes otherwise on several ranks, where it looks at its own share of a
+    minibatch or draws by itself.
+    """
+    if ranks == 1:
+        return
+    for name, module in model.named_modules():
+        batch_norm = isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm)
+        if batch_norm or isinstance(module, _DropoutNd):
+            how = "normalises by" if batch_norm else "draws for"
+            remedy = "; trainer.sync_batchnorm=true, on GPUs, has it see all" if batch_norm else ""
+            _say(
+                f"model.{name} {how} a rank's own share of each minibatch, so {ranks} ranks give other"
+                f" numbers than one{remedy}"
+            )
+            return
 
 
 @rank_zero_only

@@ -3,6 +3,7 @@
 import torch
 
 from jensen.base.random import fold
+from jensen.base.ranks import world
 from jensen.base.tree import tree_map
 from jensen.em import local
 from jensen.em.reseed import Reseed, lost, reseed
@@ -41,6 +42,8 @@ class Fate:
         self._told_of_rounding = True
         variance = gaussians(p.components).marginals().log_var.exp()
         farthest = (p.components.mean.square() / variance).amax().sqrt().item()
+        if world()[0]:
+            return
         logger.warning(
             "components lie up to %.2g of their deviations from the origin, or their covariances"
             " are nearly singular: algorithm=em has sums about one origin, so those covariances"
@@ -62,9 +65,10 @@ class Fate:
             return p
         for row, component, reason in gone:
             self.reseeded.append(Reseed(step + 1, row, component, reason))
-            logger.warning(
-                "component %d was %s after step %d and was seeded anew", component, reason, step
-            )
+            if world()[0] == 0:
+                logger.warning(
+                    "component %d was %s after step %d and was seeded anew", component, reason, step
+                )
         generator = torch.Generator().manual_seed(fold(self.seed, "reseed", step) % (1 << 63))
         return tree_map(lambda part: part[0], reseed(one, gone, generator))
 

@@ -1,13 +1,35 @@
 """Rows that are spread over the ranks of a distributed run; in a single process, all of them."""
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, cast
 
 import torch
 from torch import Tensor, distributed
 
+_ALONE: ContextVar[bool] = ContextVar("alone", default=False)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """What is done within is this process's own, though it be a rank: of a training that has ended the
+    ranks stay.
+    """
+    before = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(before)
+
 
 def world() -> tuple[int, int]:
     """This rank and the number of ranks."""
+    return (0, 1) if _ALONE.get() else processes()
+
+
+def processes() -> tuple[int, int]:
+    """The rank of this process and the number of all that a training has begun, `alone` or not."""
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
@@ -48,6 +70,25 @@ def said_by_any_rank(word: str) -> str:
     words = [""] * world()[1]
     distributed.all_gather_object(words, word)
     return next(filter(None, words), "")
+
+
+class Agreement:
+    """A number that all ranks come to, on the host: to agree waits for no device. Made on all ranks at
+    once.
+    """
+
+    def __init__(self) -> None:
+        self._group: distributed.ProcessGroup | None = None
+        if world()[1] > 1:
+            self._group = cast(distributed.ProcessGroup, distributed.new_group(backend="gloo"))
+
+    def most(self, number: int) -> int:
+        """The largest of the ranks' numbers. All of them have to ask."""
+        if self._group is None:
+            return number
+        found = torch.tensor(number)
+        distributed.all_reduce(found, distributed.ReduceOp.MAX, group=self._group)
+        return int(found)
 
 
 class _Gathered(torch.autograd.Function):

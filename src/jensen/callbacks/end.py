@@ -7,6 +7,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, Timer
 from pytorch_lightning.trainer.states import TrainerFn
 
+from jensen.base.ranks import Agreement
 from jensen.callbacks.last import Last, whole_step
 from jensen.callbacks.reasons import CALLBACK, EARLY, EPOCHS, STEPS, TIME
 
@@ -27,6 +28,9 @@ class End(Checkpoint):
     Lightning validates the last step only if an interval ends there. What cannot be validated is
     saved all the same. The reason is in the checkpoint, so that a run that was killed after its
     last step does not go on.
+
+    A callback may ask on one rank alone, by its clock or its memory: the ranks agree, after each step
+    and each validation.
 
     It must come before `Last` and `Preempt` (`jensen.launch.trainer.make` sees to that).
 
@@ -52,6 +56,10 @@ class End(Checkpoint):
         self.epochs = 0
         self._asked = self._leaving = False
         self._interval = 0
+        self._ranks: Agreement | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._ranks = Agreement()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         other = self.goes_on and self.reason.startswith((CALLBACK, EARLY))
@@ -106,6 +114,7 @@ class End(Checkpoint):
         batch: object,
         batch_idx: int,
     ) -> None:
+        self._agree(trainer)
         self._asked |= trainer.should_stop
         trainer.should_stop = self._asked and whole_step(
             trainer
@@ -127,9 +136,13 @@ class End(Checkpoint):
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
         self.validated = trainer.global_step
+        self._agree(trainer)
         # a callback that looks at validations
         if not self.reason and not self._leaving and trainer.should_stop:
             self.reason = why(trainer, trainer.fit_loop.epoch_progress.current.processed)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._agree(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A run that ended at the end of an epoch has seen neither a validation nor a
@@ -153,6 +166,10 @@ class End(Checkpoint):
         if self.reason and trainer.global_step:
             self._now()
             self._validate(trainer)
+
+    def _agree(self, trainer: Trainer) -> None:
+        assert self._ranks is not None
+        trainer.should_stop = bool(self._ranks.most(int(trainer.should_stop)))
 
     def _now(self) -> None:
         begin = self._begin

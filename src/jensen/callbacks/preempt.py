@@ -3,14 +3,12 @@
 import os
 import signal
 import subprocess
-from typing import cast
 
-import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
-from torch import distributed
 
 from jensen.base import signals
+from jensen.base.ranks import Agreement, world
 from jensen.base.signals import Stopped
 from jensen.callbacks.last import Last, resumable
 
@@ -33,16 +31,15 @@ class Preempt(Checkpoint):
     """
 
     def __init__(self) -> None:
-        self._group: distributed.ProcessGroup | None = None
+        self._ranks: Agreement | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # Before the first step Lightning sets a handler of SIGTERM that broadcasts inside it, so
         # that ranks could hang: no signal until ours has taken its place. Lightning itself gives
         # the handlers of before back when it ends.
         signals.hold(True)
-        if trainer.world_size > 1 and self._group is None:
-            # Of CPU tensors: agreeing never waits for the device.
-            self._group = cast(distributed.ProcessGroup, distributed.new_group(backend="gloo"))
+        if self._ranks is None:
+            self._ranks = Agreement()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._hear()
@@ -95,7 +92,7 @@ class Preempt(Checkpoint):
         """After the training only a person stops a run, of one rank: all is saved but the last
         numbers.
         """
-        if signals.asked() == signal.SIGINT and self._group is None:
+        if signals.asked() == signal.SIGINT and world()[1] == 1:
             signals.forget()
             sentence = f"stopped by SIGINT after step {trainer.global_step}, its last; the same command finishes it"
             raise Stopped(sentence, 128 + signal.SIGINT)
@@ -106,7 +103,7 @@ class Preempt(Checkpoint):
         self.teardown(trainer, pl_module, "")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._group = None
+        self._ranks = None
         signals.hold(False)
 
     def _hear(self) -> None:
@@ -131,11 +128,7 @@ class Preempt(Checkpoint):
     def _agreed(self) -> int:
         """The signal that came to any rank; 0 if none did."""
         number = signals.asked()
-        if self._group is None:
-            return number
-        any_rank = torch.tensor(number)
-        distributed.all_reduce(any_rank, distributed.ReduceOp.MAX, group=self._group)
-        return int(any_rank)
+        return number if self._ranks is None else self._ranks.most(number)
 
 
 def requeue() -> str:

@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from torch import Tensor
 
 from jensen.base.errors import InputError
+from jensen.base.ranks import processes
 from jensen.callbacks.end import End
 from jensen.callbacks.events import Events
 from jensen.callbacks.last import Last
@@ -58,7 +59,9 @@ def make(cfg: DictConfig, folder: Path, end: End) -> Trainer:
         cfg.trainer, **given, _convert_="all"
     )  # a duration is a dict, devices are a list
     slurm.check_ranks(trainer)
+    check_left(trainer)
     check_precision(trainer, cfg.trainer.precision)
+    check_batch_norm(trainer, cfg.trainer.get("sync_batchnorm", False))
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         refuse_ranks(trainer)
     for sentence in unread(cfg, trainer):
@@ -135,6 +138,28 @@ def check_precision(trainer: Trainer, asked: str) -> None:
             f"trainer.precision is {asked} but the {trainer.strategy.root_device.type} would"
             f" compute in {trainer.precision}:"
             f" expected trainer.precision={trainer.precision}, 32-true, or a GPU"
+        )
+
+
+def check_batch_norm(trainer: Trainer, shared: bool) -> None:
+    """Refuse ranks on CPUs that are to share their batch norm, of which torch has none."""
+    if shared and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
+        raise InputError(
+            "trainer.sync_batchnorm is true but the ranks are on CPUs: expected GPUs, of which torch"
+            " alone has a batch norm of all ranks; leave it out, or take one rank"
+        )
+
+
+def check_left(trainer: Trainer) -> None:
+    """Refuse another number of ranks than an earlier fit has left: each of them goes on with the
+    program, and each would train.
+    """
+    rank, left = processes()
+    if left not in (1, trainer.world_size):
+        raise InputError(
+            f"trainer.devices asks for {trainer.world_size} rank{'s' * (trainer.world_size > 1)} but"
+            f" this process is rank {rank} of {left} that an earlier fit of this program has left:"
+            f" expected {left} again; make this fit in a program of its own"
         )
 
 

@@ -78,4 +78,5 @@ def fit(this: RunFolder, model: Module | None = None) -> dict[str, float]:
     }
     found = records.found(trainer, validated)
     this.finish(step, end.reason, results, scores, end.epochs, validated, *found)
+    trainer.strategy.barrier()  # what rank zero has written is there for all of them
     return results

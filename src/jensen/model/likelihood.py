@@ -12,6 +12,7 @@ from torch import Tensor, distributed, nn
 
 from jensen.base.errors import InputError, check_number
 from jensen.base.random import normal, uniform
+from jensen.base.ranks import world
 from jensen.family.gaussian import LOG_2PI, LOG_VAR_BOUND
 from jensen.model.bernoulli import bernoulli_distortion
 from jensen.model.choice import chance_of_one, check_choosing
@@ -321,9 +322,9 @@ class OptimalNormal(_AboutOutput):
         return known.clamp(min=self.MINIMUM).log()
 
     def _running(self, error: Tensor) -> Tensor:
-        if distributed.is_available() and distributed.is_initialized():
+        if (ranks := world()[1]) > 1:
             distributed.all_reduce(error)
-            error = error / distributed.get_world_size()
+            error = error / ranks
         mixed = self.decay * self.variance + (1 - self.decay) * error
         self.variance.copy_(torch.where(self.variance.isnan(), error, mixed))
         return error

@@ -9,6 +9,7 @@ from pytorch_lightning import Trainer
 
 from jensen.base.errors import check_choice, check_flag
 from jensen.base.memory import Fitting
+from jensen.base.ranks import alone, processes
 from jensen.callbacks.diagnose import Diagnose
 from jensen.data.downloads import downloads
 from jensen.data.module import DataModule
@@ -44,6 +45,19 @@ def on_run(
     """
     check_choice("split", split, SPLITS)
     check_flag("download", download)
+    with alone():
+        return _on_run(run, split, checkpoint, diagnostics, trust, download, label)
+
+
+def _on_run(
+    run: Path,
+    split: str,
+    checkpoint: str,
+    diagnostics: Mapping[str, Diagnostic],
+    trust: str | Sequence[str],
+    download: bool,
+    label: str,
+) -> dict[str, Any]:
     quieten()
     algorithm, step = restored(run, checkpoint, trust)
     ended = get_json(run.expanduser() / "finished.json").get("step", step)
@@ -83,6 +97,10 @@ def on_run(
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
+    if (
+        processes()[1] > 1
+    ):  # it waits for all ranks there, of which this may be the only one that asks
+        trainer._data_connector.prepare_data = lambda: None  # type: ignore[method-assign]  # done above
     trainer.validate(algorithm, data, verbose=False)
     bound = {
         name.removeprefix("val/"): float(value)

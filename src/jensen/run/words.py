@@ -172,7 +172,8 @@ def _of_import(error: BaseException | None) -> str:
 
 def quieten() -> None:
     """Silences what Lightning says that is no news or does not hold here."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for name in ("callbacks.model_summary", "profilers.profiler"):  # what they say was asked for
         logging.getLogger(f"pytorch_lightning.{name}").setLevel(logging.INFO)
     for message in (
