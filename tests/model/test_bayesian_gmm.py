@@ -6,6 +6,7 @@ import io
 import math
 from pathlib import Path
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -356,8 +357,82 @@ def test_one_further_point_is_taken_in_and_is_what_conjugacy_says(covariance):
             "scale holds NaN or an infinite",
         ),
         (lambda x: jensen.BayesianGMM(2).fit(x[:0]), "x has 0 points: expected at least two"),
+        (
+            lambda x: jensen.BayesianGMM(2, mean=[0.0, 0.0], scale=[1.0, 1.0]).fit(x[:0]),
+            "x has 0 points: expected at least one",
+        ),
+        (
+            lambda x: jensen.BayesianGMM(2).fit(x).partial_fit(x[:0]),
+            "x has 0 points: expected at least one",
+        ),
+        (
+            lambda x: jensen.BayesianGMM(2, scale=[1.0, 1.0]).fit(x[:1]),
+            "x has 1 point: expected at least two different ones, or both mean and scale of the prior",
+        ),
+        (lambda x: jensen.BayesianGMM(2, mean=[1e200, 0.0]).fit(x), r"mean lies 1e\+200 from that"),
+        *(
+            (
+                lambda x, name=name: jensen.BayesianGMM(2, **{name: 1e17}).fit(x),
+                rf"{name} is 1e\+17, beside which a point is lost in the rounding of float64:"
+                r" expected at most 1e\+10; give less",
+            )
+            for name in ("mean_count", "concentration", "df")
+        ),
     ],
 )
 def test_what_does_not_fit_is_named_for_what_it_is(call, sentence):
     with pytest.raises(InputError, match=sentence):
         call(np.random.default_rng(0).normal(size=(30, 2)))
+
+
+def log_evidence(x, mean, mean_count, df, scale):
+    """log p of points `(N,)` under one Gaussian and its conjugate prior, to 60 digits."""
+    with mpmath.workdps(60):
+        values = [mpmath.mpf(float(value)) for value in x]
+        mean, mean_count, df, scale = map(mpmath.mpf, (mean, mean_count, df, scale))
+        count = len(values)
+        own = sum(values) / count
+        scatter = sum((value - own) ** 2 for value in values)
+        scatter += mean_count * count / (mean_count + count) * (own - mean) ** 2
+        gammas = mpmath.loggamma((df + count) / 2) - mpmath.loggamma(df / 2)
+        widths = df / 2 * mpmath.log(scale) - (df + count) / 2 * mpmath.log(scale + scatter)
+        counts = mpmath.log(mean_count / (mean_count + count)) / 2
+        return float(gammas + widths + counts - mpmath.mpf(count) / 2 * mpmath.log(mpmath.pi))
+
+
+@every_structure
+@pytest.mark.parametrize(
+    ("name", "worth", "error"),
+    [
+        ("mean_count", 1e4, 1e-10),
+        ("mean_count", 1e10, 1e-10),
+        ("df", 1e4, 1e-8),
+        ("df", 1e10, 1e-4),
+    ],
+)
+def test_a_prior_worth_many_points_leaves_the_elbo_its_digits(covariance, name, worth, error):
+    x = np.random.default_rng(0).normal(size=50) + 3e3
+    prior = {"mean_count": 1.0, "df": 3.0} | {name: worth}
+    model = jensen.BayesianGMM(1, covariance, mean=[0.0], scale=[prior["df"]], **prior)
+    found = float(model.fit(x[:, None]).elbo)
+    exact = log_evidence(x, 0.0, prior["mean_count"], prior["df"], prior["df"])
+    assert found == pytest.approx(exact, abs=error)
+
+
+@every_structure
+def test_one_point_is_enough_where_the_prior_is_given(covariance):
+    """The posterior of it alone, and again with others, is what conjugacy says."""
+    x = np.random.default_rng(0).normal(size=(5, 2))
+    prior = {"mean": [0.1, -0.2], "scale": [1.0, 2.0], "df": 4.0}
+    one = jensen.BayesianGMM(1, covariance, **prior).fit(x[:1])
+    assert one.state.components.mean[0].tolist() == pytest.approx((x[0] + prior["mean"]) / 2)
+    assert jensen.compare(x[:1], [one], samples=0).best == 0
+    whole = jensen.BayesianGMM(1, covariance, **prior).fit(x)
+    for found, exact in zip(
+        one.partial_fit(x[1:]).state.components, whole.state.components, strict=True
+    ):
+        torch.testing.assert_close(found, exact, rtol=1e-9, atol=1e-9)
+    three = jensen.BayesianGMM(3, covariance, **prior).fit(x[:1])
+    assert float(three.counts.sum()) == pytest.approx(1)
+    x[:, 1] = 7.0
+    assert jensen.BayesianGMM(2, covariance, **prior).fit(x).failure is None

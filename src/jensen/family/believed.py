@@ -26,29 +26,39 @@ from jensen.family.family import GaussianComponents, Layout
 from jensen.family.full import FullGaussian
 from jensen.family.gamma import Gamma
 from jensen.family.gaussian import Gaussian
-from jensen.family.moments import Moments
+from jensen.family.moments import Moments, counted
 from jensen.family.normal_gamma import NormalGamma
 from jensen.family.normal_wishart import NormalWishart
 from jensen.family.spherical import SphericalGaussian
 from jensen.family.tied import TiedGaussian
 
+_LEAST = 4 * torch.finfo(torch.float64).eps
+
 
 class _Centres(NamedTuple):
-    """The new places of the means: their counts `(..., K)`, deviations from the moments' origin of the prior's
-    and of the new ones, and these themselves, `(..., K, D)`.
+    """The new places of the means: their counts `(..., K)`, and these themselves `(..., K, D)`; of the
+    points' own means the deviations from the moments' origin, and from the prior's means, `(..., K, D)`,
+    and what the square of these weighs, `(..., K)`.
     """
 
     total: Tensor
-    before: Tensor
-    after: Tensor
     mean: Tensor
+    own: Tensor
+    move: Tensor
+    pull: Tensor
 
 
 def _centred(m: Moments, prior: Any) -> _Centres:
     before = prior.mean - m.origin
     count = prior.mean_count + m.total
+    # Of hardly any points the sums may be but the rounding of what they were the difference of.
+    some = (m.total > _LEAST * count).unsqueeze(-1)
+    own = torch.where(some, m.first / counted(m), 0.0)
+    # The scatter is that about the points' own means and one of these about the prior's: as a difference
+    # of squares about the origin it would be lost beside a prior worth many points.
+    pull = prior.mean_count * m.total / count
     after = (prior.mean_count.unsqueeze(-1) * before + m.first) / count.unsqueeze(-1)
-    return _Centres(count, before, after, m.origin + after)
+    return _Centres(count, m.origin + after, own, own - before, pull)
 
 
 def _outer(weight: Tensor, x: Tensor) -> Tensor:
@@ -83,7 +93,7 @@ class FullBelief(NamedTuple):
         old: FullBelief = prior.components
         to = _centred(m, old)
         scatter = old.scatter_tril @ old.scatter_tril.mT + m.second
-        scatter = scatter + _outer(old.mean_count, to.before) - _outer(to.total, to.after)
+        scatter = scatter + _outer(to.pull, to.move) - _outer(m.total, to.own)
         return FullBelief(to.mean, to.total, old.df + m.total, cholesky.factor(scatter))
 
     def log_prior(self, prior: Any) -> Tensor:
@@ -142,7 +152,7 @@ class TiedBelief(NamedTuple):
     def maximise(self, m: Moments, prior: Any) -> "TiedBelief":
         old: TiedBelief = prior.components
         to = _centred(m, old)
-        moved = _outer(old.mean_count, to.before) - _outer(to.total, to.after)
+        moved = _outer(to.pull, to.move) - _outer(m.total, to.own)
         scatter = old.scatter_tril @ old.scatter_tril.mT + m.second + moved.sum(-3)
         return TiedBelief(to.mean, to.total, old.df + m.total.sum(-1), cholesky.factor(scatter))
 
@@ -197,9 +207,9 @@ class DiagonalBelief(NamedTuple):
     def maximise(self, m: Moments, prior: Any) -> "DiagonalBelief":
         old: DiagonalBelief = prior.components
         to = _centred(m, old)
-        before = old.mean_count.unsqueeze(-1) * to.before.square()
-        after = to.total.unsqueeze(-1) * to.after.square()
-        rate = old.rate + 0.5 * (m.second + before - after)
+        own = m.total.unsqueeze(-1) * to.own.square()
+        move = to.pull.unsqueeze(-1) * to.move.square()
+        rate = old.rate + 0.5 * (m.second - own + move)
         return DiagonalBelief(to.mean, to.total, old.shape + 0.5 * m.total, rate)
 
     def log_prior(self, prior: Any) -> Tensor:
@@ -261,9 +271,9 @@ class SphericalBelief(NamedTuple):
     def maximise(self, m: Moments, prior: Any) -> "SphericalBelief":
         old: SphericalBelief = prior.components
         to = _centred(m, old)
-        before = old.mean_count * to.before.square().sum(-1)
-        after = to.total * to.after.square().sum(-1)
-        rate = old.rate + 0.5 * (m.second + before - after)
+        own = m.total * to.own.square().sum(-1)
+        move = to.pull * to.move.square().sum(-1)
+        rate = old.rate + 0.5 * (m.second - own + move)
         shape = old.shape + 0.5 * self.mean.shape[-1] * m.total
         return SphericalBelief(to.mean, to.total, shape, rate)
 

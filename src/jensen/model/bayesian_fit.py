@@ -23,12 +23,15 @@ from jensen.family.mixture import Mixture, reordered, shift
 from jensen.family.moments import Moments
 from jensen.model.arrays import as_tensor
 from jensen.model.mixture_fit import Expect, check_columns, order_of, sample_of, start_of
-from jensen.model.points import Points, Survey, fingerprint
+from jensen.model.points import WIDEST, Points, Survey, fingerprint
 from jensen.model.recipe import Recipe
 
 logger = logging.getLogger("jensen")
 
 _ROUGH = 1e-5
+
+_MOST = 1e10
+"""The points that a prior may be worth: the elbo errs by 1e-4 nats beside more, and soon by all of it."""
 
 
 class PriorAsked(NamedTuple):
@@ -50,6 +53,13 @@ class PriorAsked(NamedTuple):
                 raise InputError(f"{name} is {value!r}: expected a number above 0")
         if self.df is not None:
             check_number("df", self.df, low=0)
+        for name in ("concentration", "mean_count", "df"):
+            value = getattr(self, name)
+            if value is not None and value > _MOST:
+                raise InputError(
+                    f"{name} is {value!r}, beside which a point is lost in the rounding of float64:"
+                    f" expected at most {_MOST:g}; give less"
+                )
 
 
 class FittedBelief(NamedTuple):
@@ -80,9 +90,8 @@ def fit_belief(
     """
     generator = torch.Generator().manual_seed(recipe.seed)
     survey = points.survey(generator, recipe.missing)
-    if before is not None:
-        survey = _further(survey, before[0])
-    check_columns(survey, points.names)
+    data = fingerprint(survey)
+    survey = _checked(survey, recipe, asked, points, None if before is None else before[0])
     if points.unit != 1:
         raise InputError(
             f"weights are in units of {points.unit:g}: expected numbers of the order of 1, since a"
@@ -130,11 +139,11 @@ def fit_belief(
         )
     if found_fit.failure:
         logger.warning("the fit stopped and keeps its last good parameters: %s", found_fit.failure)
-    return _fitted(recipe, found_fit, prior, offset, points, survey)
+    return _fitted(recipe, found_fit, prior, offset, points)._replace(data=data)
 
 
 def _fitted(
-    recipe: Recipe, found: Fit, prior: Belief, offset: Tensor, points: Points, survey: Survey
+    recipe: Recipe, found: Fit, prior: Belief, offset: Tensor, points: Points
 ) -> FittedBelief:
     state = shift(found.mixture, offset)
     one = len(prior.components.mean_count.unique()) == 1 and not isinstance(prior.weights, Sticks)
@@ -152,7 +161,7 @@ def _fitted(
         converged=found.converged,
         iterations=found.iterations,
         columns=points.names,
-        data=fingerprint(survey),
+        data="",
         failure=found.failure,
     )
 
@@ -206,20 +215,34 @@ def _begun(gaussians: Mixture, found: Statistics | Local, prior: Belief, recipe:
     return m_step(blank, whole, prior)
 
 
-def _further(survey: Survey, state: Mixture) -> Survey:
-    """The survey of further points, of which one is enough: columns that do not vary have the width of
-    what is believed.
+def _checked(
+    survey: Survey, recipe: Recipe, asked: PriorAsked, points: Points, before: Mixture | None
+) -> Survey:
+    """The survey of points that can be fitted to. Where the prior is given, or is the belief of points
+    `before`, one is enough: columns that do not vary have the width of what is believed.
 
     Raises:
-        InputError: they have other columns than those before.
+        InputError: they cannot, or have other columns than those before.
     """
-    dim = state.components.mean.shape[-1]
-    if len(survey.mean) != dim:
-        raise InputError(
-            f"x has {len(survey.mean)} columns: expected {dim}, those of the points before"
-        )
-    believed: Any = expected(state).components
+    given = asked.mean is not None and asked.scale is not None
+    if before is None and not given:
+        check_columns(survey, points.names, ", or both mean and scale of the prior")
+        return survey
+    if not survey.size:
+        raise InputError("x has 0 points: expected at least one")
+    if before is not None:
+        dim = before.components.mean.shape[-1]
+        if len(survey.mean) != dim:
+            raise InputError(
+                f"x has {len(survey.mean)} columns: expected {dim}, those of the points before"
+            )
+        belief = before.components
+    else:
+        belief = prior_of(recipe, asked, survey, points).components
+    blank = Mixture(belief.mean.new_zeros(len(belief.mean)), belief)
+    believed: Any = expected(blank).components
     width = believed.marginals().log_var.exp().mean(-2).to(survey.var)
+    check_columns(survey._replace(constant=torch.zeros_like(survey.constant)), points.names)
     none = torch.zeros_like(survey.constant)
     return survey._replace(var=torch.where(survey.constant, width, survey.var), constant=none)
 
@@ -250,6 +273,11 @@ def prior_of(recipe: Recipe, asked: PriorAsked, survey: Survey, points: Points) 
         if not bool(mean.isfinite().all()):
             raise InputError(
                 "mean holds NaN or an infinite number: expected finite ones; None is the data's"
+            )
+        farthest = float((mean - survey.mean).abs().amax())
+        if farthest > WIDEST:
+            raise InputError(
+                f"mean lies {farthest:g} from that of x: expected at most {WIDEST:g}; mend it"
             )
     scale = _scale(recipe, asked, survey, points)
     each = mean.expand(count, dim)

@@ -252,8 +252,8 @@ def _check(recipe: Recipe, survey: Survey, names: tuple[str, ...] | None) -> Non
     check_columns(survey, names)
 
 
-def check_columns(survey: Survey, names: tuple[str, ...] | None) -> None:
-    """Refuse columns of nothing but NaN, and of one value."""
+def check_columns(survey: Survey, names: tuple[str, ...] | None, or_else: str = "") -> None:
+    """Refuse columns of nothing but NaN, and of one value; `or_else` ends the sentence on equal points."""
     if not survey.size:
         raise InputError("x has 0 points: expected at least two different ones")
     unseen = survey.unseen.nonzero().flatten().tolist()
@@ -264,9 +264,8 @@ def check_columns(survey: Survey, names: tuple[str, ...] | None) -> None:
         )
     constant = survey.constant.nonzero().flatten().tolist()
     if len(constant) == len(survey.constant):
-        raise InputError(
-            f"all {survey.size} points of x are the same: expected at least two different ones"
-        )
+        some = f"all {survey.size} points of x are the same" if survey.size > 1 else "x has 1 point"
+        raise InputError(f"{some}: expected at least two different ones{or_else}")
     if constant:
         value = survey.mean[constant[0]].item()
         raise InputError(
