@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from diagnostics.snapshots import (
@@ -99,6 +100,46 @@ def test_the_distance_of_each_latent_is_that_of_its_own_mixture():
         exact = abs(own.cdf(t[:, None]).mean(1) - stats.norm.cdf(t)).max()
         assert found[f"z{latent}"].item() == pytest.approx(exact, abs=1e-5)
     assert found["worst"] == max(found["z0"], found["z1"])
+
+
+@pytest.mark.parametrize("outlier", [1e4, -1e9])
+def test_one_code_far_off_hides_nothing_of_the_others(outlier):
+    """199 of 200 posteriors are N(3, e^-3): places spread evenly over the range see none of them."""
+    mean = torch.full((200, 1), 3.0)
+    mean[0] = outlier
+    q = Gaussian(mean, torch.full_like(mean, -3.0))
+    found = goodness_of_fit(vector_snapshot(latents=1)._replace(posterior=q))["worst"].item()
+    t = np.linspace(1, 4, 300_001)
+    own = 0.995 * stats.norm(3, math.exp(-1.5)).cdf(t) + 0.005 * (outlier < 0)
+    assert found == pytest.approx(abs(own - stats.norm.cdf(t)).max(), abs=1e-6)
+
+
+def test_a_narrow_component_of_the_prior_is_no_place_to_miss():
+    prior = Mixture(
+        torch.tensor([0.9, 0.1]).log(),
+        Gaussian(torch.tensor([[0.0], [50.0]]), torch.tensor([[0.0], [-16.0]])),
+    )
+    q = Gaussian(torch.tensor([[0.0], [1e3]]), torch.tensor([[0.0], [0.0]]))
+    snapshot = vector_snapshot(latents=1)._replace(posterior=q, prior=prior)
+    assert goodness_of_fit(snapshot)["worst"].item() == pytest.approx(0.5, abs=1e-6)
+
+
+@pytest.mark.parametrize("places", [2, 20, 500])
+def test_the_distance_is_at_most_one_by_the_places_too_small(places):
+    generator = np.random.default_rng(0)
+    for _ in range(5):
+        mean = generator.normal(size=(30, 1)) * 10 ** generator.uniform(0, 5)
+        deviation = 10 ** generator.uniform(-4, 2, size=(30, 1))
+        q = Gaussian(torch.tensor(mean), 2 * torch.tensor(deviation).log())
+        found = goodness_of_fit(vector_snapshot(latents=1)._replace(posterior=q), places)
+        own = stats.norm(mean[:, 0], deviation[:, 0])
+        steps = np.linspace(-9, 9, 2001)
+        t = np.concatenate([steps, (mean + deviation * steps).flatten()])
+        exact = abs(
+            np.concatenate([own.cdf(part[:, None]).mean(1) for part in np.split(t, 31)])
+            - stats.norm.cdf(t)
+        ).max()
+        assert exact - 1 / places - 1e-9 <= found["worst"].item() <= exact + 1e-5
 
 
 def test_codes_that_follow_the_prior_are_at_no_distance():
