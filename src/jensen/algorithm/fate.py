@@ -9,6 +9,7 @@ from jensen.em import local
 from jensen.em.reseed import Reseed, lost, reseed
 from jensen.em.steps import Prior
 from jensen.em.stream import Statistics, coefficients
+from jensen.family.columns import Columns
 from jensen.family.family import are_gaussians, gaussians
 from jensen.family.mixture import Mixture
 from jensen.model.fate import logger
@@ -35,21 +36,28 @@ class Fate:
         """Warn, once, of components so narrow or so far from the origin that sums about it lose
         their covariances.
         """
-        if step % LOOK or self._told_of_rounding or not are_gaussians(p.components):
+        columns = isinstance(p.components, Columns)
+        if step % LOOK or self._told_of_rounding or not (columns or are_gaussians(p.components)):
             return
         if not local.needed(p, coefficients(p)):
             return
         self._told_of_rounding = True
-        variance = gaussians(p.components).marginals().log_var.exp()
-        farthest = (p.components.mean.square() / variance).amax().sqrt().item()
+        if isinstance(p.components, Columns):
+            spread = p.components.spread
+        else:
+            variance = gaussians(p.components).marginals().log_var.exp()
+            spread = p.components.mean.square() / variance
+        farthest = spread.amax().sqrt().item()
+        fit = "MixtureModel" if columns else "GMM"
         if world()[0]:
             return
         logger.warning(
             "components lie up to %.2g of their deviations from the origin, or their covariances"
             " are nearly singular: algorithm=em has sums about one origin, so those covariances"
-            " lose digits, or end at the floor of rounding; jensen.GMM.fit, which takes"
+            " lose digits, or end at the floor of rounding; jensen.%s.fit, which takes"
             " deviations from each mean, keeps them",
             farthest,
+            fit,
         )
 
     def reseed(self, p: Mixture, seen: Statistics, step: int, prior: Prior, look: bool) -> Mixture:
