@@ -55,6 +55,22 @@ def test_mixed_columns_find_their_clusters(gaps):
     assert abs(mean[0, 3] - 1e4) < 0.5
 
 
+@pytest.mark.parametrize("gaps", [0.0, 0.2])
+def test_a_density_has_its_slope_in_the_columns_that_have_one(gaps):
+    """By finite differences of it; a missing value has none."""
+    x, _ = table(gaps=gaps)
+    model = jensen.MixtureModel(2, FAMILIES, missing=gaps > 0).fit(x)
+    few = x[:20].clone().requires_grad_()
+    (slope,) = torch.autograd.grad(model.log_prob(few).sum(), few)
+    assert slope.isfinite().all()
+    assert slope[x[:20].isnan()].eq(0).all()
+    for column in FAMILIES["normal"]:
+        step = torch.zeros(5).double()
+        step[column] = 1e-5
+        found = (model.log_prob(x[:20] + step) - model.log_prob(x[:20] - step)) / 2e-5
+        torch.testing.assert_close(slope[:, column], found, rtol=1e-6, atol=1e-7)
+
+
 def test_points_with_weights_are_copies():
     x, _ = table(100)
     weights = torch.arange(100) % 3

@@ -60,7 +60,10 @@ class CategoricalColumn(_Parameters, Column):
 
     def statistics(self, x: Tensor, out: Tensor) -> None:
         codes = torch.arange(self.log_share.shape[-1], device=x.device).to(x)
-        torch.eq(x, codes.unsqueeze(-1), out=out)
+        if out.requires_grad:
+            out.copy_(x == codes.unsqueeze(-1))
+        else:
+            torch.eq(x, codes.unsqueeze(-1), out=out)
 
     def maximise(self, sums: Sums, prior: PseudoCounts) -> Self:
         seen = sums.seen + prior.values

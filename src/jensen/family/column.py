@@ -152,7 +152,7 @@ class Column(ColumnKind):
 
     def statistics(self, x: Tensor, out: Tensor) -> None:
         """Fill `out` `(..., S, N)`, what `Natural.more` is of, from values `(..., W, N)`; where one is
-        missing it is NaN.
+        missing it is NaN. By torch's `out=` only where `out` requires no gradient.
         """
         assert out.shape[-2] == 0, f"{type(self).__name__} has `more`, and no statistics"
 

@@ -141,16 +141,21 @@ class ColumnsLayout:
         found = points.new_ones(*points.shape[:-2], self.width, points.shape[-2])
         x = found[..., 1 : 1 + self.dim, :]
         x.copy_(points.mT)
-        self.fill(x, found)
+        # what a slope is computed of may not be written over
+        self.fill(points.mT if points.requires_grad else x, found)
         return found
 
     def fill(self, x: Tensor, out: Tensor) -> None:
+        """Fill in what else than 1 and the points is in `out` `(..., P, N)`.
+
+        x: the points `(..., D, N)`, there or elsewhere.
+        """
         there = ~x.isnan() if self.gaps else None
         for group, place, more in zip(self.groups, self.places, self.more, strict=True):
             group.statistics(x[..., place, :], out[..., more, :])
         if there is not None:
             out[..., 1 + self.dim : 1 + 2 * self.dim, :] = there
-            x.nan_to_num_(0.0)
+            out[..., 1 : 1 + self.dim, :].nan_to_num_(0.0)
             start = 1 + 2 * self.dim
             out[..., start:, :].nan_to_num_(0.0)
 

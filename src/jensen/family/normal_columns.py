@@ -52,7 +52,10 @@ class NormalColumns(_Parameters, Column):
         return self.width
 
     def statistics(self, x: Tensor, out: Tensor) -> None:
-        torch.square(x, out=out)
+        if out.requires_grad:
+            out.copy_(x.nan_to_num(0.0).square())  # of a missing value 0, and so is its slope
+        else:
+            torch.square(x, out=out)
 
     def maximise(self, sums: Sums, prior: PseudoCounts) -> Self:
         count = sums.seen.clamp(min=TINY)
