@@ -19,6 +19,10 @@ class RefusedError(InputError):
     """The folder belongs to another run: nothing in it was changed."""
 
 
+class SaidError(InputError):
+    """A failure that another rank of the run prints."""
+
+
 def check_count(name: str, value: object, least: int = 1, other: str | None = None) -> None:
     """Refuse a `value` that is not an integer of at least `least`, nor the word `other`."""
     if other is not None and value == other:

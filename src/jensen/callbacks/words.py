@@ -19,14 +19,17 @@ SPEAKER: ContextVar[str] = ContextVar("speaker", default="")
 """The name of the run that says a line, where several are trained at once."""
 
 
-def leads() -> bool:
-    """Tell whether this process is rank zero, the one that writes; of ranks that are yet to be
-    started, it is the first.
+def rank() -> str:
+    """The number of this process among the ranks; of ranks that are yet to be started, it is the
+    first.
     """
     told = next((os.environ[name] for name in _RANKS if name in os.environ), "0")
-    return (
-        str(getattr(rank_zero_only, "rank", told)) == "0"
-    )  # Lightning's, unset until it is loaded
+    return str(getattr(rank_zero_only, "rank", told))  # Lightning's, unset until it is loaded
+
+
+def leads() -> bool:
+    """Tell whether this process is rank zero, the one that writes."""
+    return rank() == "0"
 
 
 def say(line: str) -> None:

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 import jensen
 from jensen.base import signals
-from jensen.base.errors import InputError, RefusedError
+from jensen.base.errors import InputError, RefusedError, SaidError
 from jensen.base.signals import Stopped
 from jensen.launch import grid, optuna
 from jensen.launch.help import show_help
@@ -54,14 +54,19 @@ def program(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 raise
             except Exception as error:
                 compact = isinstance(error, CompactHydraException)
+                elsewhere = isinstance(error.__cause__, SaidError)
                 # Of a sweep's jobs Hydra prints nothing but the first error.
                 if HydraConfig.get().mode == RunMode.MULTIRUN:
+                    if elsewhere:
+                        raise
                     logging.getLogger("jensen").error(
                         "failed: %s", error, exc_info=None if compact else error
                     )
                     raise
                 if not isinstance(error.__cause__, RefusedError):  # nothing of theirs is changed
                     note(f"failed: {error}", None if compact else error)
+                if elsewhere and not _full_error():
+                    sys.exit(1)
                 if compact and not _full_error():
                     end(str(error))
                 raise

@@ -23,6 +23,7 @@ class Job:
     folder: Path
     before: Standing = "new"
     problem: str = ""
+    stopped: bool = False
     maximise: str | None = None
 
     @property
@@ -39,16 +40,19 @@ class Job:
         return [*self.overrides, *(f"{key}={quoted(value)}" for key, value in place.items())]
 
     def outcome(self) -> tuple[str, str]:
-        """The word for what became of it, and the error of one that failed."""
+        """The word for what became of it, and the error of one that failed, or how it was ended."""
         if self.before == "finished":
             return "skipped", ""
         done = get_json(self.folder / FINISHED).get("identity") == identity(self.cfg)
         if done and not self.problem:
             word = {"interrupted": "continued", "failed": "retried"}.get(self.before, "trained")
             return word, ""
-        if error := get_json(self.folder / FAILED).get("error") or self.problem:
+        began = (self.folder / ".hydra").is_dir()
+        if error := get_json(self.folder / FAILED).get("error"):
             return "failed", error
-        return ("interrupted", "") if (self.folder / ".hydra").is_dir() else ("not started", "")
+        if self.problem and not (self.stopped and began):
+            return "failed", self.problem
+        return ("interrupted", self.problem) if began else ("not started", "")
 
     def said(self) -> str:
         """Its folder, as one would type it from here."""

@@ -24,11 +24,14 @@ from jensen.launch.parent import ENDS_WITH_PARENT
 from jensen.launch.server import MODULE, Forked, can_fork
 from jensen.launch.sweep import Sweep
 from jensen.launch.threads import cores
+from jensen.run import peers
 from jensen.run.words import say
 
 GRACE = 60.0
 """Seconds in which a job that is asked to stop may save itself."""
 _LOOK = 0.1
+STOPPED = {peers.LOST, *(128 + number for number in signals.ASKING | {signal.SIGKILL})}
+"""Statuses of a job that nothing was wrong with."""
 Slot = tuple[str, ...] | None
 """GPUs of one job; None sets none."""
 Process = subprocess.Popen[bytes] | Forked
@@ -161,6 +164,7 @@ def run(jobs: Sequence[Job], slots: Sequence[Slot], arguments: Sequence[str]) ->
                         end(process)
                         free.append(slot)
                         if process.returncode:
+                            job.stopped = process.returncode < 0 or process.returncode in STOPPED
                             job.problem = f"ended with status {process.returncode}, see {log(job)}"
     finally:
         stop([process for _, _, process in running.values()])

@@ -57,6 +57,7 @@ def fit(this: RunFolder, model: Module | None = None) -> dict[str, float]:
 
     end = End(stopping(cfg), this.goes_on, begin)
     trainer = make(cfg, folder, end)
+    this.started = lambda: getattr(trainer.strategy.launcher, "procs", ())
     say(f"{'continuing' if checkpoint else 'training'} in {folder}")
     try:
         trainer.fit(algorithm, data, ckpt_path=checkpoint, weights_only=True)

@@ -8,25 +8,27 @@ none.
 import json
 import re
 import shlex
+import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from jensen.base.errors import InputError, RefusedError
+from jensen.base.errors import InputError, RefusedError, SaidError
 from jensen.base.files import within
+from jensen.base.signals import Stopped
 from jensen.callbacks.reasons import CALLBACK, EARLY, TIME
-from jensen.run import seal
+from jensen.run import peers, seal
 from jensen.run.identity import VALIDATION, difference, identity, written
 from jensen.run.reading import configuration, saved_step
 from jensen.run.record import get_json, put, put_json, put_scores
-from jensen.run.words import FULL, explain, leads, say
+from jensen.run.words import FULL, explain, leads, rank, say
 
 if TYPE_CHECKING:  # it takes seconds to import, which a run that is finished does without
     from jensen.data.module import DataModule
@@ -51,7 +53,9 @@ Standing = Literal["new", "interrupted", "finished", "failed", "other"]
 
 class RunFolder:
     """A run, as the process that trains it has its folder. Under DDP every rank makes one, and rank
-    zero's writes.
+    zero's writes, but for what fails on another alone.
+
+    started: the ranks that this process has started.
     """
 
     def __init__(self, folder: Path, cfg: DictConfig) -> None:
@@ -61,6 +65,8 @@ class RunFolder:
         self.mark = {"identity": identity(cfg)}
         self.evidence = _evidence(cfg)
         self.goes_on = False
+        self.started: Callable[[], Sequence[subprocess.Popen[Any]]] = list
+        self._failed_before = _stamp(folder / FAILED)
         self._held_out = 0
         self._claimed = False
         self._start = time.monotonic()
@@ -183,13 +189,55 @@ class RunFolder:
             seal.put(self.folder, self.evidence)
 
     def fail(self, error: Exception) -> None:
-        """Writes down why, but of an attempt that has left a finished run as it was."""
-        if self.leads and (self._claimed or not marker(self.folder)):
+        """Writes down why, but of an attempt that has left a finished run as it was.
+
+        Raises:
+            SaidError: this is another rank than zero, and one that fails too says why.
+        """
+        if not self.leads and peers.wait_for_word(self._word, list):
+            raise SaidError(first_line(error)) from error
+        if self._claimed or not marker(self.folder):
+            mark = {"identity": self.mark["identity"], "configuration": written(self.cfg)}
+            own = self.folder / f".{rank()}.{FAILED}"  # several ranks may fail at once
             with suppress(
-                InputError
+                InputError, OSError
             ):  # a full disk may be why; the error itself is what is to be seen
-                mark = {"identity": self.mark["identity"], "configuration": written(self.cfg)}
-                put_json(self.folder / FAILED, mark | {"error": first_line(error)})
+                put_json(own, mark | {"error": first_line(error)})
+                own.replace(self.folder / FAILED)
+
+    def lose(self, what: str) -> NoReturn:
+        """Ends a run that lost a rank.
+
+        Args:
+            what: torch's word on the loss.
+
+        Raises:
+            SaidError: for a reason that the rank has left.
+            Stopped: without one; nothing failed, and the same command goes on.
+        """
+        if word := peers.wait_for_word(self._word, self.started) if self.leads else self._word():
+            raise SaidError(word)
+        step = saved_step(self.folder)
+        goes_on = (
+            f"goes on from step {step}" if step else "begins anew, since nothing was saved yet"
+        )
+        ended = peers.ended(self.started()) or f"a rank of the run ended ({what})"
+        say(f"{ended}, and the others cannot go on without it: the same command {goes_on}")
+        raise Stopped("", peers.LOST)
+
+    def _word(self) -> str:
+        """The error that another rank has written since this one began; empty where none has."""
+        if _stamp(self.folder / FAILED) in (None, self._failed_before):
+            return ""
+        return str(get_json(self.folder / FAILED).get("error", ""))
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What tells a file from one that is put in its place; None where there is none."""
+    with suppress(OSError):
+        found = path.stat()
+        return found.st_ino, found.st_mtime_ns
+    return None
 
 
 def _evidence(cfg: DictConfig) -> str:
@@ -199,10 +247,13 @@ def _evidence(cfg: DictConfig) -> str:
 
 @contextmanager
 def open_run(folder: Path, cfg: DictConfig) -> Iterator[RunFolder]:
-    """Holds the folder for one process and writes down a failure; a run that is stopped has none.
+    """Holds the folder for one process and writes down a failure; a run that is stopped, or that
+    lost a rank, has none.
 
     Raises:
         RefusedError: another process trains there, or another configuration did.
+        SaidError: another rank prints why.
+        Stopped: a rank is gone.
     """
     this = RunFolder(folder, cfg)
     _refuse_links(folder)
@@ -217,6 +268,8 @@ def open_run(folder: Path, cfg: DictConfig) -> Iterator[RunFolder]:
         except RefusedError:
             raise
         except Exception as error:
+            if what := peers.lost(error):
+                this.lose(what)
             if (full := _no_room(error)) is None or isinstance(error, InputError):
                 this.fail(error)
                 raise

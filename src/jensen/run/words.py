@@ -15,7 +15,7 @@ from hydra.errors import InstantiationException
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from jensen.base.errors import InputError
-from jensen.callbacks.words import leads, note, say, show
+from jensen.callbacks.words import leads, note, rank, say, show
 from jensen.run.typos import arguments, choices_with, did_you_mean
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "misconfigured",
     "note",
     "quieten",
+    "rank",
     "said",
     "say",
     "show",
