@@ -12,8 +12,10 @@ import shell
 from pytorch_lightning import Callback
 from ranks import together
 from tiny import TINY
+from torch import nn
 
 from jensen.base.errors import InputError
+from jensen.model import MLPEncoder
 from jensen.run import peers
 
 RUN = (
@@ -83,6 +85,26 @@ def test_a_refusal_that_all_ranks_find_is_printed_once(tmp_path):
     assert "algorithm.steps_per_call is 7 but trainer.strategy" in said[0]
     assert not said[1]
     assert error(tmp_path).startswith("algorithm.steps_per_call is 7")
+
+
+class Idle(MLPEncoder):
+    """An encoder of which a part has no say."""
+
+    def __init__(self, **sizes):
+        super().__init__(**sizes)
+        self.idle = nn.Linear(3, 3)
+
+
+def test_a_parameter_without_a_part_in_the_loss_is_named(tmp_path):
+    idle = "model.encoder._target_=test_lost_ranks.Idle"
+    statuses, said = go(tmp_path, idle)
+    assert statuses == [1, 1]
+    names = "model.encoder.idle.weight, model.encoder.idle.bias"
+    assert f"{names} had no part in the loss of the first step: expected" in said[0]
+    assert "Traceback" not in said[0]
+    assert not said[1]
+    statuses, _ = go(tmp_path, idle, "trainer.strategy=ddp_find_unused_parameters_true")
+    assert statuses == [0, 0]
 
 
 def test_bad_input_that_one_rank_finds_is_one_sentence_and_the_reason(tmp_path):

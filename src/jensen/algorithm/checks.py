@@ -17,6 +17,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.parallel import DistributedDataParallel
 
 from jensen.algorithm.batches import own_data
 from jensen.algorithm.finite import CHOICES
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from jensen.algorithm.gradient import Gradient
 
 T = TypeVar("T")
+_NAMED = 3
+"""Parameters that a sentence names."""
 PRECISIONS = ("32-true", "64-true", "16-mixed", "bf16-mixed")
 """Precisions of networks; parameters and data are float32, or float64, and no density or divergence
 is less.
@@ -108,6 +111,30 @@ def check_training(algorithm: "Gradient") -> None:
     # as `jensen.run.restored` gives it; parts that their owner has put in evaluation mode stay
     if not (algorithm.training and model.training):
         algorithm.train()
+
+
+def check_gradients(algorithm: "Gradient") -> None:
+    """Refuse parameters that the gradient of the first step has not reached, where ranks wait for the
+    gradient of each.
+
+    torch takes that step with the gradients of each rank alone, and fails at the next.
+    """
+    shared = algorithm.trainer.strategy.model
+    if (
+        not isinstance(shared, DistributedDataParallel)
+        or shared.find_unused_parameters
+        or shared.static_graph
+    ):
+        return
+    named = algorithm.named_parameters()
+    unused = [name for name, each in named if each.requires_grad and each.grad is None]
+    if unused:
+        more = f" and {len(unused) - _NAMED} more" if len(unused) > _NAMED else ""
+        raise InputError(
+            f"{', '.join(unused[:_NAMED])}{more} had no part in the loss of the first step: expected"
+            " the gradient of every parameter, for which the ranks wait; leave the unused out of the"
+            " model, or set trainer.strategy=ddp_find_unused_parameters_true"
+        )
 
 
 def check_given(model: nn.Module, data: DataModule | None) -> None:

@@ -87,6 +87,7 @@ class Gradient(Driven):
         self.calls = Calls(self, steps_per_call, engine)
         self.compiled = Compiled(self) if compile else None
         self._terms = logs.StepTerms()
+        self._checked_gradients = False
 
     def setup(self, stage: str) -> None:
         if size := batches.train_size(self.trainer):
@@ -145,6 +146,9 @@ class Gradient(Driven):
         return [each for name, each in named if name.partition(".")[0] in parts]
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if not self._checked_gradients:
+            checks.check_gradients(self)
+            self._checked_gradients = True
         hold(self.still(self.global_step))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -152,6 +156,7 @@ class Gradient(Driven):
         return optimiser.scaled(made, self.lr_scale)
 
     def on_fit_start(self) -> None:
+        self._checked_gradients = False
         checks.check_training(self)
 
     def check_batch(self, batch: Batch) -> None:
