@@ -165,6 +165,57 @@ def test_the_aggregate_density_is_the_direct_sum_over_all_pairs(log_var):
     assert np.abs(aggregate_log_density(draws, q, 700).numpy() - direct).max() < 1e-9
 
 
+def clusters(places: tuple[float, ...], log_var: float, count: int = 300, dim: int = 2) -> Gaussian:
+    """Posteriors about each of some places, a deviation or so apart: they overlap."""
+    deviation = math.exp(0.5 * log_var)
+    mean = torch.randn(count, dim, generator=generator(3), dtype=torch.float64) * 2 * deviation
+    mean += torch.tensor(places).double()[torch.arange(count) % len(places), None]
+    return Gaussian(mean, torch.full_like(mean, log_var))
+
+
+@pytest.mark.parametrize("places", [(1e4,), (0.0, 1e4), (-3e5, 0.0, 1e5)])
+@pytest.mark.parametrize("log_var", [-19.0, -8.0])
+@pytest.mark.parametrize("wider", [0.0, 20.0])
+def test_the_aggregate_density_is_the_direct_sum_wherever_narrow_posteriors_lie(
+    places, log_var, wider
+):
+    """Clusters far apart have no place about which all products keep their digits."""
+    q = clusters(places, log_var)
+    q = q._replace(log_var=q.log_var + wider * (torch.arange(300) % 7 == 0)[:, None])
+    draws = draw(q, 1000, generator())
+    direct = logsumexp(pairwise(draws, q), axis=1) - math.log(300)
+    rounding = np.finfo(float).eps * max(map(abs, places)) / math.exp(0.5 * log_var)
+    found = aggregate_log_density(draws, q, 300).numpy()
+    assert np.abs(found - direct).max() < 1e-4 + 100 * rounding
+
+
+@pytest.mark.parametrize("place", [1e4, -3e6])
+@pytest.mark.parametrize("samples", [4000, 400])
+def test_where_posteriors_lie_changes_their_information_by_nothing(place, samples):
+    q = clusters((0.0,), -19.0)
+    here = parts(q, samples)
+    there = parts(q._replace(mean=q.mean + place), samples)
+    rounding = abs(place) * np.finfo(float).eps / math.exp(-9.5)  # of a mean, in deviations
+    for name in ("mutual_information", "total_correlation"):
+        assert there[name] == pytest.approx(here[name], abs=1e-6 + 30 * rounding)
+        assert there[f"{name}_se"] == pytest.approx(here[f"{name}_se"], rel=1e-2, abs=1e-9)
+
+
+def test_clusters_far_apart_carry_the_log_of_their_number_and_what_each_does():
+    """Two copies of one cluster, 1e6 apart: log 2 more, in the joint and in every marginal."""
+    one = clusters((0.0,), -19.0)
+    both = Gaussian(torch.cat([one.mean, one.mean + 1e6]), torch.cat([one.log_var, one.log_var]))
+    single, pair = parts(one, 20_000), parts(both, 20_000)
+    error = 4 * math.hypot(single["mutual_information_se"], pair["mutual_information_se"])
+    assert pair["mutual_information"] == pytest.approx(
+        single["mutual_information"] + math.log(2), abs=error + 1e-3
+    )
+    error = 4 * math.hypot(single["total_correlation_se"], pair["total_correlation_se"])
+    assert pair["total_correlation"] == pytest.approx(
+        single["total_correlation"] + math.log(2), abs=error + 1e-3
+    )
+
+
 def test_a_posterior_that_dwarfs_the_draws_own_is_summed_again():
     """One posterior e^900 times as dense as the wide one that a draw came from: exp of the ratio
     overflows.

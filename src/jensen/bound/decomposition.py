@@ -46,6 +46,14 @@ from jensen.family.mixture import BITS, Mixture
 _BLOCK = 1 << 18
 """Numbers in a temporary: 2 MB in float64, which a core's cache holds."""
 
+_ROUNDING = 1e-5
+"""Nats that a product may be off by."""
+
+_ALIKE = 1e-10
+"""Of the variance of all control variates, that below which one is another's rounding: its slope
+would make a mean of what is left of its digits.
+"""
+
 _UNDERFLOW = -115.0
 """exp2 is many times slower where it underflows, and 2^-115 of anything that is summed with 1 is
 nothing.
@@ -148,7 +156,8 @@ def decompose(
     check_count("dataset_size", size, least=len(q.mean))
 
     draws = draw(q, samples, generator)
-    controls = _controls(draws, q)
+    about, centred = _centred(q, draws)
+    controls = _controls(centred, about)
     log_q = (log_density or aggregate_log_density)(draws, q, size)
     own = _own_log_density(draws, q)
     latent_conditional = -gaussian.entropy(q).mean(0)  # E log q(z_d|x)
@@ -157,7 +166,7 @@ def decompose(
     joint = _Term.estimate(log_q - own + latent_conditional.sum(), controls)
     joint = joint.with_rare_overlaps(log_q - own, q, size)
     latents = range(q.mean.shape[1])
-    entropy = [_marginal_entropy(latent, draws, q, controls) for latent in latents]
+    entropy = [_marginal_entropy(latent, centred, about, controls) for latent in latents]
     latent_prior = [_marginal_log_prior(latent, draws, q, controls, prior) for latent in latents]
     entropies = _Term.sum(entropy)
     log_prior = _log_prior(prior, latent_prior, draws, controls, posterior.mean.dtype)
@@ -231,20 +240,25 @@ def aggregate_log_density(draws: Draws, q: Gaussian, dataset_size: int) -> Tenso
     its logarithm is biased down where N is small.
 
     log q(z|x_n) is linear in (z, z^2), so all S x N of them are a matrix product, made and summed a
-    block at a time. Its terms are of size (mean / std)^2 and cancel: hence float64. The log-density
-    of the draw's own posterior is subtracted first. So its own term is 1, there is no search for
-    the largest, and only where another is e^700 times as dense must the sum be taken again.
+    block at a time. Its terms are of size (mean / std)^2 and cancel: hence float64, about the mean of
+    all, and differences in place of products for the posteriors of which that would leave too few
+    digits. The log-density of the draw's own posterior is subtracted first. So its own term is 1,
+    there is no search for the largest, and only where another is e^700 times as dense must the sum
+    be taken again.
     """
-    mean = q.mean
-    precision = (-q.log_var).exp()
-    constant = -0.5 * (q.log_var + mean.square() * precision).sum(1, keepdim=True)
-    weights = BITS * torch.cat([mean * precision, -0.5 * precision, constant], 1)  # (N, 2 D + 1)
+    q, draws = _centred(q, draws)
+    far = _far(q)
+    near = Gaussian(*(part[~far] for part in q))
+    rest = Gaussian(*(part[far] for part in q))
     features = torch.cat(
         [draws.z, draws.z.square(), torch.ones_like(draws.z[:, :1])], 1
     )  # (S, 2 D + 1)
-    own = (features * weights[draws.row]).sum(1, keepdim=True)
+    exact = -0.5 * BITS * (q.log_var[draws.row] + draws.noise.square()).sum(1, keepdim=True)
+    product = (features * _weights(q)[draws.row]).sum(1, keepdim=True)
+    own = torch.where(far[draws.row].unsqueeze(1), exact, product)  # rounded as its own term
     features = torch.cat([features, -own], 1)
-    weights = torch.cat([weights, torch.ones_like(constant)], 1).T.contiguous()
+    weights = _weights(near)
+    weights = torch.cat([weights, torch.ones_like(weights[:, :1])], 1).T.contiguous()
 
     ratio = torch.zeros_like(own[:, 0])  # sum_n q(z|x_n) / q(z|x_row)
     height = max(min(len(features), 512), 1)
@@ -259,10 +273,16 @@ def aggregate_log_density(draws: Draws, q: Gaussian, dataset_size: int) -> Tenso
                 out=buffer[: len(rows) * block.shape[1]].view(len(rows), block.shape[1]),
             )
             total += logs.clamp_(min=_UNDERFLOW).exp2_().sum(1)
+    if len(rest.mean):
+        height = max(_BLOCK // len(rest.mean), 1)
+        parts = (torch.split(part, height) for part in (draws.z, exact, ratio))
+        for rows, base, total in zip(*parts, strict=True):
+            total += (_logs(rows, rest) - base).clamp_(min=_UNDERFLOW).exp2_().sum(1)
     log_ratio = ratio.clamp_(min=1).log()  # a draw's own term is 1, which rounding may miss
     (stuck,) = ratio.isinf().nonzero(as_tuple=True)
     for some in torch.split(stuck, max(_BLOCK // len(q.mean), 1)):
-        log_ratio[some] = (features[some] @ weights / BITS).logsumexp(1)
+        both = [features[some] @ weights, _logs(draws.z[some], rest) - exact[some]]
+        log_ratio[some] = (torch.cat(both, 1) / BITS).logsumexp(1)
 
     log_own = _own_log_density(draws, q)
     if dataset_size == len(q.mean):
@@ -274,6 +294,37 @@ def aggregate_log_density(draws: Draws, q: Gaussian, dataset_size: int) -> Tenso
         + torch.log(share + (1 - share) * (-log_ratio).exp())
         - math.log(dataset_size)
     )
+
+
+def _centred(q: Gaussian, draws: Draws) -> tuple[Gaussian, Draws]:
+    """Posteriors and draws about the mean of all: no density of z changes by it."""
+    about = Gaussian(q.mean - q.mean.mean(0), q.log_var)
+    z = gaussian.sample(Gaussian(about.mean[draws.row], about.log_var[draws.row]), draws.noise)
+    return about, draws._replace(z=z)
+
+
+def _far(q: Gaussian) -> Tensor:
+    """Which posteriors lie so many deviations from 0 that products have too few digits, `(N,)`."""
+    spread = (q.mean.square() * (-q.log_var).exp()).sum(1)
+    return torch.finfo(q.mean.dtype).eps * spread > _ROUNDING
+
+
+def _weights(q: Gaussian) -> Tensor:
+    """What (z, z^2, 1) is multiplied by for log q(z|x_n), in bits and without 2 pi, `(N, 2 D + 1)`."""
+    precision = (-q.log_var).exp()
+    linear = q.mean * precision
+    constant = -0.5 * (q.log_var + q.mean * linear).sum(1, keepdim=True)
+    return BITS * torch.cat([linear, -0.5 * precision, constant], 1)
+
+
+def _logs(z: Tensor, q: Gaussian) -> Tensor:
+    """log q(z|x_n) in bits and without 2 pi, `(S, N)`, from differences, one latent after the other."""
+    precision = -0.5 * BITS * (-q.log_var).exp()
+    logs = (-0.5 * BITS * q.log_var.sum(1)).repeat(len(z), 1)
+    for latent in range(z.shape[1]):
+        squares = (z[:, latent, None] - q.mean[:, latent]).square_()
+        logs.addcmul_(squares, precision[:, latent])
+    return logs
 
 
 def _own_log_density(draws: Draws, q: Gaussian) -> Tensor:
@@ -314,7 +365,7 @@ class _Term:
         8.9).
         """
         centred = controls - controls.mean(0)
-        inverse = torch.linalg.pinv(centred.T @ centred, hermitian=True)
+        inverse = torch.linalg.pinv(centred.T @ centred, rtol=_ALIKE, hermitian=True)
         slope = inverse @ (centred.T @ (values - values.mean()))
         rest = values - controls @ slope
         return _Term(rest.mean(), rest - rest.mean(), max(len(values) - 1 - controls.shape[1], 1))
@@ -354,17 +405,16 @@ def _controls(draws: Draws, q: Gaussian) -> Tensor:
     at most S / 10.
 
     log q(z|x_row), which is all of log q(z) where posteriors do not overlap; and the first two
-    moments of z, which are all of it where q(z) is Gaussian.
+    moments of z, which are all of it where q(z) is Gaussian. They keep their digits of what is
+    `_centred`.
     """
     own_entropy = gaussian.entropy(q).sum(1)
     columns = [
         0.5 * (1 - draws.noise.square()).sum(1, keepdim=True),
         (own_entropy[draws.row] - own_entropy.mean())[:, None],
     ]
-    centre = q.mean.mean(0)
-    z = draws.z - centre
-    mean = q.mean - centre
-    squares = z.square() - (mean.square() + q.log_var.exp()).mean(0)
+    z = draws.z
+    squares = z.square() - (q.mean.square() + q.log_var.exp()).mean(0)
     room = len(z) // 10 - len(columns)
     for more in (z, squares):
         if more.shape[1] <= room:
@@ -372,7 +422,7 @@ def _controls(draws: Draws, q: Gaussian) -> Tensor:
             room -= more.shape[1]
     if math.comb(z.shape[1], 2) <= room:
         first, second = torch.triu_indices(z.shape[1], z.shape[1], offset=1, device=z.device)
-        expected = (mean.T @ mean / len(mean))[first, second]
+        expected = (q.mean.T @ q.mean / len(q.mean))[first, second]
         columns.append(z[:, first] * z[:, second] - expected)
     if len(z) < 20:
         columns = [z[:, :0]]
@@ -465,14 +515,22 @@ def _log_marginal(points: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
     """log of the mean of N Gaussians of one dimension at G points, `(G,)`; floored far out in the
     tails.
     """
-    precision = (-log_var).exp()
-    weights = BITS * torch.stack(
-        [mean * precision, -0.5 * precision, -0.5 * (LOG_2PI + log_var + mean.square() * precision)]
-    )
-    features = torch.stack([points, points.square(), torch.ones_like(points)], 1)
+    centre = mean.mean()
+    q = Gaussian((mean - centre).unsqueeze(1), log_var.unsqueeze(1))
+    z = (points - centre).unsqueeze(1)
+    far = _far(q)
+    constant = 0.5 * BITS * LOG_2PI
+    weights = _weights(Gaussian(*(part[~far] for part in q))).T
+    weights[2] -= constant
+    features = torch.cat([z, z.square(), torch.ones_like(z)], 1)
     total = torch.zeros_like(points)
-    for block in torch.split(weights, max(_BLOCK // len(points), 1), 1):
+    width = max(_BLOCK // len(points), 1)
+    for block in torch.split(weights, width, 1):
         total += (features @ block).clamp_(min=_UNDERFLOW).exp2_().sum(1)
+    rest = Gaussian(*(part[far] for part in q))
+    for some in zip(*(torch.split(part, width) for part in rest), strict=True):
+        logs = _logs(z, Gaussian(*some)) - constant
+        total += logs.clamp_(min=_UNDERFLOW).exp2_().sum(1)
     return total.log() - math.log(len(mean))
 
 
