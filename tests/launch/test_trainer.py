@@ -4,9 +4,10 @@ leave.
 
 import pytest
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_only
 from tiny import TINY
 
-from jensen.base.errors import InputError
+from jensen.base.errors import InputError, RefusedError
 from jensen.launch.training import train
 
 RUN = (
@@ -62,3 +63,15 @@ def test_batch_norm_of_all_ranks_is_refused_on_cpus(configure, tmp_path):
     ranks = ("trainer.devices=2", "+trainer.sync_batchnorm=true", "callbacks=[checkpoint]")
     with pytest.raises(InputError, match="sync_batchnorm is true but the ranks are on CPUs"):
         train(configure(*RUN, *ranks), tmp_path)
+
+
+def test_a_rank_that_is_only_in_the_environment_is_refused_and_leaves_nothing(
+    configure, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    monkeypatch.setattr(rank_zero_only, "rank", 1)  # what Lightning reads at its import
+    with pytest.raises(
+        RefusedError, match=r"SLURM_PROCID is 1 in the environment, but .* for rank 0"
+    ):
+        train(configure(*RUN, "callbacks=[checkpoint]", "diagnostics=[]"), tmp_path)
+    assert not [*tmp_path.iterdir()]

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from lightning_utilities.core.rank_zero import rank_zero_only
 from tqdm import tqdm
 
-_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 """Variables that Lightning reads a rank from, in its order."""
 
 _GONE = (errno.EPIPE, errno.EIO)
@@ -23,7 +23,7 @@ def rank() -> str:
     """The number of this process among the ranks; of ranks that are yet to be started, it is the
     first.
     """
-    told = next((os.environ[name] for name in _RANKS if name in os.environ), "0")
+    told = next((os.environ[name] for name in RANKS if name in os.environ), "0")
     return str(getattr(rank_zero_only, "rank", told))  # Lightning's, unset until it is loaded
 
 

@@ -2,6 +2,7 @@
 asked.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,18 @@ from pytorch_lightning import Callback, LightningDataModule, LightningModule, Tr
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from torch import Tensor
 
-from jensen.base.errors import InputError
+from jensen.base.errors import InputError, RefusedError
 from jensen.base.ranks import processes
 from jensen.callbacks.end import End
 from jensen.callbacks.events import Events
 from jensen.callbacks.last import Last
 from jensen.callbacks.preempt import Preempt
 from jensen.callbacks.tell import Tell
+from jensen.callbacks.words import RANKS
 from jensen.launch import conflicts, elastic, slurm
 from jensen.launch.loggers import make as loggers_of
 from jensen.launch.loggers import unkept
-from jensen.run.words import say
+from jensen.run.words import rank, say
 
 _TOLD = ("experiment", "data", "model", "objective")
 """Groups that a run's first line names."""
@@ -36,7 +38,9 @@ def make(cfg: DictConfig, folder: Path, end: End) -> Trainer:
     Raises:
         InputError: ranks that are not those of the job, or would repeat a sweep; a precision that
             there is not here.
+        RefusedError: the environment has the rank of another process.
     """
+    told = rank()  # before Lightning may set another
     loggers = loggers_of(cfg, folder)
     chosen = {
         str(name): each for name, each in instantiate(cfg.callbacks).items() if each is not None
@@ -60,6 +64,7 @@ def make(cfg: DictConfig, folder: Path, end: End) -> Trainer:
     )  # a duration is a dict, devices are a list
     slurm.check_ranks(trainer)
     check_left(trainer)
+    refuse_stray_rank(trainer, told)
     check_precision(trainer, cfg.trainer.precision)
     check_batch_norm(trainer, cfg.trainer.get("sync_batchnorm", False))
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -67,6 +72,20 @@ def make(cfg: DictConfig, folder: Path, end: End) -> Trainer:
     for sentence in unread(cfg, trainer):
         say(sentence)
     return trainer
+
+
+def refuse_stray_rank(trainer: Trainer, told: str) -> None:
+    """Refuse a process that the environment calls another rank than zero, and the trainer zero: half
+    of what writes would not.
+    """
+    if told == "0" or trainer.global_rank:
+        return
+    name = next((each for each in RANKS if os.environ.get(each) == told), "the rank")
+    raise RefusedError(
+        f"{name} is {told} in the environment, but the trainer takes this process for rank 0"
+        f" (trainer.devices={trainer.num_devices}): expected one number; unset {name}, or start all"
+        " ranks by srun or torchrun"
+    )
 
 
 def telling() -> Tell:
