@@ -57,6 +57,15 @@ def test_discretise_is_the_digitised_histogram(bins):
     assert np.array_equal(discretise(codes, bins), expected)
 
 
+@pytest.mark.parametrize("step", [1.0, 0.1, 0.3, 1 / 7, 1e5])
+@pytest.mark.parametrize("bins", [5, 7, 20, 30])
+def test_codes_on_the_edges_of_bins_are_digitised_as_numpy_does(step, bins):
+    rng = np.random.default_rng(bins)
+    whole = rng.integers(-30, 30, (60, 20)) * step + rng.choice([0, 0.1, 1 / 3, -1e3], 20)
+    expected = np.stack([np.digitize(z, np.histogram(z, bins)[1][:-1]) - 1 for z in whole.T], 1)
+    assert np.array_equal(discretise(whole, bins), expected)
+
+
 def test_discretise_takes_any_range():
     near = 1 + np.finfo(float).eps * np.arange(4.0)
     codes = np.stack([np.full(4, 0.1), near, near * 1e-320, 1e99 * near], 1)

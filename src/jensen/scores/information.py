@@ -58,9 +58,16 @@ def discretise(codes: Floats, bins: int) -> Labels:
     As `numpy.digitize(z, numpy.histogram(z, bins)[1][:-1]) - 1`, written so that a constant latent,
     or one whose range is a few float spacings, is no error.
     """
-    low = codes.min(0)
-    place = divide(codes - low, codes.max(0) - low)
-    return np.minimum((place * bins).astype(np.int64), bins - 1)
+    low, high = codes.min(0), codes.max(0)
+    place = divide(codes - low, high - low)
+    found = np.minimum((place * bins).astype(np.int64), bins - 1)
+    edges = np.linspace(low, high, bins + 1)
+    below = np.take_along_axis(edges, found, 0)
+    above = np.take_along_axis(edges, found + 1, 0)
+    # a place on an edge, as of codes on a grid, is rounded otherwise than the edge
+    found -= codes < below
+    found += (codes >= above) & (above > below) & (found < bins - 1)
+    return found
 
 
 def contingency(first: Labels, second: Labels) -> Floats:
