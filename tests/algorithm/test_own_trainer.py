@@ -286,6 +286,20 @@ def test_a_part_that_its_owner_keeps_in_evaluation_mode_stays_there(tmp_path):
     assert modes == [(False, True)] * 3
 
 
+def test_an_epoch_that_ends_amid_accumulated_batches_ends_what_the_prior_learns_of(tmp_path):
+    """Of four batches, three at a time."""
+    sizes = []
+
+    class Counts(StandardNormal):
+        def update(self, posterior, step):
+            sizes.append(len(posterior.mean))
+
+    own = algorithm()
+    own.model.prior = Counts()
+    trainer(tmp_path, max_steps=4, accumulate_grad_batches=3).fit(own, loader("tensor"))
+    assert sizes == [3 * SIZE, COUNT - 3 * SIZE] * 2
+
+
 @pytest.mark.filterwarnings("error:.*in eval mode")
 def test_a_model_that_a_fit_left_in_evaluation_mode_is_trained_out_of_it(tmp_path):
     own = algorithm()

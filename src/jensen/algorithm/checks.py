@@ -34,6 +34,7 @@ from jensen.model.multimodal import MultimodalVAE
 from jensen.model.scored import Scored
 from jensen.model.vae import VAE
 from jensen.objective.beta import Beta
+from jensen.objective.control import Control
 from jensen.objective.objective import Objective
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def check_training(algorithm: "Gradient") -> None:
     check_given(model, data)
     note_weight(model, algorithm.objective)
     note_ranks(model, trainer.world_size)
+    check_accumulation(algorithm.objective, trainer.accumulate_grad_batches, data)
     if data is not None and not data.shuffle:
         raise InputError(
             "data.shuffle is false: expected true, since training by gradient is continued amid an"
@@ -167,6 +169,25 @@ def note_weight(model: nn.Module, objective: Objective) -> None:
             " bounds log p(x) at 1, and above that latents of few numbers collapse; val/elbo is a"
             " bound at any; set objective.beta=1"
         )
+
+
+def check_accumulation(objective: Objective, batches: int, data: DataModule | None) -> None:
+    """Refuse a controller of accumulated batches, which would move at each of them; and say what other
+    losses are of.
+    """
+    if batches == 1 or not objective.of_minibatch:
+        return
+    size = data.batch_size if data is not None else None
+    whole = f"; set data.batch_size={batches * size}" if size else ""
+    if isinstance(objective, Control):
+        raise InputError(
+            f"objective is a Control and trainer.accumulate_grad_batches is {batches}: expected 1, since"
+            f" the mean rate of a step sets the beta of its loss{whole}"
+        )
+    _say(
+        f"objective is a {type(objective).__name__}, whose loss is of a minibatch as a whole: with"
+        f" trainer.accumulate_grad_batches={batches} of each batch{f' of {size}' if size else ''}"
+    )
 
 
 def note_ranks(model: nn.Module, ranks: int) -> None:

@@ -7,6 +7,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from jensen.algorithm import batches, checks, finite, logs, optimiser
+from jensen.algorithm.accumulated import Accumulated
 from jensen.algorithm.calls import Calls
 from jensen.algorithm.compiled import Compiled, MakeOutcome
 from jensen.algorithm.drive import terms_of
@@ -16,7 +17,6 @@ from jensen.algorithm.step import (
     first_draws,
     hold,
     infer,
-    learn,
     loss_of,
     noise_of,
     outcome,
@@ -88,6 +88,7 @@ class Gradient(Driven):
         self.compiled = Compiled(self) if compile else None
         self._terms = logs.StepTerms()
         self._checked_gradients = False
+        self._accumulated = Accumulated()
 
     def setup(self, stage: str) -> None:
         if size := batches.train_size(self.trainer):
@@ -110,7 +111,8 @@ class Gradient(Driven):
         self.finite.watch(loss, inference, own, count)
         if count % self.trainer.log_every_n_steps == 0:
             self.log_terms(terms_of(self, Outcome(loss, inference), step))
-        learn(self.model, inference, len(own.row), step)
+        last = not self.trainer.fit_loop._should_accumulate()
+        self._accumulated.learn(self.model, inference, len(own.row), step, last)
         return loss
 
     def outcome(self) -> MakeOutcome:
@@ -157,6 +159,7 @@ class Gradient(Driven):
 
     def on_fit_start(self) -> None:
         self._checked_gradients = False
+        self._accumulated.begin()
         checks.check_training(self)
 
     def check_batch(self, batch: Batch) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from jensen.base.random import normal
 from jensen.base.tree import tree_map
 from jensen.bound.bound import Inference
+from jensen.family.family import Posterior
 from jensen.model.prior import StandardNormal
 from jensen.model.vae import VAE
 from jensen.objective.objective import Objective
@@ -70,9 +71,18 @@ def learn(model: VAE, inference: Inference, examples: int, step: Tensor) -> None
     """The second half of a step: the prior learns from the posteriors of its `examples`, in closed
     form.
     """
-    if type(model.prior) is not StandardNormal:  # which learns nothing
-        posterior = tree_map(lambda part: part[:examples].detach(), inference.posterior)
-        model.prior.update(posterior, step)
+    if learns(model):
+        model.prior.update(posterior_of(inference, examples), step)
+
+
+def learns(model: VAE) -> bool:
+    """Tell whether the prior may learn in closed form."""
+    return type(model.prior) is not StandardNormal
+
+
+def posterior_of(inference: Inference, examples: int) -> Posterior:
+    """The posterior of each example once, without its graph."""
+    return tree_map(lambda part: part[:examples].detach(), inference.posterior)
 
 
 def hold(parameters: Iterable[nn.Parameter]) -> None:

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any, cast
 
 import torch
 from torch import Tensor, distributed
 
-_ALONE: ContextVar[bool] = ContextVar("alone", default=False)
+_alone = False  # no ContextVar, which torch.compile cannot follow before torch 2.14
 
 
 @contextmanager
@@ -16,16 +15,18 @@ def alone() -> Iterator[None]:
     """What is done within is this process's own, though it be a rank: of a training that has ended the
     ranks stay.
     """
-    before = _ALONE.set(True)
+    global _alone
+    before = _alone
+    _alone = True
     try:
         yield
     finally:
-        _ALONE.reset(before)
+        _alone = before
 
 
 def world() -> tuple[int, int]:
     """This rank and the number of ranks."""
-    return (0, 1) if _ALONE.get() else processes()
+    return (0, 1) if _alone else processes()
 
 
 def processes() -> tuple[int, int]:

@@ -42,6 +42,10 @@ class Capacity(Objective):
         check_choice("convention", convention, CONVENTIONS)
         self.convention = convention
 
+    @property
+    def of_minibatch(self) -> bool:  # type: ignore[override]
+        return self.convention == "batch"
+
     def forward(self, inference: Inference, step: Tensor) -> Tensor:
         distortion, rate = inference.bound
         if self.convention == "batch":

@@ -33,6 +33,7 @@ class Control(Objective):
         beta_min, beta_max: bounds, likewise.
     """
 
+    of_minibatch = True
     integral: Tensor
     beta: Tensor
 

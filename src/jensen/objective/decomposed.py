@@ -64,6 +64,10 @@ class Decomposed(Objective):
             and len({weight.bounds for weight in weights}) == 1
         )
 
+    @property
+    def of_minibatch(self) -> bool:  # type: ignore[override]
+        return not self.equal_weights
+
     def forward(self, inference: Inference, step: Tensor) -> Tensor:
         distortion, rate = inference.bound
         mi = self.mi(step)

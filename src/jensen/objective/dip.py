@@ -35,6 +35,8 @@ class DIP(Objective):
         diagonal: likewise.
     """
 
+    of_minibatch = True
+
     def __init__(
         self,
         variant: str = "I",

@@ -50,6 +50,7 @@ class Factor(Objective):
         seed: of the permutations.
     """
 
+    of_minibatch = True  # of which the permutations are
     told_by_buffers = ("optimizer_options",)  # which no step reads
     key: Tensor
 

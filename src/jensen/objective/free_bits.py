@@ -22,6 +22,7 @@ class FreeBits(Objective):
     """
 
     for_standard_normal = True
+    of_minibatch = True
 
     def __init__(self, free_nats: float | Schedule = 0.25) -> None:
         super().__init__()

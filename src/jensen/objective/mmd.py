@@ -38,6 +38,7 @@ class MMD(Objective):
     """
 
     for_standard_normal = True
+    of_minibatch = True
     scales: Tensor
 
     def __init__(

@@ -32,6 +32,11 @@ class Objective(nn.Module, ABC):
     average is refused before training.
     """
 
+    of_minibatch: bool = False
+    """The loss is of a minibatch as a whole, and no mean over its examples: where gradients are
+    accumulated it is of each batch, and a line says so.
+    """
+
     dataset_size: int = 0
     """Number of training examples; the algorithm sets it before the first step, or who trains on
     loaders of his own.
