@@ -161,6 +161,44 @@ def test_the_optimum_is_the_references(beta):
     assert best.active == active
 
 
+@pytest.mark.parametrize("latents", [1, 2])
+@pytest.mark.parametrize("beta", [0.5, 2.0])
+def test_the_optimum_of_fewer_latents_is_that_of_direct_minimisation(latents, beta):
+    """Over all encoders, variances and decoders of three dimensions, from several starts."""
+    variances = [4.0, 1.5, 0.6]
+    sigma = torch.tensor(variances).double().diag()
+    sizes = (latents * 3, latents, 3 * latents)
+
+    def split(numbers):
+        encoder, log_var, decoder = torch.split(torch.as_tensor(numbers), sizes)
+        return {
+            "encoder": encoder.reshape(latents, 3),
+            "offset": torch.zeros(latents),
+            "variance": log_var.exp(),
+            "decoder": decoder.reshape(3, latents),
+            "start": torch.zeros(3),
+        }
+
+    def terms(numbers):
+        model = model_of(split(numbers), NOISE)
+        return model.rate(sigma), model.squared_error(sigma)
+
+    def loss(numbers):
+        numbers = torch.from_numpy(numbers).requires_grad_()
+        rate, error = terms(numbers)
+        found = error / (2 * NOISE) + beta * rate
+        (slope,) = torch.autograd.grad(found, numbers)
+        return found.item(), slope.numpy()
+
+    starts = np.random.default_rng(0).normal(size=(6, sum(sizes)))
+    runs = [optimize.minimize(loss, start, jac=True, method="BFGS") for start in starts]
+    rate, error = terms(min(runs, key=lambda run: run.fun).x)
+    best = optimum(variances, beta, NOISE, latents)
+    assert best.rate == pytest.approx(rate.item(), abs=1e-3)
+    assert best.squared_error == pytest.approx(error.item(), abs=1e-3)
+    assert best.active == latents
+
+
 def test_no_random_linear_model_beats_the_optimum():
     sigma = torch.tensor(VARIANCES).double().diag()
     for beta in REFERENCE:

@@ -211,6 +211,14 @@ def test_a_rate_that_is_asked_to_be_small_is_no_collapse(parts):
     assert "no latent is active, at a rate of 3.00 nats" in silent.ills()["collapsed"]
 
 
+def test_the_codes_of_one_example_vary_in_no_model(configure, parts):
+    model, _ = parts
+    for held_out, told in ((1, False), (2, True)):
+        data = instantiate(configure(*QUICK, f"data.validation={held_out}").data)
+        ills = Told(model, data, val_rate=3.0, rate_active_units=0.0).ills()
+        assert ("no latent is active" in ills.get("collapsed", "")) is told
+
+
 def test_a_decoder_that_ignores_z_is_told(parts):
     model, data = parts
     model.encoder = Numbered()

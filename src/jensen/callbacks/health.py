@@ -1,7 +1,7 @@
 """The ills of a trained VAE, a sentence each, with what usually helps."""
 
 from collections.abc import Iterator
-from typing import cast
+from typing import Any, cast
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
@@ -60,7 +60,7 @@ def _of_rate(trainer: Trainer, objective: object) -> Iterator[tuple[str, str]]:
     active = metrics.get("rate/active_units")
     if rate < LEAST_RATE and not _asked(objective, trainer.global_step) < LEAST_RATE:
         why = f"its rate is {rate:.3f} nats"
-    elif active is not None and float(active) == 0:
+    elif active is not None and float(active) == 0 and _varies(trainer):
         why = f"no latent is active, at a rate of {rate:.2f} nats"
     else:
         return
@@ -68,6 +68,12 @@ def _of_rate(trainer: Trainer, objective: object) -> Iterator[tuple[str, str]]:
         "collapsed",
         f"the model has collapsed: {why}, so z says nothing of x; {_remedies(objective)} helps",
     )
+
+
+def _varies(trainer: Trainer) -> bool:
+    """Tell whether codes can vary over what is held out: one example's cannot."""
+    data: Any = trainer.datamodule
+    return not isinstance(data, DataModule) or len(data.held_out()[1]) > 1
 
 
 def _remedies(objective: object) -> str:

@@ -16,7 +16,7 @@ from jensen.diagnostics.snapshot import Snapshot, needs_density
 def evidence(
     snapshot: Snapshot, samples: int = 64, count: int = 64, seed: int = 0
 ) -> Mapping[str, Tensor]:
-    """log p(x) of the first `count` held-out examples by `samples` draws each, with the standard
+    """log p(x) of `count` held-out examples, always the same, by `samples` draws each, with the standard
     error over examples.
 
     log (1/S) sum_s p(x, z_s) / q(z_s|x), Burda et al. 2016 (arXiv 1509.00519), eq. 8: below log

@@ -38,7 +38,7 @@ def theory(run: Run, folder: Path) -> list[tuple[float, float]]:
     noise = float(cfg.model.likelihood.variance)
     constant = len(variances) / 2 * (LOG_2PI + math.log(noise))
     betas = np.geomspace(min(variances) / 4, max(variances), 200) / noise
-    best = [optimum(variances, beta, noise) for beta in betas.tolist()]
+    best = [optimum(variances, beta, noise, cfg.latent_dim) for beta in betas.tolist()]
     return [(point.rate, point.squared_error / (2 * noise) + constant) for point in best]
 
 
