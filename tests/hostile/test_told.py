@@ -329,3 +329,9 @@ def test_why_a_run_failed_is_in_its_log_and_a_refusal_is_in_nobodys(
     other = run_here(capsys, main, *QUICK, "objective.beta=3", f"hydra.run.dir={collapsed}")
     assert "holds another run" in other.err
     assert len(noted) == 1
+
+
+def test_a_step_of_several_batches_is_told_as_it_is(configure, tmp_path, capsys):
+    train(configure(*QUICK, "trainer.accumulate_grad_batches=2", "trainer.max_steps=2"), tmp_path)
+    told = capsys.readouterr().out
+    assert "2 steps of 2 x " in told

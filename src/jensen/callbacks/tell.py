@@ -92,12 +92,14 @@ def described(trainer: Trainer, module: LightningModule, choices: str) -> str:
         where += f" ({len(rows):,} held out)" if split == "train" else ""
     steps = last_step(trainer)
     length = f"{steps:,} steps" if steps else "until something ends it"
+    batches = trainer.accumulate_grad_batches
+    size = f"{f'{batches} x ' if batches > 1 else ''}{getattr(data, 'batch_size', '?')}"
     device = str(trainer.strategy.root_device)
     ranks = f", {trainer.world_size} ranks" if trainer.world_size > 1 else ""
     return (
         f"{type(model).__name__} of {', '.join(parts) or 'no parameters'}"
         f"{f' ({choices})' if choices else ''} on {where}, {length} of"
-        f" {getattr(data, 'batch_size', '?')}, on {device}{ranks}"
+        f" {size}, on {device}{ranks}"
     )
 
 
