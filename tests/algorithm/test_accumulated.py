@@ -2,12 +2,15 @@
 too.
 """
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from fitting import fitted
 
 from jensen.algorithm.checks import check_accumulation
 from jensen.base.errors import InputError
+from jensen.model.likelihood import Normal, OptimalNormal
 from jensen.objective.beta import Beta
 from jensen.objective.capacity import Capacity
 from jensen.objective.control import Control
@@ -45,18 +48,26 @@ class Data:
     batch_size = 16
 
 
+def of(objective, likelihood=None):
+    return SimpleNamespace(
+        objective=objective, model=SimpleNamespace(likelihood=likelihood or Normal())
+    )
+
+
 def test_a_loss_of_a_whole_minibatch_is_said_or_refused(caplog):
     with pytest.raises(InputError, match=r"batches is 4: expected 1, .* set data.batch_size=64"):
-        check_accumulation(Control(1.0), 4, Data())
+        check_accumulation(of(Control(1.0)), 4, Data())
     with caplog.at_level("INFO"):
         for alone in (Beta(4.0), Capacity(1.0, convention="example"), Decomposed(1, 1, 1)):
-            check_accumulation(alone, 4, Data())
-        check_accumulation(DIP(), 1, None)
-        check_accumulation(Control(1.0), 1, None)
+            check_accumulation(of(alone), 4, Data())
+        check_accumulation(of(DIP(), OptimalNormal()), 1, None)
+        check_accumulation(of(Control(1.0)), 1, None)
     assert not caplog.text
     with caplog.at_level("INFO"):
         for whole in (DIP(), Capacity(1.0), Decomposed(tc=4.0)):
             caplog.clear()
-            check_accumulation(whole, 4, Data())
+            check_accumulation(of(whole), 4, Data())
             assert f"a {type(whole).__name__}, whose loss is of a minibatch" in caplog.text
             assert "=4 of each batch of 16" in caplog.text
+        check_accumulation(of(Beta(4.0), OptimalNormal()), 4, None)
+        assert "an OptimalNormal, whose variance is of a minibatch as a whole" in caplog.text

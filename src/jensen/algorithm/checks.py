@@ -30,6 +30,7 @@ from jensen.bound.rate import BoundedBelow, log_density, rate
 from jensen.data.module import DataModule
 from jensen.family.family import is_standard
 from jensen.family.gaussian import Gaussian
+from jensen.model.likelihood import OptimalNormal
 from jensen.model.multimodal import MultimodalVAE
 from jensen.model.scored import Scored
 from jensen.model.vae import VAE
@@ -93,7 +94,7 @@ def check_training(algorithm: "Gradient") -> None:
     check_given(model, data)
     note_weight(model, algorithm.objective)
     note_ranks(model, trainer.world_size)
-    check_accumulation(algorithm.objective, trainer.accumulate_grad_batches, data)
+    check_accumulation(algorithm, trainer.accumulate_grad_batches, data)
     if data is not None and not data.shuffle:
         raise InputError(
             "data.shuffle is false: expected true, since training by gradient is continued amid an"
@@ -171,23 +172,30 @@ def note_weight(model: nn.Module, objective: Objective) -> None:
         )
 
 
-def check_accumulation(objective: Objective, batches: int, data: DataModule | None) -> None:
-    """Refuse a controller of accumulated batches, which would move at each of them; and say what other
-    losses are of.
+def check_accumulation(algorithm: "Gradient", batches: int, data: DataModule | None) -> None:
+    """Refuse a controller of accumulated batches, which would move at each of them; and say what else
+    is of each batch.
     """
-    if batches == 1 or not objective.of_minibatch:
+    if batches == 1:
         return
+    objective, likelihood = algorithm.objective, algorithm.model.likelihood
     size = data.batch_size if data is not None else None
-    whole = f"; set data.batch_size={batches * size}" if size else ""
     if isinstance(objective, Control):
+        whole = f"; set data.batch_size={batches * size}" if size else ""
         raise InputError(
             f"objective is a Control and trainer.accumulate_grad_batches is {batches}: expected 1, since"
             f" the mean rate of a step sets the beta of its loss{whole}"
         )
-    _say(
-        f"objective is a {type(objective).__name__}, whose loss is of a minibatch as a whole: with"
-        f" trainer.accumulate_grad_batches={batches} of each batch{f' of {size}' if size else ''}"
-    )
+    parts = []
+    if objective.of_minibatch:
+        parts.append(f"objective is a {type(objective).__name__}, whose loss")
+    if isinstance(likelihood, OptimalNormal):
+        parts.append("model.likelihood is an OptimalNormal, whose variance")
+    for part in parts:
+        _say(
+            f"{part} is of a minibatch as a whole: with trainer.accumulate_grad_batches={batches} of each"
+            f" batch{f' of {size}' if size else ''}"
+        )
 
 
 def note_ranks(model: nn.Module, ranks: int) -> None:
