@@ -1,4 +1,4 @@
-"""What the prior learns of a step whose gradients are accumulated."""
+"""The second half of a step whose gradients are accumulated: the prior learns of all of its batches."""
 
 import torch
 from torch import Tensor

@@ -42,6 +42,8 @@ class Fate:
         if not local.needed(p, coefficients(p)):
             return
         self._told_of_rounding = True
+        if world()[0]:  # the first rank says it for all
+            return
         if isinstance(p.components, Columns):
             spread = p.components.spread
         else:
@@ -49,8 +51,6 @@ class Fate:
             spread = p.components.mean.square() / variance
         farthest = spread.amax().sqrt().item()
         fit = "MixtureModel" if columns else "GMM"
-        if world()[0]:
-            return
         logger.warning(
             "components lie up to %.2g of their deviations from the origin, or their covariances"
             " are nearly singular: algorithm=em has sums about one origin, so those covariances"

@@ -100,16 +100,14 @@ class StackedGraph:
         if seen is None:
             return [Steps(Taken(loss, {}), None) for loss in losses]
         terms, firsts = seen.read()
+        named = [dict(zip(self._names, own.unbind(), strict=True)) for own in terms]
         return [
-            Steps(Taken(loss, self._named(own) if each else {}), None, first)
-            for loss, own, first, each in zip(losses, terms, firsts, logged, strict=True)
+            Steps(Taken(loss, own if each else {}), None, first)
+            for loss, own, first, each in zip(losses, named, firsts, logged, strict=True)
         ]
 
     def holds(self) -> bool:
         return self.stack.holds()
-
-    def _named(self, values: Tensor) -> dict[str, Tensor]:
-        return dict(zip(self._names, values.unbind(), strict=True))
 
     def _begin(self, chunks: Sequence[Chunk], logged: Sequence[bool]) -> list[Steps]:
         """Take the first step eagerly, in which optimisers make their state, and the others as

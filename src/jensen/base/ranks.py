@@ -7,13 +7,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, distributed
 
-_alone = False  # no ContextVar, which torch.compile cannot follow before torch 2.14
+_alone = False  # no ContextVar, which torch.compile cannot follow in torch 2.11
 
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """What is done within is this process's own, though it be a rank: of a training that has ended the
-    ranks stay.
+    """Have what is done within be this process's own, though it be a rank: of a training that has ended
+    the ranks stay.
     """
     global _alone
     before = _alone

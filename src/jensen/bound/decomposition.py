@@ -50,7 +50,7 @@ _ROUNDING = 1e-5
 """Nats that a product may be off by."""
 
 _ALIKE = 1e-10
-"""Of the variance of all control variates, that below which one is another's rounding: its slope
+"""The share of the variance of all control variates below which one is another's rounding: its slope
 would make a mean of what is left of its digits.
 """
 
@@ -304,13 +304,13 @@ def _centred(q: Gaussian, draws: Draws) -> tuple[Gaussian, Draws]:
 
 
 def _far(q: Gaussian) -> Tensor:
-    """Which posteriors lie so many deviations from 0 that products have too few digits, `(N,)`."""
+    """Tell which posteriors lie so many deviations from 0 that products have too few digits, `(N,)`."""
     spread = (q.mean.square() * (-q.log_var).exp()).sum(1)
     return torch.finfo(q.mean.dtype).eps * spread > _ROUNDING
 
 
 def _weights(q: Gaussian) -> Tensor:
-    """What (z, z^2, 1) is multiplied by for log q(z|x_n), in bits and without 2 pi, `(N, 2 D + 1)`."""
+    """Factors of (z, z^2, 1) for log q(z|x_n), in bits and without 2 pi, `(N, 2 D + 1)`."""
     precision = (-q.log_var).exp()
     linear = q.mean * precision
     constant = -0.5 * (q.log_var + q.mean * linear).sum(1, keepdim=True)

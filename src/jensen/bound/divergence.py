@@ -454,8 +454,8 @@ def _integrand(
 def _density(
     which: str, order: float | None, log_p: Tensor, log_q: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """What the divergence, or int p^alpha q^(1 - alpha), is the integral of; and the size of what
-    that is a difference of.
+    """The integrand of the divergence, or of int p^alpha q^(1 - alpha); and the size of what that is a
+    difference of.
     """
     p, q = log_p.exp(), log_q.exp()
     whole = log_p.abs() + log_q.abs() + 1

@@ -34,7 +34,7 @@ NODES = 16
 """Places in a panel."""
 
 _SETTLED = 1e-12
-"""How far a panel's sum may be from that of its halves, of the size of the whole integral."""
+"""Distance that a panel's sum may have from that of its halves, of the size of the whole integral."""
 
 _ROUNDS = 100
 """Times that a panel is halved."""

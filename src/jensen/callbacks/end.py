@@ -7,7 +7,6 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, Timer
 from pytorch_lightning.trainer.states import TrainerFn
 
-from jensen.base.ranks import Agreement
 from jensen.callbacks.last import Last, whole_step
 from jensen.callbacks.reasons import CALLBACK, EARLY, EPOCHS, STEPS, TIME
 
@@ -29,10 +28,7 @@ class End(Checkpoint):
     saved all the same. The reason is in the checkpoint, so that a run that was killed after its
     last step does not go on.
 
-    A callback may ask on one rank alone, by its clock or its memory: the ranks agree, after each step
-    and each validation.
-
-    It must come before `Last` and `Preempt` (`jensen.launch.trainer.make` sees to that).
+    It must come after `Agree` and before `Last` and `Preempt` (`jensen.launch.trainer.make` sees to that).
 
     `reason`: what ended the training; empty until then. `validated`: the step of the last
     validation, -1 before it. `epochs`: how many it has trained, a part of one counted as one.
@@ -56,10 +52,6 @@ class End(Checkpoint):
         self.epochs = 0
         self._asked = self._leaving = False
         self._interval = 0
-        self._ranks: Agreement | None = None
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._ranks = Agreement()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         other = self.goes_on and self.reason.startswith((CALLBACK, EARLY))
@@ -114,7 +106,6 @@ class End(Checkpoint):
         batch: object,
         batch_idx: int,
     ) -> None:
-        self._agree(trainer)
         self._asked |= trainer.should_stop
         trainer.should_stop = self._asked and whole_step(
             trainer
@@ -136,13 +127,9 @@ class End(Checkpoint):
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
         self.validated = trainer.global_step
-        self._agree(trainer)
         # a callback that looks at validations
         if not self.reason and not self._leaving and trainer.should_stop:
             self.reason = why(trainer, trainer.fit_loop.epoch_progress.current.processed)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._agree(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A run that ended at the end of an epoch has seen neither a validation nor a
@@ -166,10 +153,6 @@ class End(Checkpoint):
         if self.reason and trainer.global_step:
             self._now()
             self._validate(trainer)
-
-    def _agree(self, trainer: Trainer) -> None:
-        assert self._ranks is not None
-        trainer.should_stop = bool(self._ranks.most(int(trainer.should_stop)))
 
     def _now(self) -> None:
         begin = self._begin

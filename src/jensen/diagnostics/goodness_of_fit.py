@@ -24,7 +24,7 @@ _REACH = 9.0
 """Deviations beyond the outermost mean that places reach: float64 has no mass beyond."""
 
 _CLOSE = 1e-6
-"""How near to the greatest difference its place is looked for."""
+"""Distance from the greatest difference to which its place is looked for."""
 
 _ROUNDS = 100
 """Times that an interval between places is halved, until float64 has none between its ends."""

@@ -31,7 +31,7 @@ def inference_gap(
     lr: float = 0.1,
     seed: int = 0,
 ) -> Mapping[str, Tensor]:
-    """evidence - elbo of `count` held-out examples, always the same,, nats per example, as the sum of an
+    """evidence - elbo of `count` held-out examples, always the same, nats per example, as the sum of an
     `approximation` and an `amortisation` gap (Cremer, Li & Duvenaud 2018, arXiv 1801.03558).
 
     The best diagonal Gaussian of each example is sought by `steps` of Adam on its own mean and

@@ -30,7 +30,7 @@ def modalities(
     columns: int = 8,
     classifiers: Classifiers | None = None,
 ) -> Mapping[str, Tensor | str]:
-    """Measure `count` held-out examples, always the same,, in nats per example where no unit is said:
+    """Measure `count` held-out examples, always the same, in nats per example where no unit is said:
 
     - `cross_<name>`: log p(x_name | the others), from `samples` draws of each of both evidences.
     - `rate_<names>`: of q(z | x_names), over the examples that have them; `adds_<name>`, what the

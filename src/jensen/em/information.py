@@ -183,7 +183,7 @@ def _integrated(p: Mixture) -> Tensor | None:
     line = quadrature.line(p)
 
     def own(at: Places) -> tuple[Tensor, Tensor]:
-        """How much each component's parameters add to the diagonal, in its own units."""
+        """The share of each component's parameters in the diagonal, in its own units."""
         z = line.standardised(at)
         joint = line.log_joint(z)
         log_p = logsumexp(joint, -1).unsqueeze(-1)

@@ -123,7 +123,9 @@ def _blocks(alike: Tensor) -> list[list[int]]:
 
 
 def _exact(rows: list[list[float]]) -> float:
-    """By sets of columns that the first rows have taken: sums of what is not negative lose no digits."""
+    """The permanent by sets of columns that the first rows have taken: sums of what is not negative lose
+    no digits.
+    """
     size = len(rows)
     ways = [1.0] + [0.0] * ((1 << size) - 1)
     for taken in range(1, 1 << size):

@@ -41,7 +41,7 @@ class Columns(NamedTuple):
 
     @property
     def spread(self) -> Tensor:
-        """How much a mean away from the origin magnifies the rounding of products about it, `(..., K)`:
+        """The factor by which a mean away from the origin magnifies the rounding of products about it, `(..., K)`:
         of normal columns the sum of mean^2 / variance.
         """
         about_own = self.shifted(-self.location)

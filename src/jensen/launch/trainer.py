@@ -16,6 +16,7 @@ from torch import Tensor
 
 from jensen.base.errors import InputError, RefusedError
 from jensen.base.ranks import processes
+from jensen.callbacks.agree import Agree
 from jensen.callbacks.end import End
 from jensen.callbacks.events import Events
 from jensen.callbacks.last import Last
@@ -46,7 +47,7 @@ def make(cfg: DictConfig, folder: Path, end: End) -> Trainer:
         str(name): each for name, each in instantiate(cfg.callbacks).items() if each is not None
     }
     conflicts.check(chosen)
-    callbacks: list[Callback] = [end, *chosen.values(), telling()]
+    callbacks: list[Callback] = [end, *chosen.values(), telling(), Agree()]
     for kind in (Last, Events, Preempt):
         if not any(isinstance(each, kind) for each in callbacks):
             callbacks.append(kind())

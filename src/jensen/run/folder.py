@@ -189,7 +189,7 @@ class RunFolder:
             seal.put(self.folder, self.evidence)
 
     def fail(self, error: Exception) -> None:
-        """Writes down why, but of an attempt that has left a finished run as it was.
+        """Write down why, but of an attempt that has left a finished run as it was.
 
         Raises:
             SaidError: this is another rank than zero, and one that fails too says why.
@@ -206,7 +206,7 @@ class RunFolder:
                 own.replace(self.folder / FAILED)
 
     def lose(self, what: str) -> NoReturn:
-        """Ends a run that lost a rank.
+        """End a run that lost a rank.
 
         Args:
             what: torch's word on the loss.
@@ -233,7 +233,7 @@ class RunFolder:
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
-    """What tells a file from one that is put in its place; None where there is none."""
+    """The mark that tells a file from one that is put in its place; None where there is none."""
     with suppress(OSError):
         found = path.stat()
         return found.st_ino, found.st_mtime_ns

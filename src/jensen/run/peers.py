@@ -24,11 +24,11 @@ _KINDS = ("DistBackendError", "DistNetworkError", "DistStoreError")
 _WORDS = re.compile(
     r"connection|broken pipe|remote ?(peer|process|error)|aborted|time(d )?out", re.I
 )
-"""What torch's errors say of a rank that is gone, and not of ranks that are set up wrongly."""
+"""Words of torch's errors on a rank that is gone, and not of ranks that are set up wrongly."""
 
 
 def lost(error: BaseException) -> str:
-    """What torch says of a lost rank where that is behind an error; empty where it is not, as where
+    """The words of torch on a lost rank where that is behind an error; empty where it is not, as where
     this rank's own failure came first.
     """
     found = ""
