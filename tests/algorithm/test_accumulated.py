@@ -6,7 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from fitting import fitted
+from fitting import BASE, fitted
+from ranks import fit, together
+from runs import weights
 
 from jensen.algorithm.checks import check_accumulation
 from jensen.base.errors import InputError
@@ -42,6 +44,17 @@ def test_a_prior_learns_of_a_whole_step(prior):
     assert expected.global_step == found.global_step == 40
     for name, value in expected.state_dict().items():
         torch.testing.assert_close(found.state_dict()[name], value, rtol=1e-6, atol=1e-8)
+
+
+def test_two_ranks_of_two_batches_are_one_large_minibatch(tmp_path):
+    words = [*BASE, *DOUBLE, "model/prior=mixture", "model.prior.warmup=5", "diagnostics=[]"]
+    words += ["trainer.accelerator=cpu", "trainer.max_steps=20"]
+    ranks = ["data.batch_size=10", "trainer.accumulate_grad_batches=2", "trainer.devices=2"]
+    together(1, fit, [(tmp_path / "one", words)])
+    together(2, fit, [(tmp_path / "two", [*words, *ranks])])
+    expected = weights(tmp_path / "one")
+    for name, value in weights(tmp_path / "two").items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-8, atol=1e-10)
 
 
 class Data:
