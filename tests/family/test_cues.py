@@ -3,6 +3,7 @@ torch's own distributions.
 """
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -184,12 +185,31 @@ def test_counts_without_a_common_cause_are_those_of_each_cue_alone():
         (lambda: FITS._replace(noise_var=torch.zeros(2)).mixture(), "noise_var is 0.0"),
         (lambda: FITS._replace(noise_var=-torch.ones(2)).em_step(row(0, 0)), "noise_var is -1.0"),
         (lambda: FITS._replace(prior_var=torch.tensor(0.0)).fit(row(0, 0)), "prior_var is 0.0"),
+        (lambda: FITS._replace(prior_mean=torch.tensor(NAN)).infer(row(0, 0)), "prior_mean is nan"),
+        (
+            lambda: FITS._replace(common=torch.tensor([0.5, 0.5])).infer(row(0, 0)),
+            r"common has the shape \[2\]: expected \(\)",
+        ),
+        (
+            lambda: FITS._replace(noise_var=torch.tensor(1.0)).infer(row(0, 0)),
+            r"noise_var has the shape \[\]: expected \(M,\)",
+        ),
+        (
+            lambda: FITS._replace(noise_var=torch.tensor([1, 2])).infer(row(0.5, 0)),
+            "noise_var is of torch.int64",
+        ),
         (lambda: FITS.fit(row(NAN, NAN)), "no cue at all"),
         (lambda: CountCues.of(-0.1, [1.0], 3), "common is -0.1"),
         (lambda: CountCues.of(0.5, [0.0], 3), "noise_sd is 0.0"),
         (lambda: FLASHES.infer(torch.zeros(3)), r"expected \(N, 2\)"),
         (lambda: FLASHES._replace(common=torch.tensor(2.0)).infer(row(0, 0)), "common is 2.0"),
         (lambda: FLASHES._replace(noise_sd=torch.zeros(2)).infer(row(0, 0)), "noise_sd is 0.0"),
+        (
+            lambda: FLASHES._replace(log_prior=torch.zeros(5).double()).infer(row(0, 0)),
+            "log_prior adds up to 5: .*log_softmax",
+        ),
+        (lambda: FLASHES._replace(log_prior=torch.tensor([0.0, NAN])).infer(row(0, 0)), "nan"),
+        (lambda: CountCues.of(0.5, [1.0, 1.0, 1.0], 3).reports(row(0, 0)), "has 3 cues"),
     ],
 )
 def test_bad_cues_are_refused_in_one_sentence(call, words):
@@ -242,3 +262,44 @@ def test_one_gaussian_cannot_doubt_a_common_cause():
     )
     certain = CountCues.of(1.0, [0.8, 0.3], 5).one_gaussian(beside)
     assert certain.mean[:, 0].tolist() == pytest.approx(certain.mean[:, 1].tolist())
+
+
+def test_the_averaged_variance_keeps_what_a_nearly_impossible_cause_adds():
+    """Digits of mpmath at 60: the second cue alone is known to 1.9e11, one cause to 2.3e-6."""
+    cues = Cues.of(1 - 1e-12, [2.3e-6, 5.5e11], 0.0, 2.4e11)
+    found = cues.infer(row(1e5, 1.2e5))
+    # 1 - p(one cause | x), and what that times the variance of its own source comes to
+    assert found.apart.item() == pytest.approx(8.27099941288612e-13, rel=1e-9)
+    assert found.averaged.log_var[0, 1].exp().item() == pytest.approx(0.141541006639352, rel=1e-9)
+    torch.testing.assert_close(FITS.infer(PAIRS).apart, 1 - FITS.infer(PAIRS).common)
+
+
+@pytest.mark.parametrize("common", [0.0, 0.4, 1 - 1e-12, 1.0])
+@pytest.mark.parametrize("noise", [(1e-12, 3e-12, 2e-12), (1e-8, 1e8, 3.0), (0.5, 2.0, 1.0)])
+def test_one_gaussian_is_exact_however_small_noise_is_beside_the_prior(common, noise):
+    """Against a solution in rational numbers."""
+    prior = 1e12
+    x = [1e6, 1e6 + 2e-6, NAN]
+    own = [Fraction(each) for each in noise]
+    shared = Fraction(common) * Fraction(prior)
+    first, second = (Fraction(prior) + own[place] for place in range(2))
+    determinant = first * second - shared**2
+    found = Cues.of(common, [*noise], 0.0, prior).one_gaussian(row(*x))
+    to_cues = [(Fraction(prior), shared), (shared, Fraction(prior)), (shared, shared)]
+    for place, (a, b) in enumerate(to_cues):
+        gain = (a * second - b * shared) / determinant, (b * first - a * shared) / determinant
+        variance = Fraction(prior) - gain[0] * a - gain[1] * b
+        mean = gain[0] * Fraction(x[0]) + gain[1] * Fraction(x[1])
+        assert found.mean[0, place].item() == pytest.approx(float(mean), rel=1e-12)
+        assert found.log_var[0, place].exp().item() == pytest.approx(float(variance), rel=1e-9)
+
+
+def test_the_mixture_exists_however_small_noise_is_beside_the_prior():
+    cues = Cues.of(0.5, [1e-12, 4e-12, 1e-12], 0.0, 1e12)
+    x = row(3e6, 3e6, 3e6)
+    torch.testing.assert_close(
+        cues.mixture().log_prob(x), cues.infer(x).log_prob, rtol=0, atol=1e-6
+    )
+    factor = Cues.of(0.5, [1.0, 4.0, 0.5], 0.0, 9.0).mixture().components.scale_tril[0]
+    expected = torch.tensor([1.0, 4.0, 0.5]).double().diag() + 9.0
+    torch.testing.assert_close(factor @ factor.mT, expected, rtol=1e-14, atol=0)

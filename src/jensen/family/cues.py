@@ -4,13 +4,13 @@ Koerding et al. 2007 ("Causal inference in multisensory perception", PLoS ONE 2,
 9-12. All densities are in nats; a cue that is absent is NaN.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from jensen.base.errors import InputError, check_count, check_number
+from jensen.family.cue_checks import check_log_prior, check_spread, check_tensors, listed
 from jensen.family.full import FullGaussian
 from jensen.family.gaussian import LOG_2PI, Gaussian
 from jensen.family.mixture import Mixture
@@ -23,24 +23,26 @@ class Inferred(NamedTuple):
     log_prob: `(N,)`, log p(x) of the cues that are there, nats.
     fused: `(N,)`, the source if there is one cause.
     alone: `(N, M)`, the source of each cue if it has its own; of an absent cue, the prior.
+    apart: `(N,)`, p(one cause each | x), 1 - common, and exact also where it is below rounding.
     """
 
     common: Tensor
     log_prob: Tensor
     fused: Gaussian
     alone: Gaussian
+    apart: Tensor
 
     @property
     def averaged(self) -> Gaussian:
         """Mean and variance of each cue's source over both causes, `(N, M)` (eq. 4: model
         averaging).
         """
-        weight = self.common.unsqueeze(1)
+        weight, rest = self.common.unsqueeze(1), self.apart.unsqueeze(1)
         one, each = self.fused.mean.unsqueeze(1), self.alone.mean
         within = weight * self.fused.log_var.exp().unsqueeze(1)
-        within = within + (1 - weight) * self.alone.log_var.exp()
-        between = weight * (1 - weight) * (one - each).square()
-        return Gaussian(weight * one + (1 - weight) * each, (within + between).log())
+        within = within + rest * self.alone.log_var.exp()
+        between = weight * rest * (one - each).square()
+        return Gaussian(weight * one + rest * each, (within + between).log())
 
     @property
     def selected(self) -> Tensor:
@@ -99,12 +101,12 @@ class Cues(NamedTuple):
         Raises:
             InputError: a variance that is not above 0, a probability outside [0, 1].
         """
-        numbers = (common, _listed("noise_var", noise_var), prior_mean, prior_var)
+        numbers = (common, listed("noise_var", noise_var), prior_mean, prior_var)
         check_number("common", common, low=0, high=1)
         check_number("prior_mean", prior_mean)
         for value in numbers[1]:
-            _check_spread("noise_var", value)
-        _check_spread("prior_var", prior_var)
+            check_spread("noise_var", value)
+        check_spread("prior_var", prior_var)
         return cls(*(torch.tensor(each, dtype=torch.float64) for each in numbers))
 
     def mixture(self) -> Mixture:
@@ -112,14 +114,20 @@ class Cues(NamedTuple):
         one each.
         """
         self._check()
-        count = len(self.noise_var)
-        own = self.noise_var.diag()
-        one = own + self.prior_var * torch.ones_like(own)
-        each = own + self.prior_var * torch.eye(count).to(own)
-        factor = torch.linalg.cholesky(torch.stack([one, each]))
-        mean = self.prior_mean.expand(2, count)
+        each = (self.noise_var + self.prior_var).sqrt().diag()
+        factor = torch.stack([self._factor(), each])
+        mean = self.prior_mean.expand(2, len(self.noise_var))
         weight = torch.stack([self.common, 1 - self.common])
         return Mixture(weight.log(), FullGaussian(mean, factor))
+
+    def _factor(self) -> Tensor:
+        """The Cholesky factor of diag(noise_var) + prior_var 11', `(M, M)`, from the variance of the
+        one source given the cues before each: it exists however small noise is beside the prior.
+        """
+        told = torch.stack([self.prior_var, *self.noise_var[:-1]]).reciprocal().cumsum(0)
+        left = 1 / told
+        deviation = (self.noise_var + left).sqrt()
+        return (left / deviation).expand(len(left), -1).tril(-1) + deviation.diag()
 
     def one_gaussian(self, x: Tensor) -> Gaussian:
         """The sources of `x` `(N, M)` by the single Gaussian that is nearest to the joint of sources
@@ -167,6 +175,7 @@ class Cues(NamedTuple):
             log_prob,
             Gaussian(self.prior_mean + fused, -total.log()),
             Gaussian(self.prior_mean + precision * from_mean / alone, -alone.log()),
+            (joint[1] - log_prob).exp(),
         )
 
     def em_step(self, x: Tensor) -> "Cues":
@@ -184,17 +193,17 @@ class Cues(NamedTuple):
         found = self._infer(x)
         present = (~x.isnan()).to(x)
         seen = x.nan_to_num(0.0)
-        one = found.common.unsqueeze(1)
+        one, each = found.common.unsqueeze(1), found.apart.unsqueeze(1)
         fused_var = found.fused.log_var.exp()
         alone_var = found.alone.log_var.exp()
         error_one = (seen - found.fused.mean.unsqueeze(1)).square() + fused_var.unsqueeze(1)
         error_each = (seen - found.alone.mean).square() + alone_var
-        error = (present * (one * error_one + (1 - one) * error_each)).sum(0)
+        error = (present * (one * error_one + each * error_each)).sum(0)
         counted = present.sum(0)
         source_one = (found.fused.mean - self.prior_mean).square() + fused_var
         source_each = (found.alone.mean - self.prior_mean).square() + alone_var
-        total = (found.common * source_one).sum() + ((1 - one) * present * source_each).sum()
-        sources = found.common.sum() + ((1 - one) * present).sum()
+        total = (found.common * source_one).sum() + (each * present * source_each).sum()
+        sources = found.common.sum() + (each * present).sum()
         return Cues(
             found.common.mean(),
             torch.where(counted > 0, error / counted.clamp(min=1), self.noise_var),
@@ -232,11 +241,12 @@ class Cues(NamedTuple):
 
     def _check(self) -> None:
         """Refuse numbers that are no chance and no variances."""
-        _check_tensors(self, "Cues.of")
+        check_tensors(self, "Cues.of")
         check_number("common", self.common.item(), low=0, high=1)
+        check_number("prior_mean", self.prior_mean.item())
         for value in self.noise_var.tolist():
-            _check_spread("noise_var", value)
-        _check_spread("prior_var", self.prior_var.item())
+            check_spread("noise_var", value)
+        check_spread("prior_var", self.prior_var.item())
 
     def _checked(self, x: Tensor) -> Tensor:
         """`x` in the precision of the cues."""
@@ -328,8 +338,8 @@ class CountCues(NamedTuple):
         """
         check_number("common", common, low=0, high=1)
         check_count("counts", counts, least=2)
-        for each in _listed("noise_sd", noise_sd):
-            _check_spread("noise_sd", each)
+        for each in listed("noise_sd", noise_sd):
+            check_spread("noise_sd", each)
         prior = torch.full((counts,), 1 / counts, dtype=torch.float64).log()
         one = torch.tensor(common, dtype=torch.float64)
         return cls(one, torch.tensor([*noise_sd], dtype=torch.float64), prior)
@@ -372,6 +382,12 @@ class CountCues(NamedTuple):
         NaN for a cue that is not given.
         """
         check_count("cells", cells, least=3)
+        if (count := len(self.noise_sd)) != 2:
+            raise InputError(
+                f"noise_sd has {count} cues: expected 2, of whose noise the grid is; leave out the"
+                " others"
+            )
+        self._checked(shown)
         step = torch.linspace(-width, width, cells, dtype=self.noise_sd.dtype)
         weight = torch.softmax(-0.5 * step.square(), 0)
         first, second = (part.flatten() for part in torch.meshgrid(step, step, indexing="ij"))
@@ -386,10 +402,11 @@ class CountCues(NamedTuple):
 
     def _checked(self, x: Tensor) -> Tensor:
         """`x` in the precision of the cues."""
-        _check_tensors(self, "CountCues.of")
+        check_tensors(self, "CountCues.of")
         check_number("common", self.common.item(), low=0, high=1)
         for value in self.noise_sd.tolist():
-            _check_spread("noise_sd", value)
+            check_spread("noise_sd", value)
+        check_log_prior(self.log_prior)
         count = len(self.noise_sd)
         if (
             not isinstance(x, Tensor)
@@ -412,36 +429,15 @@ def linear(
 
     Two sources have the covariance common prior_var, since with that chance they are one.
     """
-    present = (~x.isnan()).to(x)
-    off = (x - prior_mean).nan_to_num(0.0)
-    eye = torch.eye(len(noise_var)).to(x)
-    sources = prior_var * (common + (1 - common) * eye)
-    seen = present.unsqueeze(2) * present.unsqueeze(1)
-    cues = seen * (sources + noise_var.diag()) + (1 - present).unsqueeze(1) * eye
-    reach = sources * present.unsqueeze(1)  # (N, M, M), of sources and present cues
-    gain = torch.linalg.solve(cues, reach, left=False)
-    mean = prior_mean + (gain @ off.unsqueeze(2)).squeeze(2)
-    variance = (sources - gain @ reach.mT).diagonal(dim1=1, dim2=2)
-    return Gaussian(mean, variance.log())
-
-
-def _listed(name: str, values: object) -> list[float]:
-    """The spreads of cues, at least one."""
-    if not isinstance(values, Sequence) or isinstance(values, str) or not values:
-        raise InputError(f"{name} is {values!r}: expected a list, with a number for each cue")
-    return [*values]
-
-
-def _check_spread(name: str, value: float) -> None:
-    """Refuse a variance or standard deviation that is not above 0."""
-    check_number(name, value, low=0)
-    if value == 0:
-        raise InputError(f"{name} is {value}: expected a number above 0")
-
-
-def _check_tensors(cues: tuple[object, ...], maker: str) -> None:
-    """Refuse cues of plain numbers."""
-    names = cues._fields  # type: ignore[attr-defined]
-    for name, value in zip(names, cues, strict=True):
-        if not isinstance(value, Tensor):
-            raise InputError(f"{name} is {value!r}: expected a tensor; make cues by {maker}")
+    present = ~x.isnan()
+    off = torch.where(present, x - prior_mean, 0.0)
+    shared, own = common * prior_var, (1 - common) * prior_var
+    spread = noise_var + own
+    told = torch.where(present, 1 / spread, 0.0)
+    # a source is a part of all, N(0, shared), and a part of its own; a cue adds its noise
+    left = shared / (1 + shared * told.sum(1, keepdim=True))
+    part = left * (told * off).sum(1, keepdim=True)
+    taken = torch.where(present, own / spread, 0.0)
+    kept = torch.where(present, noise_var / spread, 1.0)
+    mean = prior_mean + kept * part + taken * off
+    return Gaussian(mean, (own * kept + kept.square() * left).log())
