@@ -8,8 +8,9 @@ from mixtures import STRUCTURES, close, covariance, every_structure, mixed, norm
 from scipy import stats
 from torch import distributions
 
+from jensen.base.tree import tree_map
 from jensen.family import mixture
-from jensen.family.full import FullGaussian
+from jensen.family.full import FullGaussian, full
 from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import (
     Mixture,
@@ -20,6 +21,8 @@ from jensen.family.mixture import (
     logsumexp,
     responsibilities,
 )
+from jensen.family.spherical import SphericalGaussian
+from jensen.family.tied import TiedGaussian
 
 
 def reference(p):
@@ -160,3 +163,20 @@ def test_float32_points_far_from_zero_keep_their_density():
     torch.testing.assert_close(log_prob(x, p), expected.float(), rtol=1e-6, atol=1e-6)
     full = Mixture(torch.zeros(1), FullGaussian(torch.full((1, 3), 1e4), torch.eye(3)[None]))
     torch.testing.assert_close(log_prob(x, full), expected.float(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("structure", [Gaussian, SphericalGaussian, TiedGaussian])
+@pytest.mark.parametrize("deviation", [1e-4, 1e-6, 1e-8])
+def test_components_a_million_deviations_apart_keep_their_density(structure, deviation):
+    """Against full Gaussians, whose deviations are taken one by one."""
+    draw = torch.Generator().manual_seed(0)
+    mean = torch.randn(4, 3, generator=draw, dtype=torch.float64)
+    x = mean + deviation * torch.randn(4, 3, generator=draw, dtype=torch.float64)
+    components = structure.at(mean, torch.tensor([1.0, 2.0, 0.5]).double() * deviation**2)
+    p = Mixture(torch.full((4,), 0.25).double().log(), components)
+    expected = log_prob(x, p._replace(components=full(components)))
+    torch.testing.assert_close(log_prob(x, p), expected, rtol=0, atol=1e-7)
+    twice = tree_map(lambda part: part.expand(2, *part.shape), components)
+    stacked = Mixture(p.log_weight.expand(2, 4), twice)
+    found = log_prob(x.expand(2, 4, 3), stacked)
+    torch.testing.assert_close(found, expected.expand(2, 4), rtol=0, atol=1e-6)

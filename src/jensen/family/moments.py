@@ -7,10 +7,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from jensen.base.unlikely import unlikely
 from jensen.family.floor import Rounding
 
 TINY = 1e-280
 """Stands for no points at all; its square root and its inverse are finite in float64."""
+
+_FAR = 1e9
+"""The greatest square of a mean's distance from the centre, in deviations, for products: there they
+err by 1e-6 of a nat.
+"""
+
+_LIMIT = 1 << 22
+"""Elements of a temporary `(..., N, k, D)`: 32 MiB of float64."""
 
 
 class Moments(NamedTuple):
@@ -130,13 +139,39 @@ def squares(x: Tensor, mean: Tensor, precision: Tensor) -> Tensor:
     (N, K, D) array.
 
     As matrix products in float64 about `centre`: exact to eps * `em.precision.spread`, 1e-9 for
-    means 1,000 deviations apart.
+    means 1,000 deviations apart. On a CPU means farther apart than 30,000 are asked for, and then
+    deviations are taken one by one; another device would have to be waited for.
     """
     origin = centre(mean)
     points = x.double() - origin
     place = mean.double() - origin
+    spread = (precision * place.square()).sum(-1)
+    if _loses(spread):
+        return _one_by_one(x.double(), mean.double(), precision)
     cross = points.square() @ precision.mT - 2 * (points @ (precision * place).mT)
-    return cross + (precision * place.square()).sum(-1).unsqueeze(-2)
+    return cross + spread.unsqueeze(-2)
+
+
+def _loses(spread: Tensor) -> bool:
+    """Tell whether products about the centre lose digits, where that can be asked."""
+    if spread.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    if torch._C._are_functorch_transforms_active():
+        return False
+    return unlikely((spread > _FAR).any())
+
+
+def _one_by_one(x: Tensor, mean: Tensor, precision: Tensor) -> Tensor:
+    """`squares` by deviations, of so many means at a time that these fit."""
+    size = max(1, _LIMIT // max(1, x.numel()))
+    parts = zip(
+        torch.split(mean, size, -2), torch.split(precision.expand_as(mean), size, -2), strict=True
+    )
+    found = []
+    for place, scale in parts:
+        deviations = x.unsqueeze(-2) - place.unsqueeze(-3)
+        found.append((deviations.square() * scale.unsqueeze(-3)).sum(-1))
+    return torch.cat(found, -1)
 
 
 def counted(m: Moments) -> Tensor:
