@@ -104,6 +104,57 @@ def test_entropy_and_divergence_have_the_digits_of_the_reference(name):
     assert exponential.kl(q, q).abs() < 1e-14
 
 
+LARGE = {  # KL, and the entropy of the first, by mpmath with 50 digits
+    "gamma": (Gamma(one(1e10), one(2e3)), Gamma(one(1e10 + 3e5), one(2e3 + 0.5)), 241.957254869032),
+    "grown": (Gamma(one(1e10), one(2e3)), Gamma(one(1.5e10), one(3e3)), 0.0472674459473067),
+    "tiny": (Gamma(one(1.68e-8), one(0.5)), Gamma(one(1.69e-8), one(0.5)), 1.76454325664042e-5),
+    "beta": (Beta(one(1e10), one(3e9)), Beta(one(1e10 + 2e5), one(3e9)), 0.46153301786495),
+    "dirichlet": (
+        Dirichlet(real(1e10, 3e9, 2.0)),
+        Dirichlet(real(2e10, 6e9, 3.0)),
+        0.34434771351652,
+    ),
+    "poisson": (Poisson(one(23.0)), Poisson(one(23.00001)), 0.487241796413521),
+    "normal": (  # (25 / 4 + 2 / 4 - 1 + log 2) / 2
+        Normal(real(1e8), factor([2.0])),
+        Normal(real(1e8 + 5), factor([4.0])),
+        3.2215735902799727,
+    ),
+    "normal_gamma": (  # the gammas, and (1 / 2 - 1 + log 2 + 4 E precision 25) / 2
+        NormalGamma(real(1e8), one(8.0), one(2.5), one(1.5)),
+        NormalGamma(real(1e8 + 5), one(4.0), one(4.0), one(1.0)),
+        1.24086873689 + 83.42990692361332,
+    ),
+}
+ENTROPIES = {"gamma": 5.33096153859949, "beta": -11.0895197307101, "dirichlet": -32.8005192605627}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_large_parameters_and_far_places_leave_divergences_their_digits(name):
+    q, p, expected = LARGE[name]
+    assert exponential.kl(q, p).item() == pytest.approx(expected, rel=1e-10)
+    assert exponential.kl(q, q).abs() < 1e-14
+    if name in ENTROPIES:
+        assert exponential.entropy(q).item() == pytest.approx(ENTROPIES[name], abs=1e-12)
+
+
+@pytest.mark.parametrize("rate", [0.5, 299.0, 301.0])
+def test_the_entropy_of_counts_is_their_sum_below_and_above_where_it_is_a_series(rate):
+    p = Poisson(one(rate).log())
+    counts = torch.arange(700, dtype=torch.float64)
+    log_chance = other.Poisson(one(rate)).log_prob(counts)
+    expected = -(log_chance.exp() * log_chance).sum()
+    close(exponential.entropy(p), expected, 2e-10)  # torch's log_prob has 1e-13 of 1,700
+    close(p.expected_log_base(), rate * (1 - p.log_rate) - expected, 2e-10)
+    assert exponential.entropy(Poisson(one(23.0))).item() == pytest.approx(12.9189385331961)
+
+
+def test_a_nearly_certain_bit_keeps_its_digits():
+    q, p = (Bernoulli(one(logit)) for logit in (20.5, 24.0))
+    close(q.log_normaliser() - 20.5, one(1.250152865605e-9), 1e-15)
+    close(exponential.kl(q, p), one(3.163133506720e-9), 1e-14)
+
+
 def test_expected_statistics_have_the_digits_of_the_reference():
     close(PAIRS["gamma"][0].mean_parameters(), real(0.297691532537, 5 / 3))
     close(PAIRS["beta"][0].mean_parameters(), real(-1.45, -0.366666666667))

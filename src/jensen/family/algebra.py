@@ -9,7 +9,7 @@ from torch import Tensor
 
 from jensen.family import cholesky
 from jensen.family.full import FullGaussian
-from jensen.family.gaussian import LOG_2PI
+from jensen.family.multivariate import Normal
 
 
 def covariance(p: FullGaussian) -> Tensor:
@@ -19,17 +19,12 @@ def covariance(p: FullGaussian) -> Tensor:
 
 def entropy(p: FullGaussian) -> Tensor:
     """Differential entropy, `(...)`."""
-    return 0.5 * (p.mean.shape[-1] * (1 + LOG_2PI) + cholesky.log_det(p.scale_tril))
+    return Normal(*p).entropy()
 
 
 def kl(q: FullGaussian, p: FullGaussian) -> Tensor:
     """KL(q || p), `(...)`, closed form."""
-    ratio: Tensor = torch.linalg.solve_triangular(p.scale_tril, q.scale_tril, upper=False)
-    distance = cholesky.solve(p.scale_tril, q.mean - p.mean).square().sum(-1)
-    traces = ratio.square().sum((-2, -1)) - q.mean.shape[-1]
-    return 0.5 * (
-        traces + distance + cholesky.log_det(p.scale_tril) - cholesky.log_det(q.scale_tril)
-    )
+    return Normal(*q).kl_to(Normal(*p))
 
 
 def marginal(p: FullGaussian, dims: Sequence[int]) -> FullGaussian:

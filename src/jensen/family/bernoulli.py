@@ -27,7 +27,7 @@ class Bernoulli(NamedTuple):
         return cls(m.squeeze(-1).logit())
 
     def log_normaliser(self) -> Tensor:
-        return softplus(self.logit)
+        return softplus(self.logit, threshold=40)  # of 20 it would leave 2e-9 out
 
     def expected_log_base(self) -> Tensor:
         return torch.zeros_like(self.logit)

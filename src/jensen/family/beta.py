@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from jensen.family import solve
+from jensen.family.dirichlet import Dirichlet
 
 
 class Beta(NamedTuple):
@@ -44,6 +45,12 @@ class Beta(NamedTuple):
     def log_base(cls, x: Tensor) -> Tensor:
         return torch.zeros_like(x)
 
+    def entropy(self) -> Tensor:
+        return _shares(self).entropy()
+
+    def kl_to(self, p: "Beta") -> Tensor:
+        return _shares(self).kl_to(_shares(p))
+
     # ---- as the conjugate prior of a Bernoulli --------------------------------------------------
 
     def updated(self, statistics: Tensor, count: Tensor) -> "Beta":
@@ -52,3 +59,8 @@ class Beta(NamedTuple):
 
     def predictive(self, x: Tensor) -> Tensor:
         return torch.where(x > 0, self.a, self.b).log() - (self.a + self.b).log()
+
+
+def _shares(p: Beta) -> Dirichlet:
+    """The same of a probability and its complement."""
+    return Dirichlet(torch.stack([*p], -1))

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from jensen.family import solve
+from jensen.family import solve, stirling
 
 
 class Dirichlet(NamedTuple):
@@ -42,6 +42,21 @@ class Dirichlet(NamedTuple):
     @classmethod
     def log_base(cls, x: Tensor) -> Tensor:
         return torch.zeros_like(x[..., 0])
+
+    def entropy(self) -> Tensor:
+        total = self.concentration.sum(-1)
+        count = self.concentration.shape[-1]
+        each = stirling.rest_entropy(self.concentration, 1).sum(-1)
+        return each - stirling.rest_entropy(total, count)
+
+    def kl_to(self, p: "Dirichlet") -> Tensor:
+        """KL, `(...)`: sum_c p_c log of the ratio of shares, and what log Gamma has beside that."""
+        ours, theirs = self.concentration, p.concentration
+        total, other = ours.sum(-1, keepdim=True), theirs.sum(-1, keepdim=True)
+        ratio = ours / total * (other / theirs)
+        shares = (theirs * stirling.excess(ratio)).sum(-1)
+        own = stirling.rest_divergence(theirs, ours).sum(-1)
+        return shares + own - stirling.rest_divergence(other, total).squeeze(-1)
 
     # ---- as the conjugate prior of a categorical ------------------------------------------------
 

@@ -66,7 +66,11 @@ def log_density(x: Tensor, p: Exponential) -> Tensor:
 
 
 def entropy(p: Exponential) -> Tensor:
-    """-E log p, `(...)`."""
+    """-E log p, `(...)`; of a family that has an `entropy` of its own, that (see `kl`)."""
+    own = getattr(p, "entropy", None)
+    if own is not None:
+        found: Tensor = own()
+        return found
     inner: Tensor = (p.natural() * p.mean_parameters()).sum(-1)
     return p.log_normaliser() - inner - p.expected_log_base()
 
@@ -78,7 +82,14 @@ def kl(q: Exponential, p: Exponential) -> Tensor:
     >>> from jensen.family.bernoulli import Bernoulli
     >>> kl(Bernoulli(torch.tensor(0.3).logit()), Bernoulli(torch.tensor(0.6).logit()))
     tensor(0.1838)
+
+    A family that has a `kl_to` of its own, `Self` to `(...)`, is asked for that: far from 0, or with large
+    parameters, the difference above has lost its digits.
     """
+    own = getattr(q, "kl_to", None)
+    if own is not None:
+        found: Tensor = own(p)
+        return found
     between: Tensor = (q.mean_parameters() * (p.natural() - q.natural())).sum(-1)
     return p.log_normaliser() - q.log_normaliser() - between
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from jensen.family import solve
+from jensen.family import solve, stirling
 
 
 class Gamma(NamedTuple):
@@ -45,6 +45,17 @@ class Gamma(NamedTuple):
     @classmethod
     def log_base(cls, x: Tensor) -> Tensor:
         return torch.zeros_like(x)
+
+    def entropy(self) -> Tensor:
+        return stirling.rest_entropy(self.shape, 1) - self.rate.log()
+
+    def kl_to(self, p: "Gamma") -> Tensor:
+        """KL, `(...)`: shape (w - 1 - log w) of the ratio w of means, and what log Gamma has beside
+        that.
+        """
+        ratio = self.shape * (p.rate / self.rate / p.shape)
+        rest = stirling.rest_divergence(p.shape, self.shape)
+        return p.shape * stirling.excess(ratio) + rest
 
     # ---- as the conjugate prior of a Poisson's rate ---------------------------------------------
 

@@ -54,6 +54,17 @@ class Normal(NamedTuple):
         constant = cholesky.log_det(self.scale_tril) + self.mean.shape[-1] * LOG_2PI
         return 0.5 * (whitened.square().sum(-1) + constant)
 
+    def entropy(self) -> Tensor:
+        dim = self.mean.shape[-1]
+        return 0.5 * (dim * (1 + LOG_2PI) + cholesky.log_det(self.scale_tril))
+
+    def kl_to(self, p: "Normal") -> Tensor:
+        ratio = cholesky.solve_columns(p.scale_tril, self.scale_tril)
+        move = cholesky.solve(p.scale_tril, self.mean - p.mean)
+        log_ratio = cholesky.log_det(p.scale_tril) - cholesky.log_det(self.scale_tril)
+        squares = ratio.square().sum((-2, -1)) - move.shape[-1] + move.square().sum(-1)
+        return 0.5 * (squares + log_ratio)
+
     def expected_log_base(self) -> Tensor:
         return torch.zeros_like(self.mean[..., 0])
 

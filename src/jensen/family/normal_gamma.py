@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from jensen.family import stirling
 from jensen.family.gamma import Gamma
 from jensen.family.gaussian import LOG_2PI
 
@@ -54,6 +55,18 @@ class NormalGamma(NamedTuple):
         dim = self.mean.shape[-1]
         precision = Gamma(self.shape, self.rate).log_normaliser()
         return precision + 0.5 * dim * (LOG_2PI - self.mean_count.log())
+
+    def entropy(self) -> Tensor:
+        """That of the precision, and of the mean given it."""
+        precision = Gamma(self.shape, self.rate)
+        logs = precision.mean_parameters()[..., 0] + self.mean_count.log()
+        return precision.entropy() + 0.5 * self.mean.shape[-1] * (1 + LOG_2PI - logs)
+
+    def kl_to(self, p: "NormalGamma") -> Tensor:
+        own = Gamma(self.shape, self.rate).kl_to(Gamma(p.shape, p.rate))
+        width = self.mean.shape[-1] * stirling.excess(p.mean_count / self.mean_count)
+        moved = (self.mean - p.mean).square().sum(-1)
+        return own + 0.5 * (width + p.mean_count * self.shape / self.rate * moved)
 
     def expected_log_base(self) -> Tensor:
         return torch.zeros_like(self.mean_count)
