@@ -400,3 +400,22 @@ def test_data_that_a_likelihood_is_no_density_of_are_refused_with_a_remedy(likel
 def test_data_with_a_nan_are_refused(likelihood):
     with pytest.raises(InputError):
         likelihood.check(torch.tensor([[0.0, math.nan, 1.0]]))
+
+
+@pytest.mark.parametrize("make", [Normal, LearnedNormal, OptimalNormal, ContinuousBernoulli])
+def test_a_float64_output_keeps_its_digits(make):
+    """A million away a normal's output was rounded by .03, in a run of float64."""
+    likelihood = make().double().eval()
+    if make is ContinuousBernoulli:
+        output = torch.tensor([[0.7, 1.3]]).double()
+        step, x = 1e-9, torch.tensor([[0.2, 0.9]]).double()
+    else:
+        output = torch.tensor([[1e6 + 0.013, 1e6 - 0.027]]).double()
+        step, x = 1e-3, torch.tensor([[1e6 + 0.5, 1e6]]).double()
+        squares = (x - output).square()
+        variance = squares.mean() if make is OptimalNormal else torch.ones(()).double()
+        expected = 0.5 * (squares / variance + (2 * math.pi * variance).log()).sum()
+        assert likelihood.distortion(output, x).item() == pytest.approx(expected.item(), rel=1e-9)
+    likelihood.double()
+    assert likelihood.distortion(output + step, x) != likelihood.distortion(output, x)
+    assert (likelihood.mean(output + step) != likelihood.mean(output)).all()

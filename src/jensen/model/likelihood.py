@@ -78,7 +78,7 @@ def drawn(
 
 def normal_distortion(mean: Tensor, x: Tensor, log_var: Tensor) -> Tensor:
     """-log N(x; mean, exp(log_var) I), `(B, *event)`, `(B, *event)`, `()` to `(B,)`."""
-    squares = (x - mean.float()).square().flatten(1)
+    squares = (x - _wide(mean)).square().flatten(1)
     return 0.5 * (squares.sum(1) * (-log_var).exp() + squares.shape[1] * (LOG_2PI + log_var))
 
 
@@ -177,13 +177,13 @@ class ContinuousBernoulli(nn.Module):
     """
 
     def distortion(self, output: Tensor, x: Tensor) -> Tensor:
-        return bernoulli_distortion(output, x) - log_normaliser(output.float()).flatten(1).sum(1)
+        return bernoulli_distortion(output, x) - log_normaliser(_wide(output)).flatten(1).sum(1)
 
     def mean(self, output: Tensor) -> Tensor:
         """1 / (1 - exp(-l)) - 1 / l for logit l (eq. 9), by its series 1/2 + l/12 - l^3/720 about
         0; 1/2 and an odd part.
         """
-        logit = output.float()
+        logit = _wide(output)
         size = logit.abs()
         near = size < 1 / 3
         safe = torch.where(near, torch.ones_like(size), size)
@@ -308,7 +308,7 @@ class OptimalNormal(_AboutOutput):
         )  # NaN until the first batch is seen
 
     def distortion(self, output: Tensor, x: Tensor) -> Tensor:
-        error = (x - output.detach().float()).square().mean()
+        error = (x - _wide(output.detach())).square().mean()
         variance = (
             self._running(error)
             if self.training
@@ -345,6 +345,7 @@ def _bits(
 
 
 def _wide(logit: Tensor) -> Tensor:
+    """In float32 at least: a float64 run keeps its digits."""
     return logit.to(torch.promote_types(logit.dtype, torch.float32))
 
 
