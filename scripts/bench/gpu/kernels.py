@@ -21,7 +21,7 @@ SHOWN = 24
 
 class Way(NamedTuple):
     """How kernels of convolutions lie, what a forward pass is computed in, whether inductor makes its
-    kernels, and whether convolutions are products (`products`).
+    kernels, and whether convolutions are products (`products`) or kernels of our own (`strided`).
     """
 
     order: torch.memory_format = torch.contiguous_format
@@ -30,6 +30,8 @@ class Way(NamedTuple):
     beside: bool = False
     products: bool = False
     pieces: int = 0
+    strided: bool = False
+    streams: int = 0
 
 
 PIECE = 8192
@@ -59,13 +61,13 @@ def main(report: Callable[..., None], device: str, tiny: bool) -> None:
                 continue
             begin = time.perf_counter()
             try:
-                found = _measure(kind, way, images, device)
+                found = measure(kind, way, images, device)
             except Exception as error:  # the others are still of interest
                 found = {"fails": repr(error)[:600]}
             report(name=f"{model}, {name}", **found, took=round(time.perf_counter() - begin, 1))
 
 
-def _measure(kind: loops.Kind, way: Way, images: Tensor, device: str) -> dict[str, Any]:
+def measure(kind: loops.Kind, way: Way, images: Tensor, device: str) -> dict[str, Any]:
     step = _step(kind, way, images, device)
     if device == "cpu":
         step()
@@ -100,6 +102,10 @@ def _step(kind: loops.Kind, way: Way, images: Tensor, device: str) -> Callable[[
     parts = [part.to(device).to(memory_format=way.order) for part in loops.networks(kind)]
     if way.products:
         parts = [as_products(part) for part in parts]
+    if way.strided:
+        from strided import strided
+
+        parts = [strided(part, way.streams) for part in parts]
     weights = [weight for part in parts for weight in part.parameters()]
     capturable = device != "cpu"
     optimiser = torch.optim.Adam(weights, lr=1e-3, fused=True, capturable=capturable)

@@ -1,0 +1,100 @@
+"""The kernels of `scripts/bench/gpu/strided.py`, where there is no GPU: interpreted, and compiled for one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+BENCH = Path(__file__).parents[1] / "scripts" / "bench"
+triton = pytest.importorskip(
+    "triton", minversion="3.7"
+)  # interpreters before it stumble over numpy
+
+INTERPRETED = """
+import strided
+import torch
+from torch import nn
+
+torch.manual_seed(0)
+encoder = nn.Sequential(
+    nn.Conv2d(3, 5, 4, 2, 1), nn.ReLU(), nn.Conv2d(5, 6, 2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(24, 4)
+)
+decoder = nn.Sequential(
+    nn.Linear(4, 24), nn.ReLU(), nn.Unflatten(1, (6, 2, 2)),
+    nn.ConvTranspose2d(6, 5, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(5, 1, 6, 2, 2),
+)
+x = torch.randn(3, 3, 8, 8, requires_grad=True)
+slope = torch.randn(3, 1, 8, 8)
+
+
+def step(first, second, x, slope):
+    found = second(first(x))
+    return found, *torch.autograd.grad(found, [x, *encoder.parameters(), *decoder.parameters()], slope)
+
+
+ours = step(strided.strided(encoder), strided.strided(decoder, beside=2), x, slope)
+encoder.double(), decoder.double()
+for one, other in zip(ours, step(encoder, decoder, x.double(), slope.double()), strict=True):
+    torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=1e-5)
+"""
+
+
+def test_chains_are_the_convolutions_in_value_and_slope():
+    paths = os.pathsep.join([str(BENCH / "gpu"), str(BENCH), *sys.path])
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERPRETED],
+        env=os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert not ended.returncode, ended.stderr
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize(("large", "side"), [(1, 32), (32, 16), (32, 8), (32, 4)])
+def test_kernels_compile_for_a_gpu_and_keep_their_numbers_in_registers(
+    large, side, half, monkeypatch
+):
+    monkeypatch.syspath_prepend(BENCH / "gpu")
+    monkeypatch.syspath_prepend(BENCH)
+    import strided
+
+    shape = strided.Shape(64, side, side, large, 32, 4)
+    for of, kernel in {
+        "halved": strided._halve,
+        "doubled": strided._double,
+        "slopes": strided._outer,
+    }.items():
+        tiles = strided.tiles_of(of, shape)
+        fixed = {"CL": large, "CS": 32, "K": 4, "PRECISION": "tf32", "OF_LARGE": True}
+        fixed |= {"ROWS": tiles.rows, "COLUMNS": tiles.columns, "DEPTH": tiles.depth}
+        fixed |= {"BIAS": True, "RELU": True, "KEPT": True}
+        numbers = {"count": shape.count, "height": side, "width": side, "each": 512}
+        compiled = _compiled(kernel, fixed, numbers, "bf16" if half else "fp32", tiles)
+        assert "mma" in compiled.asm["ptx"]  # tensor cores
+        assert ".local" not in compiled.asm["ptx"]
+        assert compiled.metadata.shared < 200_000
+
+
+def _compiled(kernel, fixed, numbers, image, tiles):
+    """As for an H100 or H200, by what the kernel is given."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    kinds = {"large": image, "small": image, "kept": image}
+    signature, constants, whole = {}, {}, {}
+    for place, name in enumerate(kernel.arg_names):
+        if name in fixed:
+            signature[name] = "constexpr"
+            constants[place,] = fixed[name]
+            continue
+        signature[name] = "i32" if name in numbers else f"*{kinds.get(name, 'fp32')}"
+        if numbers.get(name, 16) % 16 == 0:
+            whole[place,] = [["tt.divisibility", 16]]
+    settings = {"num_warps": tiles.warps, "num_stages": tiles.stages}
+    source = ASTSource(kernel, signature, constants, whole)
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=settings)
