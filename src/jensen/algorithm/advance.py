@@ -33,7 +33,7 @@ _SMALL = 1 << 20
 
 
 class _Group(NamedTuple):
-    """What the kernel takes: parameters, gradients, and both averages and counts of each."""
+    """Lists that the kernel takes: parameters, gradients, and both averages and counts of each."""
 
     parameters: list[Tensor]
     gradients: list[Tensor]

@@ -47,7 +47,7 @@ def _parts(module: nn.Module) -> Iterator[tuple[Any, ...]]:
 def attributes(
     part: nn.Module, within: Mapping[int, str] | None = None
 ) -> tuple[tuple[str, Any], ...]:
-    """What a module keeps beside its tensors and modules, as a step would read it, by name.
+    """Things that a module keeps beside its tensors and modules, as a step would read it, by name.
 
     within: names of modules, by their `id`, of which a method is that of any model's module there.
     """
@@ -89,7 +89,7 @@ def compared(value: Any, within: Mapping[int, str] | None = None) -> Any:
 
 
 def _given(numbers: Any) -> Any:
-    """What a function has of its own beside its code: plain values, or the objects themselves."""
+    """Things that a function has of its own beside its code: plain values, or the objects themselves."""
     if isinstance(numbers, dict):
         return tuple((key, _given(each)) for key, each in numbers.items())
     if isinstance(numbers, tuple):

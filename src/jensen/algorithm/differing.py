@@ -1,4 +1,4 @@
-"""What keeps models from being one stack, of all that somebody may have changed since they were made."""
+"""Differences that keep models from being one stack, of all that somebody may have changed since they were made."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING

@@ -116,7 +116,7 @@ class Gradient(Driven):
         return loss
 
     def outcome(self) -> MakeOutcome:
-        """What computes the first half of a step, from now until somebody else has had a say."""
+        """The one that computes the first half of a step, from now until somebody else has had a say."""
         return outcome if self.compiled is None else self.compiled.now()
 
     def log_terms(self, terms: dict[str, Tensor]) -> None:

@@ -38,7 +38,7 @@ def of_all_modules() -> list[Any]:
 
 
 def called(algorithm: "Gradient", torchs: bool = True) -> str:
-    """What has a hook that is called in each step of an algorithm, in words; empty if nothing has.
+    """Parts with a hook that is called in each step of an algorithm, in words; empty if nothing has.
 
     torchs: whether torch's own count, which compute a weight of others (`nn.utils.weight_norm`).
     """

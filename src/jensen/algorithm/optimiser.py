@@ -66,7 +66,7 @@ def make(optimizer: MakeOptimizer, model: nn.Module, objective: Objective) -> Op
 
 
 def _sentence(words: str) -> str:
-    """What a person is told whose settings torch refuses with these words.
+    """The sentence for a person whose settings torch refuses with these words.
 
     >>> _sentence("Invalid learning rate: -1")
     'optimizer.lr is -1: expected a number of at least 0'

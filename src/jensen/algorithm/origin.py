@@ -1,4 +1,4 @@
-"""Where the code that a step runs comes from, and what it reads of Python.
+"""Origin of the code that a step runs, and what it reads of Python.
 
 jensen's and torch's modules read their arguments, their tensors and what they keep. Somebody's own may read a
 number of its file, of a module that it imports, or of a class, too, which a step that is repeated without
@@ -55,7 +55,7 @@ def _is_ours(code: Any) -> bool:
 
 
 def _within(value: Any) -> Iterable[Any]:
-    """What a value holds, or calls."""
+    """Things that a value holds, or calls."""
     if isinstance(value, nn.Module):
         return [*value.children(), *(each for _, each in kept(value))]
     if isinstance(value, dict):
@@ -110,7 +110,7 @@ def _functions(code: type | FunctionType) -> list[FunctionType]:
 
 
 def _named(function: FunctionType, places: Iterable[Mapping[str, Any]]) -> Iterator[Read]:
-    """What a function may read by the names in its code: of its file, of places, and of modules and
+    """Things that a function may read by the names in its code: of its file, of places, and of modules and
     objects that its file knows.
     """
     names = {*_names(function.__code__)}

@@ -73,7 +73,7 @@ class Stack:
         return self._values.bound() and self.optimiser.bound() and self._fixed == self._now()
 
     def _now(self) -> list[list[object]]:
-        """What somebody may change amid a training; learning rates are looked at in each step."""
+        """Settings that somebody may change amid a training; learning rates are looked at in each step."""
         return [fixed(each, scheduled=True) for each in self.members]
 
     def refusal(self, chunks: Sequence[Chunk]) -> str:

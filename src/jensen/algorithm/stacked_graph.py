@@ -58,7 +58,7 @@ class StackedGraph:
         self._changes = Changes()
 
     def take(self, chunks: Sequence[Chunk], logged: Sequence[bool]) -> list[Steps]:
-        """As `Stack.take`."""
+        """Do as `Stack.take`."""
         if self._plain is not None and self._fixed != self._now():
             self._plain = self._logged = None  # and a step first, in which all is as it is now
             if not (why := self._changes.changed()):
@@ -267,7 +267,7 @@ class _State:
         ]
 
     def changed(self) -> str:
-        """As `Numbers.changed`, of any of the models."""
+        """Tell as `Numbers.changed`, of any of the models."""
         return next(filter(None, (each.changed() for each in self.numbers)), "")
 
     @torch.no_grad()

@@ -90,7 +90,7 @@ class Traced:
         return self._calls[shapes](*given)
 
     def _made(self, given: Given) -> Compute:
-        """What computes from now on; nothing is left of its trial."""
+        """The one that computes from now on; nothing is left of its trial."""
         if self._compiled:
             made, self.why = self._tried(self.make, given)
             if not self.why:
@@ -104,7 +104,7 @@ class Traced:
         return self.compute
 
     def _tried(self, make: Callable[..., Any], given: Given) -> tuple[Compute, str]:
-        """What `make` makes of the list, with the reason to leave it, if there is one."""
+        """The step that `make` makes of the list, with the reason to leave it, if there is one."""
         before = [each.detach().clone() for each in given[0]]
         try:
             values, x, noise, step = given

@@ -65,7 +65,7 @@ def gather_batch(rows: Tensor) -> Tensor:
 
 
 def said_by_any_rank(word: str) -> str:
-    """What the first rank says that says anything; empty if none does. All ranks have to ask."""
+    """The words of the first rank that says anything; empty if none does. All ranks have to ask."""
     if world()[1] == 1:
         return word
     words = [""] * world()[1]

@@ -63,7 +63,7 @@ class Schedule(nn.Module, ABC):
             self.register_buffer(name, torch.tensor(float(number)), persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """As every conversion does; the digits that a float32 buffer lacks come from the numbers
+        """Convert as usual; the digits that a float32 buffer lacks come from the numbers
         themselves.
         """
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]

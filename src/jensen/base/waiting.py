@@ -46,6 +46,6 @@ def each(iterator: Iterator[T]) -> Iterator[T]:
 
 
 def runs() -> int:
-    """How many share this thread, each of which may ask for processes; 1 where it has it alone."""
+    """Number of runs that share this thread, each of which may ask for processes; 1 where it has it alone."""
     sharing = SHARING.get()
     return 1 if sharing is None else sharing.runs

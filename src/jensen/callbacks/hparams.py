@@ -98,7 +98,7 @@ def _flat(tree: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, floa
 
 
 def entry_of(value: Any) -> float | str:
-    """As a number if it is one, so that columns sort."""
+    """A number if it is one, so that columns sort."""
     try:
         return float(value)
     except (TypeError, ValueError):

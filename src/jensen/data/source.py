@@ -216,7 +216,7 @@ class Source:
     def observe_each(
         self, examples: Examples | Items | Stream, rows: Rows, keys: Sequence[int]
     ) -> Batch:
-        """As many minibatches as there are keys, one after another in `rows`, each as `observe`
+        """A minibatch for each key, one after another in `rows`, each as `observe`
         sees it.
         """
         if self.transform is None:

@@ -220,7 +220,7 @@ class _Fits:
         return tree_map(kept, following)
 
     def _turn(self, following: Mixture) -> Mixture:
-        """As `em.running.Running.turn`."""
+        """Do as `em.running.Running.turn`."""
         self.cycle = [*self.cycle, self.p] if self.phase < 2 else []
         self.phase = (self.phase + 1) % 3
         if self.phase == 2:

@@ -57,7 +57,7 @@ class NormalGamma(NamedTuple):
         return precision + 0.5 * dim * (LOG_2PI - self.mean_count.log())
 
     def entropy(self) -> Tensor:
-        """That of the precision, and of the mean given it."""
+        """Entropy of the precision, and of the mean given it."""
         precision = Gamma(self.shape, self.rate)
         logs = precision.mean_parameters()[..., 0] + self.mean_count.log()
         return precision.entropy() + 0.5 * self.mean.shape[-1] * (1 + LOG_2PI - logs)

@@ -69,7 +69,7 @@ def doctor() -> None:
 
 
 def _run(command: str) -> None:
-    """As `python -m jensen.COMMAND`. What needs no command is answered without importing it, since
+    """Run `python -m jensen.COMMAND`. What needs no command is answered without importing it, since
     a shell that completes a word asks at every key.
     """
     if sys.argv[1:] == ["--version"]:

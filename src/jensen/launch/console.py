@@ -207,7 +207,7 @@ def readable(argument: str) -> str:
 
 
 def quoted(value: object) -> str:
-    """As the value of an override."""
+    """A value of an override."""
     # Hydra's grammar: a backslash is itself, but for those before a quote.
     escaped = re.sub(
         r"(\\*)('|$)", lambda found: found[1] * 2 + (r"\'" if found[2] else ""), str(value)

@@ -1,4 +1,4 @@
-"""What jobs have in common that can be trained as one program, and in what one differs from another."""
+"""Kinds of jobs that can be trained as one program, and in what one differs from another."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -25,7 +25,7 @@ class Kind(NamedTuple):
     settings: str
 
     def unlike(self, other: "Kind") -> list[str]:
-        """What keeps them apart, such as `data.batch_size is 6, not 12`."""
+        """Settings that keep them apart, such as `data.batch_size is 6, not 12`."""
         found = [
             _of_parts(key, getattr(self, key), getattr(other, key))
             for key in ("model", "objective")

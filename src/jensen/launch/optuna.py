@@ -145,7 +145,7 @@ class Trials:
         return [self._return(each) for each in returns]
 
     def _return(self, found: JobReturn) -> JobReturn:
-        """What a launcher returned of a job, but for one that failed or whose score is NaN, which
+        """The return that a launcher has of a job, but for one that failed or whose score is NaN, which
         Optuna takes no more than none.
         """
         folder = str(found.working_dir)

@@ -190,7 +190,7 @@ class Together:
 
 
 def _elsewhere(member: Member, function: Callable[[], Any]) -> Any:
-    """What a function gives, for which a member waits in its coroutine while the others go on."""
+    """The value of a function, for which a member waits in its coroutine while the others go on."""
     asked: Future[Any] = Future()
 
     def call() -> None:

@@ -33,7 +33,7 @@ def train(cfg: DictConfig, folder: Path, model: Module | None = None) -> dict[st
 
 
 def fit(this: RunFolder, model: Module | None = None) -> dict[str, float]:
-    """As `train`, in a folder that is held."""
+    """Do as `train`, in a folder that is held."""
     cfg = this.cfg
     folder = this.folder
     quieten()

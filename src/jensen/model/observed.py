@@ -1,4 +1,4 @@
-"""What a person gives a model to look at, as its networks take it, or refused in the sentences of a
+"""Examples that a person gives a model to look at, as its networks take it, or refused in the sentences of a
 fit.
 
 A training step asks for none of this: its data were looked at before the first one.

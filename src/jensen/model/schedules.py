@@ -1,4 +1,4 @@
-"""Which noise levels a diffusion is asked about: gamma as a rising function of t in [0, 1].
+"""Noise levels that a diffusion is asked about: gamma as a rising function of t in [0, 1].
 
 The bound depends on the two ends alone (Kingma et al. 2021, arXiv 2107.00630, section 4.1). What lies
 between them decides how much it scatters.

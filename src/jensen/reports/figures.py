@@ -94,8 +94,8 @@ class Along(NamedTuple):
 
 
 def along(sweep: Sweep) -> Along:
-    """By beta if it was swept, else by the number of the most values; without numbers, the groups
-    one by one.
+    """The setting along which points are joined: beta if it was swept, else the number of the
+    most values; without numbers, the groups one by one.
     """
     groups = sweep.groups
     numeric = [

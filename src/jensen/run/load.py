@@ -107,7 +107,7 @@ def resume_from(folder: Path) -> Resumed:
 
 @rank_zero_only
 def _set_back(before: list[Path], sizes: dict[str, int] | None, torn: Path | None = None) -> None:
-    """As of a checkpoint: None of those that do not know the event files."""
+    """Set back to a checkpoint: None of those that do not know the event files."""
     if sizes is not None:
         rewind(before, sizes)
     if torn is not None and torn.exists():

@@ -74,7 +74,7 @@ def _events(text: str) -> Iterator[yaml.Event]:
 
 
 def read_yaml(path: Path) -> DictConfig:
-    """As `read_tree`; nothing in it is resolved."""
+    """Read as `read_tree` does; nothing in it is resolved."""
     tree = read_tree(path)
     with _reading(path):
         return OmegaConf.create(tree)

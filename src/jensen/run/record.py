@@ -19,7 +19,7 @@ def put(path: Path, text: str) -> None:
 
 
 def put_json(path: Path, entry: dict[str, Any]) -> None:
-    """As `put`."""
+    """Do as `put`."""
     put(path, json.dumps(entry, indent=1) + "\n")
 
 

@@ -30,7 +30,7 @@ class Templates:
         self._known: dict[bytes, Any] = {}
 
     def parse(self, text: str) -> Any:
-        """As `reading.parse`.
+        """Do as `reading.parse`.
 
         Raises:
             YAMLError, ValueError: as there.
