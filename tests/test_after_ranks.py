@@ -8,6 +8,7 @@ import torch
 from composing import composed, read_once
 from omegaconf import open_dict
 from pytorch_lightning import Callback
+from pytorch_lightning.callbacks import Checkpoint
 from ranks import together
 from tiny import TINY
 
@@ -75,27 +76,42 @@ class Stops(Callback):
     def on_train_epoch_end(self, trainer, *_):
         self.stop(trainer, "epoch")
 
+    def on_train_epoch_start(self, trainer, *_):
+        self.stop(trainer, "new epoch")
+
     def on_validation_end(self, trainer, *_):
         self.stop(trainer, "validation")
 
 
+class Saves(Stops, Checkpoint):
+    """The same of a `Checkpoint`, which Lightning calls after other callbacks."""
+
+
+PLACES = {
+    **{place: Stops for place in ("batch", "epoch", "new epoch", "validation")},
+    **{f"{place} saved": Saves for place in ("batch", "epoch", "new epoch", "validation")},
+}
+
+
 def stopped(rank, folder):
     read_once()
-    for place in ("batch", "epoch", "validation"):
+    for place, kind in PLACES.items():
         cfg = composed(*TINY, "trainer.accelerator=cpu", "trainer.devices=2", "trainer.max_steps=40",
                        "trainer.val_check_interval=4", "diagnostics=[]")  # fmt: skip
         with open_dict(cfg):
-            cfg.callbacks.stops = {"_target_": f"{__name__}.Stops", "place": place}
+            cfg.callbacks.stops = {"_target_": f"{__name__}.{kind.__name__}", "place": place.removesuffix(" saved")}
         train(cfg, folder / place)
 
 
 def test_an_end_that_one_rank_asks_for_is_that_of_all(tmp_path):
-    together(2, stopped, tmp_path)
+    together(2, stopped, tmp_path, timeout=60)
     ends = {
         place: json.loads((tmp_path / place / "finished.json").read_text())
-        for place in ("batch", "epoch", "validation")
+        for place in PLACES
     }
     assert {place: end["why"] for place, end in ends.items()} == dict.fromkeys(ends, "a callback")
-    assert ends["batch"]["step"] == 3
-    assert ends["validation"]["step"] == 4
-    assert 3 <= ends["epoch"]["step"] < 40
+    for word in ("", " saved"):
+        assert ends[f"batch{word}"]["step"] == 3
+        assert ends[f"validation{word}"]["step"] == 4
+        assert ends[f"epoch{word}"]["step"] == 20  # of 240 examples, 12 a step
+        assert ends[f"new epoch{word}"]["step"] == 20

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
+from jensen.base.errors import InputError
 from jensen.diagnostics.probabilistic_pca import best_evidence
 from jensen.diagnostics.water_filling import optimum
 from jensen.launch import known
@@ -98,4 +99,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     signals.unwind_at_interrupt()
-    main()
+    try:
+        main()
+    except InputError as error:  # as of an environment that calls this process another rank
+        sys.exit(str(error))

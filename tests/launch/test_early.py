@@ -51,6 +51,17 @@ def test_a_folder_that_torch_cannot_make_is_one_sentence(command, tmp_path):
     )
 
 
+@pytest.mark.parametrize("command", ["evaluate", "encode", "report"])
+@pytest.mark.parametrize("name", ["RANK", "SLURM_PROCID"])
+def test_another_rank_than_zero_of_one_process_is_one_sentence(command, name, tmp_path):
+    done = shell.run(f"jensen.{command}", cwd=tmp_path, env={name: "1", "WORLD_SIZE": "2"})
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"{name} is 1 in the environment, but jensen.{command} is one process, rank 0: expected no other;"
+        f" unset {name}, or start one process alone\n"
+    )
+
+
 def test_a_sweep_and_a_run_that_are_finished_import_nothing_that_trains(tmp_path):
     words = [*QUICK, "trainer.max_steps=10", "diagnostics=[]", "objective.beta=2"]
     sweep = ["-m", f"hydra.sweep.dir={tmp_path / 'sweep'}", *words]

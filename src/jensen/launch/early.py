@@ -14,8 +14,8 @@ def answer(command: str) -> None:
     """Print the help, the version or the configuration that the command line asks for, and end.
 
     Raises:
-        SystemExit: it was asked for, and the process ends, or torch cannot be imported; otherwise nothing
-            is done.
+        SystemExit: it was asked for, and the process ends; torch cannot be imported; or this is another
+            rank than zero of a command that has none. Otherwise nothing is done.
     """
     words = sys.argv[1:]
     pairs = [words[i : i + 2] for i in range(len(words))]
@@ -24,6 +24,8 @@ def answer(command: str) -> None:
     )
     if not asked:
         _refuse_without_kernels()
+        if command != "train":
+            _refuse_rank(command)
         return
     from jensen.launch import naming
     from jensen.launch.console import program
@@ -63,4 +65,16 @@ def _refuse_without_kernels() -> None:
         sys.exit(
             f"TORCHINDUCTOR_CACHE_DIR is {folder}, which cannot be made ({error.strerror}): expected a"
             " folder that can be written; set another, or unset it"
+        )
+
+
+def _refuse_rank(command: str) -> None:
+    """End where the environment calls this process another rank than zero, which says and writes nothing."""
+    from jensen.callbacks.words import RANKS
+
+    name = next((each for each in RANKS if each in os.environ), "")
+    if name and os.environ[name] != "0":
+        sys.exit(
+            f"{name} is {os.environ[name]} in the environment, but jensen.{command} is one process, rank 0:"
+            f" expected no other; unset {name}, or start one process alone"
         )

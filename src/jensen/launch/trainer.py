@@ -3,6 +3,7 @@ asked.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from jensen.base.errors import InputError, RefusedError
 from jensen.base.ranks import processes
 from jensen.callbacks.agree import Agree
+from jensen.callbacks.best import Best
 from jensen.callbacks.end import End
 from jensen.callbacks.events import Events
 from jensen.callbacks.last import Last
@@ -33,7 +35,7 @@ _TOLD = ("experiment", "data", "model", "objective")
 
 
 def make(cfg: DictConfig, folder: Path, end: End) -> Trainer:
-    """A trainer with the callbacks of `cfg`, `end` before them, and those without which a run loses
+    """A trainer with the callbacks of `cfg`, `end`, and those without which a run loses
     work.
 
     Raises:
@@ -47,10 +49,7 @@ def make(cfg: DictConfig, folder: Path, end: End) -> Trainer:
         str(name): each for name, each in instantiate(cfg.callbacks).items() if each is not None
     }
     conflicts.check(chosen)
-    callbacks: list[Callback] = [end, *chosen.values(), telling(), Agree()]
-    for kind in (Last, Events, Preempt):
-        if not any(isinstance(each, kind) for each in callbacks):
-            callbacks.append(kind())
+    callbacks = in_order(list(chosen.values()), end)
     slurm.check_tasks()
     elastic.join()
     given: dict[str, Any] = {
@@ -73,6 +72,24 @@ def make(cfg: DictConfig, folder: Path, end: End) -> Trainer:
     for sentence in unread(cfg, trainer):
         say(sentence)
     return trainer
+
+
+def in_order(chosen: Sequence[Callback], end: End) -> list[Callback]:
+    """Callbacks as Lightning is to call them: a user's `Checkpoint` may ask for an end, on which the
+    ranks agree before `end` looks, and its state is in the last.ckpt that comes after it.
+    """
+    own = [each for each in chosen if isinstance(each, Checkpoint) and not _is_ours(each)]
+    ours = [each for each in chosen if each not in own]
+    callbacks = [*own, Agree(), end, *ours, telling()]
+    for kind in (Last, Events, Preempt):
+        if not any(isinstance(each, kind) for each in callbacks):
+            callbacks.append(kind())
+    return callbacks
+
+
+def _is_ours(each: Callback) -> bool:
+    """Tell whether a checkpoint is one that knows of `End`, or a subclass that must come after it."""
+    return isinstance(each, (Last, Preempt)) or type(each) is Best
 
 
 def refuse_stray_rank(trainer: Trainer, told: str) -> None:
@@ -141,7 +158,7 @@ def unread(cfg: DictConfig, trainer: Trainer) -> list[str]:
     if sentence := unkept(trainer.loggers):
         found.append(sentence)
     if not any(
-        isinstance(each, Checkpoint) and not isinstance(each, (End, Last, Preempt))
+        isinstance(each, Checkpoint) and not isinstance(each, (Agree, End, Last, Preempt))
         for each in callbacks
     ):
         found.append(
