@@ -1,13 +1,14 @@
 """Rows over ranks: one process, and two real ones that talk by gloo."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from nursery import SERVER
 from torch import distributed, multiprocessing
 
-from jensen.base.ranks import gather_batch, gather_rows, world
+from jensen.base.ranks import alone, gather_batch, gather_rows, world
 from jensen.bound.decomposition import Draws, aggregate_log_density, decompose, draw
 from jensen.diagnostics.decomposition import shared_out
 from jensen.family.gaussian import Gaussian
@@ -146,3 +147,10 @@ def test_a_rank_without_a_draw_has_an_empty_share():
     """Fewer draws than ranks: `shared_out` hands none to the last."""
     none = Draws(*(part[:0] for part in draws()))
     assert aggregate_log_density(none, posterior(), 37).shape == (0,)
+
+
+def test_a_thread_that_works_alone_leaves_the_others_their_ranks(monkeypatch):
+    monkeypatch.setattr("jensen.base.ranks.processes", lambda: (1, 2))
+    with alone(), ThreadPoolExecutor(1) as pool:
+        found = [world(), pool.submit(world).result()]
+    assert [*found, world()] == [(0, 1), (1, 2), (1, 2)]

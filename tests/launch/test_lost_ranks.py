@@ -26,14 +26,15 @@ SENTENCE = "the tide is 7: expected less; wait"
 
 
 class End(Callback):
-    """Ends rank 1 after step 6, by SIGKILL or for bad input; once, where a `file` is to say that it did."""
+    """Ends a rank after step 6, by SIGKILL or for bad input; once, where a `file` is to say that it did."""
 
-    def __init__(self, killed, file=None):
+    def __init__(self, killed, file=None, rank=1):
         self.killed = killed
+        self.rank = rank
         self.file = file and Path(file)
 
     def on_train_batch_end(self, trainer, *_):
-        if trainer.global_rank == 1 and trainer.global_step == 6:
+        if trainer.global_rank == self.rank and trainer.global_step == 6:
             if self.file and self.file.exists():
                 return
             if self.file:
@@ -128,6 +129,18 @@ def test_a_run_of_which_a_rank_is_killed_goes_on(tmp_path):
     statuses, said = go(tmp_path)
     assert statuses == [0, 0]
     assert "continuing in" in said[0]
+
+
+def test_the_rank_that_is_left_says_that_rank_zero_was_killed(tmp_path):
+    end = ("+callbacks.end._target_=test_lost_ranks.End", "+callbacks.end.killed=true")
+    statuses, said = go(tmp_path, *end, "+callbacks.end.rank=0")
+    assert statuses == [None, peers.LOST]
+    assert "jensen: a rank of the run ended (" in said[1]
+    assert "the same command goes on from step 4" in said[1]
+    assert said[1].count("\n") == 1
+    assert not (tmp_path / "run" / "failed.json").exists()
+    statuses, _ = go(tmp_path)
+    assert statuses == [0, 0]
 
 
 @pytest.mark.slow

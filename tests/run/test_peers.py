@@ -14,7 +14,7 @@ from jensen.base.signals import Stopped
 from jensen.run import folder as folders
 from jensen.run import peers
 from jensen.run.fingerprint import fingerprint
-from jensen.run.folder import FAILED, open_run, standing
+from jensen.run.folder import FAILED, LOST, open_run, standing
 
 PLACE = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:561] "
 CLOSED = RuntimeError(f"{PLACE}Connection closed by peer [::1]:7. This is typically a crash. GLHF!")
@@ -111,6 +111,22 @@ def test_a_run_that_lost_a_rank_without_a_word_is_interrupted(cfg, tmp_path, cap
     assert said in capsys.readouterr().out
     assert not (tmp_path / FAILED).exists()
     assert standing(tmp_path, cfg, lambda: fingerprint(instantiate(cfg.data))) == "interrupted"
+
+
+def test_of_ranks_that_lost_another_one_says_so(cfg, tmp_path, lead, capsys, monkeypatch):
+    monkeypatch.setattr(peers, "PATIENCE", 0.1)
+    (tmp_path / LOST).touch()  # of the attempt before
+    with pytest.raises(Stopped):
+        go(tmp_path, cfg, CLOSED)
+    lead(False)
+    with pytest.raises(Stopped):
+        go(tmp_path, cfg, CLOSED)
+    assert capsys.readouterr().out.count("the others cannot go on") == 1
+    (tmp_path / LOST).unlink()
+    for _ in range(2):  # where rank zero is the one that is lost
+        with pytest.raises(Stopped):
+            go(tmp_path, cfg, CLOSED)
+    assert capsys.readouterr().out.count("the others cannot go on") == 1
 
 
 @pytest.mark.parametrize("leads", [True, False])

@@ -1,5 +1,6 @@
 """Rows that are spread over the ranks of a distributed run; in a single process, all of them."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -7,26 +8,34 @@ from typing import Any, cast
 import torch
 from torch import Tensor, distributed
 
-_alone = False  # no ContextVar, which torch.compile cannot follow in torch 2.11
+
+class _Thread(threading.local):
+    """Whether this thread works for its process alone; no ContextVar, which torch.compile cannot follow
+    in torch 2.11.
+    """
+
+    alone = False
+
+
+_thread = _Thread()
 
 
 @contextmanager
 def alone() -> Iterator[None]:
     """Have what is done within be this process's own, though it be a rank: of a training that has ended
-    the ranks stay.
+    the ranks stay. Another thread, one that is begun within too, goes on with the ranks.
     """
-    global _alone
-    before = _alone
-    _alone = True
+    before = _thread.alone
+    _thread.alone = True
     try:
         yield
     finally:
-        _alone = before
+        _thread.alone = before
 
 
 def world() -> tuple[int, int]:
     """This rank and the number of ranks."""
-    return (0, 1) if _alone else processes()
+    return (0, 1) if _thread.alone else processes()
 
 
 def processes() -> tuple[int, int]:

@@ -28,13 +28,15 @@ from jensen.run import peers, seal
 from jensen.run.identity import VALIDATION, difference, identity, written
 from jensen.run.reading import configuration, saved_step
 from jensen.run.record import get_json, put, put_json, put_scores
-from jensen.run.words import FULL, explain, leads, rank, say
+from jensen.run.words import FULL, explain, leads, rank, say, show
 
 if TYPE_CHECKING:  # it takes seconds to import, which a run that is finished does without
     from jensen.data.module import DataModule
 
 FINISHED = "finished.json"
 FAILED = "failed.json"
+LOST = ".lost"
+"""A file of the ranks that lost another one: whoever makes it says so for all."""
 DATA = ".hydra/identity.json"
 HELD_OUT = "held_out"
 """Its key for how many examples the run is judged on."""
@@ -215,14 +217,21 @@ class RunFolder:
             SaidError: for a reason that the rank has left.
             Stopped: without one; nothing failed, and the same command goes on.
         """
-        if word := peers.wait_for_word(self._word, self.started) if self.leads else self._word():
+        if self.leads:  # at once, for the others that wait to hear whether rank zero is there
+            with suppress(OSError):
+                (self.folder / LOST).touch()
+        if word := peers.wait_for_word(self._word, self.started if self.leads else list):
             raise SaidError(word)
         step = saved_step(self.folder)
         goes_on = (
             f"goes on from step {step}" if step else "begins anew, since nothing was saved yet"
         )
         ended = peers.ended(self.started()) or f"a rank of the run ended ({what})"
-        say(f"{ended}, and the others cannot go on without it: the same command {goes_on}")
+        sentence = f"{ended}, and the others cannot go on without it: the same command {goes_on}"
+        if self.leads:
+            say(sentence)
+        elif peers.is_first(self.folder / LOST):
+            show(f"jensen: {sentence}")
         raise Stopped("", peers.LOST)
 
     def _word(self) -> str:
@@ -263,6 +272,8 @@ def open_run(folder: Path, cfg: DictConfig) -> Iterator[RunFolder]:
                 f"{folder} holds another run ({found}): expected the same one, to continue it;"
                 " train in another folder"
             )
+        if this.leads:
+            (folder / LOST).unlink(missing_ok=True)
         try:
             yield this
         except RefusedError:

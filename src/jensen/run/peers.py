@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from jensen.base.errors import InputError
@@ -72,6 +73,15 @@ def wait_for_word(
             return found
         time.sleep(_LOOK)
     return word()
+
+
+def is_first(said: Path) -> bool:
+    """Tell whether this rank is the first to make a file that the ranks left share."""
+    try:
+        said.touch(exist_ok=False)
+    except OSError:
+        return False
+    return True
 
 
 def ended(started: Sequence[subprocess.Popen[Any]]) -> str:
