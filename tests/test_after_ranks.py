@@ -88,7 +88,7 @@ class Saves(Stops, Checkpoint):
 
 
 PLACES = {
-    **{place: Stops for place in ("batch", "epoch", "new epoch", "validation")},
+    **dict.fromkeys(("batch", "epoch", "new epoch", "validation"), Stops),
     **{f"{place} saved": Saves for place in ("batch", "epoch", "new epoch", "validation")},
 }
 
@@ -99,16 +99,16 @@ def stopped(rank, folder):
         cfg = composed(*TINY, "trainer.accelerator=cpu", "trainer.devices=2", "trainer.max_steps=40",
                        "trainer.val_check_interval=4", "diagnostics=[]")  # fmt: skip
         with open_dict(cfg):
-            cfg.callbacks.stops = {"_target_": f"{__name__}.{kind.__name__}", "place": place.removesuffix(" saved")}
+            cfg.callbacks.stops = {
+                "_target_": f"{__name__}.{kind.__name__}",
+                "place": place.removesuffix(" saved"),
+            }
         train(cfg, folder / place)
 
 
 def test_an_end_that_one_rank_asks_for_is_that_of_all(tmp_path):
     together(2, stopped, tmp_path, timeout=60)
-    ends = {
-        place: json.loads((tmp_path / place / "finished.json").read_text())
-        for place in PLACES
-    }
+    ends = {place: json.loads((tmp_path / place / "finished.json").read_text()) for place in PLACES}
     assert {place: end["why"] for place, end in ends.items()} == dict.fromkeys(ends, "a callback")
     for word in ("", " saved"):
         assert ends[f"batch{word}"]["step"] == 3

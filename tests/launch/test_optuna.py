@@ -164,7 +164,7 @@ def test_what_optuna_is_told_wrong_is_one_sentence(tmp_path, words, sentence):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_misspelt_score_ends_the_sweep_after_its_first_run(tmp_path):
+def test_a_misspelt_score_ends_the_sweep_before_it_trains(tmp_path):
     words = ("experiment=tune_beta", "data.factors=null", "maximise=val/elb", "diagnostics=[]")
     short = ("trainer.max_steps=4", "trainer.accelerator=cpu", "callbacks=[checkpoint]")
     done = shell.run("jensen.train", "-m", *TINY, *words, *short, cwd=tmp_path)
@@ -173,7 +173,8 @@ def test_a_misspelt_score_ends_the_sweep_after_its_first_run(tmp_path):
     last = done.stderr.splitlines()[-1]
     assert last.startswith("maximise is 'val/elb': expected one of")
     assert last.endswith("did you mean val/elbo?")
-    assert len([*tmp_path.rglob("finished.json")]) == 1
+    assert len([*tmp_path.rglob("failed.json")]) == 1
+    assert not [*tmp_path.rglob("*.ckpt")]
 
 
 def test_a_sweeper_without_a_sweep_is_told(tmp_path):
@@ -181,3 +182,10 @@ def test_a_sweeper_without_a_sweep_is_told(tmp_path):
     short = ("trainer.max_steps=4", "trainer.accelerator=cpu", "callbacks=[checkpoint]")
     done = shell.run("jensen.train", *TINY, *words, *short, "hydra.run.dir=run", cwd=tmp_path)
     assert "hydra/sweeper=maximise chooses nothing in one run; -m" in done.stdout
+
+
+def test_a_launcher_of_another_package_is_refused_in_a_sentence():
+    choices = {"runtime": {"choices": {"hydra/launcher": "basic"}}}
+    own = SimpleNamespace(launcher=object(), config=OmegaConf.create({"hydra": choices}))
+    with pytest.raises(InputError, match="hydra/launcher is basic, which does not say how"):
+        optuna.sweep(SimpleNamespace(sweeper=own), [])

@@ -95,6 +95,25 @@ class Algorithm(LightningModule):
         terms = derived({name: mean.item() for name, mean in means.items()}, self.x_shape, symbols)
         write(self.loggers, tag, terms, self.global_step)
 
+    @torch.no_grad()
+    def held_out_names(self, x: Tensor) -> list[str]:
+        """The names of the means that a validation logs, by a look at `x` `(1, *event)` that leaves no
+        trace.
+        """
+        dtype: Any = self.dtype
+        x = x.to(self.device, dtype)
+        none = torch.zeros(1, 0, dtype=torch.int64, device=x.device)
+        training = [part for part in self.modules() if part.training]
+        self.eval()
+        try:
+            _, sums = self.look(Batch(x, none, none.new_zeros(1)))
+        finally:
+            for part in training:
+                part.training = True
+        means = Means()
+        means.add(sums, 1)
+        return [*means.take(means.totals(lambda sums, **_: sums))]
+
     def check_batch(self, batch: Batch) -> None:
         """Refuse a batch of a user's own loader."""
 

@@ -82,10 +82,16 @@ def check(settings: dict[str, Any], config: DictConfig) -> None:
 
 def sweep(sweeper: Any, arguments: list[str]) -> None:
     """Raises:
-    InputError: there is nothing to choose.
+    InputError: there is nothing to choose, or the launcher is none of ours.
     CompactHydraException: runs failed, or none has a score; the others were made all the same.
     """
     own = sweeper.sweeper
+    if not hasattr(own.launcher, "sweep"):
+        raise InputError(
+            f"hydra/launcher is {own.config.hydra.runtime.choices['hydra/launcher']}, which does not say"
+            " how its runs ended: expected one of jensen's with hydra/sweeper=maximise; write"
+            " hydra/launcher=sequential, subprocess, stacked or slurm"
+        )
     _check_chosen([*own._parse_sweeper_params_config(), *arguments])
     trials = Trials(own.launcher.launch, own.launcher.sweep, str(own.config.maximise))
     own.launcher.launch = trials.launch
@@ -147,10 +153,15 @@ class Trials:
     def _return(self, found: JobReturn) -> JobReturn:
         """The return that a launcher has of a job, but for one that failed or whose score is NaN, which
         Optuna takes no more than none.
+
+        Raises:
+            CompactHydraException: no run gives the score.
         """
         folder = str(found.working_dir)
         if found.status == JobStatus.FAILED:
             why = self.sweep.failures.get(folder) or str(found._return_value)
+            if why.startswith("maximise is "):  # which no other trial has either
+                raise CompactHydraException(why)
         elif math.isnan(found.return_value):
             why = f"maximise={self.key} is NaN"
         else:

@@ -23,6 +23,7 @@ from jensen.callbacks.end import End
 from jensen.callbacks.events import Events
 from jensen.callbacks.last import Last
 from jensen.callbacks.preempt import Preempt
+from jensen.callbacks.sought import Sought
 from jensen.callbacks.tell import Tell
 from jensen.callbacks.words import RANKS
 from jensen.launch import conflicts, elastic, slurm
@@ -49,7 +50,8 @@ def make(cfg: DictConfig, folder: Path, end: End) -> Trainer:
         str(name): each for name, each in instantiate(cfg.callbacks).items() if each is not None
     }
     conflicts.check(chosen)
-    callbacks = in_order(list(chosen.values()), end)
+    sought = [] if cfg.maximise is None else [Sought(str(cfg.maximise))]
+    callbacks = in_order([*chosen.values(), *sought], end)
     slurm.check_tasks()
     elastic.join()
     given: dict[str, Any] = {
