@@ -1,12 +1,17 @@
 """Densities of two latents, against torch.distributions."""
 
+import math
+
 import pytest
 import torch
+from matplotlib.figure import Figure
 from snapshots import generator, randn, vector_snapshot, with_posterior
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal
 from torch.distributions.transforms import AffineTransform
 
+from jensen.diagnostics import aggregate_posterior as module
 from jensen.diagnostics.aggregate_posterior import aggregate_posterior, density, prior_density
+from jensen.family.bernoulli import Bernoulli
 from jensen.family.codes import Codes
 from jensen.family.family import Product
 from jensen.family.flow import Flow
@@ -117,3 +122,55 @@ def test_the_density_of_a_flow_of_two_latents():
             found, prior_density(same, pair, X, Y), rtol=1e-6, atol=1e-9, check_dtype=False
         )
     assert prior_density(flow._replace(dim=3), [0, 1], X, Y) is None
+
+
+def contours(snapshot, monkeypatch):
+    """The axes that are drawn, and the levels of their contours."""
+    axes = Figure().add_subplot()
+    monkeypatch.setattr(module, "chart", lambda draw, *size: draw(axes))
+    aggregate_posterior(snapshot)
+    return axes, next(each.levels for each in axes.collections if hasattr(each, "levels"))
+
+
+FAR = Mixture(
+    torch.tensor([0.5, 0.5]).log(),
+    Gaussian(torch.tensor([[0.0] * 3, [9.0] * 3]), torch.zeros(2, 3)),
+)
+ENDS = torch.tensor([[0.0], [9.0]]).expand(3, 2, 1)
+EACH = Product(Mixture(torch.full((3, 2), 0.5).log(), Gaussian(ENDS, torch.zeros(3, 2, 1))))
+
+
+@pytest.mark.parametrize(
+    ("prior", "peak"),
+    [
+        (Gaussian(torch.full((3,), 9.0), torch.zeros(3)), 1 / (2 * math.pi)),
+        (FAR, 0.5 / (2 * math.pi)),
+        (EACH, 0.25 / (2 * math.pi)),
+    ],
+    ids=["gaussian", "mixture", "product"],
+)
+def test_a_prior_where_no_code_is_is_in_the_picture(prior, peak, monkeypatch):
+    """Its contours are those of its own peak, not of the tail that reaches the codes."""
+    snapshot = with_posterior(vector_snapshot(), 0.1 * randn(101, 3), torch.zeros(101, 3))
+    axes, levels = contours(snapshot._replace(prior=prior), monkeypatch)
+    assert levels == pytest.approx([peak * math.exp(-(k**2) / 2) for k in (3, 2, 1)], rel=0.03)
+    for low, high in (axes.get_xlim(), axes.get_ylim()):
+        assert low < -1
+        assert high > 11
+
+
+def test_a_pixel_of_the_density_lies_about_its_place(monkeypatch):
+    axes, _ = contours(vector_snapshot(), monkeypatch)
+    left, right, *_ = axes.images[0].get_extent()
+    low, high = axes.get_xlim()  # the outermost places
+    pixel = (right - left) / axes.images[0].get_array().shape[1]
+    assert (low - left, right - high) == pytest.approx((pixel / 2, pixel / 2))
+
+
+def test_a_mixture_of_no_gaussians_has_no_contours():
+    logits = randn(4, 3, seed=2)
+    prior = Mixture(torch.full((4,), 0.25).log(), Bernoulli(logits))
+    assert prior_density(prior, PAIR, X, Y) is None
+    ones = (randn(101, 3) > 0).float()
+    snapshot = vector_snapshot()._replace(prior=prior, z=ones, posterior=Codes(ones))
+    assert aggregate_posterior(snapshot)["density"].shape == (3, 500, 500)

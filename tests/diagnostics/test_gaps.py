@@ -13,9 +13,11 @@ from diagnostics.snapshots import (
     snapshot_of,
     vector_snapshot,
 )
+from matplotlib.figure import Figure
 from scipy import stats
 
 from jensen.base.errors import InputError
+from jensen.diagnostics import shell as shell_module
 from jensen.diagnostics.evidence import evidence
 from jensen.diagnostics.goodness_of_fit import goodness_of_fit
 from jensen.diagnostics.inference_gap import inference_gap
@@ -179,6 +181,15 @@ def test_draws_of_the_prior_lie_in_its_shell():
     assert found["distance"] < 0.04
     assert found["norm"].item() == pytest.approx(found["prior"].item(), abs=0.1)
     assert shell(snapshot._replace(prior=Unknown("nobody says"))) == {}
+
+
+def test_the_shell_of_a_prior_beyond_the_codes_is_in_the_picture(monkeypatch):
+    axes = Figure().add_subplot()
+    monkeypatch.setattr(shell_module, "chart", lambda draw: draw(axes))
+    wide = Gaussian(torch.zeros(3), torch.full((3,), 4.0))
+    draws = 7.4 * randn(10_000, 3, seed=5)
+    shell(vector_snapshot()._replace(prior=wide, z=randn(101, 3), draw=lambda count: draws[:count]))
+    assert axes.get_xlim()[1] == pytest.approx(draws.norm(dim=1).max().item(), rel=1e-5)
 
 
 def test_the_arc_stays_in_the_shell_and_the_line_does_not():

@@ -7,8 +7,12 @@ from matplotlib.figure import Figure
 from snapshots import image_snapshot, randn, vector_snapshot
 
 from jensen.diagnostics import samples as samples_module
+from jensen.diagnostics.embedding import embedding
+from jensen.diagnostics.interpolation import interpolation
 from jensen.diagnostics.reconstructions import reconstructions
 from jensen.diagnostics.samples import samples
+from jensen.diagnostics.traversal_film import traversal_film
+from jensen.diagnostics.traversals import traversals
 
 
 def cells(picture, rows, columns, size):
@@ -93,3 +97,40 @@ def test_a_linear_models_samples_have_its_covariance(monkeypatch):
     points = np.asarray(axes.collections[1].get_offsets())
     assert points.mean(0) == pytest.approx(start.numpy(), abs=0.05)
     assert np.cov(points.T) == pytest.approx((weight @ weight.T).numpy(), abs=0.15)
+
+
+SHOWN = {
+    "reconstructions": lambda snapshot: reconstructions(snapshot)["images"],
+    "samples": lambda snapshot: samples(snapshot)["images"],
+    "interpolation": lambda snapshot: interpolation(snapshot)["images"],
+    "traversals": lambda snapshot: traversals(snapshot)["image_1"],
+    "traversal_film": lambda snapshot: traversal_film(snapshot)["film"].frames,
+    "embedding": lambda snapshot: embedding(snapshot)["codes"].thumbnails,
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (0.0, 255.0), (-3.0, -2.0)])
+def test_data_that_are_no_brightness_are_shown_by_their_range(name, low, high):
+    """The same images in other units make the same picture."""
+    plain = image_snapshot()
+    least, most = plain.images.aminmax()
+    plain = plain._replace(images=(plain.images - least) / (most - least))
+    other = plain._replace(
+        images=low + (high - low) * plain.images,
+        encode=lambda x: plain.encode((x - low) / (high - low)),
+        decode=lambda z: low + (high - low) * plain.decode(z),
+    )
+    one, two = (SHOWN[name](each).int() for each in (plain, other))
+    assert one.float().std() > 1
+    assert (one - two).abs().max() <= 1
+
+
+def test_a_missing_pixel_is_half_grey():
+    snapshot = image_snapshot()
+    holed = snapshot.images.index_fill(3, torch.tensor(0), torch.nan)
+    picture = reconstructions(snapshot._replace(images=holed), 1)["images"]
+    times = (picture.shape[1] // 3 - 2) // 16
+    found = cells(picture, 3, 1, 16 * times)[0, 0, 0, ::times, ::times]
+    assert (found[:, 0] == 128).all()
+    assert (found[:, 1:] != 128).any()

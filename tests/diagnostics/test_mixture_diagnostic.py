@@ -11,9 +11,15 @@ from jensen.algorithm.snapshot import point_inference
 from jensen.algorithm.snapshot import snapshot as snapshot_of
 from jensen.base.errors import InputError
 from jensen.bound.decomposition import decompose
+from jensen.diagnostics.aggregate_posterior import aggregate_posterior
 from jensen.diagnostics.bayesian_mixture import bayesian_mixture
 from jensen.diagnostics.decomposition import decomposition
+from jensen.diagnostics.interpolation import interpolation
 from jensen.diagnostics.mixture import components, mixture
+from jensen.diagnostics.reconstructions import reconstructions
+from jensen.diagnostics.samples import samples
+from jensen.diagnostics.traversal_film import traversal_film
+from jensen.diagnostics.traversals import traversals
 from jensen.family import gaussian
 from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture, log_prob
@@ -237,3 +243,19 @@ def test_what_it_shows_of_components_that_are_not_gaussian():
     images = x[:4].reshape(4, 1, 2, 3)
     pictured = components(snapshot_of(model, point_inference(model, x), none, (), images))
     assert pictured["prototypes"].shape != chart["prototypes"].shape
+
+
+def test_every_picture_of_a_mixture_of_images():
+    """A mixture's points are of float64 and the images that are shown of float32, as a run's are."""
+    x = torch.randint(2, (60, 6), generator=generator()).double()
+    model = MixtureModel(3, "bernoulli", prior=PseudoCounts(values=1.0)).fit(x)
+    none = torch.zeros(60, 0, dtype=torch.long)
+    images = x.reshape(60, 1, 2, 3).float()
+    shown = snapshot_of(model, point_inference(model, x), none, (), images)
+    assert aggregate_posterior(shown)["density"].float().std() > 1  # without contours
+    for picture in (traversals, interpolation, reconstructions, samples):
+        for name, found in picture(shown).items():
+            assert found.float().std() > 1, name
+    assert traversal_film(shown)["film"].frames.float().std() > 1
+    blank = components(shown, columns=2)["prototypes"][:, -40:, -50:]
+    assert (blank == 255).all()  # 3 components in 2 x 2 places

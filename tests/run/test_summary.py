@@ -23,8 +23,13 @@ def test_numbers_stand_below_each_other_and_the_pictures_of_an_experiment_are_na
 
 
 def test_latents_of_a_modality_of_its_own_are_counted(tmp_path):
-    cfg = OmegaConf.create(
-        {"diagnostics": {}, "latent_dim": 1, "model": {"latent_private": {"a": 2}}}
-    )
+    model = {"latent_dim": 1, "latent_private": {"a": 2}}
+    cfg = OmegaConf.create({"diagnostics": {}, "latent_dim": 1, "model": model})
     lines = summary(tmp_path, cfg, {"rate/active_units": 2.0})
     assert any("2 of 3 latents active" in line for line in lines), lines
+
+
+def test_a_mixture_is_said_to_have_no_number_of_latents(tmp_path):
+    cfg = OmegaConf.create({"diagnostics": {}, "latent_dim": 10, "model": {"components": 5}})
+    lines = summary(tmp_path, cfg, {"rate/active_units": 1450.0})
+    assert lines == ["1450 latents active"]

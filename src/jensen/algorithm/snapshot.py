@@ -129,7 +129,7 @@ def snapshot_of_mixture(
         latent_rate=torch.full_like(inference.z, torch.nan),  # pictures go by variance
         factors=factors,
         names=names,
-        images=images,
+        images=images.to(inference.z.dtype),
         draw=lambda count: model.in_order(model.sample(count)),
         **known_of_mixture(model, images),
     )

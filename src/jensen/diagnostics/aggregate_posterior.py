@@ -2,16 +2,19 @@
 
 import math
 from collections.abc import Mapping
+from typing import TypeGuard
 
 import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
 from jensen.base.errors import check_count
+from jensen.base.random import fold
 from jensen.diagnostics.picture import chart
 from jensen.diagnostics.snapshot import Snapshot, by_rate
 from jensen.family.algebra import marginal
-from jensen.family.family import Family, Product, is_standard
+from jensen.family.draw import draw as draws_of
+from jensen.family.family import Family, Product, are_gaussians, is_standard
 from jensen.family.flow import Flow
 from jensen.family.full import FullGaussian, full
 from jensen.family.gaussian import Gaussian
@@ -20,12 +23,14 @@ from jensen.family.mixture import Mixture
 SIGMAS = (3, 2, 1)
 _MOST = 1000
 """Posteriors with covariances whose mean is drawn."""
+_DRAWS = 4000
+"""Draws that tell where the prior is."""
 
 
 def aggregate_posterior(snapshot: Snapshot, side: int = 96) -> Mapping[str, Tensor]:
     """The density of q(z) = mean of q(z|x) over the held-out set in the two latents of largest rate,
     on `side` x `side` places; lines are the prior's density at exp(-k^2 / 2) of its peak, which of a
-    Gaussian are k = 1, 2, 3 standard deviations.
+    Gaussian are k = 1, 2, 3 standard deviations. The picture reaches over both.
 
     Where the two differ, samples of the prior decode to what the decoder has not seen. Points without
     uncertainty are shown as such, and posteriors that are no Gaussians by their samples; a prior whose
@@ -35,7 +40,8 @@ def aggregate_posterior(snapshot: Snapshot, side: int = 96) -> Mapping[str, Tens
     pair = by_rate(snapshot)[:2].tolist()
     if len(pair) < 2:
         return {}
-    x, y = (_places(snapshot, latent, side) for latent in pair)
+    drawn = _draws(snapshot, pair)
+    x, y = (_places(snapshot, latent, own, side) for latent, own in zip(pair, drawn, strict=True))
     q = density(snapshot.posterior, pair, x, y)
     prior = prior_density(snapshot.prior, pair, x, y, snapshot.z)
 
@@ -45,7 +51,7 @@ def aggregate_posterior(snapshot: Snapshot, side: int = 96) -> Mapping[str, Tens
             points = snapshot.z[:5000, pair].cpu()
             axes.scatter(points[:, 0], points[:, 1], s=3, color="C0")
         else:
-            extent = (across[0], across[-1], up[0], up[-1])
+            extent = _edges(across) + _edges(up)
             axes.imshow(q.cpu().numpy(), origin="lower", extent=extent, aspect="auto", cmap="Blues")
         known = prior is not None and bool(prior.max() > 0)
         if prior is not None and known:
@@ -62,19 +68,40 @@ def aggregate_posterior(snapshot: Snapshot, side: int = 96) -> Mapping[str, Tens
     return {"density": chart(draw, 5, 5)}
 
 
-def _places(snapshot: Snapshot, latent: int, side: int) -> Tensor:
-    """Equal steps `(side,)`, float64, over all but the outermost samples, and three standard
-    deviations of N(0, I) if that is the prior.
+def _draws(snapshot: Snapshot, pair: list[int]) -> Tensor:
+    """Draws of two latents from the prior `(2, S)`; S is 0 where its density is unknown."""
+    prior = snapshot.prior
+    if not _has_density(prior):
+        return snapshot.z.new_empty(2, 0)
+    index = torch.arange(_DRAWS, device=snapshot.z.device)
+    drawn = draws_of(prior, fold(0, "places of the prior"), index, snapshot.z.shape[1])
+    return drawn[:, pair].mT.detach()
+
+
+def _places(snapshot: Snapshot, latent: int, drawn: Tensor, side: int) -> Tensor:
+    """Equal steps `(side,)`, float64, over all but the outermost samples of q(z) and of the prior, and
+    three standard deviations of N(0, I) if that is the prior.
     """
-    z = snapshot.z[:, latent].double().sort().values
-    cut = len(z) // 1000
-    low = z[cut].item()
-    high = z[len(z) - 1 - cut].item()
+    ends = [_ends(part.double()) for part in (snapshot.z[:, latent], drawn) if len(part)]
     if is_standard(snapshot.prior):
-        low = min(low, -3.2)
-        high = max(high, 3.2)
+        ends.append((-3.2, 3.2))
+    low = min(end[0] for end in ends)
+    high = max(end[1] for end in ends)
     room = 0.05 * (high - low) + 1e-6
-    return torch.linspace(low - room, high + room, side, dtype=torch.float64, device=z.device)
+    return torch.linspace(low - room, high + room, side, dtype=torch.float64, device=drawn.device)
+
+
+def _ends(z: Tensor) -> tuple[float, float]:
+    """All but the outermost thousandth of `(N,)`, on each side."""
+    ordered = z.sort().values
+    cut = len(z) // 1000
+    return ordered[cut].item(), ordered[len(z) - 1 - cut].item()
+
+
+def _edges(places: list[float]) -> tuple[float, float]:
+    """The ends of a picture whose pixels have their centres at `places`."""
+    half = 0.5 * (places[1] - places[0])
+    return places[0] - half, places[-1] + half
 
 
 def density(posterior: object, pair: list[int], x: Tensor, y: Tensor) -> Tensor | None:
@@ -103,25 +130,34 @@ def prior_density(
     prior: Family, pair: list[int], x: Tensor, y: Tensor, like: Tensor | None = None
 ) -> Tensor | None:
     """The prior's density in two latents, `(len(y), len(x))`, float64; None where it is unknown: of
-    a flow, which has no marginals, where there are more than these two.
+    a flow, which has no marginals, where there are more than these two, and of mixtures of no Gaussians.
 
     like: has the dtype that a flow takes.
     """
+    if not _has_density(prior):
+        return None
     if isinstance(prior, Mixture):
         parts = FullGaussian(*(part.double() for part in full(prior.components)))
         both = Mixture(prior.log_weight.double(), marginal(parts, pair))
         return both.log_prob(_grid(x, y)).exp()
-    if isinstance(prior, Flow) and prior.dim == 2:
+    if isinstance(prior, Flow):
         points = _grid(x, y)[..., pair].flatten(0, 1)
         density = prior.log_prob(points if like is None else points.to(like)).exp().double()
         return density.detach().unflatten(0, (len(y), len(x)))
-    if not isinstance(prior, Gaussian | Product):
-        return None
     across, up = (
         prior.marginal(latent).log_prob(places[:, None]).double().exp()
         for latent, places in zip(pair, (x, y), strict=True)
     )
     return torch.outer(up, across)
+
+
+def _has_density(prior: Family) -> TypeGuard[Mixture | Flow | Gaussian | Product]:
+    """Tell whether a prior's density of two latents is known."""
+    if isinstance(prior, Mixture):
+        return are_gaussians(prior.components)
+    if isinstance(prior, Flow):
+        return prior.dim == 2
+    return isinstance(prior, Gaussian | Product)
 
 
 def _grid(x: Tensor, y: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from jensen.base.errors import check_count
 from jensen.base.random import fold, permutation
-from jensen.diagnostics.picture import is_image
+from jensen.diagnostics.picture import brightness, is_image
 from jensen.diagnostics.snapshot import Embedding, Snapshot
 
 
@@ -29,7 +29,7 @@ def embedding(snapshot: Snapshot, points: int = 2000, side: int = 32) -> Mapping
     ]
     thumbnails = None
     if is_image(snapshot.images.shape[1:]):
-        decoded = snapshot.decode(codes)
+        decoded = brightness(snapshot.images)(snapshot.decode(codes))
         height, width = (min(side, size) for size in decoded.shape[2:])
         small = adaptive_avg_pool2d(decoded.detach().float(), (height, width)).clamp(0, 1)
         small = small if small.shape[1] == 3 else small.mean(1, keepdim=True).expand(-1, 3, -1, -1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from jensen.base.errors import check_choice, check_count
-from jensen.diagnostics.picture import grid, is_image
+from jensen.diagnostics.picture import brightness, grid, is_image
 from jensen.diagnostics.snapshot import Snapshot, decoded_alike
 
 
@@ -37,7 +37,8 @@ def interpolation(
     decoded = decoded_alike(snapshot, z.flatten(0, 1)).unflatten(0, z.shape[:2])
     ends = pairs.unflatten(0, (-1, 2))
     heads = ("data", *(f"{at:.2g}" for at in share[:, 0].tolist()), "data")
-    return {"images": grid(torch.cat([ends[:, :1], decoded, ends[:, 1:]], 1), heads=heads)}
+    shown = torch.cat([ends[:, :1], decoded, ends[:, 1:]], 1)
+    return {"images": grid(brightness(snapshot.images)(shown), heads=heads)}
 
 
 def slerp(first: Tensor, last: Tensor, share: Tensor) -> Tensor:

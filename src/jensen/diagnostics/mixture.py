@@ -14,7 +14,7 @@ from torch import Tensor
 
 from jensen.base.errors import InputError, check_count
 from jensen.base.random import fold, normal
-from jensen.diagnostics.picture import chart, grid, is_image
+from jensen.diagnostics.picture import brightness, chart, grid, is_image
 from jensen.diagnostics.snapshot import Snapshot, by_rate
 from jensen.family.codes import Codes
 from jensen.family.family import are_gaussians
@@ -112,7 +112,7 @@ def components(snapshot: Snapshot, rows: int = 10, columns: int = 8) -> Mapping[
             0, draws.shape[:2]
         )
         labels = [f"{component}\n{weight[component]:.3f}" for component in shown.tolist()]
-        results["samples"] = grid(images, labels)
+        results["samples"] = grid(brightness(snapshot.images)(images), labels)
     return results
 
 
@@ -130,9 +130,10 @@ def _prototypes(snapshot: Snapshot, weight: Tensor, mean: Tensor, columns: int) 
             axes.set(xlabel="column", ylabel="component, by weight")
 
         return chart(draw)
-    images = snapshot.decode(mean.to(snapshot.z.dtype))
+    images = brightness(snapshot.images)(snapshot.decode(mean.to(snapshot.z.dtype)))
     rows = -(-len(images) // columns)
-    padded = torch.cat([images, images.new_zeros(rows * columns - len(images), *images.shape[1:])])
+    blank = images.new_ones(rows * columns - len(images), *images.shape[1:])
+    padded = torch.cat([images, blank])  # black would be a component of black images
     labels = [
         f"{weight[row * columns]:.3f}\n{weight[min((row + 1) * columns, len(weight)) - 1]:.3f}"
         for row in range(rows)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from jensen.base.errors import InputError, check_count
-from jensen.diagnostics.picture import grid, is_image
+from jensen.diagnostics.picture import brightness, grid, is_image
 from jensen.diagnostics.snapshot import Snapshot
 
 Classifiers = Mapping[str, Mapping[str, Callable[[Tensor], Tensor]]]
@@ -192,4 +192,5 @@ def _picture(snapshot: Snapshot, x: Tensor, name: str, columns: int) -> Tensor |
         masked = without(snapshot, has, {*parts.modelled} - {*subset})
         rows.append(parts.split(snapshot.senses.generate(masked)[0])[name])
     labels = ("data", *("given\n" + "\n".join(subset) for subset in given))
-    return grid(torch.stack(rows), labels)
+    light = brightness(parts.split(snapshot.images)[name])
+    return grid(light(torch.stack(rows)), labels)

@@ -28,14 +28,26 @@ def is_image(event: Sequence[int]) -> bool:
     return len(event) == 3
 
 
+def brightness(data: Tensor) -> Callable[[Tensor], Tensor]:
+    """The function that brings numbers like those of `data` to [0, 1]: none where the data lie there,
+    else their lowest number is black and their highest white.
+    """
+    known = data[data.isfinite()]
+    low, high = (float(end) for end in known.aminmax()) if len(known) else (0.0, 1.0)
+    if low >= 0 and high <= 1:
+        return lambda x: x
+    return lambda x: (x - low) / max(high - low, 1e-12)
+
+
 def grid(rows: Tensor, labels: Sequence[str] = (), heads: Sequence[str] = ()) -> Tensor:
     """Images `(R, C, channels, H, W)` in [0, 1] as one picture `(3, height, width)`, uint8, with a
     label before each row and a head above each column.
 
-    One channel is shown as grey, three as colour; of any other number, their mean.
+    One channel is shown as grey, three as colour; of any other number, their mean. A missing number,
+    NaN, is half grey.
     """
     count, across, channels, height, width = rows.shape
-    rows = rows.detach().float().cpu().clamp(0, 1)
+    rows = rows.detach().float().cpu().clamp(0, 1).nan_to_num(0.5)
     rows = rows if channels == 3 else rows.mean(2, keepdim=True).expand(-1, -1, 3, -1, -1)
     times = -(-_ROOM_FOR_LABEL // height) if labels else 1
     if heads:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from jensen.base.errors import check_count
-from jensen.diagnostics.picture import grid, is_image
+from jensen.diagnostics.picture import brightness, grid, is_image
 from jensen.diagnostics.snapshot import Snapshot
 
 
@@ -18,10 +18,8 @@ def reconstructions(snapshot: Snapshot, count: int = 10) -> Mapping[str, Tensor]
     images = snapshot.images[:count]
     if not is_image(images.shape[1:]):
         return {}
-    decoded = snapshot.decode(snapshot.encode(images).mean)
-    return {
-        "images": grid(
-            torch.stack([images, decoded, (images - decoded).abs()]),
-            ("data", "decoded", "difference"),
-        )
-    }
+    light = brightness(snapshot.images)
+    data = light(images)
+    decoded = light(snapshot.decode(snapshot.encode(images).mean))
+    rows = torch.stack([data, decoded, (data - decoded).abs()])
+    return {"images": grid(rows, ("data", "decoded", "difference"))}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jensen.base.errors import InputError, check_count
 from jensen.diagnostics.conditions import titles, values
-from jensen.diagnostics.picture import chart, grid, is_image
+from jensen.diagnostics.picture import brightness, chart, grid, is_image
 from jensen.diagnostics.snapshot import Snapshot
 
 ACROSS = 8
@@ -42,7 +42,8 @@ def samples(
     decoded = decode(snapshot.draw(count))
     if is_image(decoded.shape[1:]):
         across = math.isqrt(count)
-        return {"images": grid(decoded[: across * across].unflatten(0, (across, across)))}
+        rows = decoded[: across * across].unflatten(0, (across, across))
+        return {"images": grid(brightness(snapshot.images)(rows))}
 
     def scatter(axes: Axes) -> None:
         for name, points in (("data", snapshot.images), ("decoded samples", decoded)):
@@ -90,7 +91,8 @@ def _of_senses(snapshot: Snapshot, count: int) -> Mapping[str, Tensor]:
             if parts.given
             else made[: across * across, 0].unflatten(0, (across, across))
         )
-        pictures[f"images_{name}"] = grid(rows, titled if parts.given else ())
+        light = brightness(parts.split(snapshot.images)[name])
+        pictures[f"images_{name}"] = grid(light(rows), titled if parts.given else ())
     return pictures or {"points": chart(partial(_points, snapshot, decoded, titled), 5, 5)}
 
 

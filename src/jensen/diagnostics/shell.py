@@ -45,7 +45,7 @@ def shell(snapshot: Snapshot, bins: int = 30) -> Mapping[str, Tensor]:
     distance = torch.maximum(law - step / len(norm), (step + 1) / len(norm) - law).max()
 
     def draw(axes: Axes) -> None:
-        top = max(float(norm[-1]), mean + 3)
+        top = max(float(norm[-1]), mean + 3 if standard else float(drawn[-1]))
         axes.hist(norm.tolist(), bins=bins, density=True, color="C0", alpha=0.6, label="codes")
         if standard:
             r = torch.linspace(0, top, 400, dtype=torch.float64)[1:]

@@ -6,7 +6,7 @@ import torch
 
 from jensen.base.errors import check_count, check_number
 from jensen.diagnostics.factor_map import dead_latents
-from jensen.diagnostics.picture import grid, is_image
+from jensen.diagnostics.picture import brightness, grid, is_image
 from jensen.diagnostics.snapshot import Film, Snapshot, by_rate, decoded_alike
 from jensen.diagnostics.traversals import along, moved, titles
 
@@ -39,6 +39,7 @@ def traversal_film(
     codes = snapshot.encode(snapshot.images[:images]).mean
     z = torch.stack([moved(code, order, values) for code in codes])  # (images, latents, steps, D)
     decoded = decoded_alike(snapshot, z.flatten(0, 2)).unflatten(0, z.shape[:3])
+    decoded = brightness(snapshot.images)(decoded)
     heads = titles(snapshot, order)
     there = [grid(decoded[:, :, step], heads=heads) for step in range(steps)]
     return {"film": Film(torch.stack([*there, *there[-2:0:-1]]), seconds)}

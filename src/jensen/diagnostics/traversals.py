@@ -8,7 +8,7 @@ from torch import Tensor
 from jensen.base.errors import check_count, check_number
 from jensen.diagnostics import conditions
 from jensen.diagnostics.factor_map import normalised_information
-from jensen.diagnostics.picture import grid, is_image
+from jensen.diagnostics.picture import brightness, grid, is_image
 from jensen.diagnostics.snapshot import Snapshot, by_rate, decoded_alike
 
 
@@ -78,12 +78,13 @@ def _decoded(snapshot: Snapshot, z: Tensor, x: Tensor) -> Tensor:
 
 
 def _part(snapshot: Snapshot, decoded: Tensor, name: str) -> Tensor:
-    """One modality of `(R, T, *event)`."""
+    """One modality of `(R, T, *event)`, as brightness."""
     if not name:
-        return decoded
-    split = snapshot.senses.modalities.split(decoded.flatten(0, 1))
-    part: Tensor = split[name]
-    return part.unflatten(0, decoded.shape[:2])
+        return brightness(snapshot.images)(decoded)
+    split = snapshot.senses.modalities.split
+    part: Tensor = split(decoded.flatten(0, 1))[name]
+    light = brightness(split(snapshot.images)[name])
+    return light(part).unflatten(0, decoded.shape[:2])
 
 
 def along(snapshot: Snapshot, order: Tensor, steps: int, tail: float) -> Tensor:

@@ -60,7 +60,7 @@ def _latents(cfg: DictConfig, results: Mapping[str, float]) -> str:
     """Active latents and scores."""
     others = {name: value for name, value in results.items() if not name.startswith("val/")}
     line = numbers(others)
-    dim = cfg.get("latent_dim")
+    dim = OmegaConf.select(cfg, "model.latent_dim")  # a mixture has none
     if dim:
         private = OmegaConf.select(cfg, "model.latent_private") or {}
         dim += sum(private.values())
