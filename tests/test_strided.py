@@ -42,10 +42,50 @@ for one, other in zip(ours, step(encoder, decoder, x.double(), slope.double()), 
 """
 
 
-def test_chains_are_the_convolutions_in_value_and_slope():
-    paths = os.pathsep.join([str(BENCH / "gpu"), str(BENCH), *sys.path])
+STACKED = """
+import strided
+import torch
+from standing_in import standing_in
+
+from jensen.algorithm.stacked import Stack
+from jensen.model import VAE, Bernoulli, ConvDecoder, ConvEncoder, StandardNormal
+from jensen.objective import Beta
+
+
+def member(at):
+    torch.manual_seed(at)
+    sizes = ([1, 16, 16], 2, [3, 4, 3, 4], [4, 2, 4, 4], [5])
+    model = VAE(ConvEncoder(*sizes), ConvDecoder(*sizes), Bernoulli(), StandardNormal(), 2)
+    return standing_in(model, Beta(1.0 + at), torch.optim.SGD(model.parameters(), lr=0.1))
+
+
+def learned(stack, members):
+    torch.manual_seed(5)
+    x, noise = torch.rand(2, 3, 1, 16, 16).round(), torch.randn(2, 3, 2)
+    stack.step(x, noise, torch.zeros(2, dtype=torch.long), lambda words: [])
+    return [weight for each in members for weight in each.model.parameters()]
+
+
+torchs = [member(at) for at in range(2)]
+expected = learned(Stack(torchs, branched=False), torchs)
+ours = [member(at) for at in range(2)]
+calls = []
+chained = strided.chained
+strided.chained = lambda *given: calls.append(given[1]) or chained(*given)
+with strided.stacked():
+    stack = Stack(ours, branched=False)
+found = learned(stack, ours)
+assert len(calls) == 8 and {way.members for way in calls} == {2}
+for one, other in zip(found, expected, strict=True):
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+"""
+
+
+@pytest.mark.parametrize("script", [INTERPRETED, STACKED], ids=["chains", "stacks"])
+def test_interpreted_kernels_are_the_convolutions_in_value_and_slope(script):
+    paths = os.pathsep.join([str(BENCH / "gpu"), str(BENCH), str(Path(__file__).parent), *sys.path])
     ended = subprocess.run(
-        [sys.executable, "-c", INTERPRETED],
+        [sys.executable, "-c", script],
         env=os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": paths},
         capture_output=True,
         text=True,
@@ -73,7 +113,7 @@ def test_kernels_compile_for_a_gpu_and_keep_their_numbers_in_registers(
         fixed = {"CL": large, "CS": 32, "K": 4, "PRECISION": "tf32", "OF_LARGE": True}
         fixed |= {"ROWS": tiles.rows, "COLUMNS": tiles.columns, "DEPTH": tiles.depth}
         fixed |= {"BIAS": True, "RELU": True, "KEPT": True}
-        numbers = {"count": shape.count, "height": side, "width": side, "each": 512}
+        numbers = {"count": shape.count, "height": side, "width": side, "each": 512, "parts": 16}
         compiled = _compiled(kernel, fixed, numbers, "bf16" if half else "fp32", tiles)
         assert "mma" in compiled.asm["ptx"]  # tensor cores
         assert ".local" not in compiled.asm["ptx"]

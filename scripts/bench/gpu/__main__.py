@@ -44,7 +44,7 @@ SECTIONS = {
     "ranks": Section("ranks", {}, 60),
     "stack": Section("stacks", {}, 90),
     "stack_compiled": Section("stacks", {"compiled": True}, 120),
-    "convolutions": Section("convolutions", {}, 60),
+    "convolutions": Section("convolutions", {}, 90),
     "streamed": Section("streamed", {}, 60),
     "kernels": Section("kernels", {}, 150),
     "strides": Section("strides", {}, 150),

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ import torch
 from machine import seconds
 
 MEMBERS = (5, 15)
-KINDS = ("grouped", "branches")
+KINDS = ("grouped", "branches", "strided")
 
 
 def main(report: Callable[..., None], device: str, tiny: bool) -> None:
     for members in MEMBERS[:1] if tiny else MEMBERS:
-        for kind in KINDS:
+        for kind in KINDS[:2] if device == "cpu" else KINDS:  # interpreted, the third takes minutes
             try:
                 each, kernels = _measure(kind, members, device, tiny)
             except Exception as error:  # the others are still of interest
@@ -35,7 +36,8 @@ def _measure(kind: str, members: int, device: str, tiny: bool) -> tuple[float, d
 
     size = 2 if tiny else 64
     made = [_member(at, device) for at in range(members)]
-    stack = Stack(made, branched=kind == "branches")
+    with _kernels(kind):
+        stack = Stack(made, branched=kind == "branches")
     x = (torch.rand(members, size, 1, 64, 64, device=device) > 0.9).float()
     noise = torch.randn(members, size, 10, device=device)
     step = torch.zeros(members, dtype=torch.long, device=device)
@@ -74,6 +76,14 @@ def _measure(kind: str, members: int, device: str, tiny: bool) -> tuple[float, d
             for event in slowest
         },
     }
+
+
+def _kernels(kind: str) -> AbstractContextManager[None]:
+    if kind != "strided":
+        return nullcontext()
+    from strided import stacked
+
+    return stacked()
 
 
 def _member(at: int, device: str) -> Any:

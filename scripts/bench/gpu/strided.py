@@ -10,8 +10,10 @@ No part of jensen: section `strides` measures them, and whether they become one 
 With TRITON_INTERPRET=1 they run on a CPU, slowly, where tests compare them with torch's.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import MethodType
 from typing import Any, NamedTuple
 
 import alone  # noqa: F401
@@ -19,6 +21,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor, autograd, nn
+from torch._functorch.pyfunctorch import temporarily_pop_interpreter_stack
 
 _ON_DEVICE = 264
 """Programs that keep an H200 busy: two for each of its 132 processors."""
@@ -68,6 +71,12 @@ def _halve(large, weight, bias, kept, small, count, height, width,
            CL: tl.constexpr, CS: tl.constexpr, K: tl.constexpr,
            ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
            BIAS: tl.constexpr, RELU: tl.constexpr, KEPT: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    member = tl.program_id(2).to(tl.int64)
+    large += member * (count * 4 * CL)
+    small += member * (count * CS)
+    kept += member * (count * CS)
+    weight += member * (K * K * CL * CS)
+    bias += member * CS
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
@@ -88,9 +97,15 @@ def _double(small, weight, bias, kept, large, count, height, width,
             ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
             BIAS: tl.constexpr, RELU: tl.constexpr, KEPT: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
     """Large pixels of one parity of y and one of x see the same K / 2 x K / 2 of a window's weights."""
+    member = (tl.program_id(2) // 4).to(tl.int64)
+    large += member * (count * 4 * CL)
+    kept += member * (count * 4 * CL)
+    small += member * (count * CS)
+    weight += member * (K * K * CL * CS)
+    bias += member * CL
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    odd_y = tl.program_id(2) // 2
+    odd_y = tl.program_id(2) // 2 % 2
     odd_x = tl.program_id(2) % 2
     edge: tl.constexpr = K // 2 - 1
     reach: tl.constexpr = K // 2
@@ -125,14 +140,19 @@ def _double(small, weight, bias, kept, large, count, height, width,
 
 
 @triton.jit
-def _outer(small, large, weights, biases, count, height, width, each,
+def _outer(small, large, weights, biases, count, height, width, each, parts,
            CL: tl.constexpr, CS: tl.constexpr, K: tl.constexpr,
            ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
            OF_LARGE: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
     """A part of the pixels' sum of small x window, and of the sums of one of the two."""
     channel = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     at = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    part = tl.program_id(2)
+    part = tl.program_id(2) % parts
+    member = (tl.program_id(2) // parts).to(tl.int64)
+    large += member * (count * 4 * CL)
+    small += member * (count * CS)
+    weights += member * parts * (K * K * CL * CS)
+    biases += member * parts * (4 * CL if OF_LARGE else CS)
     total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
     sums = tl.zeros((COLUMNS if OF_LARGE else ROWS,), dtype=tl.float32)
     for begin in range(0, each, DEPTH):
@@ -163,7 +183,12 @@ def _outer(small, large, weights, biases, count, height, width, each,
 @triton.jit
 def _total(weights, biases, of_weight, of_bias, size, few,
            PARTS: tl.constexpr, OF_BIAS: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
-    """The parts' sums: the weight's in all programs but the last ones, which have the bias's."""
+    """Add the parts up: the weight's in all programs but the last ones, which have the bias's."""
+    member = tl.program_id(1).to(tl.int64)
+    weights += member * PARTS * size
+    of_weight += member * size
+    biases += member * OF_BIAS * few
+    of_bias += member * few
     blocks = tl.cdiv(size, BLOCK)
     program = tl.program_id(0)
     if program < blocks:
@@ -181,7 +206,7 @@ def _add_up(parts, out, begin, size, PARTS: tl.constexpr, BLOCK: tl.constexpr):
 
 
 class Shape(NamedTuple):
-    """Examples, sides of the small image, channels of both, and the window's side."""
+    """Examples, sides of the small image, channels of both, the window's side, all of one model, and models."""
 
     batch: int
     height: int
@@ -189,10 +214,11 @@ class Shape(NamedTuple):
     large: int
     small: int
     kernel: int
+    members: int = 1
 
     @property
     def count(self) -> int:
-        """Pixels of all small images."""
+        """Pixels of all small images of a model."""
         return self.batch * self.height * self.width
 
     @property
@@ -211,9 +237,10 @@ def tiles_of(of: str, shape: Shape) -> Tiles:
         return chosen
     if of == "slopes":
         return Tiles(_side(shape.small, 32), _side(shape.window, 64), 32)
-    columns = _side(shape.small if of == "halved" else shape.large, 64)
-    tiles = _ON_DEVICE * triton.cdiv(shape.small if of == "halved" else shape.large, columns)
-    rows = _side(shape.count * (1 if of == "halved" else 4) * columns // tiles // 32, 128)
+    channels = shape.small if of == "halved" else shape.large
+    columns = _side(channels, 64)
+    programs = shape.members * triton.cdiv(channels, columns) * (1 if of == "halved" else 4)
+    rows = _side(shape.count * programs // _ON_DEVICE, 128)
     depth = shape.window if of == "halved" else shape.kernel**2 // 4 * shape.small
     return Tiles(rows, columns, _side(depth, 64))
 
@@ -235,26 +262,27 @@ def halved(
     *,
     relu: bool = False,
     kept: Tensor | None = None,
+    members: int = 1,
     tiles: Tiles | None = None,
 ) -> Tensor:
-    """The convolution of stride 2 that halves both sides.
+    """The convolution of stride 2 that halves both sides, of M models at once.
 
     Args:
-        large: `(B, C, 2 H, 2 W)`, channels last.
-        weight: `(C', C, k, k)`, channels last.
-        bias: `(C',)`.
+        large: `(M B, C, 2 H, 2 W)`, channels last.
+        weight: `(M C', C, k, k)`, channels last.
+        bias: `(M C',)`.
         relu: of the sum.
-        kept: `(B, C', H, W)`: where it is not positive the result is 0 (the slope of a ReLU).
+        kept: `(M B, C', H, W)`: where it is not positive the result is 0 (the slope of a ReLU).
+        members: M.
         tiles: other ones than `tiles_of`.
 
     Returns:
-        `(B, C', H, W)`, channels last.
+        `(M B, C', H, W)`, channels last.
     """
-    batch, _, height, width = large.shape
-    shape = Shape(batch, height // 2, width // 2, *weight.shape[1::-1], weight.shape[2])
+    shape = _shape(large.shape[2] // 2, large.shape[3] // 2, large, weight, members)
     tiles = tiles or tiles_of("halved", shape)
     small = _empty(large, shape.small, shape.height, shape.width)
-    grid = triton.cdiv(shape.count, tiles.rows), triton.cdiv(shape.small, tiles.columns)
+    grid = triton.cdiv(shape.count, tiles.rows), triton.cdiv(shape.small, tiles.columns), members
     _launch(_halve, grid, (large, weight, bias, kept, small), shape, tiles, relu)
     return small
 
@@ -266,63 +294,78 @@ def doubled(
     *,
     relu: bool = False,
     kept: Tensor | None = None,
+    members: int = 1,
     tiles: Tiles | None = None,
 ) -> Tensor:
     """The transposed convolution of stride 2 that doubles both sides, arguments as of `halved`.
 
     Args:
-        small: `(B, C, H, W)`.
-        weight: `(C, C', k, k)`.
-        bias: `(C',)`.
-        kept: `(B, C', 2 H, 2 W)`.
+        small: `(M B, C, H, W)`.
+        weight: `(M C, C', k, k)`.
+        bias: `(M C',)`.
+        kept: `(M B, C', 2 H, 2 W)`.
 
     Returns:
-        `(B, C', 2 H, 2 W)`, channels last.
+        `(M B, C', 2 H, 2 W)`, channels last.
     """
-    shape = Shape(small.shape[0], *small.shape[2:], *weight.shape[1::-1], weight.shape[2])
+    shape = _shape(*small.shape[2:], small, weight, members)
     tiles = tiles or tiles_of("doubled", shape)
     large = _empty(small, shape.large, 2 * shape.height, 2 * shape.width)
-    grid = triton.cdiv(shape.count, tiles.rows), triton.cdiv(shape.large, tiles.columns), 4
+    across = triton.cdiv(shape.large, tiles.columns)
+    grid = triton.cdiv(shape.count, tiles.rows), across, 4 * members
     _launch(_double, grid, (small, weight, bias, kept, large), shape, tiles, relu)
     return large
 
 
 def slopes(
-    small: Tensor, large: Tensor, kernel: int, of_large: bool, tiles: Tiles | None = None
+    small: Tensor,
+    large: Tensor,
+    kernel: int,
+    of_large: bool,
+    members: int = 1,
+    tiles: Tiles | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The weight's slope, `(C small, C large, k, k)` channels last, and the bias's.
+    """The weights' slopes, `(M C, C', k, k)` channels last, and the biases'.
 
     Args:
-        small: `(B, C, H, W)`, channels last; with the large image one is what the layer was given, and the
-            other the slope of what it gave.
-        large: `(B, C', 2 H, 2 W)`, channels last.
+        small: `(M B, C, H, W)`, channels last; with the large image one is what the layer was given, and
+            the other the slope of what it gave.
+        large: `(M B, C', 2 H, 2 W)`, channels last.
         kernel: side of the window.
         of_large: the bias is added to the large image (a transposed convolution).
+        members: M.
         tiles: other ones than `tiles_of`.
     """
-    shape = Shape(small.shape[0], *small.shape[2:], large.shape[1], small.shape[1], kernel)
+    batch = len(small) // members
+    shape = Shape(batch, *small.shape[2:], large.shape[1], small.shape[1], kernel, members)
     tiles = tiles or tiles_of("slopes", shape)
     grid = triton.cdiv(shape.small, tiles.rows), triton.cdiv(shape.window, tiles.columns)
-    most = max(1, min(_ON_DEVICE // (grid[0] * grid[1]), shape.count // tiles.depth))
-    parts = 1 << most.bit_length() - 1
+    most = min(_ON_DEVICE // (grid[0] * grid[1] * members), shape.count // tiles.depth)
+    parts = 1 << max(1, most).bit_length() - 1
     each = triton.cdiv(triton.cdiv(shape.count, parts), tiles.depth) * tiles.depth
     size, few = shape.small * shape.window, shape.large if of_large else shape.small
     of_bias = parts * (4 if of_large else 1)
-    weights = small.new_empty(parts, size, dtype=torch.float32)
-    biases = small.new_empty(of_bias, few, dtype=torch.float32)
-    _outer[(*grid, parts)](
-        small, large, weights, biases, shape.count, shape.height, shape.width, each,
+    weights = small.new_empty(members, parts, size, dtype=torch.float32)
+    biases = small.new_empty(members, of_bias, few, dtype=torch.float32)
+    _outer[(*grid, parts * members)](
+        small, large, weights, biases, shape.count, shape.height, shape.width, each, parts,
         CL=shape.large, CS=shape.small, K=kernel,
         ROWS=tiles.rows, COLUMNS=tiles.columns, DEPTH=tiles.depth,
         OF_LARGE=of_large, PRECISION=precision(),
         num_warps=tiles.warps, num_stages=tiles.stages,
     )  # fmt: skip
-    weight, bias = weights.new_empty(size), weights.new_empty(few)
+    weight, bias = weights.new_empty(members * size), weights.new_empty(members * few)
     block = max(16, 4096 // max(parts, of_bias))
     programs = triton.cdiv(size, block) + triton.cdiv(few, block)
-    _total[(programs,)](weights, biases, weight, bias, size, few,
-                        PARTS=parts, OF_BIAS=of_bias, BLOCK=block)  # fmt: skip
-    return weight.view(shape.small, kernel, kernel, shape.large).permute(0, 3, 1, 2), bias
+    _total[programs, members](weights, biases, weight, bias, size, few,
+                              PARTS=parts, OF_BIAS=of_bias, BLOCK=block)  # fmt: skip
+    return weight.view(-1, kernel, kernel, shape.large).permute(0, 3, 1, 2), bias
+
+
+def _shape(height: int, width: int, image: Tensor, weight: Tensor, members: int) -> Shape:
+    """As the sides of the small image, an image, and the weights of all models have it."""
+    small, large, kernel, _ = weight.shape
+    return Shape(len(image) // members, height, width, large, small // members, kernel, members)
 
 
 def _empty(like: Tensor, channels: int, height: int, width: int) -> Tensor:
@@ -360,60 +403,76 @@ class Chain(nn.Module):
     def __init__(self, layers: Sequence[nn.Conv2d | nn.ConvTranspose2d], beside: int = 0) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
-        self.up = isinstance(layers[0], nn.ConvTranspose2d)
-        self.beside = beside
+        up = isinstance(layers[0], nn.ConvTranspose2d)
+        self.way = Way(up, relu=not up, beside=beside)
 
     @torch.compiler.disable
     def forward(self, x: Tensor) -> Tensor:
-        kind = x.device.type
-        if torch.is_autocast_enabled(kind):
-            x = x.to(torch.get_autocast_dtype(kind))
         settings = [each for layer in self.layers for each in (layer.weight, layer.bias)]
-        with torch.autocast(kind, enabled=False):
-            found: Tensor = _Chain.apply(x, self.up, self.beside, *settings)  # type: ignore[no-untyped-call]
-            return found
+        return chained(x, self.way, *settings)
+
+
+class Way(NamedTuple):
+    """Whether layers double, whether a ReLU follows the last, streams for weights' slopes, and models."""
+
+    up: bool
+    relu: bool = False
+    beside: int = 0
+    members: int = 1
+
+
+def chained(x: Tensor, way: Way, *settings: Tensor) -> Tensor:
+    """Layers of M models after one another, by the weight and the bias of each, as `halved` has them."""
+    kind = x.device.type
+    if torch.is_autocast_enabled(kind):
+        x = x.to(torch.get_autocast_dtype(kind))
+    with torch.autocast(kind, enabled=False):
+        found: Tensor = _Chain.apply(x, way, *settings)  # type: ignore[no-untyped-call]
+    return found
 
 
 class _Chain(autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, up: bool, beside: int, *settings: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, way: Way, *settings: Tensor) -> Tensor:  # type: ignore[override]
         weights = [_last(weight) for weight in settings[::2]]
         images = [_last(x)]
-        apply = doubled if up else halved
+        apply = doubled if way.up else halved
         for number, (weight, bias) in enumerate(zip(weights, settings[1::2], strict=True), 1):
-            relu = not up or number < len(weights)
-            images.append(apply(images[-1], weight, bias, relu=relu))
-        ctx.up, ctx.beside = up, beside
+            relu = way.relu or number < len(weights)
+            image = apply(images[-1], weight, bias, relu=relu, members=way.members)
+            images.append(image)
+        ctx.way = way
         ctx.save_for_backward(*weights, *images)
         return images[-1]
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> Any:  # type: ignore[override]
+        way: Way = ctx.way
         saved = ctx.saved_tensors
         weights, images = saved[: len(saved) // 2], saved[len(saved) // 2 :]
         slope = _last(slope)
-        if not ctx.up:
+        if way.relu:
             slope = slope * (images[-1] > 0)
+        back = halved if way.up else doubled
         found: list[Tensor] = []
-        with _Aside(slope.device, ctx.beside) as aside:
+        with _Aside(slope.device, way) as aside:
             for number in reversed(range(len(weights))):
-                pair = (images[number], slope) if ctx.up else (slope, images[number])
-                aside(found, *pair, weights[number].shape[-1], ctx.up)
+                aside(found, images[number], slope, weights[number].shape[-1])
                 if number or ctx.needs_input_grad[0]:
                     kept = images[number] if number else None
-                    back = halved if ctx.up else doubled
-                    slope = back(slope, weights[number], kept=kept)
+                    slope = back(slope, weights[number], kept=kept, members=way.members)
         own = slope if ctx.needs_input_grad[0] else None
         ordered = [found[2 * at + part] for at in reversed(range(len(weights))) for part in (0, 1)]
-        return own, None, None, *ordered
+        return own, None, *ordered
 
 
 class _Aside:
     """Calls `slopes` on streams that take turns, and lets the step's stream wait for all at the end."""
 
-    def __init__(self, device: torch.device, streams: int) -> None:
-        count = streams if device.type == "cuda" else 0
+    def __init__(self, device: torch.device, way: Way) -> None:
+        count = way.beside if device.type == "cuda" else 0
         self.streams = [torch.cuda.Stream(device) for _ in range(count)]  # type: ignore[no-untyped-call]
+        self.way = way
         self.held: list[Tensor] = []
 
     def __enter__(self) -> Callable[..., None]:
@@ -424,17 +483,17 @@ class _Aside:
             torch.cuda.current_stream().wait_stream(stream)
         self.held.clear()
 
-    def call(
-        self, found: list[Tensor], small: Tensor, large: Tensor, kernel: int, up: bool
-    ) -> None:
+    def call(self, found: list[Tensor], given: Tensor, slope: Tensor, kernel: int) -> None:
+        """Add a layer's slopes to those found, by what it was given and the slope of what it gave."""
+        small, large = (given, slope) if self.way.up else (slope, given)
         if not self.streams:
-            found += slopes(small, large, kernel, up)
+            found += slopes(small, large, kernel, self.way.up, self.way.members)
             return
         self.held += small, large  # their memory is not given away before the end
         stream = self.streams[len(found) // 2 % len(self.streams)]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            found += slopes(small, large, kernel, up)
+            found += slopes(small, large, kernel, self.way.up, self.way.members)
 
 
 def _last(x: Tensor) -> Tensor:
@@ -477,3 +536,44 @@ def tried(beside: int = 0) -> Iterator[None]:
         yield
     finally:
         encoder.forward, decoder.forward = ahead, back  # type: ignore[method-assign]
+
+
+@contextmanager
+def stacked() -> Iterator[None]:
+    """jensen's stacks that are made within it, with these kernels for the convolutions of all models."""
+    from jensen.algorithm import stacked_layers
+
+    before = stacked_layers.rewrite
+
+    def rewrite(*modules: nn.Module) -> None:
+        before(*modules)
+        for module in modules:
+            for part in module.modules():
+                if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
+                    part.forward = MethodType(_of_all, part)  # type: ignore[method-assign]
+
+    users = [
+        module
+        for name, module in sys.modules.items()
+        if name.startswith("jensen.") and getattr(module, "rewrite", None) is before
+    ]
+    for module in users:
+        module.rewrite = rewrite  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        for module in users:
+            module.rewrite = before  # type: ignore[attr-defined]
+
+
+def _of_all(layer: nn.Conv2d | nn.ConvTranspose2d, x: Tensor) -> Tensor:
+    """A layer of the models of a stack, called as that of one."""
+    from jensen.algorithm.stacked_layers import _all, _one
+
+    images, weight, bias = _all(x), _all(layer.weight), _all(layer.bias)
+    with temporarily_pop_interpreter_stack():
+        members = len(weight)
+        way = Way(isinstance(layer, nn.ConvTranspose2d), members=members)
+        found = chained(images.flatten(0, 1), way, weight.flatten(0, 1), bias.flatten())
+        found = found.unflatten(0, (members, -1))
+    return _one(found, x)

@@ -168,7 +168,9 @@ def _ours_of(of: str, kernel: int) -> Callable[..., Tensor]:
         return lambda small, large, weight, tiles: strided.halved(large, weight, tiles=tiles)
     if of == "doubled":
         return lambda small, large, weight, tiles: strided.doubled(small, weight, tiles=tiles)
-    return lambda small, large, weight, tiles: strided.slopes(small, large, kernel, False, tiles)[0]
+    return lambda small, large, weight, tiles: strided.slopes(
+        small, large, kernel, False, tiles=tiles
+    )[0]
 
 
 def _error(found: Tensor, exact: Tensor) -> float:
