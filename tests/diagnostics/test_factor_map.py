@@ -114,6 +114,15 @@ def test_dead_rows_are_grey_and_say_so(snapshot, monkeypatch):
         assert masked[f"z{latent}"].all() == masked[f"z{latent}"].any() == dead
 
 
+def test_a_factor_says_what_is_known_of_it_by_chance(snapshot, monkeypatch):
+    """About (bins - 1) (values - 1) / 2 N nats (Miller 1955), of a code that fills the bins evenly."""
+    z = torch.rand(POINTS, 6, generator=generator())
+    axes = figure_of(snapshot._replace(z=z), monkeypatch).axes[0]
+    for label, values in zip(axes.get_xticklabels(), (3, 6, 20), strict=True):
+        share = float(label.get_text().split("chance ")[1])
+        assert share == pytest.approx(19 * (values - 1) / (2 * POINTS) / math.log(values), abs=0.01)
+
+
 def test_a_picture_of_the_map_and_nothing_without_factors(snapshot):
     assert factor_map(snapshot)["information"].shape[0] == 3
     assert factor_map(snapshot._replace(factors=snapshot.factors[:, :0])) == {}

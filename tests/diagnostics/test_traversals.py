@@ -122,6 +122,25 @@ def test_a_row_that_tells_a_factor_is_labelled_with_it_too(shown, monkeypatch):
         assert (max(shares) > 0.05) == (latent == 2)
 
 
+def test_what_few_points_tell_by_chance_is_no_label(shown, monkeypatch):
+    """Of 101 points, 20 bins tell most of the entropy of 32 values that have nothing to do with them."""
+    count = len(shown.z)
+    place = torch.randint(32, (count, 1), generator=torch.Generator().manual_seed(5))
+    lit = torch.arange(count)[:, None] % 2
+    mean = torch.randn(count, DIM, generator=torch.Generator().manual_seed(6))
+    mean[:, 1] += 6 * lit[:, 0]
+    snapshot = with_posterior(shown, mean, torch.zeros(count, DIM))._replace(
+        z=mean, factors=torch.cat([place, lit], 1), names=("place", "lit")
+    )
+    bins = np.digitize(mean[:, 0], np.histogram_bin_edges(mean[:, 0], 20)[1:-1])
+    assert mutual_info_score(place[:, 0], bins) > 0.3 * np.log(32)
+    labels = []
+    monkeypatch.setattr(module, "grid", lambda rows, names: labels.extend(names))
+    traversals(snapshot, images=1)
+    told = {label.split("\n")[0]: label.split("\n")[2:] for label in labels}
+    assert told == {"z0": [], "z1": ["lit"], "z2": [], "z3": []}
+
+
 @pytest.mark.parametrize("channels", [1, 3, 2])
 def test_pictures_of_real_images_hold_every_cell_beside_the_labels(channels):
     snapshot = image_snapshot(channels=channels)

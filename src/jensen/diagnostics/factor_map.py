@@ -37,6 +37,17 @@ def normalised_information(snapshot: Snapshot, bins: int = 20, points: int = 10_
     return torch.from_numpy(divide(informations, entropies(factors)))
 
 
+def chance_information(snapshot: Snapshot, shuffles: int = 5) -> Tensor:
+    """`normalised_information` of factors in the order of other examples, `(shuffles, D, F)`: what it
+    is of latents that know nothing, which of few points and many values is much.
+    """
+    count = len(snapshot.factors)
+    rows = [permutation(fold(0, "chance", time), count) for time in range(shuffles)]
+    factors = [snapshot.factors[row.to(snapshot.factors.device)] for row in rows]
+    shuffled = [snapshot._replace(factors=each) for each in factors]
+    return torch.stack([normalised_information(each) for each in shuffled])
+
+
 _ROWS = 100
 """Of more, as the pixels of a mixture are, no picture can be read."""
 
@@ -59,10 +70,11 @@ def factor_map(
     """Heatmaps latent x factor, latents by falling rate, the first 100 of them, dead ones in grey;
     nothing for data without factors.
 
-    information: I(z; v) / H(v) of samples of the posterior, with 20 bins. importances, if asked
-        for: of each latent to a
-    predictor of the factor, boosted trees on `train` points and the means (`scores.dci_boost20`); a
-    column sums to 1.
+    information: I(z; v) / H(v) of samples of the posterior, with 20 bins. Below each factor stands
+        what it is by chance, of its values in the order of other examples and the latent of which
+        that is most.
+    importances: if asked for, of each latent to a predictor of the factor, boosted trees on `train`
+        points and the means (`scores.dci_boost20`); a column sums to 1.
     """
     check_flag("importances", importances)
     check_count("train", train, least=2)
@@ -70,6 +82,14 @@ def factor_map(
         return {}
     order = by_rate(snapshot).cpu()[:_ROWS]
     maps = {"information": ("I(z; v) / H(v)", normalised_information(snapshot))}
+    by_chance = chance_information(snapshot).mean(0).amax(0).tolist()
+    columns = {
+        "information": [
+            f"{name}\nchance {share:.2f}"
+            for name, share in zip(snapshot.names, by_chance, strict=True)
+        ],
+        "importances": snapshot.names,
+    }
     if importances:
         codes = snapshot.posterior.mean.double().cpu().numpy()
         found = dci_boost20(codes, snapshot.factors.cpu().numpy(), train=train, test=train // 2)
@@ -82,7 +102,7 @@ def factor_map(
     size = 3.0 + 1.1 * len(snapshot.names), 1.2 + 0.3 * len(labels)
     return {
         name: chart(
-            partial(_heatmap, title, values[order].numpy(), dead, labels, snapshot.names), *size
+            partial(_heatmap, title, values[order].numpy(), dead, labels, columns[name]), *size
         )
         for name, (title, values) in maps.items()
     }

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from jensen.base.errors import check_count, check_number
 from jensen.diagnostics import conditions
-from jensen.diagnostics.factor_map import normalised_information
+from jensen.diagnostics.factor_map import chance_information, normalised_information
 from jensen.diagnostics.picture import brightness, grid, is_image
 from jensen.diagnostics.snapshot import Snapshot, by_rate, decoded_alike
 
@@ -20,8 +20,8 @@ def traversals(
 
     In a row one latent goes in equal steps from the `tail` to the 1 - `tail` quantile of its codes
     on the held-out set; the others stay at the image's code. Each row is labelled with its latent,
-    that latent's mean rate and, where factors are known and it tells a twentieth of one for at
-    least a twentieth of a nat, the factor it tells most of. Of a decoder that draws all images are by
+    that latent's mean rate and, where factors are known and it tells a twentieth of one, beyond what
+    chance does, for at least a twentieth of a nat, the factor it tells most of. Of a decoder that draws all images are by
     the chances of one draw: they are the same where it does not listen to z. Empty for vectors.
 
     Of several modalities there is a grid for each that is an image, `image_<number>_<name>`; of a
@@ -119,7 +119,8 @@ def _best_factors(snapshot: Snapshot) -> list[str]:
     """The end of each latent's label."""
     if not snapshot.factors.shape[1]:
         return [""] * snapshot.posterior.mean.shape[1]
-    best = normalised_information(snapshot).max(1)
+    by_chance = chance_information(snapshot).amax(0)
+    best = (normalised_information(snapshot) - by_chance).max(1)
     used = (~(snapshot.latent_rate.mean(0) <= 0.05)).tolist()  # NaN where it is unknown
     return [
         f"\n{snapshot.names[factor]}" if share > 0.05 and tells else ""
