@@ -74,9 +74,8 @@ def snapshot_of_vae(
 
     def draw(count: int) -> Tensor:
         index = torch.arange(count, device=like.device)
-        return draws_of(model.prior.distribution(), fold(0, "samples"), index, model.latent_dim).to(
-            like.dtype
-        )
+        p = model.prior.distribution()
+        return draws_of(p, fold(0, "samples"), index, model.latent_dim, like.dtype)
 
     return Snapshot(
         bound=inference.bound,

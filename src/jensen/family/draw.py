@@ -13,13 +13,18 @@ from jensen.family.gaussian import Gaussian
 from jensen.family.mixture import Mixture
 
 
-def draw(p: Family, key: int, index: Tensor, dim: int) -> Tensor:
+def draw(
+    p: Family, key: int, index: Tensor, dim: int, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """Draws `(B, dim)` for examples `index` `(B,)`; see `base.random`.
+
+    Args:
+        dtype: of the draws, and of what makes them.
 
     Raises:
         InputError: a distribution of one's own that has a density alone.
     """
-    noise = normal(key, index, (dim,))
+    noise = normal(key, index, (dim,)).to(dtype)
     if isinstance(p, Mixture):
         chance = uniform(fold(key, "component"), index, (1,))[:, 0]
         if not isinstance(p.components, Gaussian):

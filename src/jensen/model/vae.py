@@ -258,7 +258,7 @@ def _draws(model: VAE, count: int, key: int, like: Tensor) -> Tensor:
     """Draws of the prior, `(count, D)`, of the dtype and device of `like`."""
     index = torch.arange(count, device=like.device)
     p = model.prior.distribution()
-    return draw(p, fold(key, "samples"), index, model.latent_dim).to(like)
+    return draw(p, fold(key, "samples"), index, model.latent_dim, like.dtype)
 
 
 @contextmanager
