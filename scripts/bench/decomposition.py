@@ -17,7 +17,8 @@ import time
 import torch
 from torch import Tensor
 
-from jensen.bound.decomposition import aggregate_log_density, decompose, draw
+from jensen.bound.aggregate import aggregate_log_density, draw
+from jensen.bound.decomposition import decompose
 from jensen.family.gaussian import LOG_2PI, Gaussian
 
 BLOCK = 100

@@ -9,7 +9,8 @@ from nursery import SERVER
 from torch import distributed, multiprocessing
 
 from jensen.base.ranks import alone, gather_batch, gather_rows, world
-from jensen.bound.decomposition import Draws, aggregate_log_density, decompose, draw
+from jensen.bound.aggregate import Draws, aggregate_log_density, draw
+from jensen.bound.decomposition import decompose
 from jensen.diagnostics.decomposition import shared_out
 from jensen.family.gaussian import Gaussian
 

@@ -13,7 +13,8 @@ from scipy.special import logsumexp
 
 from jensen.base.errors import InputError
 from jensen.bound import overlap
-from jensen.bound.decomposition import Draws, aggregate_log_density, decompose, draw
+from jensen.bound.aggregate import Draws, aggregate_log_density, draw
+from jensen.bound.decomposition import decompose
 from jensen.bound.overlap import excess
 from jensen.family.full import FullGaussian
 from jensen.family.gaussian import Gaussian

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from jensen.base.errors import check_count, check_seed
 from jensen.base.ranks import gather_rows, world
-from jensen.bound.decomposition import Draws, aggregate_log_density, decompose
+from jensen.bound.aggregate import Draws, aggregate_log_density
+from jensen.bound.decomposition import decompose
 from jensen.diagnostics.snapshot import Snapshot, takes
 from jensen.family.family import diagonal
 from jensen.family.gaussian import STANDARD, Gaussian

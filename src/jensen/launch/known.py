@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from jensen.base.random import normal
-from jensen.bound.decomposition import aggregate_log_density, decompose, draw
+from jensen.bound.aggregate import aggregate_log_density, draw
+from jensen.bound.decomposition import decompose
 from jensen.data.sprites import render
 from jensen.diagnostics.decomposition import shared_out
 from jensen.family.gaussian import Gaussian, kl, standard
