@@ -11,7 +11,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
-from jensen.algorithm.checks import check_shapes, check_stated, note_ranks
+from jensen.algorithm.checks import note_ranks
+from jensen.algorithm.fits import check_shapes, check_stated
 from jensen.base.errors import InputError
 from jensen.family.gaussian import Gaussian
 from jensen.launch.training import train

@@ -18,7 +18,7 @@ from scipy import stats
 from tiny import TINY
 
 import jensen
-from jensen.algorithm.checks import check_fit
+from jensen.algorithm.fits import check_fit
 from jensen.base.errors import InputError
 from jensen.bound.bound import Bound, Inference
 from jensen.diagnostics.evidence import evidence

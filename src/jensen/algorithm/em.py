@@ -8,7 +8,7 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from jensen.algorithm import batches, checks, logs
+from jensen.algorithm import batches, em_checks, logs
 from jensen.algorithm.algorithm import Algorithm
 from jensen.algorithm.e_step import e_step
 from jensen.algorithm.fate import Fate
@@ -64,7 +64,7 @@ class EM(Algorithm):
         weights_first: int = 0,
     ) -> None:
         super().__init__()
-        checks.check_em_arguments(model, decay, tolerance, weights_first)
+        em_checks.check_em_arguments(model, decay, tolerance, weights_first)
         self.model = model
         self.beta = as_schedule("beta", beta, low=1e-6).double()  # as the mixture's statistics
         self.rule = Rule(decay, tolerance, weights_first, self.beta.end_step)
@@ -94,7 +94,7 @@ class EM(Algorithm):
         return MStep(tree_leaves(p), self.rule, self.fate)
 
     def on_fit_start(self) -> None:
-        checks.check_em_training(self)
+        em_checks.check_em_training(self)
 
     def on_train_start(self) -> None:
         if self.rule.decay is not None and not self._optimiser.memory:

@@ -6,7 +6,7 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from jensen.algorithm import batches, checks, finite, logs, optimiser
+from jensen.algorithm import batches, checks, finite, fits, logs, optimiser
 from jensen.algorithm.accumulated import Accumulated
 from jensen.algorithm.calls import Calls
 from jensen.algorithm.compiled import Compiled, MakeOutcome
@@ -165,7 +165,7 @@ class Gradient(Driven):
     def check_batch(self, batch: Batch) -> None:
         x = batch.x.to(self.dtype)
         if self.posterior_family is None:
-            self.posterior_family = checks.check_fit(self.model, self.objective, x[:2])
+            self.posterior_family = fits.check_fit(self.model, self.objective, x[:2])
         self.model.likelihood.check(x)
 
     def on_train_start(self) -> None:
