@@ -47,7 +47,7 @@ SECTIONS = {
     "convolutions": Section("convolutions", {}, 90),
     "streamed": Section("streamed", {}, 60),
     "kernels": Section("kernels", {}, 150),
-    "strides": Section("strides", {}, 150),
+    "strides": Section("strides", {}, 200),
     "sweep": Section("sweep", {}, 240),
 }
 _LEAST = 8
