@@ -96,7 +96,8 @@ def test_another_vae_is_refused(configure, tmp_path, first, more, sentence):
 
 def test_what_is_no_run_is_refused(configure, tmp_path):
     with pytest.raises(
-        InputError, match=r"has no \.hydra/config\.yaml: expected the folder of a run"
+        InputError,
+        match=r"model\.prior\.path is .*nowhere, which has no \.hydra/config\.yaml: expected the folder",
     ):
         train(configure(*after("diffusion", tmp_path / "nowhere")), tmp_path / "b")
 

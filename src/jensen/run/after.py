@@ -1,6 +1,7 @@
 """A prior that is learned after its VAE: the parts of another run, which stay as they are."""
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -31,6 +32,11 @@ def begin_after(algorithm: nn.Module, cfg: DictConfig, begun: bool) -> None:
     if begun:
         return
     path = str(getattr(model.prior, "path", None))
+    if not (Path(path).expanduser() / ".hydra" / "config.yaml").is_file():
+        raise InputError(
+            f"model.prior.path is {path}, which has no .hydra/config.yaml: expected the folder of the"
+            " run of jensen.train whose VAE is kept; set model.prior.path=RUN"
+        )
     _check_alike(configuration(path), cfg, path)
     if is_double(cfg):
         algorithm.double()
