@@ -1,13 +1,33 @@
 """Which validation `best.ckpt` is of."""
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
+from composing import composed
+from omegaconf import open_dict
 from pytorch_lightning.trainer.states import TrainerFn
+from tiny import TINY
 
 from jensen.base.errors import InputError
 from jensen.callbacks.best import Best
+from jensen.launch.training import train
+
+RUN = (
+    *TINY,
+    "trainer.accelerator=cpu",
+    "trainer.val_check_interval=2",
+    "callbacks=[checkpoint]",
+    "diagnostics=[]",
+)
+MINE = {
+    "_target_": "pytorch_lightning.callbacks.ModelCheckpoint",
+    "monitor": "val/elbo",
+    "mode": "max",
+    "filename": "{step}",
+}
 
 
 def saved(best, values, tmp_path, fn=TrainerFn.FITTING):
@@ -57,3 +77,22 @@ def test_an_unknown_number_is_refused(tmp_path):
         InputError, match=r"callbacks.best.monitor is mig: expected one of .*val/elbo"
     ):
         saved(Best("mig"), [1.0], tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_a_checkpoint_of_a_users_own_goes_on_as_if_nobody_had_stopped_it(tmp_path):
+    """last.ckpt, which is written after it, has its state of the same validation."""
+    found = {}
+    for name, ends in {"once": [6], "twice": [4, 6]}.items():
+        for steps in ends:
+            folder = tmp_path / name
+            cfg = composed(*RUN, f"trainer.max_steps={steps}")
+            with open_dict(cfg):
+                cfg.callbacks.mine = MINE | {"dirpath": str(folder / "mine")}
+            train(cfg, folder)
+        saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=False)["callbacks"]
+        (mine,) = (state for key, state in saved.items() if "ModelCheckpoint" in key)
+        files = [file.name for file in (folder / "mine").iterdir()]
+        found[name] = (files, Path(mine["best_model_path"]).name)
+        assert files == [found[name][1]]
+    assert found["once"] == found["twice"]
