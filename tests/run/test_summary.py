@@ -8,7 +8,9 @@ from jensen.run.summary import summary
 def test_numbers_stand_below_each_other_and_the_pictures_of_an_experiment_are_named(tmp_path):
     (tmp_path / "events.out.tfevents.1").touch()
     data = {"modalities": {"see": [1]}, "x_shape": [1]}
-    diagnostics = {"rate": {}, "mcgurk": {}, "reconstructions": {}, "traversals": {}}
+    # a factor_map is not drawn of data without factors
+    shown = ("rate", "mcgurk", "reconstructions", "traversals", "factor_map")
+    diagnostics: dict[str, dict[str, int]] = {name: {} for name in shown}
     cfg = OmegaConf.create({"diagnostics": diagnostics, "latent_dim": 4, "data": data})
     results = {"val/elbo": -3.599, "val/distortion_phoneme": 0.199}
     first, second, *places = summary(tmp_path, cfg, results)

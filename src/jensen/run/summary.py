@@ -13,8 +13,8 @@ from jensen.run.folder import BEST, FINISHED, WARNINGS
 from jensen.run.record import get_json
 
 _ALWAYS = ("samples", "ventriloquism", "double_flash", "mcgurk")
-_OF_IMAGES = ("reconstructions", "samples", "traversals", "traversal_film", "factor_map")
-_OF_SEVERAL = ("samples", "traversals", "factor_map")
+_OF_IMAGES = ("reconstructions", "samples", "traversals", "traversal_film")
+_OF_SEVERAL = ("samples", "traversals")
 
 
 def brief(folder: Path, results: dict[str, float]) -> list[str]:
