@@ -24,8 +24,8 @@ def samples(
     top_k: int | None = None,
     top_p: float | None = None,
 ) -> Mapping[str, Tensor]:
-    """Decoded means of `count` draws z ~ p(z), the same draws every time. Of vectors, the first two
-    coordinates.
+    """Decoded means of `count` draws z ~ p(z), the same draws every time: of images as many as fill a
+    square, of vectors the first two coordinates.
 
     With a temperature, top_k or top_p (`model.choice.sharpened`), observations drawn from p(x|z),
     and so of the likelihood's own numbers.
