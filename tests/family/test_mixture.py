@@ -7,6 +7,7 @@ import torch
 from mixtures import STRUCTURES, close, covariance, every_structure, mixed, normal
 from scipy import stats
 from torch import distributions
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from jensen.base.tree import tree_map
 from jensen.family import mixture
@@ -180,3 +181,20 @@ def test_components_a_million_deviations_apart_keep_their_density(structure, dev
     stacked = Mixture(p.log_weight.expand(2, 4), twice)
     found = log_prob(x.expand(2, 4, 3), stacked)
     torch.testing.assert_close(found, expected.expand(2, 4), rtol=0, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_density_that_is_recorded_or_stacked_asks_for_no_value():
+    """A training step takes it: `algorithm.step` is traced, stacked and captured."""
+    mean = torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
+    x = mean[:2] + 0.1
+
+    def density(move):
+        components = Gaussian(mean + move, torch.full((3, 2), -30.0))
+        return log_prob(x, Mixture(torch.full((3,), 1 / 3).log(), components))
+
+    with torch.no_grad():
+        found = make_fx(density)(torch.tensor(0.1))(torch.tensor(0.1))
+    stacked = torch.func.vmap(density)(torch.tensor([0.1, 0.2]))
+    torch.testing.assert_close(found, density(torch.tensor(0.1)), rtol=1e-3, atol=1)
+    torch.testing.assert_close(stacked[0], found, rtol=1e-3, atol=1)

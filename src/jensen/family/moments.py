@@ -153,10 +153,12 @@ def squares(x: Tensor, mean: Tensor, precision: Tensor) -> Tensor:
 
 
 def _loses(spread: Tensor) -> bool:
-    """Tell whether products about the centre lose digits, where that can be asked."""
+    """Tell whether products about the centre lose digits, where that can be asked: of no device, of
+    no stack, and not in a step that is recorded to be called with other numbers.
+    """
     if spread.device.type != "cpu" or torch.compiler.is_compiling():
         return False
-    if torch._C._are_functorch_transforms_active():
+    if torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack():
         return False
     return unlikely((spread > _FAR).any())
 
