@@ -37,17 +37,20 @@ def normalised_information(snapshot: Snapshot, bins: int = 20, points: int = 10_
     return torch.from_numpy(divide(informations, entropies(factors)))
 
 
-def chance_information(snapshot: Snapshot, shuffles: int = 5) -> Tensor:
+def chance_information(snapshot: Snapshot) -> Tensor:
     """`normalised_information` of factors in the order of other examples, `(shuffles, D, F)`: what it
     is of latents that know nothing, which of few points and many values is much.
     """
     count = len(snapshot.factors)
+    shuffles = 5 if count < _MANY else 1  # of many points one says as much
     rows = [permutation(fold(0, "chance", time), count) for time in range(shuffles)]
     factors = [snapshot.factors[row.to(snapshot.factors.device)] for row in rows]
     shuffled = [snapshot._replace(factors=each) for each in factors]
     return torch.stack([normalised_information(each) for each in shuffled])
 
 
+_MANY = 4000
+"""Points whose shuffles differ by less than .01 from one another."""
 _ROWS = 100
 """Of more, as the pixels of a mixture are, no picture can be read."""
 
