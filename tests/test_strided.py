@@ -3,16 +3,20 @@
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
 BENCH = Path(__file__).parents[1] / "scripts" / "bench"
 triton = pytest.importorskip(
     "triton", minversion="3.7"
 )  # interpreters before it stumble over numpy
 
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not _interprets(), reason="no triton of 3.7 or later"),
+]
 INTERPRETED = """
 import strided
 import torch
@@ -122,6 +126,7 @@ def test_kernels_compile_for_a_gpu_and_keep_their_numbers_in_registers(
 
 def _compiled(kernel, fixed, numbers, image, tiles):
     """As for an H100 or H200, by what the kernel is given."""
+    import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
