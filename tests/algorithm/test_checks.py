@@ -131,7 +131,7 @@ UNFIT = {
     ),
     "a decoder of three": (
         {"decoder": nn.Linear(3, 5)},
-        r"^model.decoder cannot take 2 codes of 2 latents \(mat1 and mat2",
+        r"^model.decoder cannot take 2 codes of 2 latents \((addmm: )?mat1 and mat2",
     ),
     "a distortion of each pixel": (
         {"likelihood": PerPixel()},
