@@ -261,6 +261,10 @@ class MultimodalVAE(VAE):
         Burda et al. 2016 (arXiv 1509.00519), eq. 8; stratified as in Owen & Zhou 2000 ("Safe and
         effective importance sampling"). The standard error is that of the mean within strata, by
         the delta method; where a subset has one draw it is too large rather than too small.
+
+        The estimate is below log p(x) in expectation. Where a posterior is far narrower than p(z|x), or
+        far from it, few draws have most of the weight, and the standard error is too small as well: more
+        draws tell, whose estimate is then higher by more than it.
         """
         check_count("samples", samples, least=2)
         key = check_key(key)
