@@ -19,6 +19,7 @@ from jensen.family.full import FullGaussian
 from jensen.family.gaussian import STANDARD, Gaussian
 from jensen.family.mixture import Mixture
 from jensen.family.unknown import Unknown
+from jensen.model.flow_prior import FlowPrior
 
 PAIR = [2, 0]
 X = torch.linspace(-3, 2, 5, dtype=torch.float64)
@@ -122,6 +123,14 @@ def test_the_density_of_a_flow_of_two_latents():
             found, prior_density(same, pair, X, Y), rtol=1e-6, atol=1e-9, check_dtype=False
         )
     assert prior_density(flow._replace(dim=3), [0, 1], X, Y) is None
+
+
+def test_a_flow_of_a_float64_run_is_drawn_from_in_float64():
+    pytest.importorskip("zuko")
+    snapshot = vector_snapshot(latents=2)
+    prior = FlowPrior(2, hidden=[4]).double().distribution()
+    found = aggregate_posterior(snapshot._replace(z=snapshot.z.double(), prior=prior))
+    assert found  # layers refuse float32
 
 
 def contours(snapshot, monkeypatch):

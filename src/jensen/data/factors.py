@@ -193,7 +193,7 @@ def _text(path: Path) -> str:
 
 
 def _separator(lines: Sequence[str]) -> str | None:
-    """What stands between the names, or where there is one name, between the fields below it; None
+    """The separator of the names, or where there is one name, between the fields below it; None
     for blanks.
     """
     heads = (line for line in lines if line.strip() and not line.strip().isdigit())

@@ -74,7 +74,9 @@ def _draws(snapshot: Snapshot, pair: list[int]) -> Tensor:
     if not _has_density(prior):
         return snapshot.z.new_empty(2, 0)
     index = torch.arange(_DRAWS, device=snapshot.z.device)
-    drawn = draws_of(prior, fold(0, "places of the prior"), index, snapshot.z.shape[1])
+    drawn = draws_of(
+        prior, fold(0, "places of the prior"), index, snapshot.z.shape[1], snapshot.z.dtype
+    )
     return drawn[:, pair].mT.detach()
 
 

@@ -1,6 +1,7 @@
 """Tensors to pictures: grids of images with labels, and charts."""
 
 import io
+import math
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -32,8 +33,12 @@ def brightness(data: Tensor) -> Callable[[Tensor], Tensor]:
     """The function that brings numbers like those of `data` to [0, 1]: none where the data lie there,
     else their lowest number is black and their highest white.
     """
-    known = data[data.isfinite()]
-    low, high = (float(end) for end in known.aminmax()) if len(known) else (0.0, 1.0)
+    if not data.numel():
+        return lambda x: x
+    low, high = (float(end) for end in data.aminmax())
+    if not math.isfinite(high - low):  # only then a copy of all images
+        known = data[data.isfinite()]
+        low, high = (float(end) for end in known.aminmax()) if len(known) else (0.0, 1.0)
     if low >= 0 and high <= 1:
         return lambda x: x
     return lambda x: (x - low) / max(high - low, 1e-12)

@@ -1,4 +1,4 @@
-"""What is refused of cues: numbers that are no chance, no spread or no distribution."""
+"""Refusals of cues: numbers that are no chance, no spread or no distribution."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor
 from jensen.base.errors import InputError, check_number
 
 _NEAR = 1e-4
-"""How far from 1 probabilities in float32 may add up."""
+"""Distance from 1 at which probabilities in float32 may add up."""
 
 
 def listed(name: str, values: object) -> list[float]:
